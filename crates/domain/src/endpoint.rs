@@ -1,0 +1,99 @@
+//! Endpoints: URLs of a tenant that want some event types.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    EndpointId, EventType, TenantId, Timestamp, TypePattern, retry::Policy, seal::Sealed,
+};
+
+/// A URL of a tenant, with what it wants, its secrets and its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Identifies the endpoint.
+    pub id: EndpointId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Where deliveries go, in the canonical form of the URL standard; up to 2,048 bytes.
+    pub url: String,
+    /// What people call it; may be empty.
+    pub name: String,
+    /// For people; may be empty.
+    pub description: String,
+    /// Which event types it wants. At least one; up to 100.
+    pub filters: Vec<TypePattern>,
+    /// What it is to be reached with, newest first. More than one while a rotation overlaps.
+    pub secrets: Vec<Secret>,
+    /// Headers added to every request; names in lower case, values sealed.
+    pub headers: BTreeMap<String, Sealed>,
+    /// Whether it gets deliveries.
+    pub state: EndpointState,
+    /// Replaces the profile's retry policy.
+    pub retry: Option<Policy>,
+    /// Replaces the profile's time-out: connect, TLS, head and body together.
+    pub timeout: Option<Duration>,
+    /// How many requests may be in flight at once; 16 if not set.
+    pub concurrency: Option<u16>,
+    /// The caller's own notes.
+    pub metadata: BTreeMap<String, String>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A signing secret of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secret {
+    /// The secret's text as the profile shows it, sealed.
+    pub sealed: Sealed,
+    /// When it came into use.
+    pub created_at: Timestamp,
+    /// When it stops being used; `None` for the current one.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Whether an endpoint gets deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    /// It does.
+    Active,
+    /// A person paused it.
+    Paused(PauseMode),
+    /// It gets none until a person enables it.
+    Disabled(DisableReason),
+}
+
+/// What becomes of events while an endpoint is paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PauseMode {
+    /// They are not delivered, also not later.
+    Skip,
+    /// They are delivered once it is resumed.
+    Hold,
+}
+
+/// Why an endpoint is disabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisableReason {
+    /// A person asked for it.
+    ByHand,
+    /// It answered 410 Gone.
+    Gone,
+    /// Too many attempts in a row failed.
+    Failing,
+}
+
+impl Endpoint {
+    /// How many requests may be in flight at once, if the endpoint does not say.
+    pub const CONCURRENCY: u16 = 16;
+
+    /// Tells whether one of the endpoint's filters chooses the type.
+    pub fn wants(&self, event_type: &EventType) -> bool {
+        self.filters.iter().any(|pattern| pattern.matches(event_type))
+    }
+
+    /// Returns the secrets that sign a request made at `now`, newest first.
+    pub fn live_secrets(&self, now: Timestamp) -> impl Iterator<Item = &Secret> {
+        self.secrets.iter().filter(move |secret| secret.expires_at.is_none_or(|end| now < end))
+    }
+}

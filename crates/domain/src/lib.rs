@@ -1,0 +1,34 @@
+//! What the system knows and decides, with no I/O.
+//!
+//! Nothing here reads a clock, rolls dice, awaits or logs: callers pass in the
+//! time and the randomness, and get a value back. That is what lets a test
+//! replay a week of retries in a microsecond.
+
+pub mod config;
+pub mod endpoint;
+pub mod event;
+pub mod event_type;
+pub mod fact;
+pub mod id;
+pub mod outcome;
+pub mod retry;
+pub mod seal;
+pub mod settings;
+pub mod shard;
+pub mod task;
+pub mod tenant;
+pub mod time;
+pub mod trace;
+
+pub use config::{ApiKey, Change, Entity, Role};
+pub use endpoint::{Endpoint, EndpointState, PauseMode};
+pub use event::{Event, StoredEvent};
+pub use event_type::{EventType, TypePattern};
+pub use fact::{Conclusion, DeliveryRef, Fact, Record};
+pub use id::{DeliveryId, EndpointId, EventId, KeyId};
+pub use outcome::{Fault, Outcome};
+pub use shard::{Shard, ShardCount};
+pub use task::{RetryDue, Target, Task};
+pub use tenant::{Tenant, TenantId};
+pub use time::Timestamp;
+pub use trace::TraceContext;

@@ -1,0 +1,46 @@
+//! What a dispatcher takes from its queues.
+
+use crate::{DeliveryId, DeliveryRef, EndpointId, StoredEvent, Timestamp};
+
+/// First attempts of one event's deliveries to endpoints of one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// The event, with the envelope as it is stored in EVENTS.
+    pub event: StoredEvent,
+    /// Whom to deliver it to: 1 to [`Task::TARGETS_MAX`].
+    pub targets: Vec<Target>,
+    /// 0 for the deliveries that the event's acceptance caused; counts replays.
+    pub generation: u32,
+    /// The sequence in JOURNAL of the routed fact: whatever is on record about these deliveries
+    /// comes after it.
+    pub journal_sequence: u64,
+}
+
+impl Task {
+    /// The most targets of one task.
+    pub const TARGETS_MAX: usize = 32;
+}
+
+/// One delivery of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Identifies the delivery.
+    pub delivery: DeliveryId,
+    /// Where it goes.
+    pub endpoint: EndpointId,
+}
+
+/// A later attempt of one delivery: what a scheduled message carries. It refers to the event
+/// and does not hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryDue {
+    /// The delivery.
+    pub delivery: DeliveryRef,
+    /// The number of the attempt that is due.
+    pub attempt: u32,
+    /// When it is due.
+    pub due_at: Timestamp,
+    /// The sequence in JOURNAL of the fact that asked for it: whatever is on record about this
+    /// attempt comes after it.
+    pub journal_sequence: u64,
+}

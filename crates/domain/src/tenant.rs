@@ -1,0 +1,78 @@
+//! Tenants: customers of the operator, who own endpoints and events.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use crate::Timestamp;
+
+/// Identifies a tenant; chosen by the operator, and one token of every subject.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantId(Arc<str>);
+
+/// Text that is not a tenant id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a tenant id is 1 to {max} of the characters a-z A-Z 0-9 - _, and begins with a letter or digit", max = TenantId::LENGTH_MAX)]
+pub struct MalformedTenantId;
+
+impl TenantId {
+    /// The longest id, in bytes.
+    pub const LENGTH_MAX: usize = 64;
+
+    /// Returns the id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TenantId {
+    type Err = MalformedTenantId;
+
+    fn from_str(text: &str) -> Result<Self, MalformedTenantId> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let admitted = text.len() <= Self::LENGTH_MAX
+            && text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+            && text.bytes().all(plain);
+        if admitted { Ok(Self(Arc::from(text))) } else { Err(MalformedTenantId) }
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A customer of the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Identifies the tenant.
+    pub id: TenantId,
+    /// What people call it; up to 256 bytes, may be empty.
+    pub name: String,
+    /// The name of the profile that its webhooks follow, for example `standard-webhooks`.
+    /// Fixed once the tenant has endpoints or events.
+    pub profile: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_cannot_leave_its_place_in_a_subject() {
+        for good in ["acme", "A-1_b", "7"] {
+            assert_eq!(good.parse::<TenantId>().unwrap().as_str(), good);
+        }
+        let long = "a".repeat(65);
+        for bad in ["", "a.b", "*", ">", "a b", "_aside", "-a", "é", "$JS", &long] {
+            assert!(bad.parse::<TenantId>().is_err(), "{bad}");
+        }
+    }
+}
