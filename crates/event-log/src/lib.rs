@@ -1,1 +1,30 @@
-//! Placeholder.
+//! The event log, kept in NATS JetStream. The only crate that speaks NATS.
+//!
+//! Services meet here and nowhere else: they read, decide, write, and only then settle what
+//! they read. Everything that is written has an id made from its cause, so that writing it
+//! again is harmless.
+
+pub mod config;
+pub mod durability;
+pub mod idempotency;
+pub mod journal;
+pub mod ownership;
+pub mod publish;
+pub mod read;
+pub mod requests;
+pub mod scan;
+pub mod schedule;
+pub mod settings;
+pub mod snapshot;
+pub mod topology;
+
+mod bootstrap;
+mod log;
+
+pub use config::{ConfigFold, ConfigView};
+pub use journal::{Column, JournalBatch, JournalReader, JournalWriter};
+pub use log::{EventLog, OpenError};
+pub use publish::{Pending, PublishError, Publisher, Stored};
+pub use read::{Headers, InboxMessage, Position, ReadError, Reader, Settler, Unsettled};
+pub use requests::{Reply, Request, Requests};
+pub use settings::{Durability, Settings};

@@ -1,0 +1,1 @@
+//! Whether the servers keep what a durability level promises.
