@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{
-    EndpointId, EventType, TenantId, Timestamp, TypePattern, retry::Policy, seal::Sealed,
-};
+use crate::{EndpointId, EventType, TenantId, Timestamp, TypePattern, retry::Policy, seal::Sealed};
 
 /// A URL of a tenant, with what it wants, its secrets and its state.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -58,7 +58,9 @@ pub struct TypePattern(Arc<str>);
 
 /// Text that is not a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a pattern is an event type in which * stands for one token and a last > for the rest, for example invoice.* or >")]
+#[error(
+    "a pattern is an event type in which * stands for one token and a last > for the rest, for example invoice.* or >"
+)]
 pub struct MalformedPattern;
 
 impl TypePattern {

@@ -136,9 +136,8 @@ pub fn dedupe_key(parts: &[&[u8]]) -> String {
 
 /// Derives the key under which a producer's idempotency key is kept, safe as a subject token.
 pub fn idempotency_token(tenant: &TenantId, key: &str) -> String {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(
-        [tenant.as_str().as_bytes(), &[0], key.as_bytes()].concat(),
-    ))
+    data_encoding::HEXLOWER
+        .encode(&Sha256::digest([tenant.as_str().as_bytes(), &[0], key.as_bytes()].concat()))
 }
 
 fn stamp(now: Timestamp, rest: [u8; 10]) -> [u8; 16] {

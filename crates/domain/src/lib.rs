@@ -4,12 +4,14 @@
 //! time and the randomness, and get a value back. That is what lets a test
 //! replay a week of retries in a microsecond.
 
+pub mod address;
 pub mod config;
 pub mod endpoint;
 pub mod event;
 pub mod event_type;
 pub mod fact;
 pub mod id;
+pub mod inbox;
 pub mod outcome;
 pub mod retry;
 pub mod seal;
@@ -19,16 +21,20 @@ pub mod task;
 pub mod tenant;
 pub mod time;
 pub mod trace;
+pub mod url;
 
+pub use address::AddressPolicy;
 pub use config::{ApiKey, Change, Entity, Role};
 pub use endpoint::{Endpoint, EndpointState, PauseMode};
 pub use event::{Event, StoredEvent};
 pub use event_type::{EventType, TypePattern};
 pub use fact::{Conclusion, DeliveryRef, Fact, Record};
 pub use id::{DeliveryId, EndpointId, EventId, KeyId};
+pub use inbox::InboxEvent;
 pub use outcome::{Fault, Outcome};
 pub use shard::{Shard, ShardCount};
 pub use task::{RetryDue, Target, Task};
 pub use tenant::{Tenant, TenantId};
 pub use time::Timestamp;
 pub use trace::TraceContext;
+pub use url::{EndpointUrl, UrlPolicy};

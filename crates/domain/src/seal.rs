@@ -95,8 +95,7 @@ impl Keyring {
             let mut key = data_encoding::HEXLOWER_PERMISSIVE
                 .decode(line.as_bytes())
                 .map_err(|_| SealError::MalformedKey)?;
-            let cipher =
-                Key::try_from(key.as_slice()).map(|key| XChaCha20Poly1305::new(&key));
+            let cipher = Key::try_from(key.as_slice()).map(|key| XChaCha20Poly1305::new(&key));
             // The id is a hash, so that it says nothing of the key.
             let id = data_encoding::HEXLOWER.encode(Sha256::digest(&key).get(..4).unwrap_or(&[]));
             key.zeroize();
@@ -155,14 +154,20 @@ mod tests {
         let sealed = keys.seal("endpoint/1", "whsec_x", [7; 24]);
         assert_eq!(keys.open("endpoint/1", &sealed).unwrap().expose(), "whsec_x");
         assert_eq!(keys.open("endpoint/2", &sealed), Err(SealError::Altered));
-        assert!(!format!("{sealed:?} {keys:?} {:?}", keys.open("endpoint/1", &sealed)).contains("whsec"));
+        assert!(
+            !format!("{sealed:?} {keys:?} {:?}", keys.open("endpoint/1", &sealed))
+                .contains("whsec")
+        );
     }
 
     #[test]
     fn an_old_key_still_opens_what_it_sealed() {
         let sealed = ring(&[&key("ab")]).seal("a", "secret", [7; 24]);
         assert_eq!(ring(&[&key("cd"), &key("ab")]).open("a", &sealed).unwrap().expose(), "secret");
-        assert!(matches!(ring(&[&key("cd")]).open("a", &sealed), Err(SealError::UnknownKey { .. })));
+        assert!(matches!(
+            ring(&[&key("cd")]).open("a", &sealed),
+            Err(SealError::UnknownKey { .. })
+        ));
     }
 
     #[test]

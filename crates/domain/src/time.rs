@@ -79,7 +79,10 @@ mod tests {
 
     #[test]
     fn shows_rfc_3339_with_milliseconds() {
-        assert_eq!(Timestamp::from_millis(1_700_000_000_120).to_string(), "2023-11-14T22:13:20.120Z");
+        assert_eq!(
+            Timestamp::from_millis(1_700_000_000_120).to_string(),
+            "2023-11-14T22:13:20.120Z"
+        );
     }
 
     #[test]

@@ -84,10 +84,7 @@ mod tests {
     #[test]
     fn a_child_keeps_trace_and_flags() {
         let child = TraceContext::from_headers(Some(PARENT), Some("a=b")).child([1; 8]);
-        assert_eq!(
-            child.traceparent,
-            "00-0af7651916cd43dd8448eb211c80319c-0101010101010101-01"
-        );
+        assert_eq!(child.traceparent, "00-0af7651916cd43dd8448eb211c80319c-0101010101010101-01");
         assert_eq!(child.tracestate, "a=b");
     }
 
@@ -95,7 +92,9 @@ mod tests {
     fn malformed_parents_count_as_none() {
         let zero = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
         let extra = format!("{PARENT}-x");
-        for bad in ["", "00", zero, &extra, "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
+        for bad in
+            ["", "00", zero, &extra, "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]
+        {
             assert!(TraceContext::from_headers(Some(bad), None).is_empty(), "{bad}");
         }
     }

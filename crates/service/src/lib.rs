@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The shell that every service runs in: settings, supervision, health, telemetry, signals.
+//!
+//! A service is one function, `pub async fn start(context: &mut Context, settings: Settings) ->
+//! anyhow::Result<()>`, that connects, spawns a handful of long-lived tasks on the [`Context`]
+//! and returns. Several can be started on one context and then share one fate: a task that
+//! ends before it was asked to is a failure of the whole process, because a half-alive process
+//! is harder to notice than a dead one.
+//!
+//! The wall clock, the dice and the process's environment are read here and nowhere else.
+
+mod clock;
+mod context;
+mod failure;
+mod health;
+mod process;
+mod random;
+mod signals;
+mod sources;
+pub mod telemetry;
+
+pub use clock::{Clock, SystemClock};
+pub use context::Context;
+pub use failure::Failure;
+pub use health::{Condition, Health, Phase, Readiness, Report};
+pub use process::{install_crypto_provider, run};
+pub use random::random_bytes;
+pub use sources::{SettingsFile, Sources, SourcesError, process_env};

@@ -1,0 +1,247 @@
+//! Compare-and-set on the last message of a subject, with an outcome that is always found out.
+//!
+//! A write whose answer got lost is tried again; the server then refuses it because of itself.
+//! So every write carries a mark of its own, and the first message after the one it expected
+//! tells whose write won. All questions go to the stream's leader.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self, ErrorCode,
+        context::{PublishError as AckError, PublishErrorKind},
+        message::{PublishMessage, StreamMessage},
+        stream::LastRawMessageErrorKind,
+    },
+};
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use crate::{EventLog, PublishError, ReadError};
+
+/// The header that holds a write's mark.
+const MARK: &str = "Fanfare-Change";
+/// The header by which key-value tools know a deleted key.
+const OPERATION: &str = "KV-Operation";
+
+/// How long one try may take before its outcome counts as unknown.
+const TRY: Duration = Duration::from_secs(2);
+/// How long to wait after an unknown outcome.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The last message of one subject, as a register.
+pub(crate) struct Cell {
+    context: jetstream::Context,
+    stream: String,
+    subject: String,
+}
+
+/// What a register held when it was asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    /// Where the message stands in the stream.
+    pub(crate) sequence: u64,
+    /// What it holds; `None` if the key was deleted.
+    pub(crate) value: Option<Bytes>,
+    mark: Option<String>,
+}
+
+/// How a write ended.
+#[derive(Debug)]
+pub(crate) enum Set {
+    /// The register holds the value, at this sequence, or held it until somebody read it there.
+    Stored(u64),
+    /// The register did not hold what was expected. It holds this; nothing if it was purged.
+    Conflict(Option<Held>),
+}
+
+/// What to write.
+#[derive(Clone, Debug)]
+pub(crate) enum Write {
+    /// A value.
+    Value(Bytes),
+    /// The marker of a deleted key.
+    Deleted,
+}
+
+/// How one try ended, as far as it is known.
+enum Tried {
+    Stored(u64),
+    Conflict,
+    Unknown,
+}
+
+/// The register could not be read at this moment.
+#[derive(Debug, thiserror::Error)]
+#[error("the leader of {stream} did not answer")]
+pub(crate) struct Unanswered {
+    stream: String,
+    #[source]
+    source: async_nats::Error,
+}
+
+impl From<Unanswered> for ReadError {
+    fn from(unanswered: Unanswered) -> Self {
+        refused(&unanswered.stream.clone(), unanswered)
+    }
+}
+
+/// Wraps what kept us from reading a stream or bucket.
+pub(crate) fn refused(stream: &str, source: impl Into<async_nats::Error>) -> ReadError {
+    ReadError::Refused { stream: stream.to_owned(), source: source.into() }
+}
+
+impl EventLog {
+    /// The last message of a subject of a stream.
+    pub(crate) fn cell(&self, stream: String, subject: String) -> Cell {
+        Cell { context: self.inner.jetstream.clone(), stream, subject }
+    }
+
+    /// A key of a key-value bucket.
+    pub(crate) fn key(&self, bucket: &str, key: &str) -> Cell {
+        self.cell(format!("KV_{bucket}"), format!("$KV.{bucket}.{key}"))
+    }
+}
+
+impl Cell {
+    /// The stream that the register is in.
+    pub(crate) fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// Writes if the register's last sequence is `expected`; 0 for "there is none".
+    ///
+    /// Repeats until the outcome is known, for ever if need be: bound it from outside. Dropped
+    /// half-way, it leaves open whether the value was written.
+    pub(crate) async fn set(&self, expected: u64, write: &Write) -> Result<Set, PublishError> {
+        // An inbox name is never used twice, by any process.
+        let mark = self.context.client().new_inbox();
+        loop {
+            match self.try_set(expected, write, &mark).await? {
+                Tried::Stored(sequence) => return Ok(Set::Stored(sequence)),
+                Tried::Conflict => match self.winner(expected, &mark).await {
+                    Ok(Some(set)) => return Ok(set),
+                    Ok(None) => {}
+                    Err(error) => debug!(%error, "cannot tell yet whose write won"),
+                },
+                Tried::Unknown => {}
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// What the register holds, by its stream's leader.
+    pub(crate) async fn get(&self) -> Result<Option<Held>, Unanswered> {
+        let stream = self.no_info().await?;
+        self.held(stream.get_last_raw_message_by_subject(&self.subject)).await
+    }
+
+    /// Finds out what followed the expected message. `None` if nothing did: the conflict was
+    /// with a write that was under way, and is over.
+    async fn winner(&self, expected: u64, mark: &str) -> Result<Option<Set>, Unanswered> {
+        let stream = self.no_info().await?;
+        let next = stream
+            .raw_message_builder()
+            .sequence(expected.saturating_add(1))
+            .next_by_subject(self.subject.as_str())
+            .send();
+        match self.held(next).await? {
+            Some(held) if held.mark.as_deref() == Some(mark) => {
+                Ok(Some(Set::Stored(held.sequence)))
+            }
+            Some(_) => Ok(Some(Set::Conflict(self.get().await?))),
+            None => {
+                let last = self.get().await?;
+                let unchanged = last.as_ref().map_or(0, |held| held.sequence) == expected;
+                Ok(if unchanged { None } else { Some(Set::Conflict(last)) })
+            }
+        }
+    }
+
+    async fn try_set(
+        &self,
+        expected: u64,
+        write: &Write,
+        mark: &str,
+    ) -> Result<Tried, PublishError> {
+        let mut message = PublishMessage::build()
+            .header(MARK, mark)
+            .expected_last_subject_sequence(expected);
+        match write {
+            Write::Value(value) => message = message.payload(value.clone()),
+            Write::Deleted => message = message.header(OPERATION, "DEL"),
+        }
+        let sent = async { self.context.send_publish(self.subject.clone(), message).await?.await };
+        match timeout(TRY, sent).await {
+            Ok(Ok(ack)) => Ok(Tried::Stored(ack.sequence)),
+            Ok(Err(error)) => self.judge(error, write),
+            Err(_) => Ok(Tried::Unknown),
+        }
+    }
+
+    fn judge(&self, error: AckError, write: &Write) -> Result<Tried, PublishError> {
+        match error.kind() {
+            PublishErrorKind::WrongLastSequence => return Ok(Tried::Conflict),
+            PublishErrorKind::MaxPayloadExceeded => {
+                let bytes = match write {
+                    Write::Value(value) => value.len(),
+                    Write::Deleted => 0,
+                };
+                let max = self.context.client().max_payload();
+                return Err(PublishError::TooLarge { bytes, max });
+            }
+            // No stream: the servers are starting, or have no leader.
+            PublishErrorKind::StreamNotFound
+            | PublishErrorKind::TimedOut
+            | PublishErrorKind::BrokenPipe
+            | PublishErrorKind::MaxAckPending => return Ok(Tried::Unknown),
+            PublishErrorKind::WrongLastMessageId | PublishErrorKind::Other => {}
+        }
+        let said = std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<jetstream::Error>());
+        match said.map(jetstream::Error::error_code) {
+            Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT) => Ok(Tried::Conflict),
+            Some(
+                ErrorCode::CLUSTER_NOT_AVAILABLE
+                | ErrorCode::CLUSTER_NOT_LEADER
+                | ErrorCode::STREAM_OFFLINE
+                | ErrorCode::STREAM_OFFLINE_REASON
+                | ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT,
+            )
+            | None => {
+                debug!(%error, stream = self.stream, "the outcome of a write is unknown");
+                Ok(Tried::Unknown)
+            }
+            Some(_) => Err(PublishError::from_ack(&self.stream, error)),
+        }
+    }
+
+    async fn no_info(&self) -> Result<jetstream::stream::Stream<()>, Unanswered> {
+        let stream = self.context.get_stream_no_info(&self.stream).await;
+        stream.map_err(|error| self.unanswered(error))
+    }
+
+    async fn held<E>(
+        &self,
+        asked: impl Future<Output = Result<StreamMessage, async_nats::error::Error<E>>>,
+    ) -> Result<Option<Held>, Unanswered>
+    where
+        E: Clone + std::fmt::Debug + std::fmt::Display + PartialEq + Send + Sync + 'static,
+        E: Into<Absence>,
+    {
+        match timeout(TRY, asked).await {
+            Ok(Ok(message)) => Ok(Some(Held::from(message))),
+            Ok(Err(error)) => match error.kind().into() {
+                Absence::NoMessage => Ok(None),
+                Absence::Unknown => Err(self.unanswered(error)),
+            },
+            Err(elapsed) => Err(self.unanswered(elapsed)),
+        }
+    }
+
+    fn unanswered(&self, source: impl Into<async_nats::Error>) -> Unanswered {
+        Unanswered { stream: self.stream.clone(), source: source.into() }
+    }
+}

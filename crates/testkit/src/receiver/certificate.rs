@@ -1,0 +1,80 @@
+//! Certificates that are good, or bad in one particular way.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use tokio_rustls::rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
+
+/// Which certificate a receiver shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// One of its own authority, for `localhost` and `127.0.0.1`.
+    Valid,
+    /// The same, but its time is over.
+    Expired,
+    /// The same, but for another name.
+    WrongHost,
+    /// One for the right names that no authority has signed.
+    SelfSigned,
+}
+
+/// A certificate with its key, and the authority that a client is to trust.
+pub(super) struct Identity {
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+    /// In PEM.
+    pub(super) authority: String,
+}
+
+impl Identity {
+    pub(super) fn make(kind: Certificate) -> anyhow::Result<Self> {
+        let authority_key = KeyPair::generate().context("make an authority's key")?;
+        let mut params = CertificateParams::new(Vec::new()).context("describe an authority")?;
+        params.distinguished_name.push(DnType::CommonName, "an authority for tests");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&authority_key).context("sign an authority")?;
+        let authority = certificate.pem();
+        let issuer = Issuer::new(params, authority_key);
+
+        let names: &[&str] = match kind {
+            Certificate::WrongHost => &["elsewhere.example"],
+            Certificate::Valid | Certificate::Expired | Certificate::SelfSigned => {
+                &["localhost", "127.0.0.1"]
+            }
+        };
+        let names: Vec<String> = names.iter().map(|name| String::from(*name)).collect();
+        let mut params = CertificateParams::new(names).context("describe a certificate")?;
+        if kind == Certificate::Expired {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        }
+        let key = KeyPair::generate().context("make a key")?;
+        let certificate = match kind {
+            Certificate::SelfSigned => params.self_signed(&key),
+            Certificate::Valid | Certificate::Expired | Certificate::WrongHost => {
+                params.signed_by(&key, &issuer)
+            }
+        };
+        let certificate = certificate.context("sign a certificate")?.der().clone();
+        Ok(Self { certificate, key, authority })
+    }
+
+    /// Returns what a TLS server needs to show the certificate and offer the protocols.
+    pub(super) fn serve(self, protocols: &[&str]) -> anyhow::Result<Arc<ServerConfig>> {
+        let key = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());
+        let provider = Arc::new(ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .context("choose TLS versions")?
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate], key)
+            .context("use a certificate")?;
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+}

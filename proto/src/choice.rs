@@ -1,0 +1,92 @@
+//! Enums on the wire: one table for each, read in both directions.
+
+use fanfare_domain::{
+    Conclusion, EndpointState, Fault, PauseMode, Role, endpoint::DisableReason,
+    fact::{ConclusionReason, DeferReason},
+};
+use prost::UnknownEnumValue;
+
+use crate::{error::DecodeError, wire};
+
+/// One of several known values.
+pub(crate) trait Choice: Copy {
+    /// Returns the value's number.
+    fn to_wire(self) -> u64;
+
+    /// Returns the value of that number.
+    fn from_wire(number: i32, field: &'static str) -> Result<Self, DecodeError>;
+}
+
+/// Pairs the values of a domain type with those of a generated one. Both matches are exhaustive,
+/// so a value without a pair does not compile.
+macro_rules! choice {
+    ($type:ty, $wire:ty { $($($domain:ident)::+ $(($inner:path))? => $name:ident,)+ }) => {
+        impl Choice for $type {
+            fn to_wire(self) -> u64 {
+                match self {
+                    $($($domain)::+ $(($inner))? => <$wire>::$name as u64,)+
+                }
+            }
+
+            fn from_wire(number: i32, field: &'static str) -> Result<Self, DecodeError> {
+                match <$wire>::try_from(number) {
+                    $(Ok(<$wire>::$name) => Ok($($domain)::+ $(($inner))?),)+
+                    Ok(<$wire>::Unspecified) => Err(DecodeError::Missing { field: field.into() }),
+                    Err(UnknownEnumValue(value)) => {
+                        Err(DecodeError::UnknownValue { field: field.into(), value })
+                    }
+                }
+            }
+        }
+    };
+}
+
+choice!(Fault, wire::Fault {
+    Fault::TimedOut => TimedOut,
+    Fault::DnsFailed => DnsFailed,
+    Fault::ConnectFailed => ConnectFailed,
+    Fault::TlsFailed => TlsFailed,
+    Fault::CertificateInvalid => CertificateInvalid,
+    Fault::ConnectionLost => ConnectionLost,
+    Fault::ProtocolError => ProtocolError,
+    Fault::AddressForbidden => AddressForbidden,
+    Fault::RequestInvalid => RequestInvalid,
+});
+
+choice!(DeferReason, wire::DeferReason {
+    DeferReason::LaneFull => LaneFull,
+    DeferReason::EventUnavailable => EventUnavailable,
+});
+
+choice!(Conclusion, wire::Conclusion {
+    Conclusion::Delivered => Delivered,
+    Conclusion::Exhausted => Exhausted,
+    Conclusion::Refused => Refused,
+    Conclusion::Cancelled => Cancelled,
+});
+
+choice!(ConclusionReason, wire::ConclusionReason {
+    ConclusionReason::Outcome => Outcome,
+    ConclusionReason::AttemptsSpent => AttemptsSpent,
+    ConclusionReason::Expired => Expired,
+    ConclusionReason::EndpointDeleted => EndpointDeleted,
+    ConclusionReason::EndpointDisabled => EndpointDisabled,
+    ConclusionReason::EndpointPaused => EndpointPaused,
+    ConclusionReason::ByHand => ByHand,
+    ConclusionReason::EventGone => EventGone,
+});
+
+choice!(EndpointState, wire::EndpointState {
+    EndpointState::Active => Active,
+    EndpointState::Paused(PauseMode::Skip) => PausedSkip,
+    EndpointState::Paused(PauseMode::Hold) => PausedHold,
+    EndpointState::Disabled(DisableReason::ByHand) => DisabledByHand,
+    EndpointState::Disabled(DisableReason::Gone) => DisabledGone,
+    EndpointState::Disabled(DisableReason::Failing) => DisabledFailing,
+});
+
+choice!(Role, wire::Role {
+    Role::Admin => Admin,
+    Role::Publish => Publish,
+    Role::Read => Read,
+});

@@ -1,0 +1,151 @@
+//! Endpoints, the largest entity.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fanfare_domain::{
+    Endpoint, EndpointId, Timestamp, endpoint::Secret, retry::Policy, seal::Sealed,
+};
+
+use crate::{
+    choice::Choice,
+    encode::{self, Fields, Sink, TextEntry},
+    error::DecodeError,
+    parse, wire,
+};
+
+/// Reads an endpoint.
+pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
+    let filters = wire.filters.iter().map(|text| parse::syntax(text, "Endpoint.filters"));
+    let concurrency = wire.concurrency.map(|count| parse::small(count, "Endpoint.concurrency"));
+    Ok(Endpoint {
+        id: parse::id(&wire.endpoint_id, "Endpoint.endpoint_id", EndpointId::from_bytes)?,
+        tenant: parse::tenant(&wire.tenant, "Endpoint.tenant")?,
+        url: wire.url,
+        name: wire.name,
+        description: wire.description,
+        filters: filters.collect::<Result<_, _>>()?,
+        secrets: wire.secrets.into_iter().map(secret).collect::<Result<_, _>>()?,
+        headers: headers(wire.headers),
+        state: Choice::from_wire(wire.state, "Endpoint.state")?,
+        retry: read_policy(&wire.retry_policy)?,
+        timeout: wire.timeout_ns.map(Duration::from_nanos),
+        concurrency: concurrency.transpose()?,
+        metadata: wire.metadata,
+        created_at: Timestamp::from_nanos(wire.created_at_ns),
+        updated_at: Timestamp::from_nanos(wire.updated_at_ns),
+    })
+}
+
+fn secret(wire: wire::Secret) -> Result<Secret, DecodeError> {
+    Ok(Secret {
+        sealed: sealed(parse::required(wire.sealed, "Secret.sealed")?),
+        created_at: Timestamp::from_nanos(wire.created_at_ns),
+        expires_at: parse::time(wire.expires_at_ns),
+    })
+}
+
+fn headers(wire: BTreeMap<String, wire::Sealed>) -> BTreeMap<String, Sealed> {
+    wire.into_iter().map(|(name, value)| (name, sealed(value))).collect()
+}
+
+fn sealed(wire: wire::Sealed) -> Sealed {
+    Sealed { key_id: wire.key_id, bytes: wire.nonce_and_ciphertext }
+}
+
+/// Writes a policy as JSON, in its own form: only the domain knows what it is made of.
+fn write_policy(policy: Option<&Policy>) -> String {
+    policy.map_or_else(String::new, |policy| {
+        serde_json::to_string(policy).expect("a policy is made of what JSON has: numbers, text, lists and named fields")
+    })
+}
+
+fn read_policy(text: &str) -> Result<Option<Policy>, DecodeError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_str(text).map(Some).map_err(|cause| {
+        let field = "Endpoint.retry_policy".into();
+        if cause.is_data() {
+            DecodeError::UnknownPolicy { field, cause }
+        } else {
+            DecodeError::Syntax { field, cause: Box::new(cause) }
+        }
+    })
+}
+
+impl Fields for Endpoint {
+    fn write(&self, out: &mut impl Sink) {
+        let Self {
+            id,
+            tenant,
+            url,
+            name,
+            description,
+            filters,
+            secrets,
+            headers,
+            state,
+            retry,
+            timeout,
+            concurrency,
+            metadata,
+            created_at,
+            updated_at,
+        } = self;
+        out.bytes(1, id.as_bytes());
+        out.text(2, tenant.as_str());
+        out.text(3, url);
+        out.text(4, name);
+        out.text(5, description);
+        for pattern in filters {
+            out.some_bytes(6, pattern.as_str().as_bytes());
+        }
+        for secret in secrets {
+            out.message(7, secret);
+        }
+        for (name, value) in headers {
+            out.message(8, &SealedEntry(name, value));
+        }
+        out.uint(9, state.to_wire());
+        out.text(10, &write_policy(retry.as_ref()));
+        if let Some(timeout) = timeout {
+            out.some_uint(11, encode::nanos(*timeout));
+        }
+        if let Some(concurrency) = concurrency {
+            out.some_uint(12, u64::from(*concurrency));
+        }
+        for (key, value) in metadata {
+            out.message(13, &TextEntry(key, value));
+        }
+        out.time(14, *created_at);
+        out.time(15, *updated_at);
+    }
+}
+
+impl Fields for Secret {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { sealed, created_at, expires_at } = self;
+        out.message(1, sealed);
+        out.time(2, *created_at);
+        out.some_time(3, *expires_at);
+    }
+}
+
+impl Fields for Sealed {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { key_id, bytes } = self;
+        out.text(1, key_id);
+        out.bytes(2, bytes);
+    }
+}
+
+/// An entry of a map of sealed values.
+struct SealedEntry<'a>(&'a str, &'a Sealed);
+
+impl Fields for SealedEntry<'_> {
+    fn write(&self, out: &mut impl Sink) {
+        let Self(key, value) = self;
+        out.text(1, key);
+        out.message(2, *value);
+    }
+}

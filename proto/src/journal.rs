@@ -1,0 +1,203 @@
+//! `JournalRecord`: facts in batches, what JOURNAL holds.
+
+mod decode;
+
+use bytes::Bytes;
+use fanfare_domain::{
+    Fact, Outcome, Record, Timestamp,
+    fact::{
+        AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, EventRouted,
+        RetryScheduled, ShardClaimed,
+    },
+};
+
+use crate::{
+    choice::Choice as _,
+    encode::{self, Fields, Sink},
+};
+
+pub use decode::decode_journal;
+
+/// Writes a batch of facts: one message of JOURNAL. There must be at least one.
+pub fn encode_journal(records: &[Record]) -> Bytes {
+    let bytes = Batch(records).to_bytes();
+    encode::debug_assert_readable(|| decode_journal(bytes.clone()));
+    bytes
+}
+
+/// Returns how many bytes a fact adds to a batch. The length of a batch is the sum over its
+/// facts.
+pub fn encoded_len(record: &Record) -> usize {
+    encode::length_as_field(1, record)
+}
+
+struct Batch<'a>(&'a [Record]);
+
+impl Fields for Batch<'_> {
+    fn write(&self, out: &mut impl Sink) {
+        for record in self.0 {
+            out.message(1, record);
+        }
+    }
+}
+
+impl Fields for Record {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { recorded_at, trace, fact } = self;
+        out.time(1, *recorded_at);
+        out.trace(2, trace);
+        match fact {
+            Fact::ShardClaimed(claimed) => out.message(4, claimed),
+            Fact::AttemptMade(made) => out.message(5, made.as_ref()),
+            Fact::DeliveryDeferred(deferred) => out.message(6, deferred),
+            Fact::DeliveryParked(parked) => out.message(7, parked),
+            Fact::DeliveryConcluded(concluded) => out.message(8, concluded),
+            Fact::RetryScheduled(scheduled) => out.message(9, scheduled),
+            Fact::EventRouted(routed) => out.message(10, routed),
+        }
+    }
+}
+
+impl Fields for ShardClaimed {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { shard, epoch, owner } = self;
+        out.uint(1, u64::from(shard.index()));
+        out.uint(2, *epoch);
+        out.text(3, owner);
+    }
+}
+
+impl Fields for AttemptMade {
+    fn write(&self, out: &mut impl Sink) {
+        let Self {
+            delivery,
+            attempt,
+            started_at,
+            duration,
+            outcome,
+            detail,
+            config_revision,
+            url,
+            signature,
+            response_headers,
+            response_body,
+            response_truncated,
+            retry_at,
+        } = self;
+        out.message(1, delivery);
+        out.uint(2, u64::from(*attempt));
+        out.time(3, *started_at);
+        out.uint(4, encode::nanos(*duration));
+        match outcome {
+            Outcome::Accepted { status } => {
+                out.message(5, &Answer { status: *status, retry_after: None });
+            }
+            Outcome::Refused { status, retry_after } => {
+                out.message(6, &Answer { status: *status, retry_after: *retry_after });
+            }
+            Outcome::Failed(fault) => out.some_uint(7, fault.to_wire()),
+        }
+        out.text(8, detail);
+        out.uint(9, *config_revision);
+        out.text(10, url);
+        out.text(11, signature);
+        for (name, value) in response_headers {
+            out.message(12, &Header { name, value });
+        }
+        out.bytes(13, response_body);
+        out.uint(14, u64::from(*response_truncated));
+        out.some_time(15, *retry_at);
+    }
+}
+
+/// `Accepted`, and `Refused` with its second field.
+struct Answer {
+    status: u16,
+    retry_after: Option<Timestamp>,
+}
+
+impl Fields for Answer {
+    fn write(&self, out: &mut impl Sink) {
+        out.uint(1, u64::from(self.status));
+        out.some_time(2, self.retry_after);
+    }
+}
+
+struct Header<'a> {
+    name: &'a str,
+    value: &'a [u8],
+}
+
+impl Fields for Header<'_> {
+    fn write(&self, out: &mut impl Sink) {
+        out.text(1, self.name);
+        out.bytes(2, self.value);
+    }
+}
+
+impl Fields for DeliveryDeferred {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { delivery, attempt, until, reason } = self;
+        out.message(1, delivery);
+        out.uint(2, u64::from(*attempt));
+        out.time(3, *until);
+        out.uint(4, reason.to_wire());
+    }
+}
+
+impl Fields for DeliveryParked {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { delivery, attempt } = self;
+        out.message(1, delivery);
+        out.uint(2, u64::from(*attempt));
+    }
+}
+
+impl Fields for DeliveryConcluded {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { delivery, conclusion, attempts, reason } = self;
+        out.message(1, delivery);
+        out.uint(2, conclusion.to_wire());
+        out.uint(3, u64::from(*attempts));
+        out.uint(4, reason.to_wire());
+    }
+}
+
+impl Fields for RetryScheduled {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { delivery, attempt, due_at, cause_sequence } = self;
+        out.message(1, delivery);
+        out.uint(2, u64::from(*attempt));
+        out.time(3, *due_at);
+        out.uint(4, *cause_sequence);
+    }
+}
+
+impl Fields for EventRouted {
+    fn write(&self, out: &mut impl Sink) {
+        let Self {
+            event,
+            tenant,
+            event_sequence,
+            config_revision,
+            generation,
+            targets,
+            skipped,
+            held,
+            part,
+            parts,
+        } = self;
+        out.bytes(1, event.as_bytes());
+        out.text(2, tenant.as_str());
+        out.uint(3, *event_sequence);
+        out.uint(4, *config_revision);
+        out.uint(5, u64::from(*generation));
+        for (number, endpoints) in [(6, targets), (7, skipped), (8, held)] {
+            for endpoint in endpoints {
+                out.bytes(number, endpoint.as_bytes());
+            }
+        }
+        out.uint(9, u64::from(*part));
+        out.uint(10, u64::from(*parts));
+    }
+}

@@ -1,0 +1,152 @@
+//! Reading facts, with every invariant of theirs.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fanfare_domain::{
+    EndpointId, EventId, Fact, Fault, Outcome, Record, Timestamp,
+    fact::{
+        AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, EventRouted,
+        RetryScheduled, ShardClaimed,
+    },
+};
+
+use crate::{
+    choice::Choice,
+    error::DecodeError,
+    parse,
+    task::delivery,
+    wire::{self, attempt_made, fact::Body},
+};
+
+/// Reads a batch of facts, in their order. What an answer's head and body held are slices of the
+/// input.
+///
+/// One unreadable fact makes the batch unreadable, and the error says which: facts of a batch
+/// belong together, and a fold must not go on past one that it does not know. For a fact that a
+/// newer version wrote, [`DecodeError::is_from_newer_version`] holds.
+pub fn decode_journal(bytes: Bytes) -> Result<Vec<Record>, DecodeError> {
+    let wire: wire::JournalRecord = parse::message(bytes, "JournalRecord")?;
+    if wire.facts.is_empty() {
+        return Err(DecodeError::Missing { field: "JournalRecord.facts".into() });
+    }
+    let facts = wire.facts.into_iter().enumerate();
+    facts.map(|(index, fact)| record(fact).map_err(|error| error.in_fact(index))).collect()
+}
+
+fn record(wire: wire::Fact) -> Result<Record, DecodeError> {
+    let fact = match wire.body {
+        Some(Body::ShardClaimed(wire)) => Fact::ShardClaimed(shard_claimed(wire)?),
+        Some(Body::AttemptMade(wire)) => Fact::AttemptMade(Box::new(attempt_made(wire)?)),
+        Some(Body::DeliveryDeferred(wire)) => Fact::DeliveryDeferred(delivery_deferred(wire)?),
+        Some(Body::DeliveryParked(wire)) => Fact::DeliveryParked(delivery_parked(wire)?),
+        Some(Body::DeliveryConcluded(wire)) => Fact::DeliveryConcluded(delivery_concluded(wire)?),
+        Some(Body::RetryScheduled(wire)) => Fact::RetryScheduled(retry_scheduled(wire)?),
+        Some(Body::EventRouted(wire)) => Fact::EventRouted(event_routed(&wire)?),
+        None => return Err(DecodeError::UnknownBody { field: "Fact.body".into() }),
+    };
+    Ok(Record {
+        recorded_at: Timestamp::from_nanos(wire.recorded_at_ns),
+        trace: parse::trace(wire.traceparent, wire.tracestate),
+        fact,
+    })
+}
+
+fn shard_claimed(wire: wire::ShardClaimed) -> Result<ShardClaimed, DecodeError> {
+    Ok(ShardClaimed {
+        shard: parse::shard(wire.shard, "ShardClaimed.shard")?,
+        epoch: wire.epoch,
+        owner: wire.owner,
+    })
+}
+
+fn attempt_made(wire: wire::AttemptMade) -> Result<AttemptMade, DecodeError> {
+    let headers = wire.response_headers.into_iter();
+    Ok(AttemptMade {
+        delivery: delivery(wire.delivery, "AttemptMade.delivery")?,
+        attempt: parse::ordinal(wire.attempt, "AttemptMade.attempt")?,
+        started_at: Timestamp::from_nanos(wire.started_at_ns),
+        duration: Duration::from_nanos(wire.duration_ns),
+        outcome: outcome(wire.outcome)?,
+        detail: wire.detail,
+        config_revision: wire.config_revision,
+        url: Arc::from(wire.url),
+        signature: wire.signature,
+        response_headers: headers.map(|header| (header.name, header.value)).collect(),
+        response_body: wire.response_body,
+        response_truncated: wire.response_truncated,
+        retry_at: parse::time(wire.retry_at_ns),
+    })
+}
+
+fn outcome(wire: Option<attempt_made::Outcome>) -> Result<Outcome, DecodeError> {
+    match wire {
+        Some(attempt_made::Outcome::Accepted(wire)) => {
+            Ok(Outcome::Accepted { status: parse::small(wire.status, "Accepted.status")? })
+        }
+        Some(attempt_made::Outcome::Refused(wire)) => Ok(Outcome::Refused {
+            status: parse::small(wire.status, "Refused.status")?,
+            retry_after: parse::time(wire.retry_after_ns),
+        }),
+        Some(attempt_made::Outcome::Fault(number)) => {
+            Fault::from_wire(number, "AttemptMade.fault").map(Outcome::Failed)
+        }
+        None => Err(DecodeError::UnknownBody { field: "AttemptMade.outcome".into() }),
+    }
+}
+
+fn delivery_deferred(wire: wire::DeliveryDeferred) -> Result<DeliveryDeferred, DecodeError> {
+    Ok(DeliveryDeferred {
+        delivery: delivery(wire.delivery, "DeliveryDeferred.delivery")?,
+        attempt: parse::ordinal(wire.attempt, "DeliveryDeferred.attempt")?,
+        until: Timestamp::from_nanos(wire.until_ns),
+        reason: Choice::from_wire(wire.reason, "DeliveryDeferred.reason")?,
+    })
+}
+
+fn delivery_parked(wire: wire::DeliveryParked) -> Result<DeliveryParked, DecodeError> {
+    Ok(DeliveryParked {
+        delivery: delivery(wire.delivery, "DeliveryParked.delivery")?,
+        attempt: parse::ordinal(wire.attempt, "DeliveryParked.attempt")?,
+    })
+}
+
+fn delivery_concluded(wire: wire::DeliveryConcluded) -> Result<DeliveryConcluded, DecodeError> {
+    Ok(DeliveryConcluded {
+        delivery: delivery(wire.delivery, "DeliveryConcluded.delivery")?,
+        conclusion: Choice::from_wire(wire.conclusion, "DeliveryConcluded.conclusion")?,
+        attempts: wire.attempts,
+        reason: Choice::from_wire(wire.reason, "DeliveryConcluded.reason")?,
+    })
+}
+
+fn retry_scheduled(wire: wire::RetryScheduled) -> Result<RetryScheduled, DecodeError> {
+    Ok(RetryScheduled {
+        delivery: delivery(wire.delivery, "RetryScheduled.delivery")?,
+        attempt: parse::ordinal(wire.attempt, "RetryScheduled.attempt")?,
+        due_at: Timestamp::from_nanos(wire.due_at_ns),
+        cause_sequence: wire.cause_sequence,
+    })
+}
+
+fn event_routed(wire: &wire::EventRouted) -> Result<EventRouted, DecodeError> {
+    if wire.part >= wire.parts {
+        return Err(parse::out_of_range(wire.part, "EventRouted.part"));
+    }
+    Ok(EventRouted {
+        event: parse::id(&wire.event_id, "EventRouted.event_id", EventId::from_bytes)?,
+        tenant: parse::tenant(&wire.tenant, "EventRouted.tenant")?,
+        event_sequence: wire.event_sequence,
+        config_revision: wire.config_revision,
+        generation: wire.generation,
+        targets: endpoints(&wire.target_ids, "EventRouted.target_ids")?,
+        skipped: endpoints(&wire.skipped_ids, "EventRouted.skipped_ids")?,
+        held: endpoints(&wire.held_ids, "EventRouted.held_ids")?,
+        part: wire.part,
+        parts: wire.parts,
+    })
+}
+
+fn endpoints(ids: &[Bytes], field: &'static str) -> Result<Vec<EndpointId>, DecodeError> {
+    ids.iter().map(|id| parse::id(id, field, EndpointId::from_bytes)).collect()
+}

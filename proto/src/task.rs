@@ -1,0 +1,136 @@
+//! `DeliveryTask` and `RetryDue`: what the dispatcher's queues hold; and `DeliveryRef`, which the
+//! journal holds too.
+
+use bytes::Bytes;
+use fanfare_domain::{
+    DeliveryId, DeliveryRef, EndpointId, EventId, RetryDue, StoredEvent, Target, Task, Timestamp,
+};
+
+use crate::{
+    encode::{self, Fields, Sink},
+    error::DecodeError,
+    event::decode_event,
+    parse, wire,
+};
+
+/// Writes a task. The envelope is copied once, as it is; the task's trace is the event's.
+pub fn encode_task(task: &Task) -> Bytes {
+    let bytes = task.to_bytes();
+    encode::debug_assert_readable(|| decode_task(bytes.clone()));
+    bytes
+}
+
+/// Reads a task. The envelope and the event's data are slices of the input.
+pub fn decode_task(bytes: Bytes) -> Result<Task, DecodeError> {
+    let wire: wire::DeliveryTask = parse::message(bytes, "DeliveryTask")?;
+    if wire.targets.is_empty() || wire.targets.len() > Task::TARGETS_MAX {
+        return Err(parse::out_of_range(wire.targets.len(), "DeliveryTask.targets"));
+    }
+    let accepted_at = Timestamp::from_nanos(wire.accepted_at_ns);
+    Ok(Task {
+        event: decode_event(wire.envelope, wire.event_sequence, accepted_at)?,
+        targets: wire.targets.iter().map(target).collect::<Result<_, _>>()?,
+        generation: wire.generation,
+        journal_sequence: wire.journal_sequence,
+    })
+}
+
+/// Writes a later attempt of a delivery.
+pub fn encode_retry_due(retry: &RetryDue) -> Bytes {
+    let bytes = retry.to_bytes();
+    encode::debug_assert_readable(|| decode_retry_due(bytes.clone()));
+    bytes
+}
+
+/// Reads a later attempt of a delivery.
+pub fn decode_retry_due(bytes: Bytes) -> Result<RetryDue, DecodeError> {
+    let wire: wire::RetryDue = parse::message(bytes, "RetryDue")?;
+    Ok(RetryDue {
+        delivery: delivery(wire.delivery, "RetryDue.delivery")?,
+        attempt: parse::ordinal(wire.attempt, "RetryDue.attempt")?,
+        due_at: Timestamp::from_nanos(wire.due_at_ns),
+        journal_sequence: wire.journal_sequence,
+    })
+}
+
+/// Reads what a delivery is of. `field` is where it stands.
+pub(crate) fn delivery(
+    wire: Option<wire::DeliveryRef>,
+    field: &'static str,
+) -> Result<DeliveryRef, DecodeError> {
+    let wire = parse::required(wire, field)?;
+    Ok(DeliveryRef {
+        id: parse::id(&wire.delivery_id, "DeliveryRef.delivery_id", DeliveryId::from_bytes)?,
+        tenant: parse::tenant(&wire.tenant, "DeliveryRef.tenant")?,
+        event: parse::id(&wire.event_id, "DeliveryRef.event_id", EventId::from_bytes)?,
+        event_sequence: wire.event_sequence,
+        event_type: parse::event_type(&wire.event_type, "DeliveryRef.event_type")?,
+        endpoint: parse::id(&wire.endpoint_id, "DeliveryRef.endpoint_id", EndpointId::from_bytes)?,
+        generation: wire.generation,
+        accepted_at: Timestamp::from_nanos(wire.accepted_at_ns),
+    })
+}
+
+fn target(wire: &wire::Target) -> Result<Target, DecodeError> {
+    Ok(Target {
+        delivery: parse::id(&wire.delivery_id, "Target.delivery_id", DeliveryId::from_bytes)?,
+        endpoint: parse::id(&wire.endpoint_id, "Target.endpoint_id", EndpointId::from_bytes)?,
+    })
+}
+
+impl Fields for Task {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { event, targets, generation, journal_sequence } = self;
+        let StoredEvent { event, sequence, accepted_at, envelope } = event;
+        out.bytes(1, envelope);
+        out.uint(2, *sequence);
+        out.time(3, *accepted_at);
+        out.uint(4, u64::from(*generation));
+        out.uint(5, *journal_sequence);
+        for target in targets {
+            out.message(6, target);
+        }
+        out.trace(7, &event.trace);
+    }
+}
+
+impl Fields for Target {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { delivery, endpoint } = self;
+        out.bytes(1, delivery.as_bytes());
+        out.bytes(2, endpoint.as_bytes());
+    }
+}
+
+impl Fields for RetryDue {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { delivery, attempt, due_at, journal_sequence } = self;
+        out.message(1, delivery);
+        out.uint(2, u64::from(*attempt));
+        out.time(3, *due_at);
+        out.uint(4, *journal_sequence);
+    }
+}
+
+impl Fields for DeliveryRef {
+    fn write(&self, out: &mut impl Sink) {
+        let Self {
+            id,
+            tenant,
+            event,
+            event_sequence,
+            event_type,
+            endpoint,
+            generation,
+            accepted_at,
+        } = self;
+        out.bytes(1, id.as_bytes());
+        out.text(2, tenant.as_str());
+        out.bytes(3, event.as_bytes());
+        out.uint(4, *event_sequence);
+        out.text(5, event_type.as_str());
+        out.bytes(6, endpoint.as_bytes());
+        out.uint(7, u64::from(*generation));
+        out.time(8, *accepted_at);
+    }
+}

@@ -1,0 +1,95 @@
+//! Facts on their way to the journal: what gathers while a batch is being written is the next.
+
+use fanfare_domain::Record;
+use fanfare_event_log::{
+    JournalWriter, Settler,
+    journal::AppendError,
+};
+use tokio::task::JoinSet;
+
+use crate::messages::{MessageKey, Messages};
+
+/// Facts of one delivery that belong together, and the message that they are a consequence of.
+pub(crate) struct Entry {
+    /// The facts, in order.
+    pub(crate) records: Vec<Record>,
+    /// The message that has one delivery less to wait for once they are on record.
+    pub(crate) message: MessageKey,
+}
+
+/// One batch that was written, or was not.
+pub(crate) type Written = Result<(JournalWriter, Vec<Record>), AppendError>;
+
+/// Writes a shard's facts in batches, one batch at a time.
+pub(crate) struct Pen {
+    writer: Option<JournalWriter>,
+    writing: JoinSet<Written>,
+    gathered: Vec<Entry>,
+}
+
+impl Pen {
+    /// Takes the right to write a shard's facts.
+    pub(crate) fn new(writer: JournalWriter) -> Self {
+        Self { writer: Some(writer), writing: JoinSet::new(), gathered: Vec::new() }
+    }
+
+    /// Gathers facts for the next batch.
+    pub(crate) fn gather(&mut self, entry: Entry) {
+        self.gathered.push(entry);
+    }
+
+    /// Tells whether everything that was gathered is on record.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.gathered.is_empty() && self.writing.is_empty()
+    }
+
+    /// Begins to write what was gathered, unless a batch is under way. Once it is on record, the
+    /// messages that it completes are settled.
+    pub(crate) fn write(&mut self, messages: &mut Messages, encoded_length: fn(&Record) -> usize) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let Some(writer) = self.writer.take() else { return };
+        let mut records = Vec::new();
+        let mut settlers = Vec::new();
+        let mut bytes = 0;
+        let mut taken = 0;
+        for entry in &mut self.gathered {
+            let length: usize = entry.records.iter().map(encoded_length).sum();
+            let fits = records.len() + entry.records.len() <= JournalWriter::FACTS_MAX
+                && bytes + length <= JournalWriter::BYTES_MAX;
+            if !fits && !records.is_empty() {
+                break;
+            }
+            bytes += length;
+            taken += 1;
+            records.append(&mut entry.records);
+            settlers.extend(messages.on_record(entry.message));
+        }
+        self.gathered.drain(..taken);
+        self.writing.spawn(write(writer, records, settlers));
+    }
+
+    /// Waits for the batch that is under way; for ever if there is none. Cancel safe.
+    pub(crate) async fn written(&mut self) -> Result<Vec<Record>, AppendError> {
+        let Some(joined) = self.writing.join_next().await else {
+            return std::future::pending().await;
+        };
+        let written = joined.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a shutdown of the runtime cancels it, and then nobody waits any more.
+            Err(_) => Err(AppendError::Refused(fanfare_event_log::PublishError::Closed)),
+        });
+        let (writer, records) = written?;
+        self.writer = Some(writer);
+        Ok(records)
+    }
+}
+
+async fn write(mut writer: JournalWriter, records: Vec<Record>, settlers: Vec<Settler>) -> Written {
+    writer.append(&records).await?;
+    for settler in settlers {
+        settler.settle().await;
+    }
+    Ok((writer, records))
+}

@@ -1,0 +1,227 @@
+//! What is on record about recent deliveries, so that a message handed out twice makes no
+//! second attempt.
+//!
+//! A fold over the shard's facts. It covers at least a window of journal time; what is older
+//! can no longer be handed out again, because its messages were settled long before.
+
+use std::{collections::HashMap, time::Duration};
+
+use fanfare_domain::{DeliveryId, Fact, Timestamp};
+
+/// What the ledger says to an attempt that a message asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is to be made. It counts as live from now on.
+    Make,
+    /// It is being made, or waits in its lane. The message is left alone: it is settled by the
+    /// one before, or handed out again.
+    Live,
+    /// Its consequences are on record: the message is settled.
+    OnRecord,
+    /// The attempt before it is still live: the message is to come again in a moment.
+    Early,
+}
+
+/// How far a delivery has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// The attempt of this number was asked for, and has no fact yet.
+    Live(u32),
+    /// The attempt of this number is the next that may be made.
+    Next(u32),
+    /// It ended.
+    Concluded,
+}
+
+/// See the module.
+///
+/// Two generations: when the younger has covered the window, the older is dropped.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    window: Duration,
+    entries_max: usize,
+    young: HashMap<DeliveryId, Progress>,
+    old: HashMap<DeliveryId, Progress>,
+    young_since: Timestamp,
+}
+
+impl Ledger {
+    /// Makes an empty ledger that remembers for `window` of journal time at least, and holds at
+    /// most twice `entries_max` deliveries.
+    pub(crate) fn new(window: Duration, entries_max: usize) -> Self {
+        Self {
+            window,
+            entries_max,
+            young: HashMap::new(),
+            old: HashMap::new(),
+            young_since: Timestamp::EPOCH,
+        }
+    }
+
+    /// Folds a fact, recorded at `at`.
+    pub(crate) fn record(&mut self, fact: &Fact, at: Timestamp) {
+        let progress = match fact {
+            Fact::AttemptMade(made) => Some((made.delivery.id, Progress::Next(made.attempt + 1))),
+            Fact::DeliveryDeferred(deferred) => {
+                Some((deferred.delivery.id, Progress::Next(deferred.attempt)))
+            }
+            Fact::DeliveryParked(parked) => {
+                Some((parked.delivery.id, Progress::Next(parked.attempt)))
+            }
+            Fact::DeliveryConcluded(concluded) => {
+                Some((concluded.delivery.id, Progress::Concluded))
+            }
+            Fact::ShardClaimed(_) | Fact::RetryScheduled(_) | Fact::EventRouted(_) => None,
+        };
+        let Some((delivery, progress)) = progress else { return };
+        self.turn(at);
+        // Facts of one batch may conclude a delivery before its attempt is folded again.
+        if self.get(delivery) != Some(Progress::Concluded) {
+            self.young.insert(delivery, progress);
+        }
+    }
+
+    /// Judges the first attempt of a delivery that a task asks for.
+    pub(crate) fn admit_first(&mut self, delivery: DeliveryId) -> Admission {
+        match self.get(delivery) {
+            None => self.enliven(delivery, 1),
+            Some(Progress::Live(_)) => Admission::Live,
+            // Also a deferred first attempt: its scheduled message has it now.
+            Some(Progress::Next(_) | Progress::Concluded) => Admission::OnRecord,
+        }
+    }
+
+    /// Judges an attempt that a due message asks for.
+    pub(crate) fn admit_due(&mut self, delivery: DeliveryId, attempt: u32) -> Admission {
+        match self.get(delivery) {
+            Some(Progress::Live(live)) if attempt > live => Admission::Early,
+            Some(Progress::Live(_)) => Admission::Live,
+            Some(Progress::Next(next)) if attempt < next => Admission::OnRecord,
+            None | Some(Progress::Next(_)) => self.enliven(delivery, attempt),
+            Some(Progress::Concluded) => Admission::OnRecord,
+        }
+    }
+
+    /// How many deliveries are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    fn enliven(&mut self, delivery: DeliveryId, attempt: u32) -> Admission {
+        self.young.insert(delivery, Progress::Live(attempt));
+        Admission::Make
+    }
+
+    fn get(&self, delivery: DeliveryId) -> Option<Progress> {
+        self.young.get(&delivery).or_else(|| self.old.get(&delivery)).copied()
+    }
+
+    fn turn(&mut self, at: Timestamp) {
+        let covered = at.since(self.young_since) >= self.window;
+        if !covered && self.young.len() < self.entries_max {
+            return;
+        }
+        let (young, old) = (std::mem::take(&mut self.young), std::mem::take(&mut self.old));
+        // What is live has no fact yet, so no age.
+        self.young =
+            old.into_iter().filter(|(_, entry)| matches!(entry, Progress::Live(_))).collect();
+        self.young.retain(|delivery, _| !young.contains_key(delivery));
+        self.old = young;
+        self.young_since = at;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::{
+        Conclusion, DeliveryRef, EndpointId, EventId,
+        fact::{ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred},
+    };
+
+    use super::*;
+
+    fn delivery(n: u8) -> DeliveryRef {
+        let event = EventId::from_bytes([n; 16]);
+        let endpoint = EndpointId::from_bytes([1; 16]);
+        DeliveryRef {
+            id: DeliveryId::of(event, endpoint, 0),
+            tenant: "acme".parse().unwrap(),
+            event,
+            event_sequence: 1,
+            event_type: "a.b".parse().unwrap(),
+            endpoint,
+            generation: 0,
+            accepted_at: Timestamp::EPOCH,
+        }
+    }
+
+    fn concluded(n: u8) -> Fact {
+        Fact::DeliveryConcluded(DeliveryConcluded {
+            delivery: delivery(n),
+            conclusion: Conclusion::Delivered,
+            attempts: 1,
+            reason: ConclusionReason::Outcome,
+        })
+    }
+
+    fn deferred(n: u8, attempt: u32) -> Fact {
+        Fact::DeliveryDeferred(DeliveryDeferred {
+            delivery: delivery(n),
+            attempt,
+            until: Timestamp::EPOCH,
+            reason: DeferReason::LaneFull,
+        })
+    }
+
+    fn ledger() -> Ledger {
+        Ledger::new(Duration::from_mins(10), 1_000)
+    }
+
+    #[test]
+    fn a_task_handed_out_twice_makes_one_attempt() {
+        let mut ledger = ledger();
+        assert_eq!(ledger.admit_first(delivery(1).id), Admission::Make);
+        assert_eq!(ledger.admit_first(delivery(1).id), Admission::Live);
+        ledger.record(&concluded(1), Timestamp::EPOCH);
+        assert_eq!(ledger.admit_first(delivery(1).id), Admission::OnRecord);
+    }
+
+    #[test]
+    fn a_schedule_fired_twice_makes_one_attempt() {
+        let mut ledger = ledger();
+        ledger.record(&deferred(1, 2), Timestamp::EPOCH);
+        assert_eq!(ledger.admit_first(delivery(1).id), Admission::OnRecord);
+        assert_eq!(ledger.admit_due(delivery(1).id, 1), Admission::OnRecord);
+        assert_eq!(ledger.admit_due(delivery(1).id, 2), Admission::Make);
+        assert_eq!(ledger.admit_due(delivery(1).id, 2), Admission::Live);
+        assert_eq!(ledger.admit_due(delivery(1).id, 3), Admission::Early);
+        ledger.record(&deferred(1, 3), Timestamp::EPOCH);
+        assert_eq!(ledger.admit_due(delivery(1).id, 2), Admission::OnRecord);
+    }
+
+    #[test]
+    fn what_is_within_the_window_is_remembered() {
+        let mut ledger = ledger();
+        let at = |minutes| Timestamp::EPOCH.saturating_add(Duration::from_mins(minutes));
+        ledger.record(&concluded(1), at(100));
+        ledger.record(&concluded(2), at(109));
+        ledger.record(&concluded(3), at(110));
+        assert_eq!(ledger.admit_first(delivery(1).id), Admission::OnRecord);
+        ledger.record(&concluded(4), at(120));
+        assert_eq!(ledger.admit_first(delivery(3).id), Admission::OnRecord);
+        ledger.record(&concluded(5), at(140));
+        ledger.record(&concluded(6), at(160));
+        assert_eq!(ledger.admit_first(delivery(1).id), Admission::Make);
+    }
+
+    #[test]
+    fn what_is_live_is_never_forgotten() {
+        let mut ledger = Ledger::new(Duration::from_mins(10), 2);
+        assert_eq!(ledger.admit_first(delivery(9).id), Admission::Make);
+        for n in 0..8 {
+            ledger.record(&concluded(n), Timestamp::EPOCH);
+        }
+        assert_eq!(ledger.admit_first(delivery(9).id), Admission::Live);
+        assert!(ledger.len() <= 5);
+    }
+}

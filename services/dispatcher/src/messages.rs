@@ -1,0 +1,68 @@
+//! Which messages are settled when: each once every delivery of it has its fact on record.
+
+use std::collections::HashMap;
+
+use fanfare_event_log::Settler;
+
+/// Names a message that is not settled yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct MessageKey(u64);
+
+/// Messages that were taken and are not settled.
+#[derive(Default)]
+pub(crate) struct Messages<S = Settler> {
+    next: u64,
+    open: HashMap<MessageKey, Open<S>>,
+}
+
+struct Open<S> {
+    settler: S,
+    deliveries: usize,
+}
+
+impl<S> Messages<S> {
+    /// Keeps a message until `deliveries` of it are on record. With none it is returned at once.
+    pub(crate) fn open(&mut self, settler: S, deliveries: usize) -> Result<MessageKey, S> {
+        if deliveries == 0 {
+            return Err(settler);
+        }
+        let key = MessageKey(self.next);
+        self.next += 1;
+        self.open.insert(key, Open { settler, deliveries });
+        Ok(key)
+    }
+
+    /// Notes that one delivery of the message is on record; returns what settles the message if
+    /// it was the last.
+    pub(crate) fn on_record(&mut self, key: MessageKey) -> Option<S> {
+        let open = self.open.get_mut(&key)?;
+        open.deliveries -= 1;
+        if open.deliveries > 0 {
+            return None;
+        }
+        self.open.remove(&key).map(|open| open.settler)
+    }
+
+    /// Takes every message that is not settled.
+    pub(crate) fn abandon(&mut self) -> Vec<S> {
+        std::mem::take(&mut self.open).into_values().map(|open| open.settler).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_settled_after_its_last_delivery() {
+        let mut messages = Messages { next: 0, open: HashMap::new() };
+        let first = messages.open("first", 2).unwrap();
+        let second = messages.open("second", 1).unwrap();
+        assert_eq!(messages.open("third", 0), Err("third"));
+        assert_eq!(messages.on_record(first), None);
+        assert_eq!(messages.on_record(second), Some("second"));
+        assert_eq!(messages.on_record(first), Some("first"));
+        assert_eq!(messages.on_record(first), None);
+        assert!(messages.abandon().is_empty());
+    }
+}

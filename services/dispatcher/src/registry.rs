@@ -1,0 +1,186 @@
+//! What the dispatcher knows of tenants and endpoints: a fold over CONFIG.
+
+use std::{collections::HashMap, sync::Arc};
+
+use fanfare_domain::{
+    Change, Endpoint, EndpointId, EndpointState, Entity, PauseMode, TenantId, Timestamp,
+    fact::ConclusionReason,
+};
+use fanfare_event_log::ConfigFold;
+
+/// Every endpoint with its state, and every tenant's profile.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    endpoints: HashMap<EndpointId, Entry>,
+    profiles: HashMap<TenantId, Arc<str>>,
+}
+
+/// One endpoint as of the last change.
+#[derive(Clone, Debug)]
+struct Entry {
+    endpoint: Arc<Endpoint>,
+    revision: u64,
+    deleted: bool,
+    /// Deliveries of events accepted before this are cancelled, for that reason: the endpoint
+    /// was disabled, or paused to skip, and may be active again.
+    cancelled_before: Option<(Timestamp, ConclusionReason)>,
+}
+
+/// Whether an attempt may begin, by the endpoint's state at this moment.
+#[derive(Clone, Debug)]
+pub(crate) enum Permission {
+    /// It may, with this configuration.
+    Go {
+        /// The endpoint.
+        endpoint: Arc<Endpoint>,
+        /// The revision of CONFIG that it is from.
+        revision: u64,
+        /// The name of its tenant's profile.
+        profile: Arc<str>,
+    },
+    /// The endpoint is paused, and gets its deliveries when it is resumed.
+    Hold,
+    /// The delivery is cancelled.
+    Cancelled(ConclusionReason),
+}
+
+impl ConfigFold for Registry {
+    fn apply(&mut self, revision: u64, stored_at: Timestamp, change: &Change) {
+        match &change.entity {
+            Entity::Tenant(tenant) => {
+                self.profiles.insert(tenant.id.clone(), Arc::from(tenant.profile.as_str()));
+            }
+            Entity::Endpoint(endpoint) => {
+                let before = self.endpoints.get(&endpoint.id).and_then(|it| it.cancelled_before);
+                let cancelled = cancels(endpoint.state).map(|reason| (stored_at, reason));
+                let entry = Entry {
+                    endpoint: Arc::clone(endpoint),
+                    revision,
+                    deleted: change.deleted,
+                    cancelled_before: cancelled.or(before),
+                };
+                self.endpoints.insert(endpoint.id, entry);
+            }
+            Entity::EventType(_) | Entity::Profile(_) | Entity::ApiKey(_) => {}
+        }
+    }
+}
+
+/// The reason for which a state ends the deliveries of events accepted before it.
+fn cancels(state: EndpointState) -> Option<ConclusionReason> {
+    match state {
+        EndpointState::Active | EndpointState::Paused(PauseMode::Hold) => None,
+        EndpointState::Paused(PauseMode::Skip) => Some(ConclusionReason::EndpointPaused),
+        EndpointState::Disabled(_) => Some(ConclusionReason::EndpointDisabled),
+    }
+}
+
+impl Registry {
+    /// Judges whether an attempt may begin for a delivery of an event accepted at `accepted_at`.
+    pub(crate) fn permit(&self, endpoint: EndpointId, accepted_at: Timestamp) -> Permission {
+        let Some(entry) = self.endpoints.get(&endpoint).filter(|entry| !entry.deleted) else {
+            return Permission::Cancelled(ConclusionReason::EndpointDeleted);
+        };
+        if let Some(reason) = cancels(entry.endpoint.state) {
+            return Permission::Cancelled(reason);
+        }
+        if let Some((before, reason)) = entry.cancelled_before
+            && accepted_at < before
+        {
+            return Permission::Cancelled(reason);
+        }
+        if entry.endpoint.state == EndpointState::Paused(PauseMode::Hold) {
+            return Permission::Hold;
+        }
+        let profile = self.profiles.get(&entry.endpoint.tenant).map_or_else(|| Arc::from(""), Arc::clone);
+        Permission::Go { endpoint: Arc::clone(&entry.endpoint), revision: entry.revision, profile }
+    }
+
+    /// Returns how many requests may be in flight to the endpoint at once.
+    pub(crate) fn concurrency(&self, endpoint: EndpointId) -> u16 {
+        self.endpoints
+            .get(&endpoint)
+            .and_then(|entry| entry.endpoint.concurrency)
+            .unwrap_or(Endpoint::CONCURRENCY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fanfare_domain::{TraceContext, endpoint::DisableReason};
+
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn registry(changes: &[(u64, EndpointState, bool)]) -> Registry {
+        let mut registry = Registry::default();
+        for (revision, (time, state, deleted)) in (1..).zip(changes) {
+            let endpoint = Endpoint {
+                id: EndpointId::from_bytes([1; 16]),
+                tenant: "acme".parse().unwrap(),
+                url: String::new(),
+                name: String::new(),
+                description: String::new(),
+                filters: Vec::new(),
+                secrets: Vec::new(),
+                headers: BTreeMap::new(),
+                state: *state,
+                retry: None,
+                timeout: None,
+                concurrency: None,
+                metadata: BTreeMap::new(),
+                created_at: at(0),
+                updated_at: at(0),
+            };
+            let change = Change {
+                entity: Entity::Endpoint(Arc::new(endpoint)),
+                deleted: *deleted,
+                actor: String::new(),
+                reason: String::new(),
+                trace: TraceContext::default(),
+            };
+            registry.apply(revision, at(*time), &change);
+        }
+        registry
+    }
+
+    fn permit(changes: &[(u64, EndpointState, bool)], accepted: u64) -> Permission {
+        registry(changes).permit(EndpointId::from_bytes([1; 16]), at(accepted))
+    }
+
+    #[test]
+    fn a_skipping_pause_cancels_what_came_before_it_for_ever() {
+        let changes = [
+            (10, EndpointState::Active, false),
+            (20, EndpointState::Paused(PauseMode::Skip), false),
+            (30, EndpointState::Active, false),
+        ];
+        let cancelled = permit(&changes, 15);
+        assert!(matches!(cancelled, Permission::Cancelled(ConclusionReason::EndpointPaused)));
+        assert!(matches!(permit(&changes, 35), Permission::Go { revision: 3, .. }));
+        assert!(matches!(permit(&changes[..2], 35), Permission::Cancelled(_)));
+    }
+
+    #[test]
+    fn a_holding_pause_holds() {
+        let changes = [(10, EndpointState::Paused(PauseMode::Hold), false)];
+        assert!(matches!(permit(&changes, 15), Permission::Hold));
+    }
+
+    #[test]
+    fn deleted_unknown_and_disabled_endpoints_get_nothing() {
+        let gone = [(10, EndpointState::Active, true)];
+        assert!(matches!(permit(&gone, 15), Permission::Cancelled(ConclusionReason::EndpointDeleted)));
+        assert!(matches!(permit(&[], 15), Permission::Cancelled(ConclusionReason::EndpointDeleted)));
+        let disabled = [(10, EndpointState::Disabled(DisableReason::Gone), false)];
+        assert!(matches!(
+            permit(&disabled, 15),
+            Permission::Cancelled(ConclusionReason::EndpointDisabled)
+        ));
+    }
+}

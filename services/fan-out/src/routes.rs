@@ -1,0 +1,146 @@
+//! Which endpoints want an event: a fold over CONFIG that remembers.
+//!
+//! Whether an endpoint was active, paused or deleted for an event is decided by the event's accept
+//! time against the times at which CONFIG stored the changes, never by when the event is routed.
+//! So each endpoint keeps its past versions, back to a day before the oldest event that is still
+//! being routed.
+
+mod history;
+mod patterns;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use fanfare_domain::{
+    Change, Endpoint, EndpointId, Entity, EventType, TenantId, Timestamp,
+};
+use fanfare_event_log::ConfigFold;
+
+use history::{History, Standing, Version};
+use patterns::Patterns;
+
+/// How much longer than the oldest event in hand asks for it a version is kept: events arrive
+/// roughly in the order of their accept times, not exactly.
+const MEMORY: Duration = Duration::from_hours(24);
+
+/// The endpoints of all tenants, by what they want and wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    tenants: BTreeMap<TenantId, TenantRoutes>,
+    /// Versions that a later one replaced, by the time at which it did.
+    replaced: VecDeque<(Timestamp, TenantId, EndpointId)>,
+    /// The accept time of the oldest event in hand, in nanoseconds: whoever routes sets it, without
+    /// a lock. Nothing is forgotten before it is set.
+    oldest_in_hand: AtomicU64,
+    revision: u64,
+}
+
+#[derive(Debug, Default)]
+struct TenantRoutes {
+    endpoints: BTreeMap<EndpointId, History>,
+    /// The patterns of every version in `endpoints`.
+    patterns: Patterns,
+}
+
+/// The endpoints that want an event, each list in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Matches {
+    /// Those that get a task.
+    pub(crate) targets: Vec<EndpointId>,
+    /// Those that were paused with `skip` when the event was accepted.
+    pub(crate) skipped: Vec<EndpointId>,
+}
+
+impl Routes {
+    /// Returns the endpoints that wanted an event of this type when it was accepted. The cost
+    /// grows with the endpoints that do, or did in the last day, not with those that there are.
+    pub(crate) fn of(
+        &self,
+        tenant: &TenantId,
+        event_type: &EventType,
+        accepted_at: Timestamp,
+    ) -> Matches {
+        let mut matches = Matches::default();
+        let Some(routes) = self.tenants.get(tenant) else { return matches };
+        for endpoint in routes.patterns.choose(event_type) {
+            let history = routes.endpoints.get(&endpoint);
+            match history.map(|history| history.standing(event_type, accepted_at)) {
+                Some(Standing::Served) => matches.targets.push(endpoint),
+                Some(Standing::Skipped) => matches.skipped.push(endpoint),
+                Some(Standing::Absent) | None => {}
+            }
+        }
+        matches
+    }
+
+    /// Returns the revision of CONFIG that the routes have reached.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Says how old the oldest event is that is being routed. What was replaced long before may
+    /// then be forgotten, with the next change.
+    pub(crate) fn set_oldest_in_hand(&self, accepted_at: Timestamp) {
+        self.oldest_in_hand.store(accepted_at.as_nanos(), Ordering::Relaxed);
+    }
+
+    fn change(&mut self, endpoint: &Endpoint, version: Version, stored_at: Timestamp) {
+        let routes = self.tenants.entry(endpoint.tenant.clone()).or_default();
+        if routes.update(endpoint.id, |history| history.push(version)) {
+            self.replaced.push_back((stored_at, endpoint.tenant.clone(), endpoint.id));
+        }
+    }
+
+    fn forget(&mut self) {
+        let oldest = Timestamp::from_nanos(self.oldest_in_hand.load(Ordering::Relaxed));
+        let end = oldest.saturating_sub(MEMORY);
+        while self.replaced.front().is_some_and(|(replaced_at, ..)| *replaced_at <= end) {
+            let Some((_, tenant, endpoint)) = self.replaced.pop_front() else { return };
+            let Some(routes) = self.tenants.get_mut(&tenant) else { continue };
+            routes.update(endpoint, |history| history.forget_ended_by(end));
+            if routes.endpoints.is_empty() {
+                self.tenants.remove(&tenant);
+            }
+        }
+    }
+}
+
+impl ConfigFold for Routes {
+    fn apply(&mut self, revision: u64, stored_at: Timestamp, change: &Change) {
+        match &change.entity {
+            Entity::Endpoint(endpoint) => {
+                let version = Version::of(endpoint, change.deleted, stored_at);
+                self.change(endpoint, version, stored_at);
+            }
+            Entity::Tenant(_) | Entity::EventType(_) | Entity::Profile(_) | Entity::ApiKey(_) => {}
+        }
+        self.revision = revision;
+        self.forget();
+    }
+}
+
+impl TenantRoutes {
+    /// Changes an endpoint's history and keeps the patterns in step; returns what `change` does.
+    fn update(&mut self, id: EndpointId, change: impl FnOnce(&mut History) -> bool) -> bool {
+        let history = self.endpoints.entry(id).or_default();
+        let before = history.patterns();
+        let changed = change(history);
+        let after = history.patterns();
+        if history.is_empty() {
+            self.endpoints.remove(&id);
+        }
+        for gone in before.difference(&after) {
+            self.patterns.remove(gone, id);
+        }
+        for new in after.difference(&before) {
+            self.patterns.insert(new, id);
+        }
+        debug_assert!(!self.endpoints.is_empty() || self.patterns.is_empty());
+        changed
+    }
+}

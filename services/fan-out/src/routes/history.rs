@@ -1,0 +1,118 @@
+//! What one endpoint wanted at which time.
+//!
+//! A version is in effect from the time at which CONFIG stored it, that time included, until the
+//! next one is. Only what decides on routing makes a version: a new secret does not.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use fanfare_domain::{Endpoint, EndpointState, EventType, PauseMode, Timestamp, TypePattern};
+
+/// What becomes of an event that an endpoint wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It gets a task. An endpoint paused with `hold` does as well: its dispatcher parks the
+    /// delivery, which costs no queue.
+    Served,
+    /// It is put on record as skipped.
+    Skipped,
+    /// The endpoint is disabled or deleted: nothing.
+    Absent,
+}
+
+/// What an endpoint wanted, from a time on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    from: Timestamp,
+    standing: Standing,
+    filters: Vec<TypePattern>,
+}
+
+/// The versions of one endpoint, in the order in which CONFIG stored them.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    versions: VecDeque<Version>,
+    /// When the first version was stored, kept or not.
+    born: Timestamp,
+}
+
+impl Version {
+    /// Reads what a change of configuration means for routing.
+    pub(crate) fn of(endpoint: &Endpoint, deleted: bool, from: Timestamp) -> Self {
+        let standing = if deleted { Standing::Absent } else { standing(endpoint.state) };
+        let filters = match standing {
+            Standing::Served | Standing::Skipped => endpoint.filters.clone(),
+            Standing::Absent => Vec::new(),
+        };
+        Self { from, standing, filters }
+    }
+
+    fn wants(&self, event_type: &EventType) -> bool {
+        self.filters.iter().any(|pattern| pattern.matches(event_type))
+    }
+}
+
+fn standing(state: EndpointState) -> Standing {
+    match state {
+        EndpointState::Active | EndpointState::Paused(PauseMode::Hold) => Standing::Served,
+        EndpointState::Paused(PauseMode::Skip) => Standing::Skipped,
+        EndpointState::Disabled(_) => Standing::Absent,
+    }
+}
+
+impl History {
+    /// Adds a version, and tells whether it changed anything.
+    pub(crate) fn push(&mut self, version: Version) -> bool {
+        let Some(last) = self.versions.back() else {
+            self.born = version.from;
+            // Before its first version an endpoint is absent anyway.
+            let present = version.standing != Standing::Absent;
+            self.versions.extend(present.then_some(version));
+            return present;
+        };
+        let changed = (last.standing, &last.filters) != (version.standing, &version.filters);
+        if changed {
+            self.versions.push_back(version);
+        }
+        changed
+    }
+
+    /// Drops the versions that had ended by `end`, and tells whether there were any.
+    pub(crate) fn forget_ended_by(&mut self, end: Timestamp) -> bool {
+        let before = self.versions.len();
+        while self.versions.get(1).is_some_and(|next| next.from <= end) {
+            self.versions.pop_front();
+        }
+        let absent = |version: &Version| version.standing == Standing::Absent;
+        if self.versions.len() == 1 && self.versions.front().is_some_and(absent) {
+            self.versions.clear();
+        }
+        self.versions.len() < before
+    }
+
+    /// Decides on an event of a type, accepted at a time.
+    pub(crate) fn standing(&self, event_type: &EventType, accepted_at: Timestamp) -> Standing {
+        match self.at(accepted_at) {
+            Some(version) if version.wants(event_type) => version.standing,
+            Some(_) | None => Standing::Absent,
+        }
+    }
+
+    /// Returns every pattern of every version that is kept.
+    pub(crate) fn patterns(&self) -> BTreeSet<TypePattern> {
+        self.versions.iter().flat_map(|version| version.filters.iter().cloned()).collect()
+    }
+
+    /// Tells whether nothing is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.versions.is_empty()
+    }
+
+    /// Returns the version in effect at a time.
+    ///
+    /// A time before the oldest one that is kept, but after the first one was stored, is answered
+    /// with the oldest: the endpoint existed, and delivering is the safer mistake.
+    fn at(&self, when: Timestamp) -> Option<&Version> {
+        let known = self.versions.iter().rev().find(|version| version.from <= when);
+        known.or_else(|| self.versions.front().filter(|_| self.born <= when))
+    }
+}
