@@ -1,7 +1,8 @@
 //! Enums on the wire: one table for each, read in both directions.
 
 use fanfare_domain::{
-    Conclusion, EndpointState, Fault, PauseMode, Role, endpoint::DisableReason,
+    Conclusion, EndpointState, Fault, PauseMode, Role,
+    endpoint::DisableReason,
     fact::{ConclusionReason, DeferReason},
 };
 use prost::UnknownEnumValue;

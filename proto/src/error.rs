@@ -90,7 +90,9 @@ impl DecodeError {
     /// there; setting it aside would drop a fact. Who only shows records may set it aside.
     pub const fn is_from_newer_version(&self) -> bool {
         match self {
-            Self::UnknownValue { .. } | Self::UnknownPolicy { .. } | Self::UnknownBody { .. } => true,
+            Self::UnknownValue { .. } | Self::UnknownPolicy { .. } | Self::UnknownBody { .. } => {
+                true
+            }
             Self::Malformed { .. }
             | Self::Missing { .. }
             | Self::Length { .. }

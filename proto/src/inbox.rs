@@ -30,7 +30,10 @@ pub fn decode_inbox(bytes: Bytes) -> Result<InboxEvent, DecodeError> {
         ordering_key: given(wire.ordering_key),
         attributes: wire.attributes,
         idempotency_key: given(wire.idempotency_key),
-        trace: TraceContext::from_headers(Some(&wire.traceparent), given(wire.tracestate).as_deref()),
+        trace: TraceContext::from_headers(
+            Some(&wire.traceparent),
+            given(wire.tracestate).as_deref(),
+        ),
     })
 }
 

@@ -47,7 +47,8 @@ pub(crate) fn syntax<T>(text: &str, field: &'static str) -> Result<T, DecodeErro
 where
     T: FromStr<Err: Error + Send + Sync + 'static>,
 {
-    text.parse().map_err(|cause| DecodeError::Syntax { field: field.into(), cause: Box::new(cause) })
+    text.parse()
+        .map_err(|cause| DecodeError::Syntax { field: field.into(), cause: Box::new(cause) })
 }
 
 /// Reads a tenant's id.

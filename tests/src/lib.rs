@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Tests of the whole: `system/` against real servers, `rules/` on the source tree itself.

@@ -95,3 +95,13 @@ impl Endpoint {
         self.secrets.iter().filter(move |secret| secret.expires_at.is_none_or(|end| now < end))
     }
 }
+
+/// Returns what an endpoint's signing secrets are sealed for.
+pub fn secret_owner(endpoint: EndpointId) -> String {
+    format!("endpoint/{endpoint}/secret")
+}
+
+/// Returns what the value of an endpoint's header is sealed for. The name is in lower case.
+pub fn header_owner(endpoint: EndpointId, name: &str) -> String {
+    format!("endpoint/{endpoint}/header/{name}")
+}

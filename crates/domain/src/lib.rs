@@ -5,6 +5,7 @@
 //! replay a week of retries in a microsecond.
 
 pub mod address;
+pub mod body;
 pub mod config;
 pub mod endpoint;
 pub mod event;
@@ -12,11 +13,16 @@ pub mod event_type;
 pub mod fact;
 pub mod id;
 pub mod inbox;
+pub mod json;
 pub mod outcome;
+pub mod profile;
+pub mod request;
 pub mod retry;
+pub mod retry_after;
 pub mod seal;
 pub mod settings;
 pub mod shard;
+pub mod signing;
 pub mod task;
 pub mod tenant;
 pub mod time;
@@ -32,7 +38,10 @@ pub use fact::{Conclusion, DeliveryRef, Fact, Record};
 pub use id::{DeliveryId, EndpointId, EventId, KeyId};
 pub use inbox::InboxEvent;
 pub use outcome::{Fault, Outcome};
+pub use profile::{Profile, Profiles};
+pub use request::{Attempt, Rendered, Request};
 pub use shard::{Shard, ShardCount};
+pub use signing::Signer;
 pub use task::{RetryDue, Target, Task};
 pub use tenant::{Tenant, TenantId};
 pub use time::Timestamp;

@@ -1,1 +1,31 @@
-//! Placeholder.
+//! The client through which every request to a stranger's endpoint goes.
+//!
+//! One call is one request: no redirect is followed, nothing is sent again, nothing is decompressed,
+//! no cookie is kept and no proxy is taken from the environment. One deadline covers the look-up of
+//! the name, connect, TLS, head and body. What comes of it is an [`Answer`], never an error: that an
+//! endpoint does not answer is a fact to record.
+//!
+//! **Guarantee.** Nothing is sent to an address that the [`AddressPolicy`] does not admit. A name is
+//! resolved here, and *all* its addresses are judged before one is dialled; an address in the URL is
+//! judged as it stands; a connection that no call asked for is refused; and the peer's address is
+//! judged again when the answer is there.
+//!
+//! ```text
+//! send ── literal? ──▶ pool ──▶ guard (connector layer) ──▶ resolver ──▶ TCP ──▶ TLS ──▶ request
+//!         judge                judge literal, or pass on     judge names
+//! ```
+//!
+//! [`AddressPolicy`]: fanfare_domain::AddressPolicy
+
+mod answer;
+mod client;
+mod fault;
+mod guard;
+mod resolve;
+mod settings;
+mod tls;
+
+pub use answer::{Answer, Failure, Head};
+pub use client::{Client, ClientError, Request};
+pub use settings::{Protocol, Settings};
+pub use url::Url;

@@ -12,7 +12,7 @@ use async_nats::{
         self, ErrorCode,
         context::{PublishError as AckError, PublishErrorKind},
         message::{PublishMessage, StreamMessage},
-        stream::LastRawMessageErrorKind,
+        stream::{RawMessageError, RawMessageErrorKind},
     },
 };
 use bytes::Bytes;
@@ -223,25 +223,39 @@ impl Cell {
         stream.map_err(|error| self.unanswered(error))
     }
 
-    async fn held<E>(
+    async fn held(
         &self,
-        asked: impl Future<Output = Result<StreamMessage, async_nats::error::Error<E>>>,
-    ) -> Result<Option<Held>, Unanswered>
-    where
-        E: Clone + std::fmt::Debug + std::fmt::Display + PartialEq + Send + Sync + 'static,
-        E: Into<Absence>,
-    {
+        asked: impl Future<Output = Result<StreamMessage, RawMessageError>>,
+    ) -> Result<Option<Held>, Unanswered> {
         match timeout(TRY, asked).await {
             Ok(Ok(message)) => Ok(Some(Held::from(message))),
-            Ok(Err(error)) => match error.kind().into() {
-                Absence::NoMessage => Ok(None),
-                Absence::Unknown => Err(self.unanswered(error)),
-            },
+            Ok(Err(error)) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Ok(Err(error)) => Err(self.unanswered(error)),
             Err(elapsed) => Err(self.unanswered(elapsed)),
         }
     }
 
     fn unanswered(&self, source: impl Into<async_nats::Error>) -> Unanswered {
         Unanswered { stream: self.stream.clone(), source: source.into() }
+    }
+}
+
+impl From<StreamMessage> for Held {
+    fn from(message: StreamMessage) -> Self {
+        let header = |name| message.headers.get(name).map(|value| value.as_str().to_owned());
+        let deleted = header(OPERATION).is_some_and(|operation| operation != "PUT");
+        Self {
+            sequence: message.sequence,
+            mark: header(MARK),
+            value: Some(message.payload).filter(|_| !deleted),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Held {
+    /// Makes what a test needs.
+    pub(crate) fn for_tests(sequence: u64, value: Option<Bytes>) -> Self {
+        Self { sequence, value, mark: None }
     }
 }

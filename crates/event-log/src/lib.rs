@@ -27,4 +27,5 @@ pub use log::{EventLog, OpenError};
 pub use publish::{Pending, PublishError, Publisher, Stored};
 pub use read::{Headers, InboxMessage, Position, ReadError, Reader, Settler, Unsettled};
 pub use requests::{Reply, Request, Requests};
+pub use fanfare_proto::encoded_len as record_length;
 pub use settings::{Durability, Settings};

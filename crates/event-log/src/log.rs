@@ -1,15 +1,59 @@
 //! The connection, and the door to everything else.
 
-use std::{future::Future, sync::Arc};
+mod api;
+mod connect;
+mod link;
 
-use bytes::Bytes;
-use fanfare_domain::{Shard, ShardCount, StoredEvent, Timestamp};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::{Settings, topology::Topology};
+use async_nats::{connection::State, jetstream};
+use fanfare_domain::{ShardCount, StoredEvent, Timestamp};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub(crate) use self::{
+    api::{ApiError, ask, server_time},
+    link::Link,
+};
+use crate::{
+    ReadError, Settings, bootstrap,
+    durability::{self, DurabilityError, VERSION_MIN, Version},
+    publish::acks::Acks,
+    topology::{Stream, Topology},
+};
+
+/// How long a server that is starting is waited for.
+const START: Duration = Duration::from_secs(30);
+/// How long one question to the servers may take before it is asked again.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long closing may take.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// The log could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The URL is none.
+    #[error("not a URL of NATS servers: {url}")]
+    MalformedUrl {
+        /// The URL, without user and password.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The credentials could not be read.
+    #[error("cannot read NATS credentials from {path}")]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// No connection.
     #[error("cannot reach NATS at {url}")]
     Unreachable {
@@ -19,7 +63,49 @@ pub enum OpenError {
         #[source]
         source: async_nats::ConnectError,
     },
-    // helper: add TooOld{found, needed}, NoJetStream, ShardsDiffer{found, asked} (says what to do), Durability(..), Bootstrap(..)
+    /// The server is too old.
+    #[error(
+        "NATS {found} is too old: {VERSION_MIN} or newer is needed, because older servers lose \
+         scheduled messages, and with them retries"
+    )]
+    TooOld {
+        /// The version that the server says it has.
+        found: String,
+    },
+    /// The servers or the account are without `JetStream`.
+    #[error("JetStream does not answer at {url}: enable it on the servers and for the account")]
+    NoJetStream {
+        /// Where it was asked, without user and password.
+        url: String,
+        /// What the client said.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// The streams were made for another number of shards.
+    #[error(
+        "the installation {prefix} has {found} shards and the setting says {asked}: the number is \
+         fixed when the streams are made. Set shards = {found}, or use another prefix"
+    )]
+    ShardsDiffer {
+        /// Which installation.
+        prefix: String,
+        /// What it has.
+        found: String,
+        /// What the settings say.
+        asked: ShardCount,
+    },
+    /// A stream could not be made or put right.
+    #[error("cannot make or update stream {stream}")]
+    Stream {
+        /// Which stream.
+        stream: String,
+        /// What the server or the client said.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// The servers do not keep what was promised.
+    #[error(transparent)]
+    Durability(#[from] DurabilityError),
 }
 
 /// The event log. Cheap to clone; all clones share one connection.
@@ -30,18 +116,53 @@ pub struct EventLog {
 
 pub(crate) struct Inner {
     pub(crate) client: async_nats::Client,
-    pub(crate) jetstream: async_nats::jetstream::Context,
+    pub(crate) jetstream: jetstream::Context,
     pub(crate) topology: Topology,
     pub(crate) settings: Settings,
     pub(crate) shards: ShardCount,
+    pub(crate) inbox_identity: String,
+    /// Who waits for which acknowledgement.
+    pub(crate) acks: Arc<Acks>,
+    pub(crate) link: Arc<Link>,
+    /// Cancelled when the log is being closed.
+    pub(crate) closed: CancellationToken,
+    /// Ends with the log.
+    _tasks: JoinSet<()>,
 }
 
 impl EventLog {
     /// Connects (waiting up to 30 s for a server that is starting), checks the servers' version
     /// and durability, and makes or migrates the streams. `name` is shown by `nats` tools.
     pub async fn open(name: &str, settings: &Settings) -> Result<Self, OpenError> {
-        let _ = (name, settings);
-        todo!()
+        let deadline = Instant::now() + START;
+        let acks = Arc::new(Acks::default());
+        let link = Arc::new(Link::new(Arc::clone(&acks)));
+        let client = connect::connect(name, settings, &link, deadline).await?;
+        check_version(&client)?;
+        durability::verify(settings).await?;
+        let jetstream = jetstream::context::ContextBuilder::new().timeout(ANSWER).build(client.clone());
+        let topology = Topology::new(&settings.prefix);
+        let found = bootstrap::run(&jetstream, &topology, settings, deadline).await?;
+        let unreachable = |source: async_nats::SubscribeError| OpenError::NoJetStream {
+            url: settings.shown_url(),
+            source: source.into(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(acks.receive(&client).await.map_err(unreachable)?);
+        info!(url = settings.shown_url(), prefix = settings.prefix, "the event log is open");
+        let inner = Inner {
+            client,
+            jetstream,
+            topology,
+            settings: settings.clone(),
+            shards: found.shards,
+            inbox_identity: found.inbox_identity,
+            acks,
+            link,
+            closed: CancellationToken::new(),
+            _tasks: tasks,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// How many shards the installation has.
@@ -54,30 +175,126 @@ impl EventLog {
         &self.inner.topology
     }
 
-    /// The most bytes that the servers take in one message.
+    /// The most bytes that the servers take in one message, headers included.
     pub fn payload_max(&self) -> usize {
         self.inner.client.max_payload()
     }
 
     /// The identity of INBOX for event ids: its name and time of creation.
     pub fn inbox_identity(&self) -> &str {
-        todo!()
+        &self.inner.inbox_identity
     }
 
     /// Reads one event by its sequence; `None` if it is no longer in the log.
-    pub async fn event(&self, sequence: u64) -> Result<Option<StoredEvent>, crate::ReadError> {
-        let _ = sequence;
-        todo!()
+    pub async fn event(&self, sequence: u64) -> Result<Option<StoredEvent>, ReadError> {
+        let Some(message) = self.message(Stream::Events, sequence).await? else { return Ok(None) };
+        let stored_at = timestamp(message.time);
+        fanfare_proto::decode_event(message.payload, sequence, stored_at).map(Some).map_err(
+            |source| ReadError::Unreadable {
+                stream: self.topology().stream(Stream::Events),
+                sequence,
+                source,
+            },
+        )
     }
 
     /// Tells whether the connection is up at this moment.
     pub fn is_connected(&self) -> bool {
-        todo!()
+        self.inner.client.connection_state() == State::Connected
     }
 
     /// Hands everything that was queued, acks included, to the server. Call before the last
     /// clone is dropped: the client loses queued acks otherwise.
+    ///
+    /// Nothing can be written or read afterwards. Takes 5 s at most, which it needs only if
+    /// there is no server.
     pub async fn close(&self) {
-        todo!()
+        self.inner.closed.cancel();
+        let client = &self.inner.client;
+        let handing_over = async {
+            client.flush().await.map_err(async_nats::Error::from)?;
+            // An answer to a question asked last means that all before it was taken.
+            ask::<_, serde_json::Value>(&self.inner.jetstream, "INFO", &()).await?;
+            client.drain().await.map_err(async_nats::Error::from)
+        };
+        match timeout(CLOSE, handing_over).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "queued acknowledgements may be lost"),
+            Err(_) => warn!("queued acknowledgements may be lost: the servers do not answer"),
+        }
     }
+
+    /// Reads one message by its sequence, from any replica if it is there, or else the leader.
+    pub(crate) async fn message(
+        &self,
+        stream: Stream,
+        sequence: u64,
+    ) -> Result<Option<jetstream::message::StreamMessage>, ReadError> {
+        let name = self.topology().stream(stream);
+        let handle = self.stream(stream).await?;
+        // A replica that lags behind does not know what is new: only the leader can say no.
+        if let Ok(message) = handle.direct_get(sequence).await {
+            return Ok(Some(message));
+        }
+        api::found(handle.get_raw_message(sequence).await, &name)
+    }
+
+    /// The last message under a subject, which may hold wildcards, by the stream's leader.
+    pub(crate) async fn last_message(
+        &self,
+        stream: Stream,
+        subject: &str,
+    ) -> Result<Option<jetstream::message::StreamMessage>, ReadError> {
+        let handle = self.stream(stream).await?;
+        let last = handle.get_last_raw_message_by_subject(subject).await;
+        api::found(last, &self.topology().stream(stream))
+    }
+
+    /// The first message under a subject, by the stream's leader.
+    pub(crate) async fn first_message(
+        &self,
+        stream: Stream,
+        subject: &str,
+    ) -> Result<Option<jetstream::message::StreamMessage>, ReadError> {
+        let handle = self.stream(stream).await?;
+        let first = handle.get_first_raw_message_by_subject(subject).await;
+        api::found(first, &self.topology().stream(stream))
+    }
+
+    /// The last sequence of a stream, by its leader.
+    pub(crate) async fn last_sequence(&self, stream: Stream) -> Result<u64, ReadError> {
+        let name = self.topology().stream(stream);
+        let info = api::stream_info(&self.inner.jetstream, &name).await;
+        info.map(|info| info.state.last_sequence)
+            .map_err(|source| ReadError::Refused { stream: name, source: source.into() })
+    }
+
+    /// A handle that asks the server nothing when it is made.
+    pub(crate) async fn stream(
+        &self,
+        stream: Stream,
+    ) -> Result<jetstream::stream::Stream<()>, ReadError> {
+        let name = self.topology().stream(stream);
+        let handle = self.inner.jetstream.get_stream_no_info(&name).await;
+        handle.map_err(|source| ReadError::Refused { stream: name, source: source.into() })
+    }
+}
+
+fn check_version(client: &async_nats::Client) -> Result<(), OpenError> {
+    let found = client.server_info().version;
+    if found.parse::<Version>().is_ok_and(|version| version >= VERSION_MIN) {
+        return Ok(());
+    }
+    Err(OpenError::TooOld { found })
+}
+
+/// Converts a time of the client's.
+pub(crate) fn timestamp(time: async_nats::datetime::DateTime) -> Timestamp {
+    Timestamp::from_nanos(u64::try_from(time.unix_timestamp_nanos()).unwrap_or_default())
+}
+
+/// Converts a time for the client; the epoch for what it cannot express.
+pub(crate) fn date_time(time: Timestamp) -> async_nats::datetime::DateTime {
+    let nanos = i128::from(time.as_nanos());
+    async_nats::datetime::from_nanos(nanos).expect("64 bits of nanoseconds end in the year 2554")
 }

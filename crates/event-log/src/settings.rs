@@ -1,6 +1,6 @@
 //! What the event log can be told.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use fanfare_domain::{ShardCount, settings::Source};
 
@@ -15,8 +15,27 @@ pub enum Durability {
     Site,
 }
 
+/// Text that names no durability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not process, node or site")]
+pub struct UnknownDurability;
+
+/// Whether EVENTS and JOURNAL are compressed on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// As written.
+    None,
+    /// S2: half the disk for JSON, at the price of some CPU on the servers.
+    S2,
+}
+
+/// Text that names no compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not none or s2")]
+pub struct UnknownCompression;
+
 /// Where the log is and how it is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Where NATS is: `nats://…` or `tls://…`, several with commas; user and password may be in it.
     pub url: String,
@@ -24,7 +43,7 @@ pub struct Settings {
     pub credentials_file: Option<PathBuf>,
     /// Where the system account is reached, to check the servers' settings; needed for `node` and `site`.
     pub system_url: Option<String>,
-    /// What every subject, stream and bucket begins with.
+    /// What every subject, stream and bucket begins with: lower-case letters, digits, `-` and `_`.
     pub prefix: String,
     /// What was promised, and is checked at the start.
     pub durability: Durability,
@@ -44,17 +63,206 @@ pub struct Settings {
     pub stream_bytes_max: Option<i64>,
     /// How long the server waits for a message to be settled before it hands it out again.
     pub ack_wait: Duration,
+    /// Whether EVENTS and JOURNAL are compressed on disk.
+    pub compression: Compression,
 }
+
+/// The largest window, in messages.
+const WINDOW_MAX: usize = 16_384;
 
 impl Default for Settings {
     fn default() -> Self {
-        todo!("url nats://127.0.0.1:4222, prefix fanfare, process, 1 replica, 16 shards, window 2 min, retention 30 d, window 1024, 100_000, None, 60 s")
+        Self {
+            url: String::from("nats://127.0.0.1:4222"),
+            credentials_file: None,
+            system_url: None,
+            prefix: String::from("fanfare"),
+            durability: Durability::Process,
+            replicas: 1,
+            shards: ShardCount::new(16).expect("16 lies between 1 and 256"),
+            duplicate_window: Duration::from_secs(120),
+            retention: Duration::from_secs(30 * 24 * 3600),
+            window: 1024,
+            inbox_per_subject_max: 100_000,
+            stream_bytes_max: None,
+            ack_wait: Duration::from_secs(60),
+            compression: Compression::None,
+        }
     }
 }
 
 impl fanfare_domain::settings::Settings for Settings {
     fn read(source: &mut Source) -> Self {
-        let _ = source;
-        todo!()
+        let default = Self::default();
+        let settings = Self {
+            url: source.take("url", default.url),
+            credentials_file: source.take_optional("credentials_file"),
+            system_url: source.take_optional("system_url"),
+            prefix: source.take("prefix", default.prefix),
+            durability: source.take("durability", default.durability),
+            replicas: source.take_within("replicas", default.replicas, 1..=5),
+            shards: source.take("shards", default.shards),
+            duplicate_window: source.take_duration("duplicate_window", default.duplicate_window),
+            retention: source.take_duration("retention", default.retention),
+            window: source.take_within("window", default.window, 1..=WINDOW_MAX),
+            inbox_per_subject_max: source.take_within(
+                "inbox_per_subject_max",
+                default.inbox_per_subject_max,
+                1..=i64::MAX,
+            ),
+            stream_bytes_max: source.take_optional("stream_bytes_max"),
+            ack_wait: source.take_duration("ack_wait", default.ack_wait),
+            compression: source.take("compression", default.compression),
+        };
+        settings.note_mistakes(source);
+        settings
+    }
+}
+
+impl Settings {
+    /// Returns the URL without user and password, as it may be shown.
+    pub fn shown_url(&self) -> String {
+        shown_url(&self.url)
+    }
+
+    fn note_mistakes(&self, source: &mut Source) {
+        let plain = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
+        };
+        if self.prefix.is_empty() || self.prefix.len() > 32 || !self.prefix.bytes().all(plain) {
+            source.note("prefix", "not 1 to 32 of a-z, 0-9, - and _");
+        }
+        if self.replicas.is_multiple_of(2) {
+            source.note("replicas", "an even number of replicas tolerates no more than one less");
+        }
+        if self.duplicate_window < Duration::from_millis(100) {
+            source.note("duplicate_window", "less than 100ms");
+        }
+        if self.retention < self.duplicate_window {
+            source.note("retention", "shorter than duplicate_window");
+        }
+        if self.ack_wait < Duration::from_secs(1) {
+            source.note("ack_wait", "less than 1s");
+        }
+        if self.stream_bytes_max.is_some_and(|bytes| bytes < 1) {
+            source.note("stream_bytes_max", "less than 1");
+        }
+        match self.durability {
+            Durability::Process => {}
+            Durability::Node if self.replicas < 3 => {
+                source.note("replicas", "durability node needs 3 or more");
+            }
+            Durability::Node | Durability::Site if self.system_url.is_none() => {
+                source.note("system_url", "durability node and site need it");
+            }
+            Durability::Node | Durability::Site => {}
+        }
+    }
+}
+
+/// Hides user and password in each of several URLs.
+pub(crate) fn shown_url(urls: &str) -> String {
+    let hide = |url: &str| match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        (_, None) => url.to_owned(),
+    };
+    urls.split(',').map(hide).collect::<Vec<_>>().join(",")
+}
+
+/// Hides user and password.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("url", &self.shown_url())
+            .field("system_url", &self.system_url.as_deref().map(shown_url))
+            .field("prefix", &self.prefix)
+            .field("durability", &self.durability)
+            .field("replicas", &self.replicas)
+            .field("shards", &self.shards)
+            .field("duplicate_window", &self.duplicate_window)
+            .field("retention", &self.retention)
+            .field("window", &self.window)
+            .field("inbox_per_subject_max", &self.inbox_per_subject_max)
+            .field("stream_bytes_max", &self.stream_bytes_max)
+            .field("ack_wait", &self.ack_wait)
+            .field("compression", &self.compression)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Durability {
+    /// Returns the name, as it stands in settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Node => "node",
+            Self::Site => "site",
+        }
+    }
+}
+
+impl FromStr for Durability {
+    type Err = UnknownDurability;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Process, Self::Node, Self::Site]
+            .into_iter()
+            .find(|durability| durability.as_str() == text)
+            .ok_or(UnknownDurability)
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Compression {
+    type Err = UnknownCompression;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::None),
+            "s2" => Ok(Self::S2),
+            _ => Err(UnknownCompression),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_said_gives_the_defaults() {
+        let settings: Settings = Source::default().load().unwrap();
+        assert_eq!(settings.prefix, "fanfare");
+        assert_eq!(settings.shards.get(), 16);
+        assert_eq!(settings.durability, Durability::Process);
+    }
+
+    #[test]
+    fn every_mistake_is_reported() {
+        let source = Source::from([
+            ("prefix", "a.b"),
+            ("replicas", "2"),
+            ("durability", "node"),
+            ("retention", "1s"),
+            ("shards", "0"),
+            ("compression", "zip"),
+        ]);
+        let mistakes = source.load::<Settings>().unwrap_err();
+        let keys = ["compression", "prefix", "replicas", "replicas", "retention", "shards"];
+        assert_eq!(mistakes.keys(), keys);
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let url = String::from("nats://me:pass@word@one:4222,two:4222,you:secret@three");
+        let settings = Settings { url, ..Settings::default() };
+        assert_eq!(settings.shown_url(), "nats://one:4222,two:4222,three");
+        assert!(!format!("{settings:?}").contains("secret"));
     }
 }

@@ -2,7 +2,10 @@
 
 use fanfare_domain::{DeliveryId, EndpointId, Entity, EventType, Shard, TenantId};
 
-/// Header names that producers may set on INBOX messages and requests.
+use crate::Column;
+
+/// Header names that producers may set on INBOX messages and requests, and those that Fanfare
+/// sets on its own.
 pub mod header {
     /// The producer's key for "this is the same event".
     pub const IDEMPOTENCY_KEY: &str = "Fanfare-Idempotency-Key";
@@ -20,6 +23,30 @@ pub mod header {
     pub const TRACESTATE: &str = "tracestate";
     /// On what ingest answers or refuses: the stable name of the reason.
     pub const REASON: &str = "Fanfare-Reason";
+    /// On REJECTED: the reason in words.
+    pub const DETAIL: &str = "Fanfare-Detail";
+    /// On REJECTED: the first token of the subject that the message was sent to.
+    pub const TENANT: &str = "Fanfare-Tenant";
+    /// On REJECTED: the rest of the subject that the message was sent to.
+    pub const EVENT_TYPE: &str = "Fanfare-Event-Type";
+    /// On REJECTED: what the names of headers begin with that only the servers may act on.
+    pub const ORIGINAL_PREFIX: &str = "Fanfare-Original-";
+    /// On a record that was set aside: the stream that it was read from.
+    pub const ASIDE_STREAM: &str = "Fanfare-Aside-Stream";
+    /// On a record that was set aside: its sequence there.
+    pub const ASIDE_SEQUENCE: &str = "Fanfare-Aside-Sequence";
+    /// On a record that was set aside: its subject there.
+    pub const ASIDE_SUBJECT: &str = "Fanfare-Aside-Subject";
+    /// On a record that was set aside: what is wrong with it.
+    pub const ASIDE_ERROR: &str = "Fanfare-Aside-Error";
+    /// On a column of JOURNAL: the epoch of the writer's claim.
+    pub const EPOCH: &str = "Fanfare-Epoch";
+    /// On a column of JOURNAL: who wrote it.
+    pub const OWNER: &str = "Fanfare-Owner";
+    /// On a column of JOURNAL: which batch of its claim it is; 0 is the claim itself.
+    pub const BATCH: &str = "Fanfare-Batch";
+    /// On tasks and retries: the JOURNAL sequence that they refer to.
+    pub const JOURNAL_SEQUENCE: &str = "Fanfare-Journal-Sequence";
 }
 
 /// A stream of an installation.
@@ -47,27 +74,140 @@ pub enum Stream {
     Config,
 }
 
+impl Stream {
+    /// Every stream. JOURNAL comes first: it says how many shards there are.
+    pub const ALL: [Self; 10] = [
+        Self::Journal,
+        Self::Inbox,
+        Self::Rejected,
+        Self::Events,
+        Self::Deliveries,
+        Self::Retries,
+        Self::Commands,
+        Self::Jobs,
+        Self::Dead,
+        Self::Config,
+    ];
+
+    /// Returns the name without the prefix of the installation, for example `EVENTS`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbox => "INBOX",
+            Self::Rejected => "REJECTED",
+            Self::Events => "EVENTS",
+            Self::Deliveries => "DELIVERIES",
+            Self::Retries => "RETRIES",
+            Self::Journal => "JOURNAL",
+            Self::Commands => "COMMANDS",
+            Self::Jobs => "JOBS",
+            Self::Dead => "DEAD",
+            Self::Config => "CONFIG",
+        }
+    }
+}
+
+/// A bucket of an installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bucket {
+    /// Key-value: producers' idempotency keys, for 24 hours.
+    Idempotency,
+    /// Key-value: heartbeats of those who hold a role.
+    Owners,
+    /// Object store: snapshots of folds.
+    Snapshots,
+}
+
+impl Bucket {
+    /// Every bucket.
+    pub const ALL: [Self; 3] = [Self::Idempotency, Self::Owners, Self::Snapshots];
+}
+
 /// The names of one installation.
 #[derive(Clone, Debug)]
 pub struct Topology {
     prefix: String,
+    upper: String,
 }
 
 impl Topology {
     /// Names an installation by what its subjects begin with.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+        Self { prefix: prefix.to_owned(), upper: prefix.to_ascii_uppercase() }
+    }
+
+    /// What every subject begins with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The name of a stream: the prefix in capitals, `_`, and the stream's, for example `FANFARE_EVENTS`.
     pub fn stream(&self, stream: Stream) -> String {
-        let _ = stream;
-        todo!()
+        format!("{}_{}", self.upper, stream.as_str())
+    }
+
+    /// The name of a bucket, for example `FANFARE_owners`.
+    pub fn bucket(&self, bucket: Bucket) -> String {
+        let name = match bucket {
+            Bucket::Idempotency => "idempotency",
+            Bucket::Owners => "owners",
+            Bucket::Snapshots => "snapshots",
+        };
+        format!("{}_{name}", self.upper)
+    }
+
+    /// The name of the stream that a bucket is kept in.
+    pub(crate) fn bucket_stream(&self, bucket: Bucket) -> String {
+        let kind = match bucket {
+            Bucket::Idempotency | Bucket::Owners => "KV",
+            Bucket::Snapshots => "OBJ",
+        };
+        format!("{kind}_{}", self.bucket(bucket))
+    }
+
+    /// The subjects that a stream takes.
+    pub(crate) fn subjects(&self, stream: Stream) -> Vec<String> {
+        let prefix = &self.prefix;
+        match stream {
+            Stream::Inbox => vec![format!("{prefix}.inbox.>")],
+            Stream::Rejected => vec![format!("{prefix}.rejected.>"), format!("{prefix}.aside.>")],
+            Stream::Events => vec![format!("{prefix}.events.>")],
+            Stream::Deliveries => vec![format!("{prefix}.deliveries.*")],
+            Stream::Retries => {
+                vec![format!("{prefix}.retries.at.*.*"), format!("{prefix}.retries.due.*")]
+            }
+            Stream::Journal => {
+                vec![format!("{prefix}.journal.*.*"), format!("{prefix}.journal.routed")]
+            }
+            Stream::Commands => vec![format!("{prefix}.commands.*")],
+            Stream::Jobs => vec![format!("{prefix}.jobs.>")],
+            Stream::Dead => vec![format!("{prefix}.dead.>")],
+            Stream::Config => vec![format!("{prefix}.config.>")],
+        }
     }
 
     /// `<prefix>.inbox.<tenant>.<type>`
     pub fn inbox(&self, tenant: &TenantId, event_type: &EventType) -> String {
         format!("{}.inbox.{tenant}.{event_type}", self.prefix)
+    }
+
+    /// `<prefix>.rejected.<tenant>`; `_` stands for what cannot be a tenant's id.
+    pub fn rejected(&self, tenant: Option<&TenantId>) -> String {
+        format!("{}.rejected.{}", self.prefix, tenant.map_or("_", TenantId::as_str))
+    }
+
+    /// `<prefix>.aside.<stream>`, for example `fanfare.aside.EVENTS`
+    pub fn aside(&self, stream: Stream) -> String {
+        format!("{}.aside.{}", self.prefix, stream.as_str())
+    }
+
+    /// `<prefix>.events.<tenant>.<type>`
+    pub fn event(&self, tenant: &TenantId, event_type: &EventType) -> String {
+        format!("{}.events.{tenant}.{event_type}", self.prefix)
+    }
+
+    /// `<prefix>.events.<tenant>.>`: all events of a tenant.
+    pub fn events_of(&self, tenant: &TenantId) -> String {
+        format!("{}.events.{tenant}.>", self.prefix)
     }
 
     /// `<prefix>.deliveries.<shard>`
@@ -80,6 +220,21 @@ impl Topology {
         format!("{}.retries.at.{shard}.{delivery}", self.prefix)
     }
 
+    /// `<prefix>.retries.due.<shard>`
+    pub fn retry_due(&self, shard: Shard) -> String {
+        format!("{}.retries.due.{shard}", self.prefix)
+    }
+
+    /// `<prefix>.journal.<shard>.<column>`
+    pub fn journal(&self, shard: Shard, column: Column) -> String {
+        format!("{}.journal.{shard}.{}", self.prefix, column.as_str())
+    }
+
+    /// `<prefix>.journal.routed`
+    pub fn routed(&self) -> String {
+        format!("{}.journal.routed", self.prefix)
+    }
+
     /// `<prefix>.dead.<tenant>.<endpoint>`
     pub fn dead(&self, tenant: &TenantId, endpoint: EndpointId) -> String {
         format!("{}.dead.{tenant}.{endpoint}", self.prefix)
@@ -89,5 +244,47 @@ impl Topology {
     pub fn config(&self, entity: &Entity) -> String {
         let tenant = entity.tenant().map_or("-", TenantId::as_str);
         format!("{}.config.{}.{tenant}.{}", self.prefix, entity.kind(), entity.id_token())
+    }
+
+    /// The tokens of a subject of this installation after `<prefix>.<kind>.`.
+    pub(crate) fn tokens<'a>(&self, subject: &'a str, kind: &str) -> Option<&'a str> {
+        let rest = subject.strip_prefix(self.prefix.as_str())?.strip_prefix('.')?;
+        rest.strip_prefix(kind)?.strip_prefix('.')
+    }
+
+    /// Whose batch a message of JOURNAL is; `None` for routed facts and foreign subjects.
+    pub(crate) fn column(&self, subject: &str) -> Option<(Shard, Column)> {
+        let (shard, column) = self.tokens(subject, "journal")?.split_once('.')?;
+        Some((Shard::from_index(shard.parse().ok()?), Column::parse(column)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_begin_with_the_prefix() {
+        let topology = Topology::new("fanfare");
+        assert_eq!(topology.stream(Stream::Events), "FANFARE_EVENTS");
+        assert_eq!(topology.bucket_stream(Bucket::Owners), "KV_FANFARE_owners");
+        let tenant = "acme".parse().unwrap();
+        let subject = topology.inbox(&tenant, &"invoice.paid".parse().unwrap());
+        assert_eq!(subject, "fanfare.inbox.acme.invoice.paid");
+        assert_eq!(topology.tokens(&subject, "inbox"), Some("acme.invoice.paid"));
+        assert_eq!(topology.tokens(&subject, "in"), None);
+    }
+
+    #[test]
+    fn a_column_is_read_back_from_its_subject() {
+        let topology = Topology::new("fanfare");
+        let shard = Shard::from_index(7);
+        for column in [Column::Attempts, Column::Plans] {
+            let subject = topology.journal(shard, column);
+            assert_eq!(topology.column(&subject), Some((shard, column)));
+        }
+        assert_eq!(topology.column(&topology.routed()), None);
+        assert_eq!(topology.column("fanfare.journal.x.attempts"), None);
+        assert_eq!(topology.column("other.journal.7.attempts"), None);
     }
 }

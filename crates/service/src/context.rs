@@ -76,7 +76,7 @@ impl Context {
 
     /// Names the service whose `start` is called next: its tasks and conditions carry the name.
     ///
-    /// ```ignore
+    /// ```text
     /// ingest::start(context.service("ingest"), settings.ingest).await?;
     /// fan_out::start(context.service("fan-out"), settings.fan_out).await?;
     /// ```

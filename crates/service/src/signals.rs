@@ -43,3 +43,19 @@ impl StopRequests for NoSignals {
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal as Number, getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn both_signals_are_requests_to_stop() {
+        let mut signals = Signals::install().unwrap();
+        for number in [Number::TERM, Number::INT] {
+            kill_process(getpid(), number).unwrap();
+            signals.next().await;
+        }
+    }
+}

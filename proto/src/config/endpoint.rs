@@ -55,7 +55,8 @@ fn sealed(wire: wire::Sealed) -> Sealed {
 /// Writes a policy as JSON, in its own form: only the domain knows what it is made of.
 fn write_policy(policy: Option<&Policy>) -> String {
     policy.map_or_else(String::new, |policy| {
-        serde_json::to_string(policy).expect("a policy is made of what JSON has: numbers, text, lists and named fields")
+        serde_json::to_string(policy)
+            .expect("a policy is made of what JSON has: numbers, text, lists and named fields")
     })
 }
 

@@ -1,8 +1,9 @@
 //! What the dispatcher can be told.
 
-use std::path::PathBuf;
+use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 
-use fanfare_domain::settings::Source;
+use fanfare_domain::{AddressPolicy, settings::Source};
+use fanfare_egress::Protocol;
 
 /// What the service needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -25,11 +26,45 @@ impl fanfare_domain::settings::Settings for Settings {
     fn read(source: &mut Source) -> Self {
         Self {
             log: source.section("log"),
-            egress: source.section("egress"),
-            sealing_key_file: source.take("sealing_key_file", PathBuf::from("fanfare-data/sealing.key")),
+            egress: source.section::<Egress>("egress").0,
+            sealing_key_file: source
+                .take("sealing_key_file", PathBuf::from("fanfare-data/sealing.key")),
             profiles_dir: source.take_optional("profiles_dir"),
-            in_flight_max: source.take("in_flight_max", 512),
-            queued_max: source.take("queued_max", 16_384),
+            in_flight_max: source.take_within("in_flight_max", 512, 1..=65_536),
+            queued_max: source.take_within("queued_max", 16_384, 256..=1_000_000),
         }
+    }
+}
+
+/// The settings of the HTTP client, read from the keys below `egress`.
+struct Egress(fanfare_egress::Settings);
+
+impl fanfare_domain::settings::Settings for Egress {
+    fn read(source: &mut Source) -> Self {
+        let default = fanfare_egress::Settings::default();
+        let root_files: Vec<PathBuf> = source.take_list("root_files", Vec::new());
+        let mut roots = Vec::new();
+        for path in root_files {
+            match fs::read_to_string(&path) {
+                Ok(text) => roots.push(text),
+                Err(error) => source.note("root_files", format!("{}: {error}", path.display())),
+            }
+        }
+        let addresses = AddressPolicy {
+            allow: source.take_list("allow", Vec::new()),
+            deny: source.take_list("deny", Vec::new()),
+        };
+        let idle_timeout: Duration = source.take_duration("idle_timeout", default.idle_timeout);
+        Self(fanfare_egress::Settings {
+            addresses,
+            timeout_connect: source.take_duration("timeout_connect", default.timeout_connect),
+            roots,
+            idle_max_per_host: source.take("idle_max_per_host", default.idle_max_per_host),
+            idle_timeout,
+            source: source.take_optional::<IpAddr>("source"),
+            proxy: source.take_optional("proxy"),
+            protocol: Protocol::Negotiated,
+            ..default
+        })
     }
 }

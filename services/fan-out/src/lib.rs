@@ -1,1 +1,65 @@
-//! Placeholder.
+//! Turns each accepted event into deliveries: one for every endpoint that wants it.
+//!
+//! | reads  | writes     |
+//! | ------ | ---------- |
+//! | EVENTS | JOURNAL    |
+//! | CONFIG | DELIVERIES |
+//!
+//! **Guarantee.** An event is settled only after its routing and all its tasks are stored. Ids of
+//! deliveries and tasks are made from the event and its endpoints, and a routing that is on record
+//! is never made again, so that a crash at any point adds nothing and loses nothing. Which endpoints
+//! an event is for is decided by when it was accepted, never by when it is routed.
+//!
+//! **Not here.** Sending is the dispatcher's, and so is parking what is for a paused endpoint.
+
+mod intake;
+mod outlet;
+mod recorded;
+mod routes;
+mod routing;
+mod settings;
+mod work;
+
+use anyhow::Context as _;
+use fanfare_event_log::{ConfigView, EventLog};
+use fanfare_service::Context;
+
+use crate::{
+    intake::{Intake, Parts},
+    outlet::Outlet,
+    recorded::Lookup,
+    routes::Routes,
+    work::Work,
+};
+
+pub use settings::Settings;
+
+/// Connects to the log, folds the configuration, and spawns what routes events.
+pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
+    let readiness = context.readiness("routing");
+    let log = EventLog::open("fan-out", &settings.log).await.context("open the event log")?;
+    let stop = context.stop();
+    let (routes, follow) =
+        ConfigView::<Routes>::start(&log, stop.clone()).await.context("read the configuration")?;
+    let events = log.read_events().await.context("read events")?;
+    let intake = Intake::new(Parts {
+        clock: context.clock(),
+        lookup: Lookup::new(log.clone()),
+        routes,
+        work: Work::new(
+            Outlet::new(log.publisher(), stop.clone()),
+            log.shards(),
+            settings.tasks_max,
+        ),
+        batches_max: settings.batches_max,
+        stop,
+    });
+    context.spawn("configuration", async move { follow.await.context("follow the configuration") });
+    context.spawn("routing", async move {
+        let result = intake.run(events).await;
+        log.close().await;
+        result
+    });
+    readiness.ready();
+    Ok(())
+}

@@ -16,9 +16,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{
-    Change, Endpoint, EndpointId, Entity, EventType, TenantId, Timestamp,
-};
+use fanfare_domain::{Change, Endpoint, EndpointId, Entity, EventType, TenantId, Timestamp};
 use fanfare_event_log::ConfigFold;
 
 use history::{History, Standing, Version};
@@ -90,8 +88,7 @@ impl Routes {
     }
 
     fn change(&mut self, endpoint: &Endpoint, version: Version, stored_at: Timestamp) {
-        let routes = self.tenants.entry(endpoint.tenant.clone()).or_default();
-        if routes.update(endpoint.id, |history| history.push(version)) {
+        if self.update(&endpoint.tenant, endpoint.id, |history| history.push(version)) {
             self.replaced.push_back((stored_at, endpoint.tenant.clone(), endpoint.id));
         }
     }
@@ -101,12 +98,23 @@ impl Routes {
         let end = oldest.saturating_sub(MEMORY);
         while self.replaced.front().is_some_and(|(replaced_at, ..)| *replaced_at <= end) {
             let Some((_, tenant, endpoint)) = self.replaced.pop_front() else { return };
-            let Some(routes) = self.tenants.get_mut(&tenant) else { continue };
-            routes.update(endpoint, |history| history.forget_ended_by(end));
-            if routes.endpoints.is_empty() {
-                self.tenants.remove(&tenant);
-            }
+            self.update(&tenant, endpoint, |history| history.forget_ended_by(end));
         }
+    }
+
+    /// Changes an endpoint's history, keeping nothing that is empty; returns what `change` does.
+    fn update(
+        &mut self,
+        tenant: &TenantId,
+        endpoint: EndpointId,
+        change: impl FnOnce(&mut History) -> bool,
+    ) -> bool {
+        let routes = self.tenants.entry(tenant.clone()).or_default();
+        let changed = routes.update(endpoint, change);
+        if routes.endpoints.is_empty() {
+            self.tenants.remove(tenant);
+        }
+        changed
     }
 }
 

@@ -1,2 +1,44 @@
-//! Placeholder.
-fn main() {}
+//! The one binary of Fanfare: every service, the client, and the benchmark.
+
+mod bench;
+mod cli;
+mod client;
+mod data_dir;
+mod output;
+mod services;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{
+    cli::{Cli, Command},
+    output::Output,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    fanfare_service::install_crypto_provider();
+    let output = Output::new(cli.json);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return output.failed(&anyhow::Error::from(error).context("start the runtime")),
+    };
+    let result = runtime.block_on(Box::pin(run(cli, &output)));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output.failed(&error),
+    }
+}
+
+async fn run(cli: Cli, output: &Output) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Up(options) => up::up(options, cli.connection.data, output).await,
+        Command::Run(options) => services::run(options).await,
+        Command::Bench(options) => bench::bench(options, output).await,
+        Command::Client(command) => client::run(command, &cli.connection, output).await,
+    }
+}

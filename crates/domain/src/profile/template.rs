@@ -251,10 +251,11 @@ impl Filled {
         if !matches!(self.0.last(), Some(Part::Text(_))) {
             self.0.push(Part::Text(String::new()));
         }
-        match self.0.last_mut() {
-            Some(Part::Text(text)) => text,
-            Some(Part::Attempt(_)) | None => unreachable!("a text was pushed"),
-        }
+        let last = self.0.last_mut().and_then(|part| match part {
+            Part::Text(text) => Some(text),
+            Part::Attempt(_) => None,
+        });
+        last.expect("the last part is a text")
     }
 }
 

@@ -1,8 +1,12 @@
 //! What a receiver remembers.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -28,6 +32,8 @@ pub struct Received {
     pub at: Instant,
     /// Counts the receiver's connections, from 1.
     pub connection: u64,
+    /// Who sent it.
+    pub peer: SocketAddr,
     /// The version of HTTP that it was sent in.
     pub version: Version,
 }
@@ -41,8 +47,8 @@ pub struct TooFew {
     pub seen: usize,
 }
 
-impl std::fmt::Display for TooFew {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for TooFew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} requests came in time, not {}", self.seen, self.wanted)
     }
 }

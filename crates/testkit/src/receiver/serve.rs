@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     future,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -43,6 +44,14 @@ struct Rule {
     used: usize,
 }
 
+/// What is known of a connection.
+#[derive(Clone)]
+struct Link {
+    number: u64,
+    peer: SocketAddr,
+    cut: Arc<Cut>,
+}
+
 impl Rules {
     pub(super) fn set(&self, path: Option<&str>, behaviour: Behaviour) {
         let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,8 +77,9 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shar
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, tls.clone(), Arc::clone(&shared)));
+                Ok((stream, peer)) => {
+                    let link = Link { number: shared.records.connect(), peer, cut: Arc::default() };
+                    connections.spawn(connection(stream, tls.clone(), link, Arc::clone(&shared)));
                 }
                 // The other side was gone before it was accepted, or there are no descriptors.
                 Err(_) => tokio::task::yield_now().await,
@@ -79,43 +89,45 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shar
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    link: Link,
+    shared: Arc<Shared>,
+) {
     stream.set_nodelay(true).ok();
-    let number = shared.records.connect();
-    let cut = Arc::new(Cut::default());
-    let wire = Wire::new(stream, Arc::clone(&cut));
+    let wire = Wire::new(stream, Arc::clone(&link.cut));
     match tls {
-        None => requests(wire, number, cut, shared).await,
+        None => requests(wire, link, shared).await,
         Some(tls) => {
             if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(wire)).await {
-                requests(stream, number, cut, shared).await;
+                requests(stream, link, shared).await;
             }
         }
     }
 }
 
-async fn requests<S>(stream: S, connection: u64, cut: Arc<Cut>, shared: Arc<Shared>)
+async fn requests<S>(stream: S, link: Link, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let answer = |request| answer(request, connection, Arc::clone(&cut), Arc::clone(&shared));
+    let answer = |request| answer(request, link.clone(), Arc::clone(&shared));
     let server = auto::Builder::new(TokioExecutor::new());
     let serving = server.serve_connection(TokioIo::new(stream), service_fn(answer));
     tokio::select! {
         // How a connection ends is the client's business: a test sees it there.
         _ = serving => {}
-        () = cut.told() => {}
+        () = link.cut.told() => {}
     }
 }
 
 async fn answer(
     request: Request<Incoming>,
-    connection: u64,
-    cut: Arc<Cut>,
+    link: Link,
     shared: Arc<Shared>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let _in_flight = shared.records.begin();
-    let request = shared.records.add(receive(request, connection).await);
+    let request = shared.records.add(receive(request, &link).await);
     let (delay, behaviour) = shared.rules.choose(&request);
     if !delay.is_zero() {
         sleep(delay).await;
@@ -125,9 +137,9 @@ async fn answer(
         Behaviour::Echo => echo(&request),
         Behaviour::Drip(status, every) => with_body(status, AnswerBody::drip(every)),
         Behaviour::Endless(status) => with_body(status, AnswerBody::Endless),
-        Behaviour::ResetMidBody(status) => with_body(status, AnswerBody::broken(cut)),
+        Behaviour::ResetMidBody(status) => with_body(status, AnswerBody::broken(link.cut)),
         Behaviour::ResetBeforeHead => {
-            cut.now();
+            link.cut.now();
             future::pending().await
         }
         Behaviour::Silent => future::pending().await,
@@ -137,7 +149,7 @@ async fn answer(
     })
 }
 
-async fn receive(request: Request<Incoming>, connection: u64) -> Received {
+async fn receive(request: Request<Incoming>, link: &Link) -> Received {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, Receiver::BODY_BYTES_MAX).collect().await;
     Received {
@@ -147,7 +159,8 @@ async fn receive(request: Request<Incoming>, connection: u64) -> Received {
         headers: head.headers,
         body: body.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
         at: Instant::now(),
-        connection,
+        connection: link.number,
+        peer: link.peer,
         version: head.version,
     }
 }

@@ -60,20 +60,20 @@ fn standing(state: EndpointState) -> Standing {
 }
 
 impl History {
-    /// Adds a version, and tells whether it changed anything.
+    /// Adds a version if it differs from the one before, and tells whether it replaced one.
     pub(crate) fn push(&mut self, version: Version) -> bool {
         let Some(last) = self.versions.back() else {
             self.born = version.from;
             // Before its first version an endpoint is absent anyway.
             let present = version.standing != Standing::Absent;
             self.versions.extend(present.then_some(version));
-            return present;
+            return false;
         };
-        let changed = (last.standing, &last.filters) != (version.standing, &version.filters);
-        if changed {
+        let replaces = (last.standing, &last.filters) != (version.standing, &version.filters);
+        if replaces {
             self.versions.push_back(version);
         }
-        changed
+        replaces
     }
 
     /// Drops the versions that had ended by `end`, and tells whether there were any.

@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use fanfare_domain::{EndpointState, PauseMode, TraceContext, endpoint::DisableReason};
+use fanfare_domain::{
+    EndpointState, PauseMode, TraceContext, TypePattern, endpoint::DisableReason,
+};
 use proptest::prelude::*;
 
 use super::*;
 
 const TYPES: [&str; 6] = ["a", "a.b", "a.c", "b.a.c", "a.b.c", "c.c"];
-const PATTERNS: [&str; 10] =
-    ["a", "a.b", "a.*", "a.>", ">", "*", "*.c", "*.b.>", "b.*.c", "never"];
+const PATTERNS: [&str; 10] = ["a", "a.b", "a.*", "a.>", ">", "*", "*.c", "*.b.>", "b.*.c", "never"];
 const TENANTS: [&str; 2] = ["acme", "other"];
 
 /// One change: whose endpoint, which, what it becomes, and how long after the change before.
@@ -207,7 +208,7 @@ fn an_event_older_than_memory_is_routed_by_the_oldest_version_that_is_known() {
 fn a_change_that_does_not_touch_routing_makes_no_version() {
     let active = one(Some(EndpointState::Active), 1);
     let routes = folded(&[active.clone(), active.clone(), active], 0);
-    assert_eq!(routes.replaced.len(), 1);
+    assert!(routes.replaced.is_empty());
 }
 
 #[test]

@@ -1,0 +1,214 @@
+//! Sends requests.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use fanfare_domain::Fault;
+use http::HeaderMap;
+use reqwest::{Method, Proxy, redirect, retry};
+use tokio::time::{Instant, timeout_at};
+use url::Url;
+
+use crate::{
+    Answer, Failure, Head, Protocol, Settings, fault,
+    guard::{DIAL, Guard, Route},
+    resolve::Resolver,
+    tls,
+};
+
+pub use crate::tls::TlsError;
+
+/// The longest deadline; a longer one is cut.
+const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much of an `HTTP/2` body may be under way to us before we have taken it, in bytes.
+const HTTP2_STREAM_WINDOW: u32 = 64 << 10;
+/// The same for all bodies of a connection.
+const HTTP2_CONNECTION_WINDOW: u32 = 1 << 20;
+/// How often a busy `HTTP/2` connection is asked whether it is alive, and how long it may think.
+const HTTP2_PING: Duration = Duration::from_secs(10);
+
+/// Sends requests to endpoints. Cheap to clone; the clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    guard: Guard,
+    limits: Limits,
+    roots_trusted: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    timeout_connect: Duration,
+    head_bytes_max: usize,
+    body_bytes_max: usize,
+}
+
+/// A POST request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Where to. Not checked against the URL policy, only against the address policy.
+    pub url: Url,
+    /// All headers but `Host` and `Content-Length`; `Accept: */*` is added if there is no `Accept`.
+    pub headers: HeaderMap,
+    /// The body, which is not copied.
+    pub body: Bytes,
+    /// How long it may take until the answer's body has ended; 24 hours at most.
+    pub deadline: Duration,
+}
+
+/// Why there can be no client with such settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// TLS cannot be spoken as the settings want it.
+    #[error("set up TLS")]
+    Tls(#[from] TlsError),
+    /// The proxy's URL is not one of a proxy.
+    #[error("use the proxy")]
+    Proxy(#[source] reqwest::Error),
+    /// The HTTP client refuses the settings.
+    #[error("build the HTTP client")]
+    Build(#[source] reqwest::Error),
+}
+
+impl Client {
+    /// Makes a client. It reads the system's root certificates, which takes some milliseconds.
+    pub fn new(settings: &Settings) -> Result<Self, ClientError> {
+        let (tls, roots_trusted) = tls::configure(settings)?;
+        let guard = Guard {
+            resolver: Resolver::new(settings.timeout_connect * 4 / 5),
+            addresses: Arc::new(settings.addresses.clone()),
+            route: if settings.proxy.is_some() { Route::Proxy } else { Route::Direct },
+        };
+        let mut builder = one_request_is_one_request()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(Arc::new(guard.clone()))
+            .connector_layer(guard.clone())
+            .connect_timeout(settings.timeout_connect)
+            .pool_max_idle_per_host(settings.idle_max_per_host)
+            .pool_idle_timeout(settings.idle_timeout)
+            .local_address(settings.source)
+            .tcp_nodelay(true)
+            .http2_max_header_list_size(settings.head_bytes_max)
+            .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+            .http2_keep_alive_interval(HTTP2_PING)
+            .http2_keep_alive_timeout(HTTP2_PING);
+        if let Some(proxy) = &settings.proxy {
+            builder = builder.proxy(Proxy::all(proxy.clone()).map_err(ClientError::Proxy)?);
+        }
+        if settings.protocol == Protocol::Http2 {
+            builder = builder.http2_prior_knowledge();
+        }
+        let http = builder.build().map_err(ClientError::Build)?;
+        let limits = Limits {
+            timeout_connect: settings.timeout_connect,
+            head_bytes_max: settings.head_bytes_max as usize,
+            body_bytes_max: settings.body_bytes_max,
+        };
+        Ok(Self { http, guard, limits, roots_trusted })
+    }
+
+    /// Returns how many certificate authorities are trusted. Without any, no HTTPS endpoint is.
+    pub const fn roots_trusted(&self) -> usize {
+        self.roots_trusted
+    }
+
+    /// Sends one request, and returns what came of it at the latest when its deadline is over.
+    ///
+    /// Not cancel safe: a request that is dropped may have been received.
+    pub async fn send(&self, request: Request) -> Answer {
+        let started = Instant::now();
+        let deadline = started + request.deadline.min(DEADLINE_MAX);
+        let mut answer = match self.exchange(request, deadline).await {
+            Ok(response) => self.finish(response, deadline).await,
+            Err(failure) => Answer::failed(failure),
+        };
+        answer.duration = started.elapsed();
+        answer
+    }
+
+    /// Sends the request and waits for the head of the answer.
+    async fn exchange(
+        &self,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<reqwest::Response, Failure> {
+        let dial = self.guard.declare(&request.url).map_err(|refusal| fault::refused(&refusal))?;
+        let mut outgoing = reqwest::Request::new(Method::POST, request.url);
+        *outgoing.headers_mut() = request.headers;
+        *outgoing.body_mut() = Some(request.body.into());
+        match timeout_at(deadline, DIAL.scope(dial, self.http.execute(outgoing))).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(fault::classify(&error, self.limits.timeout_connect)),
+            Err(_) => Err(Failure::new(Fault::TimedOut, "no answer within the deadline")),
+        }
+    }
+
+    /// Takes the head, and as much of the body as is kept.
+    async fn finish(&self, mut response: reqwest::Response, deadline: Instant) -> Answer {
+        let remote = response.remote_addr();
+        if let Some(Err(refusal)) = remote.map(|peer| self.guard.recheck(peer)) {
+            return Answer::failed(fault::refused(&refusal));
+        }
+        let head = Head {
+            status: response.status().as_u16(),
+            version: response.version(),
+            headers: std::mem::take(response.headers_mut()),
+        };
+        if weight(&head.headers) > self.limits.head_bytes_max {
+            let failure = Failure::new(Fault::ProtocolError, "the answer's head is too large");
+            return Answer { remote, ..Answer::failed(failure) };
+        }
+        let mut body = BytesMut::new();
+        let reading = read(&mut response, &mut body, self.limits.body_bytes_max);
+        let whole = timeout_at(deadline, reading).await.unwrap_or(false);
+        Answer {
+            result: Ok(head),
+            body: body.freeze(),
+            truncated: !whole,
+            duration: Duration::ZERO,
+            remote,
+        }
+    }
+}
+
+/// Turns off what would make more, or something else, of a request.
+fn one_request_is_one_request() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .referer(false)
+        .no_proxy()
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+}
+
+/// Reads a body into `kept`, and tells whether all of it is there.
+///
+/// Up to `bytes_max` bytes are kept; as many again are dropped, and then it gives up.
+///
+/// Cancel safe: what was read is in `kept`.
+async fn read(response: &mut reqwest::Response, kept: &mut BytesMut, bytes_max: usize) -> bool {
+    let mut dropped = 0;
+    loop {
+        match response.chunk().await {
+            Ok(Some(mut chunk)) => {
+                let room = bytes_max - kept.len();
+                kept.extend_from_slice(&chunk.split_to(room.min(chunk.len())));
+                dropped += chunk.len();
+                if dropped > bytes_max {
+                    return false;
+                }
+            }
+            Ok(None) => return dropped == 0,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Returns the bytes of the names and values.
+fn weight(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}

@@ -1,0 +1,192 @@
+//! Judges the address of every connection before it is made.
+//!
+//! The HTTP client hides from its hooks where a connection goes: the resolver sees a name without
+//! its port, and is never asked about an address; the connector layer sees nothing. So the call that
+//! wants a connection says where it goes, in a task-local [`Dial`], and the layer takes that along
+//! with the connection. A connection without a [`Dial`] is refused: none can escape.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use fanfare_domain::address::{AddressPolicy, Forbidden};
+use tower::{BoxError, Layer, Service};
+use url::{Host, Url};
+
+use crate::resolve::{LookupError, Resolver};
+
+tokio::task_local! {
+    /// Where the connection goes that is being made.
+    pub(crate) static DIAL: Dial;
+}
+
+/// Where a connection goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Dial {
+    target: Target,
+    port: u16,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    /// To a name, which the resolver judges.
+    Name,
+    /// To an address.
+    Address(IpAddr),
+    /// To a name, through the proxy; the layer judges what the name is to us.
+    NameByProxy(String),
+    /// To the proxy itself, which is the operator's choice.
+    Proxy,
+}
+
+/// Why a connection is not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The address is not admitted.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// There is no address.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// No call has said where the connection goes.
+    #[error("a connection that no request asked for")]
+    Undeclared,
+    /// The URL has no host or no port.
+    #[error("the URL has no host and port")]
+    NoHost,
+}
+
+/// Which addresses may be dialled, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    pub(crate) resolver: Resolver,
+    pub(crate) addresses: Arc<AddressPolicy>,
+    pub(crate) route: Route,
+}
+
+/// Whether connections go through a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Direct,
+    Proxy,
+}
+
+impl Guard {
+    /// Judges the URL's host if it is an address, and returns where a connection would go.
+    pub(crate) fn declare(&self, url: &Url) -> Result<Dial, Refusal> {
+        let port = url.port_or_known_default().ok_or(Refusal::NoHost)?;
+        let target = match url.host().ok_or(Refusal::NoHost)? {
+            Host::Ipv4(address) => Target::Address(address.into()),
+            Host::Ipv6(address) => Target::Address(address.into()),
+            Host::Domain(name) => match self.route {
+                Route::Direct => Target::Name,
+                Route::Proxy => Target::NameByProxy(String::from(name)),
+            },
+        };
+        if let Target::Address(address) = target {
+            self.addresses.admit(SocketAddr::new(address, port))?;
+        }
+        Ok(Dial { target, port })
+    }
+
+    /// Judges the address of a peer that has answered.
+    pub(crate) fn recheck(&self, peer: SocketAddr) -> Result<(), Refusal> {
+        match self.route {
+            Route::Direct => Ok(self.addresses.admit(peer)?),
+            Route::Proxy => Ok(()),
+        }
+    }
+
+    /// Judges a connection that is about to be made, and returns what the resolver is to know.
+    async fn admit(&self, dial: Dial) -> Result<Dial, Refusal> {
+        match &dial.target {
+            Target::Name | Target::Proxy => {}
+            Target::Address(address) => {
+                self.addresses.admit(SocketAddr::new(*address, dial.port))?;
+            }
+            Target::NameByProxy(name) => {
+                let found = self.resolver.resolve(name).await?;
+                admit_all(&self.addresses, &found, dial.port)?;
+            }
+        }
+        Ok(match self.route {
+            Route::Direct => dial,
+            Route::Proxy => Dial { target: Target::Proxy, port: dial.port },
+        })
+    }
+}
+
+/// Judges all addresses of a name: one that is forbidden forbids the name.
+fn admit_all(policy: &AddressPolicy, found: &[IpAddr], port: u16) -> Result<(), Forbidden> {
+    found.iter().try_for_each(|address| policy.admit(SocketAddr::new(*address, port)))
+}
+
+impl reqwest::dns::Resolve for Guard {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let declared = DIAL.try_with(Clone::clone);
+        let guard = self.clone();
+        Box::pin(async move {
+            let Dial { target, port } = declared.map_err(|_| Refusal::Undeclared)?;
+            let found = guard.resolver.resolve(name.as_str()).await.map_err(Refusal::from)?;
+            match target {
+                Target::Proxy => {}
+                Target::Name => {
+                    admit_all(&guard.addresses, &found, port).map_err(Refusal::from)?;
+                }
+                Target::Address(_) | Target::NameByProxy(_) => Err(Refusal::Undeclared)?,
+            }
+            // Port 0 stands for the port of the URL.
+            let addresses = (0..found.len())
+                .filter_map(move |position| found.get(position).copied())
+                .map(|address| SocketAddr::new(address, 0));
+            Ok(Box::new(addresses) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+/// Puts the guard around a connector.
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, connector: S) -> Guarded<S> {
+        Guarded { connector, guard: self.clone() }
+    }
+}
+
+/// A connector that asks the guard first.
+#[derive(Clone, Debug)]
+pub(crate) struct Guarded<S> {
+    connector: S,
+    guard: Guard,
+}
+
+impl<S, R> Service<R> for Guarded<S>
+where
+    S: Service<R, Error = BoxError>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.connector.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let declared = DIAL.try_with(Clone::clone);
+        let connecting = self.connector.call(request);
+        let guard = self.guard.clone();
+        Box::pin(async move {
+            let dial = guard.admit(declared.map_err(|_| Refusal::Undeclared)?).await?;
+            // The connection may outlive the call that asked for it: the pool then finishes it.
+            DIAL.scope(dial, connecting).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! The client against servers that behave, and servers that do not.
+
+mod answers;
+mod faults;
+mod guard;
+mod http2;
+mod tls;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfare_domain::{AddressPolicy, Fault, address::AllowRule};
+use fanfare_egress::{Answer, Client, Request, Settings};
+use http::HeaderMap;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A deadline that is meant to pass.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Settings that let requests go to this machine.
+fn settings() -> Settings {
+    let addresses = AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() };
+    Settings { addresses, ..Settings::default() }
+}
+
+fn client() -> Client {
+    Client::new(&settings()).unwrap()
+}
+
+fn request(url: &str) -> Request {
+    Request {
+        url: url.parse().unwrap(),
+        headers: HeaderMap::new(),
+        body: Bytes::from_static(b"{\"a\":1}"),
+        deadline: PATIENCE,
+    }
+}
+
+async fn post(client: &Client, url: &str) -> Answer {
+    client.send(request(url)).await
+}
+
+#[track_caller]
+fn fault(answer: &Answer) -> Fault {
+    answer.result.as_ref().unwrap_err().fault
+}

@@ -1,0 +1,202 @@
+//! What each stream is to look like.
+//!
+//! Nothing that was acknowledged is ever dropped: a full stream refuses what is new. RETRIES
+//! cannot refuse (the server does not allow it together with schedules), so it has no limits at
+//! all: a limit there would delete the oldest schedules, silently. REJECTED and DEAD are views:
+//! they drop what is old.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::jetstream::stream::{
+    Compression as Compressed, Config, DiscardPolicy, RetentionPolicy, StorageType,
+};
+
+use crate::{
+    Settings,
+    settings::Compression,
+    topology::{Bucket, Stream, Topology},
+};
+
+/// The metadata of JOURNAL that holds the number of shards.
+pub(super) const SHARDS: &str = "fanfare-shards";
+
+/// How long an idempotency key is kept.
+const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
+/// How many messages REJECTED and DEAD hold, in all and of one subject.
+const VIEW_MAX: i64 = 1_000_000;
+const VIEW_PER_SUBJECT_MAX: i64 = 10_000;
+
+/// Declares a stream.
+pub(super) fn stream(stream: Stream, topology: &Topology, settings: &Settings) -> Config {
+    let plain = Config {
+        name: topology.stream(stream),
+        subjects: topology.subjects(stream),
+        duplicate_window: settings.duplicate_window,
+        ..unlimited(settings)
+    };
+    let bytes = settings.stream_bytes_max.unwrap_or(-1);
+    match stream {
+        Stream::Inbox => Config {
+            retention: RetentionPolicy::WorkQueue,
+            max_bytes: bytes,
+            // One producer's flood refuses that producer, and nobody else.
+            max_messages_per_subject: settings.inbox_per_subject_max,
+            discard_new_per_subject: true,
+            ..plain
+        },
+        // Purging stays possible: it is how the events of a tenant that left are expunged.
+        Stream::Events => Config {
+            max_bytes: bytes,
+            max_age: settings.retention,
+            deny_delete: true,
+            compression: compression(settings),
+            ..plain
+        },
+        Stream::Journal => Config {
+            max_bytes: bytes,
+            max_age: settings.retention,
+            deny_delete: true,
+            deny_purge: true,
+            compression: compression(settings),
+            metadata: HashMap::from([(String::from(SHARDS), settings.shards.to_string())]),
+            ..plain
+        },
+        Stream::Deliveries => {
+            Config { retention: RetentionPolicy::WorkQueue, max_bytes: bytes, ..plain }
+        }
+        Stream::Commands => Config { retention: RetentionPolicy::WorkQueue, ..plain },
+        Stream::Retries => Config {
+            retention: RetentionPolicy::WorkQueue,
+            discard: DiscardPolicy::Old,
+            allow_message_schedules: true,
+            // The server forces it.
+            allow_rollup: true,
+            ..plain
+        },
+        Stream::Rejected | Stream::Dead => Config {
+            discard: DiscardPolicy::Old,
+            max_bytes: settings.stream_bytes_max.map_or(-1, |bytes| bytes / 4 + 1),
+            max_messages: VIEW_MAX,
+            max_messages_per_subject: VIEW_PER_SUBJECT_MAX,
+            max_age: settings.retention,
+            ..plain
+        },
+        Stream::Jobs => Config { max_messages_per_subject: 1, ..plain },
+        // Purging stays possible: it is how revisions that are no longer needed are removed.
+        Stream::Config => Config { deny_delete: true, ..plain },
+    }
+}
+
+/// Declares a bucket, as clients of any language expect its stream to be.
+pub(super) fn bucket(bucket: Bucket, topology: &Topology, settings: &Settings) -> Config {
+    let name = topology.bucket(bucket);
+    let plain = Config { name: topology.bucket_stream(bucket), ..unlimited(settings) };
+    let plain = Config { allow_rollup: true, ..plain };
+    match bucket {
+        Bucket::Idempotency => Config {
+            subjects: vec![format!("$KV.{name}.>")],
+            max_messages_per_subject: 1,
+            max_age: IDEMPOTENCY,
+            deny_delete: true,
+            ..plain
+        },
+        Bucket::Owners => Config {
+            subjects: vec![format!("$KV.{name}.>")],
+            max_messages_per_subject: 1,
+            deny_delete: true,
+            ..plain
+        },
+        Bucket::Snapshots => {
+            Config { subjects: vec![format!("$O.{name}.C.>"), format!("$O.{name}.M.>")], ..plain }
+        }
+    }
+}
+
+fn unlimited(settings: &Settings) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_message_size: -1,
+        max_consumers: -1,
+        duplicate_window: Duration::from_secs(120),
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+fn compression(settings: &Settings) -> Option<Compressed> {
+    match settings.compression {
+        Compression::None => None,
+        Compression::S2 => Some(Compressed::S2),
+    }
+}
+
+/// Returns `found` with all that is declared put right; the rest (placement, description,
+/// transforms, what servers add) stays as an operator or the server set it.
+pub(super) fn put_right(found: &Config, wanted: &Config) -> Config {
+    let mut right = found.clone();
+    right.subjects.clone_from(&wanted.subjects);
+    right.retention = wanted.retention;
+    right.discard = wanted.discard;
+    right.discard_new_per_subject = wanted.discard_new_per_subject;
+    right.storage = wanted.storage;
+    right.num_replicas = wanted.num_replicas;
+    right.max_bytes = wanted.max_bytes;
+    right.max_messages = wanted.max_messages;
+    right.max_messages_per_subject = wanted.max_messages_per_subject;
+    right.max_message_size = wanted.max_message_size;
+    right.max_age = wanted.max_age;
+    right.duplicate_window = wanted.duplicate_window;
+    right.no_ack = false;
+    right.allow_rollup = wanted.allow_rollup;
+    right.deny_delete = wanted.deny_delete;
+    right.deny_purge = wanted.deny_purge;
+    right.allow_direct = wanted.allow_direct;
+    right.allow_message_schedules = wanted.allow_message_schedules;
+    right.allow_message_ttl = false;
+    right.persist_mode = None;
+    if wanted.compression.is_some() || found.compression == Some(Compressed::S2) {
+        right.compression = Some(wanted.compression.clone().unwrap_or(Compressed::None));
+    }
+    for key in [SHARDS] {
+        if let Some(value) = wanted.metadata.get(key) {
+            right.metadata.insert(String::from(key), value.clone());
+        }
+    }
+    right
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_acknowledged_is_dropped() {
+        let settings = Settings { stream_bytes_max: Some(1 << 30), ..Settings::default() };
+        let topology = Topology::new("fanfare");
+        for kind in Stream::ALL {
+            let config = stream(kind, &topology, &settings);
+            let limited = config.max_bytes > 0 || config.max_messages > 0;
+            let view = matches!(kind, Stream::Rejected | Stream::Dead);
+            let refuses = config.discard == DiscardPolicy::New;
+            assert!(refuses || view || !limited, "{kind:?}");
+            assert!(!config.allow_rollup || kind == Stream::Retries, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_added_stays() {
+        let wanted = stream(Stream::Events, &Topology::new("fanfare"), &Settings::default());
+        let mut found = wanted.clone();
+        found.description = Some(String::from("ours"));
+        found.metadata.insert(String::from("_nats.ver"), String::from("2.15.1"));
+        assert_eq!(put_right(&found, &wanted), found);
+        found.max_age = Duration::from_secs(1);
+        assert_eq!(put_right(&found, &wanted).max_age, wanted.max_age);
+    }
+}

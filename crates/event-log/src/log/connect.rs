@@ -1,0 +1,105 @@
+//! Connecting.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use crate::{OpenError, Settings, log::Link};
+
+/// How often the connection is tried out while nothing comes: the third time without an answer
+/// it counts as lost.
+const PING: Duration = Duration::from_secs(2);
+/// How long connecting to one address may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How many commands may be queued between us and the socket.
+const QUEUE: usize = 16 * 1024;
+/// How many messages one subscription may hold; more are dropped by the client.
+const SUBSCRIPTION: usize = 64 * 1024;
+/// How long to wait between attempts to connect for the first time.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Connects, and goes on trying until the deadline while nobody answers.
+pub(crate) async fn connect(
+    name: &str,
+    settings: &Settings,
+    link: &Arc<Link>,
+    deadline: Instant,
+) -> Result<Client, OpenError> {
+    let addresses = addresses(settings)?;
+    loop {
+        let error = match options(name, settings, link).await?.connect(&addresses).await {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        if !may_pass(error.kind()) || Instant::now() >= deadline {
+            return Err(OpenError::Unreachable { url: settings.shown_url(), source: error });
+        }
+        debug!(%error, url = settings.shown_url(), "NATS is not there yet");
+        sleep(PAUSE).await;
+    }
+}
+
+fn addresses(settings: &Settings) -> Result<Vec<ServerAddr>, OpenError> {
+    let parsed = settings.url.split(',').map(|url| url.trim().parse());
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(|source| OpenError::MalformedUrl { url: settings.shown_url(), source })
+}
+
+async fn options(
+    name: &str,
+    settings: &Settings,
+    link: &Arc<Link>,
+) -> Result<ConnectOptions, OpenError> {
+    let link = Arc::clone(link);
+    let options = ConnectOptions::new()
+        .name(format!("{}-{name}", settings.prefix))
+        .custom_inbox_prefix(format!("_INBOX.{}", token(name)))
+        .ping_interval(PING)
+        .connection_timeout(CONNECT)
+        .client_capacity(QUEUE)
+        .subscription_capacity(SUBSCRIPTION)
+        .max_reconnects(None)
+        .reconnect_delay_callback(delay)
+        .event_callback(move |event| {
+            link.note(&event);
+            std::future::ready(())
+        });
+    match &settings.credentials_file {
+        Some(path) => options
+            .credentials_file(path)
+            .await
+            .map_err(|source| OpenError::Credentials { path: path.clone(), source }),
+        None => Ok(options),
+    }
+}
+
+/// How long to wait before the given attempt. Short, so that a server is found again as soon as
+/// it is back; servers have few of us.
+fn delay(attempt: usize) -> Duration {
+    match attempt {
+        0 | 1 => Duration::ZERO,
+        2 => Duration::from_millis(50),
+        3 => Duration::from_millis(100),
+        _ => Duration::from_millis(250),
+    }
+}
+
+fn may_pass(kind: ConnectErrorKind) -> bool {
+    match kind {
+        ConnectErrorKind::Dns | ConnectErrorKind::TimedOut | ConnectErrorKind::Io => true,
+        ConnectErrorKind::ServerParse
+        | ConnectErrorKind::Authentication
+        | ConnectErrorKind::AuthorizationViolation
+        | ConnectErrorKind::Tls
+        | ConnectErrorKind::MaxReconnects => false,
+    }
+}
+
+/// Turns a name into one token of a subject.
+fn token(name: &str) -> String {
+    let plain = |symbol: char| if symbol.is_ascii_alphanumeric() { symbol } else { '-' };
+    name.chars().map(plain).collect()
+}

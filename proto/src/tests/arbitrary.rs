@@ -1,0 +1,381 @@
+//! Any value of each kind of record, within the invariants of its type.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fanfare_domain::{
+    ApiKey, Change, Conclusion, DeliveryId, DeliveryRef, Endpoint, EndpointId, EndpointState,
+    Entity, Event, EventId, EventType, Fact, Fault, InboxEvent, KeyId, Outcome, PauseMode, Record,
+    RetryDue, Role, Shard, Target, Task, Tenant, TenantId, Timestamp, TraceContext, TypePattern,
+    config::{EventTypeEntry, ProfileSource},
+    endpoint::{DisableReason, Secret},
+    fact::{
+        AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
+        DeliveryParked, EventRouted, RetryScheduled, ShardClaimed,
+    },
+    retry::Policy,
+    seal::Sealed,
+};
+use proptest::{
+    collection::{btree_map, vec},
+    option::of,
+    prelude::*,
+    sample::select,
+};
+
+use crate::{AgendaEntry, EndpointHealth, Snapshot, decode_event, encode_event};
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,12}"
+}
+
+fn blob() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    any::<u64>().prop_map(Timestamp::from_nanos)
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    any::<u64>().prop_map(Duration::from_nanos)
+}
+
+fn tenant_id() -> impl Strategy<Value = TenantId> {
+    "[a-zA-Z0-9][a-zA-Z0-9_-]{0,20}".prop_map(|text| text.parse().unwrap())
+}
+
+fn event_type() -> impl Strategy<Value = EventType> {
+    "[a-zA-Z0-9_-]{1,6}(\\.[a-z0-9]{1,6}){0,3}".prop_map(|text| text.parse().unwrap())
+}
+
+fn pattern() -> impl Strategy<Value = TypePattern> {
+    "([a-z]{1,6}|\\*)(\\.[a-z]{1,6}){0,3}(\\.>)?".prop_map(|text| text.parse().unwrap())
+}
+
+fn event_id() -> impl Strategy<Value = EventId> {
+    any::<[u8; 16]>().prop_map(EventId::from_bytes)
+}
+
+fn endpoint_id() -> impl Strategy<Value = EndpointId> {
+    any::<[u8; 16]>().prop_map(EndpointId::from_bytes)
+}
+
+fn delivery_id() -> impl Strategy<Value = DeliveryId> {
+    any::<[u8; 16]>().prop_map(DeliveryId::from_bytes)
+}
+
+fn trace() -> impl Strategy<Value = TraceContext> {
+    let ids = (prop::array::uniform16(1_u8..), prop::array::uniform8(1_u8..));
+    let some = (ids, "([a-z]{1,5}=[a-z0-9]{1,5})?").prop_map(|((trace, span), tracestate)| {
+        TraceContext { tracestate, ..TraceContext::start(trace, span) }
+    });
+    prop_oneof![Just(TraceContext::default()), some]
+}
+
+fn attempt() -> impl Strategy<Value = u32> {
+    1..=u32::MAX
+}
+
+fn shard() -> impl Strategy<Value = Shard> {
+    (0_u16..256).prop_map(Shard::from_index)
+}
+
+pub(super) fn event() -> impl Strategy<Value = Event> {
+    let what = (event_id(), tenant_id(), event_type(), blob(), trace());
+    let when = (time(), of((1..=u64::MAX).prop_map(Timestamp::from_nanos)));
+    let beside = (of(text()), btree_map(text(), text(), 0..4), of(text()));
+    (what, when, beside).prop_map(|(what, when, beside)| {
+        let (id, tenant, event_type, data, trace) = what;
+        let (occurred_at, accepted_at) = when;
+        let (ordering_key, attributes, idempotency_key) = beside;
+        Event {
+            id,
+            tenant,
+            event_type,
+            occurred_at,
+            accepted_at,
+            data,
+            ordering_key,
+            attributes,
+            idempotency_key,
+            trace,
+        }
+    })
+}
+
+pub(super) fn task() -> impl Strategy<Value = Task> {
+    let target = (delivery_id(), endpoint_id())
+        .prop_map(|(delivery, endpoint)| Target { delivery, endpoint });
+    let place = (any::<u64>(), time(), any::<u32>(), any::<u64>());
+    (event(), place, vec(target, 1..=Task::TARGETS_MAX)).prop_map(|(event, place, targets)| {
+        let (sequence, stored_at, generation, journal_sequence) = place;
+        let event = decode_event(encode_event(&event), sequence, stored_at).unwrap();
+        Task { event, targets, generation, journal_sequence }
+    })
+}
+
+fn delivery() -> impl Strategy<Value = DeliveryRef> {
+    let ids = (delivery_id(), tenant_id(), event_id(), event_type(), endpoint_id());
+    (ids, any::<u64>(), any::<u32>(), time()).prop_map(
+        |(ids, sequence, generation, accepted_at)| {
+            let (id, tenant, event, event_type, endpoint) = ids;
+            let event_sequence = sequence;
+            DeliveryRef {
+                id,
+                tenant,
+                event,
+                event_sequence,
+                event_type,
+                endpoint,
+                generation,
+                accepted_at,
+            }
+        },
+    )
+}
+
+pub(super) fn retry_due() -> impl Strategy<Value = RetryDue> {
+    (delivery(), attempt(), time(), any::<u64>()).prop_map(
+        |(delivery, attempt, due_at, journal_sequence)| RetryDue {
+            delivery,
+            attempt,
+            due_at,
+            journal_sequence,
+        },
+    )
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        any::<u16>().prop_map(|status| Outcome::Accepted { status }),
+        (any::<u16>(), of(time()))
+            .prop_map(|(status, retry_after)| Outcome::Refused { status, retry_after }),
+        select(&Fault::ALL).prop_map(Outcome::Failed),
+    ]
+}
+
+fn attempt_made() -> impl Strategy<Value = Fact> {
+    let request = (delivery(), attempt(), time(), duration(), any::<u64>(), text(), text());
+    let headers = vec((text(), blob()), 0..4);
+    let answer = (outcome(), text(), headers, blob(), any::<bool>(), of(time()));
+    (request, answer).prop_map(|(request, answer)| {
+        let (delivery, attempt, started_at, duration, config_revision, url, signature) = request;
+        let (outcome, detail, response_headers, response_body, response_truncated, retry_at) =
+            answer;
+        Fact::AttemptMade(Box::new(AttemptMade {
+            delivery,
+            attempt,
+            started_at,
+            duration,
+            outcome,
+            detail,
+            config_revision,
+            url: Arc::from(url),
+            signature,
+            response_headers,
+            response_body,
+            response_truncated,
+            retry_at,
+        }))
+    })
+}
+
+fn event_routed() -> impl Strategy<Value = Fact> {
+    let endpoints = || vec(endpoint_id(), 0..5);
+    let event = (event_id(), tenant_id(), any::<u64>(), any::<u64>(), any::<u32>());
+    let parts = (1..=u32::MAX).prop_flat_map(|parts| (0..parts, Just(parts)));
+    (event, endpoints(), endpoints(), endpoints(), parts).prop_map(
+        |(event, targets, skipped, held, (part, parts))| {
+            let (event, tenant, event_sequence, config_revision, generation) = event;
+            Fact::EventRouted(EventRouted {
+                event,
+                tenant,
+                event_sequence,
+                config_revision,
+                generation,
+                targets,
+                skipped,
+                held,
+                part,
+                parts,
+            })
+        },
+    )
+}
+
+fn fact() -> impl Strategy<Value = Fact> {
+    let claimed = (shard(), any::<u64>(), text())
+        .prop_map(|(shard, epoch, owner)| Fact::ShardClaimed(ShardClaimed { shard, epoch, owner }));
+    let reason = select(&[DeferReason::LaneFull, DeferReason::EventUnavailable][..]);
+    let deferred =
+        (delivery(), attempt(), time(), reason).prop_map(|(delivery, attempt, until, reason)| {
+            Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason })
+        });
+    let parked = (delivery(), attempt())
+        .prop_map(|(delivery, attempt)| Fact::DeliveryParked(DeliveryParked { delivery, attempt }));
+    let conclusion = select(
+        &[Conclusion::Delivered, Conclusion::Exhausted, Conclusion::Refused, Conclusion::Cancelled]
+            [..],
+    );
+    let concluded = (delivery(), conclusion, any::<u32>(), select(&ConclusionReason::ALL))
+        .prop_map(|(delivery, conclusion, attempts, reason)| {
+            Fact::DeliveryConcluded(DeliveryConcluded { delivery, conclusion, attempts, reason })
+        });
+    let scheduled = (delivery(), attempt(), time(), any::<u64>()).prop_map(
+        |(delivery, attempt, due_at, cause_sequence)| {
+            Fact::RetryScheduled(RetryScheduled { delivery, attempt, due_at, cause_sequence })
+        },
+    );
+    prop_oneof![claimed, attempt_made(), deferred, parked, concluded, scheduled, event_routed()]
+}
+
+pub(super) fn record() -> impl Strategy<Value = Record> {
+    (time(), trace(), fact()).prop_map(|(recorded_at, trace, fact)| Record {
+        recorded_at,
+        trace,
+        fact,
+    })
+}
+
+fn sealed() -> impl Strategy<Value = Sealed> {
+    ("[a-f0-9]{8}", blob()).prop_map(|(key_id, bytes)| Sealed { key_id, bytes })
+}
+
+fn endpoint_state() -> impl Strategy<Value = EndpointState> {
+    select(
+        &[
+            EndpointState::Active,
+            EndpointState::Paused(PauseMode::Skip),
+            EndpointState::Paused(PauseMode::Hold),
+            EndpointState::Disabled(DisableReason::ByHand),
+            EndpointState::Disabled(DisableReason::Gone),
+            EndpointState::Disabled(DisableReason::Failing),
+        ][..],
+    )
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let secret = (sealed(), time(), of(time()))
+        .prop_map(|(sealed, created_at, expires_at)| Secret { sealed, created_at, expires_at });
+    let policy = vec((1_u64..80_000).prop_map(Duration::from_secs), 1..6);
+    let who = (endpoint_id(), tenant_id(), text(), text(), text(), vec(pattern(), 1..4));
+    let how = (vec(secret, 0..3), btree_map(text(), sealed(), 0..3), endpoint_state());
+    let limits = (of(policy.prop_map(Policy::from_delays)), of(duration()), of(any::<u16>()));
+    let notes = (btree_map(text(), text(), 0..3), time(), time());
+    (who, how, limits, notes).prop_map(|(who, how, limits, notes)| {
+        let (id, tenant, url, name, description, filters) = who;
+        let (secrets, headers, state) = how;
+        let (retry, timeout, concurrency) = limits;
+        let (metadata, created_at, updated_at) = notes;
+        Endpoint {
+            id,
+            tenant,
+            url,
+            name,
+            description,
+            filters,
+            secrets,
+            headers,
+            state,
+            retry,
+            timeout,
+            concurrency,
+            metadata,
+            created_at,
+            updated_at,
+        }
+    })
+}
+
+fn api_key() -> impl Strategy<Value = ApiKey> {
+    let id = any::<[u8; 16]>().prop_map(KeyId::from_bytes);
+    let role = select(&[Role::Admin, Role::Publish, Role::Read][..]);
+    (id, text(), of(tenant_id()), role, any::<[u8; 32]>(), time(), of(time())).prop_map(
+        |(id, name, tenant, role, sha256, created_at, expires_at)| ApiKey {
+            id,
+            name,
+            tenant,
+            role,
+            sha256,
+            created_at,
+            expires_at,
+        },
+    )
+}
+
+fn entity() -> impl Strategy<Value = Entity> {
+    let tenant =
+        (tenant_id(), text(), text(), time()).prop_map(|(id, name, profile, created_at)| {
+            Entity::Tenant(Arc::new(Tenant { id, name, profile, created_at }))
+        });
+    let entry = (tenant_id(), event_type(), text(), text(), text()).prop_map(
+        |(tenant, event_type, description, schema, example)| {
+            let entry = EventTypeEntry { tenant, event_type, description, schema, example };
+            Entity::EventType(Arc::new(entry))
+        },
+    );
+    let profile = (text(), text())
+        .prop_map(|(name, toml)| Entity::Profile(Arc::new(ProfileSource { name, toml })));
+    prop_oneof![
+        tenant,
+        endpoint().prop_map(|endpoint| Entity::Endpoint(Arc::new(endpoint))),
+        entry,
+        profile,
+        api_key().prop_map(|key| Entity::ApiKey(Arc::new(key))),
+    ]
+}
+
+pub(super) fn change() -> impl Strategy<Value = Change> {
+    (entity(), any::<bool>(), text(), text(), trace()).prop_map(
+        |(entity, deleted, actor, reason, trace)| Change { entity, deleted, actor, reason, trace },
+    )
+}
+
+pub(super) fn inbox() -> impl Strategy<Value = InboxEvent> {
+    let given = || of("[a-z]{1,8}");
+    let occurred_at = of((1_u64..18_446_744_073_709).prop_map(Timestamp::from_millis));
+    (blob(), text(), occurred_at, given(), btree_map(text(), text(), 0..4), given(), trace())
+        .prop_map(|(data, content_type, occurred_at, ordering_key, attributes, key, trace)| {
+            InboxEvent {
+                data,
+                content_type,
+                occurred_at,
+                ordering_key,
+                attributes,
+                idempotency_key: key,
+                trace,
+            }
+        })
+}
+
+pub(super) fn snapshot() -> impl Strategy<Value = Snapshot> {
+    let entry = (delivery_id(), attempt(), time(), any::<u64>()).prop_map(
+        |(delivery, attempt, due_at, journal_sequence)| AgendaEntry {
+            delivery,
+            attempt,
+            due_at,
+            journal_sequence,
+        },
+    );
+    let health = (endpoint_id(), tenant_id(), attempt(), time(), time()).prop_map(
+        |(endpoint, tenant, consecutive_failures, first_failure_at, last_failure_at)| {
+            EndpointHealth {
+                endpoint,
+                tenant,
+                consecutive_failures,
+                first_failure_at,
+                last_failure_at,
+            }
+        },
+    );
+    (shard(), any::<u64>(), time(), vec(entry, 0..5), vec(health, 0..5)).prop_map(
+        |(shard, journal_sequence, taken_at, agenda, health)| Snapshot {
+            shard,
+            journal_sequence,
+            taken_at,
+            agenda,
+            health,
+        },
+    )
+}

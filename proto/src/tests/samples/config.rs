@@ -1,0 +1,155 @@
+//! Changes of configuration.
+
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fanfare_domain::{
+    ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant,
+    config::{EventTypeEntry, ProfileSource},
+    endpoint::{DisableReason, Secret},
+    retry::{Delays, Policy, RetryOn, StatusSet},
+    seal::Sealed,
+};
+
+use super::{at, endpoint_id, texts, trace};
+
+/// Changes, under the names of their golden records.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
+    let endpoint = |endpoint: Endpoint| Entity::Endpoint(Arc::new(endpoint));
+    let key = |role, tenant| Entity::ApiKey(Arc::new(api_key(role, tenant)));
+    [
+        ("config-tenant", tenant()),
+        ("config-endpoint", endpoint(full_endpoint())),
+        ("config-endpoint-bare", endpoint(bare_endpoint(EndpointState::Active))),
+        ("config-endpoint-paused-skip", paused(PauseMode::Skip)),
+        ("config-endpoint-paused-hold", paused(PauseMode::Hold)),
+        ("config-endpoint-disabled-by-hand", disabled(DisableReason::ByHand)),
+        ("config-endpoint-disabled-gone", disabled(DisableReason::Gone)),
+        ("config-endpoint-disabled-failing", disabled(DisableReason::Failing)),
+        ("config-event-type", event_type()),
+        ("config-profile", profile()),
+        ("config-key-admin", key(Role::Admin, None)),
+        ("config-key-publish", key(Role::Publish, Some("acme"))),
+        ("config-key-read", key(Role::Read, Some("acme"))),
+    ]
+    .into_iter()
+    .map(|(name, entity)| (name, change(entity)))
+}
+
+/// A deletion, so that the flag is set.
+fn change(entity: Entity) -> Change {
+    Change {
+        entity,
+        deleted: true,
+        actor: String::from("key_00000000000000000000000001"),
+        reason: String::from("moved to another host"),
+        trace: trace(),
+    }
+}
+
+fn tenant() -> Entity {
+    Entity::Tenant(Arc::new(Tenant {
+        id: "acme".parse().unwrap(),
+        name: String::from("Acme & Söhne"),
+        profile: String::from("standard-webhooks"),
+        created_at: at(1),
+    }))
+}
+
+fn sealed(bytes: &'static [u8]) -> Sealed {
+    Sealed { key_id: String::from("1b4f0e98"), bytes: Bytes::from_static(bytes) }
+}
+
+fn bare_endpoint(state: EndpointState) -> Endpoint {
+    Endpoint {
+        id: endpoint_id(1),
+        tenant: "acme".parse().unwrap(),
+        url: String::from("https://hooks.example.com/in?a=b"),
+        name: String::new(),
+        description: String::new(),
+        filters: vec![">".parse().unwrap()],
+        secrets: Vec::new(),
+        headers: BTreeMap::new(),
+        state,
+        retry: None,
+        timeout: None,
+        concurrency: None,
+        metadata: BTreeMap::new(),
+        created_at: at(1),
+        updated_at: at(2),
+    }
+}
+
+fn full_endpoint() -> Endpoint {
+    Endpoint {
+        name: String::from("Billing"),
+        description: String::from("Mirrors invoices."),
+        filters: vec!["invoice.*".parse().unwrap(), "payment.>".parse().unwrap()],
+        secrets: vec![
+            Secret { sealed: sealed(b"nonce-and-new"), created_at: at(2), expires_at: None },
+            Secret { sealed: sealed(b"nonce-and-old"), created_at: at(1), expires_at: Some(at(3)) },
+        ],
+        headers: BTreeMap::from([(String::from("authorization"), sealed(b"nonce-and-bearer"))]),
+        retry: Some(policy()),
+        timeout: Some(Duration::from_millis(1_500)),
+        concurrency: Some(4),
+        metadata: texts([("team", "billing"), ("tier", "")]),
+        ..bare_endpoint(EndpointState::Active)
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        delays: Delays::Exponential {
+            initial: Duration::from_secs(30),
+            factor: NonZeroU32::new(4).unwrap(),
+            max: Duration::from_hours(1),
+            retries: 5,
+        },
+        jitter: 100,
+        retry_on: RetryOn::Listed,
+        listed: StatusSet::of(&[429, 500, 502, 503, 504]),
+        gone: StatusSet::of(&[410]),
+        retry_after: StatusSet::of(&[429, 503]),
+    }
+}
+
+fn paused(mode: PauseMode) -> Entity {
+    Entity::Endpoint(Arc::new(bare_endpoint(EndpointState::Paused(mode))))
+}
+
+fn disabled(reason: DisableReason) -> Entity {
+    let delays = Delays::List(vec![Duration::from_secs(5), Duration::from_mins(5)]);
+    let retry = Some(Policy { delays, ..policy() });
+    let state = EndpointState::Disabled(reason);
+    Entity::Endpoint(Arc::new(Endpoint { retry, ..bare_endpoint(state) }))
+}
+
+fn event_type() -> Entity {
+    Entity::EventType(Arc::new(EventTypeEntry {
+        tenant: "acme".parse().unwrap(),
+        event_type: "invoice.paid".parse().unwrap(),
+        description: String::from("An invoice was paid."),
+        schema: String::from(r#"{"type":"object"}"#),
+        example: String::from(r#"{"amount":98.5}"#),
+    }))
+}
+
+fn profile() -> Entity {
+    Entity::Profile(Arc::new(ProfileSource {
+        name: String::from("partner"),
+        toml: String::from("name = \"partner\"\n"),
+    }))
+}
+
+fn api_key(role: Role, tenant: Option<&str>) -> ApiKey {
+    ApiKey {
+        id: KeyId::from_bytes([5; 16]),
+        name: String::from("deploy"),
+        tenant: tenant.map(|tenant| tenant.parse().unwrap()),
+        role,
+        sha256: [0xab; 32],
+        created_at: at(1),
+        expires_at: tenant.map(|_| at(4)),
+    }
+}

@@ -1,0 +1,149 @@
+//! Facts.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fanfare_domain::{
+    Conclusion, Fact, Fault, Outcome, Record, Shard, TraceContext,
+    fact::{
+        AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
+        DeliveryParked, EventRouted, RetryScheduled, ShardClaimed,
+    },
+};
+
+use super::{at, delivery, endpoint_id, event_id, trace};
+
+/// Batches, under the names of their golden records.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
+    [
+        ("journal-shard-claimed", vec![shard_claimed()]),
+        ("journal-attempt-accepted", vec![attempt_accepted()]),
+        ("journal-attempt-refused", vec![attempt_refused()]),
+        ("journal-attempts-failed", Fault::ALL.map(attempt_failed).to_vec()),
+        ("journal-deliveries-deferred", deferred()),
+        ("journal-delivery-parked", vec![parked()]),
+        ("journal-deliveries-concluded", concluded()),
+        ("journal-retry-scheduled", vec![retry_scheduled()]),
+        ("journal-event-routed", vec![event_routed()]),
+    ]
+    .into_iter()
+}
+
+fn record(fact: Fact) -> Record {
+    Record { recorded_at: at(200_000_000), trace: trace(), fact }
+}
+
+pub(in crate::tests) fn shard_claimed() -> Record {
+    let claimed =
+        ShardClaimed { shard: Shard::from_index(3), epoch: 12, owner: String::from("host-1/7") };
+    Record { trace: TraceContext::default(), ..record(Fact::ShardClaimed(claimed)) }
+}
+
+fn attempt(outcome: Outcome) -> AttemptMade {
+    AttemptMade {
+        delivery: delivery(),
+        attempt: 2,
+        started_at: at(150_000_000),
+        duration: Duration::from_micros(12_345),
+        outcome,
+        detail: String::new(),
+        config_revision: 77,
+        url: Arc::from("https://hooks.example.com/in?a=b"),
+        signature: String::from("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+        response_headers: Vec::new(),
+        response_body: Bytes::new(),
+        response_truncated: false,
+        retry_at: None,
+    }
+}
+
+fn attempt_accepted() -> Record {
+    let made = AttemptMade {
+        response_headers: vec![(String::from("content-length"), Bytes::from_static(b"2"))],
+        response_body: Bytes::from_static(b"ok"),
+        ..attempt(Outcome::Accepted { status: 200 })
+    };
+    record(Fact::AttemptMade(Box::new(made)))
+}
+
+/// An attempt with every field set.
+pub(in crate::tests) fn attempt_refused() -> Record {
+    let refused = Outcome::Refused { status: 503, retry_after: Some(at(120_000_000_000)) };
+    let made = AttemptMade {
+        detail: String::from("asked to wait"),
+        response_headers: vec![
+            (String::from("retry-after"), Bytes::from_static(b"120")),
+            (String::from("x-not-text"), Bytes::from_static(b"\xff\xfe")),
+        ],
+        response_body: Bytes::from_static(b"<html>\x00\xff"),
+        response_truncated: true,
+        retry_at: Some(at(300_000_000_000)),
+        ..attempt(refused)
+    };
+    record(Fact::AttemptMade(Box::new(made)))
+}
+
+fn attempt_failed(fault: Fault) -> Record {
+    let made = AttemptMade {
+        detail: String::from("in words"),
+        retry_at: Some(at(300_000_000_000)),
+        ..attempt(Outcome::Failed(fault))
+    };
+    record(Fact::AttemptMade(Box::new(made)))
+}
+
+fn deferred() -> Vec<Record> {
+    let deferred = |reason| {
+        record(Fact::DeliveryDeferred(DeliveryDeferred {
+            delivery: delivery(),
+            attempt: 1,
+            until: at(7_000_000_000),
+            reason,
+        }))
+    };
+    vec![deferred(DeferReason::LaneFull), deferred(DeferReason::EventUnavailable)]
+}
+
+fn parked() -> Record {
+    record(Fact::DeliveryParked(DeliveryParked { delivery: delivery(), attempt: 4 }))
+}
+
+fn concluded() -> Vec<Record> {
+    let conclusions =
+        [Conclusion::Delivered, Conclusion::Exhausted, Conclusion::Refused, Conclusion::Cancelled];
+    let reasons = ConclusionReason::ALL.into_iter();
+    let pairs = reasons.zip(conclusions.into_iter().cycle());
+    let concluded = |(reason, conclusion)| {
+        record(Fact::DeliveryConcluded(DeliveryConcluded {
+            delivery: delivery(),
+            conclusion,
+            attempts: 6,
+            reason,
+        }))
+    };
+    pairs.map(concluded).collect()
+}
+
+fn retry_scheduled() -> Record {
+    record(Fact::RetryScheduled(RetryScheduled {
+        delivery: delivery(),
+        attempt: 3,
+        due_at: at(300_000_000_000),
+        cause_sequence: 1_002,
+    }))
+}
+
+fn event_routed() -> Record {
+    record(Fact::EventRouted(EventRouted {
+        event: event_id(),
+        tenant: "acme".parse().unwrap(),
+        event_sequence: 42,
+        config_revision: 77,
+        generation: 3,
+        targets: vec![endpoint_id(1), endpoint_id(2)],
+        skipped: vec![endpoint_id(3)],
+        held: vec![endpoint_id(4), endpoint_id(5)],
+        part: 1,
+        parts: 2,
+    }))
+}

@@ -1,0 +1,364 @@
+//! One attempt: look at the endpoint's state, build, send, judge, and say what happened.
+//!
+//! An attempt returns the facts about it and never fails: whatever goes wrong is a fact.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use fanfare_domain::{
+    DeliveryId, DeliveryRef, EndpointId, Fact, Fault, Outcome, Record, RetryDue, StoredEvent,
+    Target, Timestamp, TraceContext,
+    fact::{
+        AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryParked,
+    },
+    profile::{Attempt, Profile},
+    request::Rendered,
+    retry::{Judged, Policy},
+    retry_after,
+};
+use fanfare_event_log::EventLog;
+use fanfare_service::Clock;
+use http::{HeaderName, HeaderValue};
+
+use crate::{
+    Settings,
+    guard::Guard,
+    registry::{Permission, Registry},
+    runtime::{Ready, Readying, Unready},
+    shard::deferred,
+};
+
+/// How many bytes of an answer's headers are kept.
+const HEADERS_KEPT_MAX: usize = 8 << 10;
+
+/// How long a delivery is put off whose event cannot be read at the moment.
+const EVENT_WAIT: Duration = Duration::from_secs(5);
+
+/// An attempt that is to be made.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// The delivery.
+    pub(crate) delivery: DeliveryRef,
+    /// The attempt's number, counted from 1.
+    pub(crate) attempt: u32,
+    /// The event, if it came with the task.
+    event: Option<Arc<TaskEvent>>,
+}
+
+/// An event that several deliveries of a task share, rendered once.
+#[derive(Debug)]
+pub(crate) struct TaskEvent {
+    stored: StoredEvent,
+    rendered: OnceLock<Arc<Rendered>>,
+}
+
+impl TaskEvent {
+    /// Wraps an event that is not rendered yet.
+    pub(crate) fn new(stored: StoredEvent) -> Self {
+        Self { stored, rendered: OnceLock::new() }
+    }
+
+    /// Names the delivery of the event to a target.
+    pub(crate) fn delivery(&self, target: &Target, generation: u32) -> DeliveryRef {
+        let event = &self.stored.event;
+        DeliveryRef {
+            id: target.delivery,
+            tenant: event.tenant.clone(),
+            event: event.id,
+            event_sequence: self.stored.sequence,
+            event_type: event.event_type.clone(),
+            endpoint: target.endpoint,
+            generation,
+            accepted_at: self.stored.accepted_at,
+        }
+    }
+
+    fn render(&self, profile: &Arc<Profile>) -> Result<Arc<Rendered>, String> {
+        // All targets of a task are of one tenant, which has one profile.
+        if let Some(rendered) = self.rendered.get()
+            && Arc::ptr_eq(rendered.profile(), profile)
+        {
+            return Ok(Arc::clone(rendered));
+        }
+        let rendered = Rendered::new(profile, &self.stored.event).map_err(|error| error.to_string())?;
+        Ok(Arc::clone(self.rendered.get_or_init(|| Arc::new(rendered))))
+    }
+}
+
+impl Job {
+    /// The first attempt of a delivery.
+    pub(crate) fn first(delivery: DeliveryRef, event: Arc<TaskEvent>) -> Self {
+        Self { delivery, attempt: 1, event: Some(event) }
+    }
+
+    /// A later attempt, or a first one that was put off.
+    pub(crate) fn later(retry: RetryDue) -> Self {
+        Self { delivery: retry.delivery, attempt: retry.attempt, event: None }
+    }
+
+    /// The trace of the event, as far as it is at hand.
+    pub(crate) fn trace(&self) -> TraceContext {
+        self.event.as_ref().map(|event| event.stored.event.trace.clone()).unwrap_or_default()
+    }
+}
+
+/// What every attempt needs.
+pub(crate) struct Desk {
+    guard: Guard,
+    log: EventLog,
+    clock: Arc<dyn Clock>,
+    client: fanfare_egress::Client,
+    readying: Readying,
+    retention: Duration,
+}
+
+impl Desk {
+    /// Prepares to send.
+    pub(crate) fn new(
+        guard: Guard,
+        log: EventLog,
+        clock: Arc<dyn Clock>,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let profiles = fanfare_service::load_profiles(settings.profiles_dir.as_deref())
+            .context("load the profiles")?;
+        let keyring = fanfare_service::load_keyring(&settings.sealing_key_file)
+            .context("load the sealing keys")?;
+        let client =
+            fanfare_egress::Client::new(&settings.egress).context("make an HTTP client")?;
+        let (readying, retention) = (Readying::new(profiles, keyring), settings.log.retention);
+        Ok(Self { guard, log, clock, client, readying, retention })
+    }
+
+    /// The present instant.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// How many requests may be in flight to the endpoint at once.
+    pub(crate) fn concurrency(&self, endpoint: EndpointId) -> u16 {
+        self.guard.view().read(|registry: &Registry| registry.concurrency(endpoint))
+    }
+
+    fn permit(&self, delivery: &DeliveryRef) -> Permission {
+        self.guard.view().read(|registry| registry.permit(delivery.endpoint, delivery.accepted_at))
+    }
+}
+
+/// Makes an attempt, unless it must not be made; returns the facts about it.
+pub(crate) async fn make(desk: &Desk, mut job: Job) -> Vec<Record> {
+    let event = match job.event.take() {
+        Some(event) => event,
+        None => match fetch(desk, &job).await {
+            Ok(event) => event,
+            Err(record) => return vec![*record],
+        },
+    };
+    // The last look before the request: nothing below waits until it is sent.
+    desk.guard.held().await;
+    let trace = event.stored.event.trace.clone();
+    let facts = match desk.permit(&job.delivery) {
+        Permission::Cancelled(reason) => vec![cancelled(job, reason)],
+        Permission::Hold => {
+            let Job { delivery, attempt, .. } = job;
+            vec![Fact::DeliveryParked(DeliveryParked { delivery, attempt })]
+        }
+        Permission::Go { endpoint, revision, profile } => {
+            let now = desk.now();
+            match desk.readying.ready(&endpoint, revision, &profile, now) {
+                Ok(ready) => send(desk, job, &event, (&ready, revision, now)).await,
+                Err(unready) => unsendable(desk, job, (&profile, revision, now), &unready),
+            }
+        }
+    };
+    let recorded_at = desk.now();
+    let record = |fact| Record { recorded_at, trace: trace.clone(), fact };
+    facts.into_iter().map(record).collect()
+}
+
+/// Reads the event that a due retry refers to.
+async fn fetch(desk: &Desk, job: &Job) -> Result<Arc<TaskEvent>, Box<Record>> {
+    let now = desk.now();
+    match desk.log.event(job.delivery.event_sequence).await {
+        Ok(Some(stored)) if stored.event.id == job.delivery.event => {
+            Ok(Arc::new(TaskEvent::new(stored)))
+        }
+        Ok(_) => {
+            let fact = concluded(
+                job.delivery.clone(),
+                job.attempt.saturating_sub(1),
+                (fanfare_domain::Conclusion::Exhausted, ConclusionReason::EventGone),
+            );
+            Err(Box::new(Record { recorded_at: now, trace: TraceContext::default(), fact }))
+        }
+        Err(error) => {
+            tracing::warn!(%error, delivery_id = %job.delivery.id, "an event could not be read");
+            let put_off = (now.saturating_add(EVENT_WAIT), DeferReason::EventUnavailable);
+            let (delivery, trace) = (job.delivery.clone(), TraceContext::default());
+            Err(Box::new(deferred(delivery, job.attempt, put_off, now, trace)))
+        }
+    }
+}
+
+/// What is known of an attempt before it is judged.
+struct Made {
+    job: Job,
+    now: Timestamp,
+    revision: u64,
+    outcome: Outcome,
+    detail: Cow<'static, str>,
+    url: Arc<str>,
+    signature: String,
+    answer: Option<fanfare_egress::Answer>,
+}
+
+async fn send(
+    desk: &Desk,
+    job: Job,
+    event: &TaskEvent,
+    (ready, revision, now): (&Ready, u64, Timestamp),
+) -> Vec<Fact> {
+    let mut made = Made {
+        job,
+        now,
+        revision,
+        outcome: Outcome::Failed(Fault::RequestInvalid),
+        detail: Cow::Borrowed(""),
+        url: Arc::clone(&ready.url_text),
+        signature: String::new(),
+        answer: None,
+    };
+    let give_up_at = ready.policy.give_up_at(made.job.delivery.accepted_at, desk.retention);
+    if now > give_up_at {
+        let attempts = made.job.attempt.saturating_sub(1);
+        let ending = (fanfare_domain::Conclusion::Exhausted, ConclusionReason::Expired);
+        return vec![concluded(made.job.delivery, attempts, ending)];
+    }
+    match build(ready, event, made.job.delivery.id, (made.job.attempt, now)) {
+        Ok((request, signature)) => {
+            made.signature = signature;
+            let answer = desk.client.send(request).await;
+            made.outcome = judge_answer(&ready.profile, &answer, desk.now());
+            if let Err(failure) = &answer.result {
+                made.detail = failure.detail.clone();
+            }
+            made.answer = Some(answer);
+        }
+        Err(detail) => made.detail = Cow::Owned(detail),
+    }
+    conclude(made, &ready.policy, desk.now(), give_up_at)
+}
+
+/// Builds and signs the request; returns it with its signature.
+fn build(
+    ready: &Ready,
+    event: &TaskEvent,
+    delivery: DeliveryId,
+    (number, at): (u32, Timestamp),
+) -> Result<(fanfare_egress::Request, String), String> {
+    let attempt = Attempt { delivery, number, at };
+    let rendered = event.render(&ready.profile)?;
+    let request = rendered.request(&ready.signer, &attempt);
+    let signature = String::from(request.signature());
+    let mut headers = ready.headers.clone();
+    for (name, value) in request.headers {
+        let name = HeaderName::try_from(&*name).map_err(|error| error.to_string())?;
+        headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
+    }
+    let (url, body, deadline) = (ready.url.clone(), request.body, ready.timeout);
+    Ok((fanfare_egress::Request { url, headers, body, deadline }, signature))
+}
+
+fn judge_answer(profile: &Profile, answer: &fanfare_egress::Answer, now: Timestamp) -> Outcome {
+    match &answer.result {
+        Ok(head) => {
+            let asked = answer.retry_after().and_then(|text| retry_after::parse(text, now));
+            profile.outcome_of(head.status, asked)
+        }
+        Err(failure) => Outcome::Failed(failure.fault),
+    }
+}
+
+/// The facts about an attempt: that it was made, and its delivery's end if it was the last.
+fn conclude(made: Made, policy: &Policy, ended_at: Timestamp, give_up_at: Timestamp) -> Vec<Fact> {
+    let Made { job, now, revision, outcome, detail, url, signature, answer } = made;
+    let Job { delivery, attempt, .. } = job;
+    let judged =
+        Judged { delivery: delivery.id, attempt, outcome: &outcome, ended_at, give_up_at };
+    let verdict = policy.judge(&judged);
+    let retry_at = match verdict {
+        fanfare_domain::retry::Verdict::RetryAt(due) => Some(due),
+        fanfare_domain::retry::Verdict::Delivered
+        | fanfare_domain::retry::Verdict::GiveUp(_) => None,
+    };
+    let ending = verdict.conclusion().map(|ending| concluded(delivery.clone(), attempt, ending));
+    let (response_headers, response_body, response_truncated, duration) = match answer {
+        Some(answer) => {
+            let headers = answer.result.as_ref().map(|head| head.pairs(HEADERS_KEPT_MAX));
+            (headers.unwrap_or_default(), answer.body, answer.truncated, answer.duration)
+        }
+        None => Default::default(),
+    };
+    let made = Fact::AttemptMade(Box::new(AttemptMade {
+        delivery,
+        attempt,
+        started_at: now,
+        duration,
+        outcome,
+        detail: detail.into_owned(),
+        config_revision: revision,
+        url,
+        signature,
+        response_headers,
+        response_body,
+        response_truncated,
+        retry_at,
+    }));
+    std::iter::once(made).chain(ending).collect()
+}
+
+/// The facts about an attempt that the endpoint's configuration makes impossible.
+fn unsendable(
+    desk: &Desk,
+    job: Job,
+    (profile, revision, now): (&str, u64, Timestamp),
+    unready: &Unready,
+) -> Vec<Fact> {
+    tracing::warn!(
+        error = unready as &dyn std::error::Error,
+        endpoint_id = %job.delivery.endpoint,
+        "an endpoint's configuration cannot be used",
+    );
+    let default = desk.readying.profile("");
+    let profile = desk.readying.profile(profile).or(default);
+    let policy = profile.map_or_else(|| Policy::from_delays(Vec::new()), |it| it.retry.clone());
+    let give_up_at = policy.give_up_at(job.delivery.accepted_at, desk.retention);
+    let made = Made {
+        job,
+        now,
+        revision,
+        outcome: Outcome::Failed(Fault::RequestInvalid),
+        detail: Cow::Owned(unready.to_string()),
+        url: Arc::from(""),
+        signature: String::new(),
+        answer: None,
+    };
+    conclude(made, &policy, now, give_up_at)
+}
+
+fn cancelled(job: Job, reason: ConclusionReason) -> Fact {
+    let ending = (fanfare_domain::Conclusion::Cancelled, reason);
+    concluded(job.delivery, job.attempt.saturating_sub(1), ending)
+}
+
+fn concluded(
+    delivery: DeliveryRef,
+    attempts: u32,
+    (conclusion, reason): (fanfare_domain::Conclusion, ConclusionReason),
+) -> Fact {
+    Fact::DeliveryConcluded(DeliveryConcluded { delivery, conclusion, attempts, reason })
+}

@@ -1,0 +1,151 @@
+//! Endpoints made ready to send to: secrets opened, headers checked, the URL parsed.
+//!
+//! Made once per revision of an endpoint, and again when one of its secrets stops being used.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use fanfare_domain::{
+    Endpoint, EndpointId, Timestamp,
+    endpoint::{header_owner, secret_owner},
+    profile::{Profile, Profiles, SecretError},
+    retry::Policy,
+    seal::{Keyring, SealError},
+    signing::Signer,
+};
+use fanfare_egress::Url;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The most endpoints that are kept ready; beyond that all are made ready again.
+const READY_MAX: usize = 10_000;
+
+/// An endpoint, ready to send to.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// The profile that its requests follow.
+    pub(crate) profile: Arc<Profile>,
+    /// Where requests go.
+    pub(crate) url: Url,
+    /// The same as text, for the facts.
+    pub(crate) url_text: Arc<str>,
+    /// The endpoint's own headers.
+    pub(crate) headers: HeaderMap,
+    /// What signs.
+    pub(crate) signer: Signer,
+    /// When to try again.
+    pub(crate) policy: Policy,
+    /// Connect, TLS, head and body together.
+    pub(crate) timeout: Duration,
+    revision: u64,
+    valid_until: Option<Timestamp>,
+}
+
+/// Why nothing can be sent to an endpoint, whatever the event. A mistake of the configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unready {
+    /// Its tenant's profile is none that this process knows.
+    #[error("the profile {name} is not known")]
+    ProfileUnknown {
+        /// The profile's name.
+        name: String,
+    },
+    /// Its URL is none.
+    #[error("the URL is malformed")]
+    UrlMalformed,
+    /// A secret or a header's value does not open.
+    #[error("a sealed value does not open")]
+    Sealed(#[from] SealError),
+    /// A secret is not one of the profile.
+    #[error("the secret does not fit the profile")]
+    Secret(#[from] SecretError),
+    /// A header is none.
+    #[error("a header of the endpoint is malformed")]
+    HeaderMalformed,
+}
+
+/// Makes endpoints ready, and keeps them.
+pub(crate) struct Readying {
+    profiles: Profiles,
+    keyring: Keyring,
+    ready: Mutex<HashMap<EndpointId, Arc<Ready>>>,
+}
+
+impl Readying {
+    /// Opens secrets with these keys, for these profiles.
+    pub(crate) fn new(profiles: Profiles, keyring: Keyring) -> Self {
+        Self { profiles, keyring, ready: Mutex::default() }
+    }
+
+    /// Returns the endpoint as of that revision, ready to send to at `now`.
+    pub(crate) fn ready(
+        &self,
+        endpoint: &Endpoint,
+        revision: u64,
+        profile: &str,
+        now: Timestamp,
+    ) -> Result<Arc<Ready>, Unready> {
+        let mut kept = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ready) = kept.get(&endpoint.id)
+            && ready.revision == revision
+            && ready.valid_until.is_none_or(|end| now < end)
+        {
+            return Ok(Arc::clone(ready));
+        }
+        let ready = Arc::new(self.make(endpoint, revision, profile, now)?);
+        if kept.len() >= READY_MAX {
+            kept.clear();
+        }
+        kept.insert(endpoint.id, Arc::clone(&ready));
+        Ok(ready)
+    }
+
+    /// Returns the retry policy and profile where the endpoint itself is not usable.
+    pub(crate) fn profile(&self, name: &str) -> Option<&Arc<Profile>> {
+        self.profiles.get(if name.is_empty() { Profile::DEFAULT } else { name })
+    }
+
+    fn make(
+        &self,
+        endpoint: &Endpoint,
+        revision: u64,
+        profile: &str,
+        now: Timestamp,
+    ) -> Result<Ready, Unready> {
+        let profile = self
+            .profile(profile)
+            .ok_or_else(|| Unready::ProfileUnknown { name: profile.to_owned() })?;
+        let owner = secret_owner(endpoint.id);
+        let secrets = endpoint
+            .live_secrets(now)
+            .map(|secret| self.keyring.open(&owner, &secret.sealed))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Ready {
+            profile: Arc::clone(profile),
+            url: endpoint.url.parse().map_err(|_| Unready::UrlMalformed)?,
+            url_text: Arc::from(endpoint.url.as_str()),
+            headers: self.headers(endpoint)?,
+            signer: Signer::new(profile, &secrets)?,
+            policy: endpoint.retry.clone().unwrap_or_else(|| profile.retry.clone()),
+            timeout: endpoint.timeout.unwrap_or(profile.attempt.timeout),
+            revision,
+            valid_until: endpoint.live_secrets(now).filter_map(|secret| secret.expires_at).min(),
+        })
+    }
+
+    fn headers(&self, endpoint: &Endpoint) -> Result<HeaderMap, Unready> {
+        let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 8);
+        for (name, sealed) in &endpoint.headers {
+            let clear = self.keyring.open(&header_owner(endpoint.id, name), sealed)?;
+            let name =
+                HeaderName::try_from(name.as_str()).map_err(|_| Unready::HeaderMalformed)?;
+            let mut value =
+                HeaderValue::try_from(clear.expose()).map_err(|_| Unready::HeaderMalformed)?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        Ok(headers)
+    }
+}

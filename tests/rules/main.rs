@@ -1,0 +1,4 @@
+//! Rules of the architecture, read off `cargo metadata` and the source tree.
+
+mod files;
+mod imports;
