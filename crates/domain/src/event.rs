@@ -8,6 +8,7 @@ use crate::{EventId, EventType, TenantId, Timestamp, TraceContext};
 
 /// Something that happened, as a producer told it. Immutable.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "`type` alone is a keyword")]
 pub struct Event {
     /// Identifies the event.
     pub id: EventId,

@@ -78,12 +78,12 @@ impl TypePattern {
     pub fn matches(&self, event_type: &EventType) -> bool {
         let mut tokens = event_type.tokens();
         for wanted in self.tokens() {
-            match (wanted, tokens.next()) {
-                (_, None) => return false,
-                (">", Some(_)) => return true,
-                ("*", Some(_)) => {}
-                (literal, Some(token)) if literal == token => {}
-                (_, Some(_)) => return false,
+            let Some(token) = tokens.next() else { return false };
+            if wanted == ">" {
+                return true;
+            }
+            if wanted != "*" && wanted != token {
+                return false;
             }
         }
         tokens.next().is_none()

@@ -153,9 +153,7 @@ fn digest(parts: &[&[u8]]) -> [u8; 10] {
         hash.update(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
         hash.update(part);
     }
-    let mut short = [0; 10];
-    short.copy_from_slice(&hash.finalize()[..10]);
-    short
+    *hash.finalize().first_chunk().expect("a SHA-256 has 32 bytes")
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod task;
 pub mod tenant;
 pub mod time;
 pub mod trace;
+pub mod verify;
 pub mod url;
 
 pub use address::AddressPolicy;

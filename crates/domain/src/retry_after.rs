@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn what_is_huge_is_capped() {
-        for value in ["1000000000", "99999999999999999999999999", "Tue, 14 Nov 2099 22:15:20 GMT"] {
+        for value in ["1000000000", "99999999999999999999999999", "Sat, 14 Nov 2099 22:15:20 GMT"] {
             assert_eq!(wait(value), Some(86_400), "{value}");
         }
     }

@@ -112,6 +112,10 @@ impl Keyring {
 
     /// Encrypts a secret for its owner, for example `endpoint/ep_…/secret`. The nonce is drawn by
     /// the caller, and must never be used again.
+    ///
+    /// # Panics
+    ///
+    /// If the secret is longer than the cipher can take, 256 GiB.
     pub fn seal(&self, owner: &str, secret: &str, nonce: [u8; Self::NONCE_LENGTH]) -> Sealed {
         let cipher = self.keys.get(&self.sealing).expect("the sealing key is in the ring");
         let payload = Payload { msg: secret.as_bytes(), aad: owner.as_bytes() };

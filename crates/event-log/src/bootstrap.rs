@@ -42,16 +42,17 @@ pub(crate) async fn run(
 ) -> Result<Found, OpenError> {
     let servers = Servers { context, deadline };
     servers.answer(settings).await?;
+    let payload_max = context.client().max_payload();
     // First, because it says how many shards there are: a process with another setting must not
     // get as far as touching the other streams.
-    let journal = streams::stream(Stream::Journal, topology, settings);
-    let journal = servers.ensure(journal, |found| check_shards(found, settings)).await?;
+    let journal = streams::stream(Stream::Journal, topology, settings, payload_max);
+    let journal = servers.ensure(journal, |found| check_shards(found, settings).map(drop)).await?;
     let shards = check_shards(&journal.config, settings)?;
     let others = Stream::ALL.into_iter().filter(|&stream| stream != Stream::Journal);
     let configs = others
-        .map(|stream| streams::stream(stream, topology, settings))
+        .map(|stream| streams::stream(stream, topology, settings, payload_max))
         .chain(Bucket::ALL.map(|bucket| streams::bucket(bucket, topology, settings)));
-    let infos = try_join_all(configs.map(|config| servers.ensure(config, |_| Ok(settings.shards)))).await?;
+    let infos = try_join_all(configs.map(|config| servers.ensure(config, |_| Ok(())))).await?;
     let name = topology.stream(Stream::Inbox);
     let inbox = infos.iter().find(|info| info.config.name == name);
     let created = inbox.map(|info| timestamp(info.created)).unwrap_or_default();
@@ -98,7 +99,7 @@ impl Servers<'_> {
     async fn ensure(
         &self,
         wanted: Config,
-        check: impl Fn(&Config) -> Result<ShardCount, OpenError> + Send,
+        check: impl Fn(&Config) -> Result<(), OpenError> + Send,
     ) -> Result<Info, OpenError> {
         loop {
             let error = match self.look(&wanted.name).await {

@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::{
     EventLog, ReadError,
     cas::{self, Cell, Set, Write},
+    topology::Bucket,
 };
 
 /// What is known of a key.

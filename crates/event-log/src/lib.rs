@@ -7,6 +7,7 @@
 pub mod config;
 pub mod durability;
 pub mod idempotency;
+pub mod inbox;
 pub mod journal;
 pub mod ownership;
 pub mod publish;
@@ -19,13 +20,14 @@ pub mod snapshot;
 pub mod topology;
 
 mod bootstrap;
+mod cas;
 mod log;
 
-pub use config::{ConfigFold, ConfigView};
+pub use config::{ChangeError, ConfigFold, ConfigView};
 pub use journal::{Column, JournalBatch, JournalReader, JournalWriter};
 pub use log::{EventLog, OpenError};
 pub use publish::{Pending, PublishError, Publisher, Stored};
 pub use read::{Headers, InboxMessage, Position, ReadError, Reader, Settler, Unsettled};
-pub use requests::{Reply, Request, Requests};
+pub use requests::{PublishAnswer, PublishRequestError, Reply, Request, Requests};
 pub use fanfare_proto::encoded_len as record_length;
 pub use settings::{Durability, Settings};

@@ -1,16 +1,43 @@
 //! The one way of writing: pipelined, bounded, repeated until the outcome is known.
 
-use fanfare_domain::{DeliveryRef, Event, Fact, Record, Shard, Task, TenantId};
+pub(crate) mod acks;
+pub(crate) mod outgoing;
+pub(crate) mod verdict;
 
-use crate::{EventLog, read::InboxMessage};
+use std::sync::Arc;
+
+use async_nats::{HeaderName, HeaderValue, Subject, jetstream};
+use bytes::Bytes;
+use fanfare_domain::{DeliveryRef, Event, Fact, Record, Shard, Task, TenantId, id::dedupe_key};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use self::{acks::Ticket, outgoing::Outgoing};
+use crate::{
+    EventLog, Headers,
+    bootstrap::INBOX_HEADROOM,
+    read::InboxMessage,
+    topology::{Stream, header},
+};
 
 /// Writes to the streams. Cheap to clone; clones share the window.
 #[derive(Clone)]
-pub struct Publisher {/* log, Arc<Semaphore> window */}
+pub struct Publisher {
+    log: EventLog,
+    window: Arc<Semaphore>,
+}
 
 /// A write that is on its way. Dropping it does not undo it.
 #[must_use = "a write is not known to be stored before `stored` says so"]
-pub struct Pending {/* permit, ack future, message for repeating */}
+pub struct Pending {
+    log: EventLog,
+    message: Outgoing,
+    ticket: Ticket,
+    sent: Instant,
+    _permit: OwnedSemaphorePermit,
+}
 
 /// A message is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,61 +65,258 @@ pub enum PublishError {
         /// The limit.
         max: usize,
     },
-    /// The log is being closed.
+    /// A subject or header that the protocol cannot carry.
+    #[error("malformed {what}")]
+    Malformed {
+        /// What is malformed.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// The server refuses the message, and always will. Nothing is stored.
+    #[error("stream {stream} refused the message")]
+    Refused {
+        /// Which stream.
+        stream: String,
+        /// What the server said.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// The log is being closed. The message may be stored or not.
     #[error("the log is closed")]
     Closed,
-    // helper: add what else the server can say for good (e.g. Refused{code, source})
+}
+
+impl PublishError {
+    /// Judges what the client's own publisher said for good.
+    pub(crate) fn from_ack(stream: &str, error: jetstream::context::PublishError) -> Self {
+        let said = std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<jetstream::Error>());
+        let is_full = said.is_some_and(|said| {
+            let code = u64::try_from(said.error_code().0).unwrap_or_default();
+            verdict::is_full(code, &said.to_string())
+        });
+        let stream = stream.to_owned();
+        if is_full { Self::Full { stream } } else { Self::Refused { stream, source: error.into() } }
+    }
 }
 
 impl EventLog {
     /// Makes a publisher with a window of its own.
     pub fn publisher(&self) -> Publisher {
-        todo!()
+        let window = Arc::new(Semaphore::new(self.inner.settings.window));
+        Publisher { log: self.clone(), window }
     }
 }
 
 impl Publisher {
     /// Writes an event to EVENTS under its id. Waits while the window is full.
-    /// `suspect`: an earlier process may have written it, longer ago than the duplicate window; the caller has looked ([`crate::scan`]).
+    ///
+    /// Within the servers' duplicate window, writing it again is harmless. If an earlier process
+    /// may have written it longer ago, the caller looks first ([`EventLog::events_on_record`]).
     pub async fn event(&self, event: &Event) -> Result<Pending, PublishError> {
-        let _ = event;
-        todo!()
+        self.publish(Outgoing {
+            stream: Stream::Events,
+            subject: self.log.topology().event(&event.tenant, &event.event_type).into(),
+            id: Some(event.id.to_string()),
+            headers: Vec::new(),
+            payload: fanfare_proto::encode_event(event),
+        })
+        .await
     }
 
     /// Puts a message into INBOX as a producer would: for the api, the client and tests.
+    ///
+    /// Headers that only servers may act on (`Nats-…`) are left out. A repeat of an unknown
+    /// outcome is known again within the duplicate window; two calls are two messages.
     pub async fn inbox(&self, message: &InboxMessage) -> Result<Pending, PublishError> {
-        let _ = message;
-        todo!()
+        let max = self.log.payload_max().saturating_sub(INBOX_HEADROOM);
+        if message.payload.len() > max {
+            return Err(PublishError::TooLarge { bytes: message.payload.len(), max });
+        }
+        let prefix = self.log.topology().prefix();
+        let subject = Subject::from(format!(
+            "{prefix}.inbox.{}.{}",
+            message.tenant, message.event_type
+        ));
+        if !subject.is_valid() || subject.contains(['*', '>']) || message.tenant.contains('.') {
+            return Err(malformed("subject", MalformedSubject));
+        }
+        let unique = self.log.inner.client.new_inbox();
+        self.publish(Outgoing {
+            stream: Stream::Inbox,
+            subject,
+            // Ids are per stream, not per tenant: no tenant may name another's.
+            id: Some(format!("{}/{unique}", message.tenant)),
+            headers: carried(&message.headers, |name| (!is_reserved(name)).then(|| name.to_owned()))?,
+            payload: message.payload.clone(),
+        })
+        .await
     }
 
-    /// Writes a task to DELIVERIES; its id is made of its targets.
+    /// Writes a task to DELIVERIES; its id is made of its event, targets and generation.
     pub async fn task(&self, shard: Shard, task: &Task) -> Result<Pending, PublishError> {
-        let _ = (shard, task);
-        todo!()
+        let generation = task.generation.to_be_bytes();
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(task.targets.len() + 2);
+        parts.push(task.event.event.id.as_bytes());
+        parts.push(&generation);
+        parts.extend(task.targets.iter().map(|target| &target.delivery.as_bytes()[..]));
+        self.publish(Outgoing {
+            stream: Stream::Deliveries,
+            subject: self.log.topology().deliveries(shard).into(),
+            id: Some(dedupe_key(&parts)),
+            headers: vec![journal_sequence(task.journal_sequence)],
+            payload: fanfare_proto::encode_task(task),
+        })
+        .await
     }
 
-    /// Writes routed facts (`EventRouted` only) to `journal.routed` as one message.
+    /// Writes routed facts (`EventRouted` only, at least one) to `journal.routed` as one message.
+    ///
+    /// Its id is made of the events, generations and parts. So a duplicate means that these
+    /// events were routed before, maybe otherwise: what is on record counts.
     pub async fn routed(&self, facts: &[Record]) -> Result<Pending, PublishError> {
-        let _ = facts;
-        todo!()
+        let mut about = Vec::with_capacity(facts.len() * 24);
+        for record in facts {
+            let Fact::EventRouted(routed) = &record.fact else {
+                debug_assert!(false, "only routed facts belong to `journal.routed`");
+                continue;
+            };
+            about.extend_from_slice(routed.event.as_bytes());
+            about.extend_from_slice(&routed.generation.to_be_bytes());
+            about.extend_from_slice(&routed.part.to_be_bytes());
+        }
+        self.publish(Outgoing {
+            stream: Stream::Journal,
+            subject: self.log.topology().routed().into(),
+            id: Some(dedupe_key(&[&about])),
+            headers: Vec::new(),
+            payload: fanfare_proto::encode_journal(facts),
+        })
+        .await
     }
 
     /// Writes what ingest refused, whole, with the reason's stable name and words, to REJECTED.
-    pub async fn rejected(&self, message: &InboxMessage, reason: &str, detail: &str) -> Result<Pending, PublishError> {
-        let _ = (message, reason, detail);
-        todo!()
+    ///
+    /// Its id is made of all that it holds: of equal messages refused within the duplicate
+    /// window, one is kept. Headers that only servers may act on get another name.
+    pub async fn rejected(
+        &self,
+        message: &InboxMessage,
+        reason: &str,
+        detail: &str,
+    ) -> Result<Pending, PublishError> {
+        let InboxMessage { tenant, event_type, headers, payload } = message;
+        let mut about = Vec::new();
+        for (name, value) in headers.pairs() {
+            about.extend_from_slice(name.as_bytes());
+            about.push(b'\n');
+            about.extend_from_slice(value.as_bytes());
+            about.push(b'\n');
+        }
+        let subject = [tenant.as_bytes(), event_type.as_bytes(), reason.as_bytes()];
+        let id = dedupe_key(&[subject[0], subject[1], subject[2], &about, payload]);
+        let mut carried = carried(headers, |name| {
+            let prefix = if is_reserved(name) { header::ORIGINAL_PREFIX } else { "" };
+            Some(format!("{prefix}{name}"))
+        })?;
+        carried.extend([
+            (HeaderName::from_static(header::REASON), line(reason)),
+            (HeaderName::from_static(header::DETAIL), line(detail)),
+            (HeaderName::from_static(header::TENANT), line(tenant)),
+            (HeaderName::from_static(header::EVENT_TYPE), line(event_type)),
+        ]);
+        let tenant: Option<TenantId> = tenant.parse().ok();
+        self.publish(Outgoing {
+            stream: Stream::Rejected,
+            subject: self.log.topology().rejected(tenant.as_ref()).into(),
+            id: Some(id),
+            headers: carried,
+            payload: payload.clone(),
+        })
+        .await
     }
 
-    /// Writes an exhausted delivery to DEAD: the last facts about it.
-    pub async fn dead(&self, delivery: &DeliveryRef, facts: &[Record]) -> Result<Pending, PublishError> {
-        let _ = (delivery, facts);
-        todo!()
+    /// Writes an exhausted delivery to DEAD: the last facts about it. Its id is the delivery's.
+    pub async fn dead(
+        &self,
+        delivery: &DeliveryRef,
+        facts: &[Record],
+    ) -> Result<Pending, PublishError> {
+        self.publish(Outgoing {
+            stream: Stream::Dead,
+            subject: self.log.topology().dead(&delivery.tenant, delivery.endpoint).into(),
+            id: Some(delivery.id.to_string()),
+            headers: Vec::new(),
+            payload: fanfare_proto::encode_journal(facts),
+        })
+        .await
+    }
+
+    /// Sends a message once there is room in the window.
+    pub(crate) async fn publish(&self, message: Outgoing) -> Result<Pending, PublishError> {
+        let window = Arc::clone(&self.window);
+        let permit = window.acquire_owned().await.map_err(|_| PublishError::Closed)?;
+        let sent = Instant::now();
+        let ticket = self.log.send(&message).await?;
+        Ok(Pending { log: self.log.clone(), message, ticket, sent, _permit: permit })
     }
 }
 
 impl Pending {
     /// Waits until the message is stored, repeating it under the same id while that is unknown.
+    ///
+    /// Dropped before it is ready, it leaves open whether the message is stored.
     pub async fn stored(self) -> Result<Stored, PublishError> {
-        todo!()
+        let Self { log, message, ticket, sent, _permit } = self;
+        log.outcome(&message, ticket, sent).await
     }
 }
+
+/// The subject has empty tokens, blanks or wildcards.
+#[derive(Debug, thiserror::Error)]
+#[error("tenant and type do not make a subject")]
+struct MalformedSubject;
+
+fn malformed(what: &'static str, source: impl Into<async_nats::Error>) -> PublishError {
+    PublishError::Malformed { what, source: source.into() }
+}
+
+/// Whether servers act on a header of this name.
+fn is_reserved(name: &str) -> bool {
+    name.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("Nats-"))
+}
+
+/// Takes over headers from outside under the name that `rename` gives them, if any.
+fn carried(
+    headers: &Headers,
+    rename: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, PublishError> {
+    let mut carried = Vec::with_capacity(headers.pairs().len() + 4);
+    for (name, value) in headers.pairs() {
+        let Some(name) = rename(name) else { continue };
+        let name = name.parse().map_err(|source: async_nats::header::ParseHeaderNameError| {
+            malformed("header name", source)
+        })?;
+        let value = value.parse().map_err(|source: async_nats::header::ParseHeaderValueError| {
+            malformed("header value", source)
+        })?;
+        carried.push((name, value));
+    }
+    Ok(carried)
+}
+
+/// Makes a header of any text: it ends at the first line break.
+pub(crate) fn line(text: &str) -> HeaderValue {
+    let line = text.split(['\r', '\n']).next().unwrap_or_default();
+    line.parse().unwrap_or_default()
+}
+
+/// The header by which the oldest unsettled task is found without decoding it.
+pub(crate) fn journal_sequence(sequence: u64) -> (HeaderName, HeaderValue) {
+    (HeaderName::from_static(header::JOURNAL_SEQUENCE), HeaderValue::from(sequence))
+}
+
+/// The payload of an empty message.
+pub(crate) const NOTHING: Bytes = Bytes::new();

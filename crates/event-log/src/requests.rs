@@ -1,9 +1,52 @@
-//! The NATS micro service `fanfare-publish`: producers that want an answer.
+//! The NATS micro service `<prefix>-publish`: producers that want an answer.
+//!
+//! ```text
+//! request  <prefix>.publish.<tenant>.<type>      headers and payload as on INBOX
+//! answer   {"id":"evt_…","duplicate":false}      once the event is stored
+//!          {"reason":"…","detail":"…"}           with the headers of a micro-service error
+//! ```
 
-use crate::{EventLog, ReadError, read::InboxMessage};
+mod answer;
+mod ask;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_nats::{
+    HeaderMap,
+    service::{
+        NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Service, ServiceExt as _, endpoint::Endpoint,
+    },
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tracing::debug;
+
+pub use self::{
+    answer::{CODE_UNAVAILABLE, PublishAnswer},
+    ask::PublishRequestError,
+};
+use crate::{
+    EventLog, Headers, ReadError, cas,
+    read::InboxMessage,
+    topology::{Topology, header},
+};
+
+/// The kind of subject that requests are sent to.
+const KIND: &str = "publish";
 
 /// Requests to `<prefix>.publish.<tenant>.<type…>`, shared between processes.
-pub struct Requests {/* async_nats::service */}
+pub struct Requests {
+    topology: Topology,
+    service: Service,
+    endpoint: Endpoint,
+    refused: Arc<AtomicU64>,
+}
 
 /// One request.
 pub struct Request {
@@ -13,38 +56,120 @@ pub struct Request {
     pub reply: Reply,
 }
 
-/// The way back to who asked.
-pub struct Reply {/* */}
+/// The way back to who asked. Dropping it leaves them without an answer.
+pub struct Reply {
+    request: async_nats::service::Request,
+    refused: Arc<AtomicU64>,
+}
 
 impl EventLog {
-    /// Announces the service (`nats micro list` shows it) and takes its requests. `name` of the service: `<prefix>-publish`.
+    /// Announces the service (`nats micro list` shows it) and takes its requests.
     pub async fn requests(&self) -> Result<Requests, ReadError> {
-        todo!()
+        let prefix = self.topology().prefix();
+        let name = format!("{prefix}-{KIND}");
+        let refused = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&refused);
+        let error = |source| cas::refused(&name, source);
+        let service = self
+            .inner
+            .client
+            .service_builder()
+            .description("Takes events and answers once they are stored")
+            .metadata(metadata())
+            .queue_group(&name)
+            .stats_handler(move |_, _| {
+                serde_json::json!({ "refused": counted.load(Ordering::Relaxed) })
+            })
+            .start(&name, env!("CARGO_PKG_VERSION"))
+            .await
+            .map_err(error)?;
+        let subject = format!("{prefix}.{KIND}.>");
+        let endpoint =
+            service.endpoint_builder().name(KIND).add(subject).await.map_err(error)?;
+        Ok(Requests { topology: self.topology().clone(), service, endpoint, refused })
     }
 }
 
 impl Requests {
     /// Waits for a request; `None` when the service has stopped. Cancel safe.
+    ///
+    /// Requests that wait here are bounded by the client alone, which drops what is too much
+    /// without an answer: take each at once, and refuse it if there are too many.
     pub async fn next(&mut self) -> Option<Request> {
-        todo!()
+        loop {
+            let request = self.endpoint.next().await?;
+            let Some((tenant, event_type)) = self.place(&request.message.subject) else {
+                debug!(subject = %request.message.subject, "a request to a foreign subject");
+                continue;
+            };
+            let message = InboxMessage {
+                tenant,
+                event_type,
+                headers: headers(request.message.headers.as_ref()),
+                payload: request.message.payload.clone(),
+            };
+            let refused = Arc::clone(&self.refused);
+            return Some(Request { message, reply: Reply { request, refused } });
+        }
     }
 
-    /// Stops announcing and taking requests.
+    /// Stops announcing and taking requests. Those that were taken can still be answered.
     pub async fn stop(self) {
-        todo!()
+        let Self { service, mut endpoint, .. } = self;
+        if let Err(error) = endpoint.stop().await {
+            debug!(%error, "the endpoint was gone already");
+        }
+        if let Err(error) = service.stop().await {
+            debug!(%error, "the service was gone already");
+        }
+    }
+
+    fn place(&self, subject: &str) -> Option<(String, String)> {
+        let tokens = self.topology.tokens(subject, KIND)?;
+        let (tenant, event_type) = tokens.split_once('.').unwrap_or((tokens, ""));
+        Some((tenant.to_owned(), event_type.to_owned()))
     }
 }
 
 impl Reply {
-    /// Answers with JSON text.
-    pub async fn accept(self, json: String) {
-        let _ = json;
-        todo!()
+    /// Answers. Anything but an acceptance is a micro-service error, with the same in a body.
+    ///
+    /// Queued, not waited for; who asked without wanting an answer gets none.
+    pub async fn send(self, answer: &PublishAnswer) {
+        if self.request.message.reply.is_none() {
+            return;
+        }
+        let mut headers = HeaderMap::new();
+        if let Some((code, reason)) = answer.refusal() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            headers.insert(NATS_SERVICE_ERROR_CODE, code.to_string());
+            headers.insert(NATS_SERVICE_ERROR, reason);
+            headers.insert(header::REASON, reason);
+        }
+        let body = Bytes::from(answer.to_json());
+        if let Err(error) = self.request.respond_with_headers(Ok(body), headers).await {
+            debug!(%error, "a request was not answered");
+        }
     }
+}
 
-    /// Answers with a micro-service error (headers `Nats-Service-Error-Code`, `Nats-Service-Error`) and a JSON body.
-    pub async fn refuse(self, code: u16, reason: &str, json: String) {
-        let _ = (code, reason, json);
-        todo!()
-    }
+/// Takes headers in an order that is the same every time.
+fn headers(map: Option<&HeaderMap>) -> Headers {
+    let mut pairs: Vec<(String, String)> = map
+        .into_iter()
+        .flat_map(HeaderMap::iter)
+        .flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
+        .map(|(name, value)| (name.to_string(), value.as_str().to_owned()))
+        .collect();
+    // Stable: values of one name keep their order.
+    pairs.sort_by(|one, other| one.0.cmp(&other.0));
+    Headers::new(pairs)
+}
+
+fn metadata() -> HashMap<String, String> {
+    let pairs = [
+        ("accepts", "application/json, application/cloudevents+json, application/protobuf"),
+        ("answers", "application/json"),
+    ];
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }

@@ -28,6 +28,9 @@ const LOCK_POLL: Duration = Duration::from_millis(20);
 /// How long a lock may be held by accident: a child of another thread inherits it until it execs.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many lines of a server's log an error shows.
+const LAST_WORDS_LINES: usize = 3;
+
 /// A data directory that this process has to itself.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -134,10 +137,17 @@ impl DataDir {
         Ok(())
     }
 
-    /// Returns the end of what the last server said, for an error to show.
+    /// Returns what of the last server's words tells why it ended, for an error to show.
     pub(crate) fn last_words(&self) -> String {
-        let ends = [&self.paths.log, &self.paths.stderr].map(|path| end_of(path));
-        String::from(ends.join("\n").trim())
+        let log = end_of(&self.paths.log);
+        let stderr = end_of(&self.paths.stderr);
+        let bad = |line: &&str| line.contains("[FTL]") || line.contains("[ERR]");
+        let mut lines: Vec<_> = log.lines().filter(bad).chain(stderr.lines()).collect();
+        if lines.is_empty() {
+            lines = log.lines().collect();
+        }
+        let start = lines.len().saturating_sub(LAST_WORDS_LINES);
+        lines.get(start..).unwrap_or_default().join("; ")
     }
 }
 
@@ -191,7 +201,7 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn end_of(path: &Path) -> String {
-    const BYTES_MAX: usize = 2048;
+    const BYTES_MAX: usize = 8192;
     let bytes = fs::read(path).unwrap_or_default();
     let start = bytes.len().saturating_sub(BYTES_MAX);
     String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()

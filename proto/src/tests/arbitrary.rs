@@ -33,12 +33,17 @@ fn blob() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..40).prop_map(Bytes::from)
 }
 
+/// Zero is the default of most fields, and must not be mistaken for none where there is one.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![1 => Just(0), 3 => any::<u64>()]
+}
+
 fn time() -> impl Strategy<Value = Timestamp> {
-    any::<u64>().prop_map(Timestamp::from_nanos)
+    number().prop_map(Timestamp::from_nanos)
 }
 
 fn duration() -> impl Strategy<Value = Duration> {
-    any::<u64>().prop_map(Duration::from_nanos)
+    number().prop_map(Duration::from_nanos)
 }
 
 fn tenant_id() -> impl Strategy<Value = TenantId> {
@@ -107,7 +112,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
 pub(super) fn task() -> impl Strategy<Value = Task> {
     let target = (delivery_id(), endpoint_id())
         .prop_map(|(delivery, endpoint)| Target { delivery, endpoint });
-    let place = (any::<u64>(), time(), any::<u32>(), any::<u64>());
+    let place = (number(), time(), any::<u32>(), number());
     (event(), place, vec(target, 1..=Task::TARGETS_MAX)).prop_map(|(event, place, targets)| {
         let (sequence, stored_at, generation, journal_sequence) = place;
         let event = decode_event(encode_event(&event), sequence, stored_at).unwrap();
@@ -117,26 +122,24 @@ pub(super) fn task() -> impl Strategy<Value = Task> {
 
 fn delivery() -> impl Strategy<Value = DeliveryRef> {
     let ids = (delivery_id(), tenant_id(), event_id(), event_type(), endpoint_id());
-    (ids, any::<u64>(), any::<u32>(), time()).prop_map(
-        |(ids, sequence, generation, accepted_at)| {
-            let (id, tenant, event, event_type, endpoint) = ids;
-            let event_sequence = sequence;
-            DeliveryRef {
-                id,
-                tenant,
-                event,
-                event_sequence,
-                event_type,
-                endpoint,
-                generation,
-                accepted_at,
-            }
-        },
-    )
+    (ids, number(), any::<u32>(), time()).prop_map(|(ids, sequence, generation, accepted_at)| {
+        let (id, tenant, event, event_type, endpoint) = ids;
+        let event_sequence = sequence;
+        DeliveryRef {
+            id,
+            tenant,
+            event,
+            event_sequence,
+            event_type,
+            endpoint,
+            generation,
+            accepted_at,
+        }
+    })
 }
 
 pub(super) fn retry_due() -> impl Strategy<Value = RetryDue> {
-    (delivery(), attempt(), time(), any::<u64>()).prop_map(
+    (delivery(), attempt(), time(), number()).prop_map(
         |(delivery, attempt, due_at, journal_sequence)| RetryDue {
             delivery,
             attempt,
@@ -156,7 +159,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn attempt_made() -> impl Strategy<Value = Fact> {
-    let request = (delivery(), attempt(), time(), duration(), any::<u64>(), text(), text());
+    let request = (delivery(), attempt(), time(), duration(), number(), text(), text());
     let headers = vec((text(), blob()), 0..4);
     let answer = (outcome(), text(), headers, blob(), any::<bool>(), of(time()));
     (request, answer).prop_map(|(request, answer)| {
@@ -183,7 +186,7 @@ fn attempt_made() -> impl Strategy<Value = Fact> {
 
 fn event_routed() -> impl Strategy<Value = Fact> {
     let endpoints = || vec(endpoint_id(), 0..5);
-    let event = (event_id(), tenant_id(), any::<u64>(), any::<u64>(), any::<u32>());
+    let event = (event_id(), tenant_id(), number(), number(), any::<u32>());
     let parts = (1..=u32::MAX).prop_flat_map(|parts| (0..parts, Just(parts)));
     (event, endpoints(), endpoints(), endpoints(), parts).prop_map(
         |(event, targets, skipped, held, (part, parts))| {
@@ -205,7 +208,7 @@ fn event_routed() -> impl Strategy<Value = Fact> {
 }
 
 fn fact() -> impl Strategy<Value = Fact> {
-    let claimed = (shard(), any::<u64>(), text())
+    let claimed = (shard(), number(), text())
         .prop_map(|(shard, epoch, owner)| Fact::ShardClaimed(ShardClaimed { shard, epoch, owner }));
     let reason = select(&[DeferReason::LaneFull, DeferReason::EventUnavailable][..]);
     let deferred =
@@ -222,7 +225,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         .prop_map(|(delivery, conclusion, attempts, reason)| {
             Fact::DeliveryConcluded(DeliveryConcluded { delivery, conclusion, attempts, reason })
         });
-    let scheduled = (delivery(), attempt(), time(), any::<u64>()).prop_map(
+    let scheduled = (delivery(), attempt(), time(), number()).prop_map(
         |(delivery, attempt, due_at, cause_sequence)| {
             Fact::RetryScheduled(RetryScheduled { delivery, attempt, due_at, cause_sequence })
         },
@@ -261,7 +264,11 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
     let policy = vec((1_u64..80_000).prop_map(Duration::from_secs), 1..6);
     let who = (endpoint_id(), tenant_id(), text(), text(), text(), vec(pattern(), 1..4));
     let how = (vec(secret, 0..3), btree_map(text(), sealed(), 0..3), endpoint_state());
-    let limits = (of(policy.prop_map(Policy::from_delays)), of(duration()), of(any::<u16>()));
+    let limits = (
+        of(policy.prop_map(Policy::from_delays)),
+        of(duration()),
+        of(prop_oneof![Just(0), any::<u16>()]),
+    );
     let notes = (btree_map(text(), text(), 0..3), time(), time());
     (who, how, limits, notes).prop_map(|(who, how, limits, notes)| {
         let (id, tenant, url, name, description, filters) = who;
@@ -350,7 +357,7 @@ pub(super) fn inbox() -> impl Strategy<Value = InboxEvent> {
 }
 
 pub(super) fn snapshot() -> impl Strategy<Value = Snapshot> {
-    let entry = (delivery_id(), attempt(), time(), any::<u64>()).prop_map(
+    let entry = (delivery_id(), attempt(), time(), number()).prop_map(
         |(delivery, attempt, due_at, journal_sequence)| AgendaEntry {
             delivery,
             attempt,
@@ -369,7 +376,7 @@ pub(super) fn snapshot() -> impl Strategy<Value = Snapshot> {
             }
         },
     );
-    (shard(), any::<u64>(), time(), vec(entry, 0..5), vec(health, 0..5)).prop_map(
+    (shard(), number(), time(), vec(entry, 0..5), vec(health, 0..5)).prop_map(
         |(shard, journal_sequence, taken_at, agenda, health)| Snapshot {
             shard,
             journal_sequence,

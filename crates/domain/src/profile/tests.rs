@@ -216,7 +216,7 @@ fn unknown_keys_and_values_are_refused() {
 #[test]
 fn mistakes_in_templates_and_names_are_found_at_once() {
     use ProfileError as E;
-    let error = |from, to| changed(from, to).map(|_| ()).unwrap_err();
+    let error = |from: &str, to: &str| changed(from, to).map(|_| ()).unwrap_err();
     let value = "value = \"{attempted_at}\"";
     assert!(matches!(error("name = \"kryptos\"", "name = \"a.b\""), E::Name(_)));
     assert!(matches!(error("\"{event_id}\" }", "\"{data}-\" }"), E::Body(BodyError::DataMisplaced)));
@@ -234,7 +234,7 @@ fn mistakes_in_templates_and_names_are_found_at_once() {
 #[test]
 fn mistakes_in_signature_secret_and_limits_are_found_at_once() {
     use ProfileError as E;
-    let error = |from, to| changed(from, to).map(|_| ()).unwrap_err();
+    let error = |from: &str, to: &str| changed(from, to).map(|_| ()).unwrap_err();
     assert!(matches!(error("content = \"{body}\"", "content = \"{event_id}\""), E::BodyNotSigned));
     assert!(matches!(error("content = \"{body}\"", "content = \"{body}{body}\""), E::BodyNotSigned));
     assert!(matches!(error("content = \"{body}\"", "content = \"{body\""), E::Content(_)));

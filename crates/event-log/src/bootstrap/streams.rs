@@ -8,7 +8,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_nats::jetstream::stream::{
-    Compression as Compressed, Config, DiscardPolicy, RetentionPolicy, StorageType,
+    Compression as Compressed, Config, DiscardPolicy, PersistenceMode, RetentionPolicy,
+    StorageType,
 };
 
 use crate::{
@@ -26,8 +27,16 @@ const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
 const VIEW_MAX: i64 = 1_000_000;
 const VIEW_PER_SUBJECT_MAX: i64 = 10_000;
 
-/// Declares a stream.
-pub(super) fn stream(stream: Stream, topology: &Topology, settings: &Settings) -> Config {
+/// What INBOX leaves of the servers' limit for what is added to a message later, in bytes.
+pub(crate) const INBOX_HEADROOM: usize = 64 * 1024;
+
+/// Declares a stream. `payload_max` is the most bytes that the servers take in one message.
+pub(super) fn stream(
+    stream: Stream,
+    topology: &Topology,
+    settings: &Settings,
+    payload_max: usize,
+) -> Config {
     let plain = Config {
         name: topology.stream(stream),
         subjects: topology.subjects(stream),
@@ -42,6 +51,7 @@ pub(super) fn stream(stream: Stream, topology: &Topology, settings: &Settings) -
             // One producer's flood refuses that producer, and nobody else.
             max_messages_per_subject: settings.inbox_per_subject_max,
             discard_new_per_subject: true,
+            max_message_size: inbox_message_max(payload_max),
             ..plain
         },
         // Purging stays possible: it is how the events of a tenant that left are expunged.
@@ -112,6 +122,10 @@ pub(super) fn bucket(bucket: Bucket, topology: &Topology, settings: &Settings) -
     }
 }
 
+fn inbox_message_max(payload_max: usize) -> i32 {
+    i32::try_from(payload_max.saturating_sub(INBOX_HEADROOM).max(1)).unwrap_or(i32::MAX)
+}
+
 fn unlimited(settings: &Settings) -> Config {
     Config {
         retention: RetentionPolicy::Limits,
@@ -159,7 +173,9 @@ pub(super) fn put_right(found: &Config, wanted: &Config) -> Config {
     right.allow_direct = wanted.allow_direct;
     right.allow_message_schedules = wanted.allow_message_schedules;
     right.allow_message_ttl = false;
-    right.persist_mode = None;
+    if right.persist_mode == Some(PersistenceMode::Async) {
+        right.persist_mode = None;
+    }
     if wanted.compression.is_some() || found.compression == Some(Compressed::S2) {
         right.compression = Some(wanted.compression.clone().unwrap_or(Compressed::None));
     }
@@ -180,7 +196,7 @@ mod tests {
         let settings = Settings { stream_bytes_max: Some(1 << 30), ..Settings::default() };
         let topology = Topology::new("fanfare");
         for kind in Stream::ALL {
-            let config = stream(kind, &topology, &settings);
+            let config = stream(kind, &topology, &settings, 1 << 20);
             let limited = config.max_bytes > 0 || config.max_messages > 0;
             let view = matches!(kind, Stream::Rejected | Stream::Dead);
             let refuses = config.discard == DiscardPolicy::New;
@@ -191,7 +207,8 @@ mod tests {
 
     #[test]
     fn what_an_operator_added_stays() {
-        let wanted = stream(Stream::Events, &Topology::new("fanfare"), &Settings::default());
+        let topology = Topology::new("fanfare");
+        let wanted = stream(Stream::Events, &topology, &Settings::default(), 1 << 20);
         let mut found = wanted.clone();
         found.description = Some(String::from("ours"));
         found.metadata.insert(String::from("_nats.ver"), String::from("2.15.1"));

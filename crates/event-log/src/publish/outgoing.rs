@@ -1,0 +1,189 @@
+//! A message on its way, and the repeating of it until its outcome is known.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap, HeaderName, HeaderValue, Subject,
+    client::PublishErrorKind,
+    header::NATS_MESSAGE_ID,
+};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
+
+use crate::{
+    EventLog, PublishError, Stored,
+    log::server_time,
+    publish::{acks::Ticket, verdict::Verdict},
+    topology::Stream,
+};
+
+/// The first and the longest pause between two tries.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// After how long a person should look into it.
+const WORRY: Duration = Duration::from_secs(15);
+/// How far before its first sending a message is looked for: clocks of servers differ.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// A message, encoded once and kept for as long as it may have to be repeated.
+pub(crate) struct Outgoing {
+    pub(crate) stream: Stream,
+    pub(crate) subject: Subject,
+    /// By which the server knows it again.
+    pub(crate) id: Option<String>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) payload: Bytes,
+}
+
+impl Outgoing {
+    /// What it counts against the servers' limit, in bytes.
+    fn size(&self) -> usize {
+        let line = |name: &str, value: &str| name.len() + value.len() + 4;
+        let id = self.id.as_deref().map_or(0, |id| line(NATS_MESSAGE_ID.as_ref(), id));
+        let others = self.headers.iter().map(|(name, value)| line(name.as_ref(), value.as_str()));
+        14 + id + others.sum::<usize>() + self.payload.len()
+    }
+
+    fn header_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        if let Some(id) = &self.id {
+            map.insert(NATS_MESSAGE_ID, id.as_str());
+        }
+        for (name, value) in &self.headers {
+            map.append(name.clone(), value.clone());
+        }
+        map
+    }
+
+    /// Whether a copy outside of the duplicate window would be another record. In a work queue
+    /// it is not: what the copy asks for is on record by then, or was never done; and a schedule
+    /// replaces the one before.
+    const fn must_be_unique(&self) -> bool {
+        match self.stream {
+            Stream::Events
+            | Stream::Journal
+            | Stream::Rejected
+            | Stream::Dead
+            | Stream::Jobs
+            | Stream::Config => true,
+            Stream::Inbox | Stream::Deliveries | Stream::Retries | Stream::Commands => false,
+        }
+    }
+}
+
+impl EventLog {
+    /// Hands a message to the connection, without waiting for anything but room in its queue.
+    pub(crate) async fn send(&self, message: &Outgoing) -> Result<Ticket, PublishError> {
+        if self.inner.closed.is_cancelled() {
+            return Err(PublishError::Closed);
+        }
+        let (bytes, max) = (message.size(), self.payload_max());
+        if bytes > max {
+            return Err(PublishError::TooLarge { bytes, max });
+        }
+        let (ticket, reply) = self.inner.acks.ticket();
+        let (subject, payload) = (message.subject.clone(), message.payload.clone());
+        let client = &self.inner.client;
+        let sent = client
+            .publish_with_reply_and_headers(subject, reply, message.header_map(), payload)
+            .await;
+        match sent {
+            Ok(()) => Ok(ticket),
+            Err(error) => Err(match error.kind() {
+                PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge { bytes, max },
+                PublishErrorKind::InvalidSubject => {
+                    PublishError::Malformed { what: "subject", source: error.into() }
+                }
+                PublishErrorKind::Send => PublishError::Closed,
+            }),
+        }
+    }
+
+    /// Waits for the outcome of a message that was sent, and repeats it while that is unknown.
+    pub(crate) async fn outcome(
+        &self,
+        message: &Outgoing,
+        ticket: Ticket,
+        sent: Instant,
+    ) -> Result<Stored, PublishError> {
+        let closed = self.inner.closed.clone();
+        let repeating = self.repeat(message, ticket, sent);
+        closed.run_until_cancelled_owned(repeating).await.unwrap_or(Err(PublishError::Closed))
+    }
+
+    async fn repeat(
+        &self,
+        message: &Outgoing,
+        mut ticket: Ticket,
+        sent: Instant,
+    ) -> Result<Stored, PublishError> {
+        // Whatever the server stored of this message before this time, it either knows the id
+        // of, or we have looked for it.
+        let mut covered = sent;
+        let mut pause = PAUSE_MIN;
+        let mut worried = false;
+        loop {
+            let why = match ticket.verdict().await {
+                Verdict::Stored(stored) => return Ok(stored),
+                Verdict::Full => return Err(self.full(message.stream)),
+                Verdict::Refused(refusal) => return Err(self.refused(message.stream, refusal)),
+                Verdict::Conflict => return Err(self.refused(message.stream, Unexpected)),
+                Verdict::Unknown(why) => why,
+            };
+            let subject = message.subject.as_str();
+            if !worried && sent.elapsed() > WORRY {
+                worried = true;
+                warn!(why, subject, "a publish is repeated and its outcome still unknown");
+            }
+            debug!(why, subject, "the outcome of a publish is unknown: repeating it");
+            loop {
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+                self.inner.link.up(&self.inner.client).await;
+                if !message.must_be_unique()
+                    || covered.elapsed() <= self.inner.settings.duplicate_window / 2
+                {
+                    break;
+                }
+                let looked = Instant::now();
+                match self.look_for(message, sent).await {
+                    Ok(Some(sequence)) => return Ok(Stored { sequence, duplicate: true }),
+                    Ok(None) => covered = looked,
+                    Err(error) => debug!(%error, subject, "cannot look for a message yet"),
+                }
+            }
+            ticket = self.send(message).await?;
+        }
+    }
+
+    /// Looks in the stream itself, because the server may have forgotten the id.
+    async fn look_for(
+        &self,
+        message: &Outgoing,
+        sent: Instant,
+    ) -> Result<Option<u64>, async_nats::Error> {
+        let Some(id) = &message.id else { return Ok(None) };
+        let stream = self.topology().stream(message.stream);
+        let now = server_time(&self.inner.jetstream, &stream).await?;
+        let since = now.saturating_sub(sent.elapsed() + MARGIN);
+        Ok(self.find_id(message.stream, message.subject.as_str(), id, since).await?)
+    }
+
+    pub(crate) fn full(&self, stream: Stream) -> PublishError {
+        PublishError::Full { stream: self.topology().stream(stream) }
+    }
+
+    pub(crate) fn refused(
+        &self,
+        stream: Stream,
+        source: impl Into<async_nats::Error>,
+    ) -> PublishError {
+        PublishError::Refused { stream: self.topology().stream(stream), source: source.into() }
+    }
+}
+
+/// A conflict where nothing was expected.
+#[derive(Debug, thiserror::Error)]
+#[error("the server compared a sequence that was not given")]
+struct Unexpected;

@@ -1,0 +1,288 @@
+//! What is configured: a fold over CONFIG, with the revision of each thing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
+
+use fanfare_domain::{
+    ApiKey, Change, Endpoint, EndpointId, EndpointState, Entity, KeyId, Tenant, TenantId, Timestamp,
+};
+use fanfare_event_log::ConfigFold;
+use subtle::ConstantTimeEq as _;
+
+/// A thing as it is configured, and since which revision.
+#[derive(Debug)]
+pub(crate) struct Revised<T> {
+    /// The thing.
+    pub(crate) value: Arc<T>,
+    /// The sequence in CONFIG of its last change.
+    pub(crate) revision: u64,
+}
+
+impl<T> Clone for Revised<T> {
+    fn clone(&self) -> Self {
+        Self { value: Arc::clone(&self.value), revision: self.revision }
+    }
+}
+
+/// Tenants, endpoints and keys.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    tenants: BTreeMap<TenantId, Revised<Tenant>>,
+    /// The revisions at which tenants were deleted: the id can be used again.
+    tenants_deleted: BTreeMap<TenantId, u64>,
+    endpoints: BTreeMap<TenantId, Endpoints>,
+    keys: BTreeMap<KeyId, Revised<ApiKey>>,
+    keys_by_hash: BTreeMap<[u8; 32], KeyId>,
+    /// The hashes of keys that were deleted: they are not admitted again.
+    revoked: BTreeSet<[u8; 32]>,
+}
+
+#[derive(Debug, Default)]
+struct Endpoints {
+    by_id: BTreeMap<EndpointId, Revised<Endpoint>>,
+    /// How many others of the tenant were active when each active endpoint became active. CONFIG
+    /// has one order, so that of two endpoints that became active at the same time, everybody
+    /// agrees on which one was too many.
+    active: BTreeMap<EndpointId, usize>,
+}
+
+impl Directory {
+    /// Returns a tenant.
+    pub(crate) fn tenant(&self, id: &TenantId) -> Option<Revised<Tenant>> {
+        self.tenants.get(id).cloned()
+    }
+
+    /// Returns the revision that a tenant of this id is created from: 0, or that of its deletion.
+    pub(crate) fn tenant_vacancy(&self, id: &TenantId) -> u64 {
+        self.tenants_deleted.get(id).copied().unwrap_or(0)
+    }
+
+    /// Returns up to `limit` tenants in the order of their ids.
+    pub(crate) fn tenants(&self, after: Option<&TenantId>, limit: usize) -> Vec<Revised<Tenant>> {
+        page(&self.tenants, after).take(limit).cloned().collect()
+    }
+
+    /// Returns an endpoint.
+    pub(crate) fn endpoint(&self, tenant: &TenantId, id: EndpointId) -> Option<Revised<Endpoint>> {
+        self.endpoints.get(tenant)?.by_id.get(&id).cloned()
+    }
+
+    /// Returns up to `limit` endpoints of a tenant in the order of their ids: oldest first.
+    pub(crate) fn endpoints(
+        &self,
+        tenant: &TenantId,
+        after: Option<&EndpointId>,
+        limit: usize,
+    ) -> Vec<Revised<Endpoint>> {
+        let Some(endpoints) = self.endpoints.get(tenant) else { return Vec::new() };
+        page(&endpoints.by_id, after).take(limit).cloned().collect()
+    }
+
+    /// Tells how many endpoints of a tenant are active, not counting one.
+    pub(crate) fn active_besides(&self, tenant: &TenantId, id: EndpointId) -> usize {
+        let others = |endpoints: &Endpoints| {
+            endpoints.active.len() - usize::from(endpoints.active.contains_key(&id))
+        };
+        self.endpoints.get(tenant).map_or(0, others)
+    }
+
+    /// Tells how many others were active when an endpoint became active; `None` if it is not.
+    pub(crate) fn active_before(&self, tenant: &TenantId, id: EndpointId) -> Option<usize> {
+        self.endpoints.get(tenant)?.active.get(&id).copied()
+    }
+
+    /// Returns a key.
+    pub(crate) fn key(&self, id: KeyId) -> Option<Revised<ApiKey>> {
+        self.keys.get(&id).cloned()
+    }
+
+    /// Returns up to `limit` keys of a tenant, or the operator's, in the order of their ids.
+    pub(crate) fn keys(
+        &self,
+        tenant: Option<&TenantId>,
+        after: Option<&KeyId>,
+        limit: usize,
+    ) -> Vec<Revised<ApiKey>> {
+        let own = |key: &&Revised<ApiKey>| key.value.tenant.as_ref() == tenant;
+        page(&self.keys, after).filter(own).take(limit).cloned().collect()
+    }
+
+    /// Returns the key with this hash, unless it has expired.
+    pub(crate) fn key_with(&self, hash: &[u8; 32], now: Timestamp) -> Option<Arc<ApiKey>> {
+        // How long the look-up takes tells of hashes, which tell nothing of keys.
+        let key = self.keys.get(self.keys_by_hash.get(hash)?)?;
+        let same = bool::from(key.value.sha256.ct_eq(hash));
+        let live = key.value.expires_at.is_none_or(|end| now < end);
+        (same && live).then(|| Arc::clone(&key.value))
+    }
+
+    /// Tells whether a key with this hash is there, expired or not.
+    pub(crate) fn has_key(&self, hash: &[u8; 32]) -> bool {
+        self.keys_by_hash.contains_key(hash)
+    }
+
+    /// Tells whether a key with this hash was deleted.
+    pub(crate) fn is_revoked(&self, hash: &[u8; 32]) -> bool {
+        self.revoked.contains(hash)
+    }
+
+    fn apply_tenant(&mut self, tenant: &Arc<Tenant>, revision: u64, deleted: bool) {
+        if deleted {
+            self.tenants.remove(&tenant.id);
+            self.tenants_deleted.insert(tenant.id.clone(), revision);
+        } else {
+            self.tenants_deleted.remove(&tenant.id);
+            let revised = Revised { value: Arc::clone(tenant), revision };
+            self.tenants.insert(tenant.id.clone(), revised);
+        }
+    }
+
+    fn apply_endpoint(&mut self, endpoint: &Arc<Endpoint>, revision: u64, deleted: bool) {
+        let endpoints = self.endpoints.entry(endpoint.tenant.clone()).or_default();
+        if deleted {
+            endpoints.by_id.remove(&endpoint.id);
+            endpoints.active.remove(&endpoint.id);
+            if endpoints.by_id.is_empty() {
+                self.endpoints.remove(&endpoint.tenant);
+            }
+            return;
+        }
+        let revised = Revised { value: Arc::clone(endpoint), revision };
+        endpoints.by_id.insert(endpoint.id, revised);
+        if endpoint.state == EndpointState::Active {
+            let others = endpoints.active.len();
+            endpoints.active.entry(endpoint.id).or_insert(others);
+        } else {
+            endpoints.active.remove(&endpoint.id);
+        }
+    }
+
+    fn apply_key(&mut self, key: &Arc<ApiKey>, revision: u64, deleted: bool) {
+        if deleted {
+            self.keys.remove(&key.id);
+            self.keys_by_hash.remove(&key.sha256);
+            self.revoked.insert(key.sha256);
+        } else {
+            self.keys_by_hash.insert(key.sha256, key.id);
+            self.keys.insert(key.id, Revised { value: Arc::clone(key), revision });
+        }
+    }
+}
+
+impl ConfigFold for Directory {
+    fn apply(&mut self, revision: u64, _stored_at: Timestamp, change: &Change) {
+        match &change.entity {
+            Entity::Tenant(tenant) => self.apply_tenant(tenant, revision, change.deleted),
+            Entity::Endpoint(endpoint) => self.apply_endpoint(endpoint, revision, change.deleted),
+            Entity::ApiKey(key) => self.apply_key(key, revision, change.deleted),
+            Entity::EventType(_) | Entity::Profile(_) => {}
+        }
+    }
+}
+
+fn page<'a, K: Ord, V>(map: &'a BTreeMap<K, V>, after: Option<&K>) -> impl Iterator<Item = &'a V> {
+    let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+    map.range((start, Bound::Unbounded)).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::{PauseMode, Role, TraceContext};
+
+    use super::*;
+
+    fn apply(directory: &mut Directory, revision: u64, entity: Entity, deleted: bool) {
+        let (actor, reason) = (String::new(), String::new());
+        let change = Change { entity, deleted, actor, reason, trace: TraceContext::default() };
+        directory.apply(revision, Timestamp::EPOCH, &change);
+    }
+
+    fn endpoint(number: u8, state: EndpointState) -> Entity {
+        Entity::Endpoint(Arc::new(Endpoint {
+            id: EndpointId::new(Timestamp::EPOCH, [number; 10]),
+            tenant: "acme".parse().unwrap(),
+            url: String::from("https://example.com/"),
+            name: String::new(),
+            description: String::new(),
+            filters: Vec::new(),
+            secrets: Vec::new(),
+            headers: BTreeMap::new(),
+            state,
+            retry: None,
+            timeout: None,
+            concurrency: None,
+            metadata: BTreeMap::new(),
+            created_at: Timestamp::EPOCH,
+            updated_at: Timestamp::EPOCH,
+        }))
+    }
+
+    #[test]
+    fn the_one_that_became_active_later_is_the_one_too_many() {
+        let mut directory = Directory::default();
+        let tenant = "acme".parse().unwrap();
+        let id = |number| EndpointId::new(Timestamp::EPOCH, [number; 10]);
+        apply(&mut directory, 1, endpoint(2, EndpointState::Active), false);
+        apply(&mut directory, 2, endpoint(1, EndpointState::Active), false);
+        apply(&mut directory, 3, endpoint(2, EndpointState::Active), false);
+        assert_eq!(directory.active_before(&tenant, id(2)), Some(0), "also after another change");
+        assert_eq!(directory.active_before(&tenant, id(1)), Some(1));
+        apply(&mut directory, 4, endpoint(2, EndpointState::Paused(PauseMode::Hold)), false);
+        apply(&mut directory, 5, endpoint(2, EndpointState::Active), false);
+        assert_eq!(directory.active_before(&tenant, id(2)), Some(1), "it lost its place");
+        assert_eq!(directory.active_besides(&tenant, id(2)), 1);
+        apply(&mut directory, 6, endpoint(1, EndpointState::Active), true);
+        apply(&mut directory, 7, endpoint(2, EndpointState::Active), true);
+        assert!(directory.endpoints.is_empty());
+    }
+
+    #[test]
+    fn a_key_works_until_it_expires_or_is_deleted() {
+        let mut directory = Directory::default();
+        let key = |number: u8, expires_at| {
+            Entity::ApiKey(Arc::new(ApiKey {
+                id: KeyId::new(Timestamp::EPOCH, [number; 10]),
+                name: String::new(),
+                tenant: None,
+                role: Role::Admin,
+                sha256: [number; 32],
+                created_at: Timestamp::EPOCH,
+                expires_at,
+            }))
+        };
+        let second = |second| Timestamp::from_millis(second * 1_000);
+        apply(&mut directory, 1, key(1, None), false);
+        apply(&mut directory, 2, key(2, Some(second(5))), false);
+        assert!(directory.key_with(&[1; 32], second(9)).is_some());
+        assert!(directory.key_with(&[2; 32], second(4)).is_some());
+        assert!(directory.key_with(&[2; 32], second(5)).is_none());
+        assert!(directory.key_with(&[3; 32], second(0)).is_none());
+        apply(&mut directory, 3, key(1, None), true);
+        assert!(directory.key_with(&[1; 32], second(9)).is_none());
+        assert!(directory.is_revoked(&[1; 32]));
+    }
+
+    #[test]
+    fn a_deleted_tenant_leaves_the_revision_to_begin_again_from() {
+        let mut directory = Directory::default();
+        let id: TenantId = "acme".parse().unwrap();
+        let tenant = || {
+            Entity::Tenant(Arc::new(Tenant {
+                id: "acme".parse().unwrap(),
+                name: String::new(),
+                profile: String::from("kryptos"),
+                created_at: Timestamp::EPOCH,
+            }))
+        };
+        assert_eq!(directory.tenant_vacancy(&id), 0);
+        apply(&mut directory, 5, tenant(), false);
+        apply(&mut directory, 8, tenant(), true);
+        assert_eq!(directory.tenant_vacancy(&id), 8);
+        assert!(directory.tenant(&id).is_none());
+        apply(&mut directory, 9, tenant(), false);
+        assert_eq!(directory.tenant(&id).unwrap().revision, 9);
+    }
+}

@@ -1,0 +1,108 @@
+//! What the API can be told.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use fanfare_domain::{AddressPolicy, seal::Clear, settings::Source, url::Ports};
+
+/// What the service needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the log is.
+    pub log: fanfare_event_log::Settings,
+    /// Where to listen. Port 0 takes any free one: [`crate::bind_and_start`] says which.
+    pub listen: SocketAddr,
+    /// The file with the keys that seal and open secrets; the dispatchers need the same.
+    pub sealing_key_file: PathBuf,
+    /// A file with an operator's key, admitted at the start.
+    pub operator_key_file: Option<PathBuf>,
+    /// An operator's key, admitted at the start.
+    pub operator_key: Option<Clear>,
+    /// A directory with more profiles than those built in.
+    pub profiles_dir: Option<PathBuf>,
+    /// Whether endpoints need HTTPS.
+    pub endpoint_https: EndpointHttps,
+    /// The ports that endpoints may have.
+    pub endpoint_ports: Ports,
+    /// The addresses that endpoints may have; the dispatchers need the same.
+    pub endpoint_addresses: AddressPolicy,
+}
+
+/// Whether endpoints need HTTPS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointHttps {
+    /// Where the tenant's profile says so.
+    #[default]
+    ByProfile,
+    /// Always.
+    Required,
+    /// Never: for trying things out, and for tests.
+    Optional,
+}
+
+/// Text that does not say whether endpoints need HTTPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not one of by-profile, required, optional")]
+pub struct MalformedEndpointHttps;
+
+impl FromStr for EndpointHttps {
+    type Err = MalformedEndpointHttps;
+
+    fn from_str(text: &str) -> Result<Self, MalformedEndpointHttps> {
+        match text {
+            "by-profile" => Ok(Self::ByProfile),
+            "required" => Ok(Self::Required),
+            "optional" => Ok(Self::Optional),
+            _ => Err(MalformedEndpointHttps),
+        }
+    }
+}
+
+impl Settings {
+    /// Every setting with its default and its reason, as TOML.
+    pub const DEFAULTS: &'static str = include_str!("../../../deploy/config/api.toml");
+}
+
+impl fanfare_domain::settings::Settings for Settings {
+    fn read(source: &mut Source) -> Self {
+        Self {
+            log: source.section("log"),
+            listen: source.take("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
+            sealing_key_file: source
+                .take("sealing_key_file", PathBuf::from("fanfare-data/sealing.key")),
+            operator_key_file: source.take_optional("operator_key_file"),
+            operator_key: source.take_optional("operator_key").map(Clear::new),
+            profiles_dir: source.take_optional("profiles_dir"),
+            endpoint_https: source.take("endpoint_https", EndpointHttps::default()),
+            endpoint_ports: source.take("endpoint_ports", Ports::default()),
+            endpoint_addresses: source.take("endpoint_addresses", AddressPolicy::default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fanfare_service::Sources;
+
+    use super::*;
+
+    #[test]
+    fn the_file_of_defaults_says_what_the_code_does() {
+        let file = Sources::new("api", Settings::DEFAULTS).unwrap();
+        let from_file: Settings = file.load().unwrap();
+        let from_code: Settings = Source::new(BTreeMap::new(), "").load().unwrap();
+        assert_eq!(format!("{from_file:?}"), format!("{from_code:?}"));
+    }
+
+    #[test]
+    fn a_key_does_not_show() {
+        let source = Source::from([("operator_key", "fk_hidden")]);
+        let settings: Settings = source.load().unwrap();
+        assert!(!format!("{settings:?}").contains("hidden"));
+    }
+}

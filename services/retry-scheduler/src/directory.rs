@@ -1,0 +1,314 @@
+//! What the retry-scheduler knows of the configuration: a fold over CONFIG.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fanfare_domain::{
+    Change, Endpoint, EndpointId, EndpointState, Entity, PauseMode, Profile, Profiles, Tenant,
+    TenantId, Timestamp, endpoint::DisableReason, retry::Policy,
+};
+use fanfare_event_log::ConfigFold;
+use tokio::sync::watch;
+use tracing::warn;
+
+/// Tenants, endpoints and profiles, as of a revision of CONFIG.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    endpoints: BTreeMap<EndpointId, Known>,
+    profiles: Profiles,
+    /// The last time that each endpoint was disabled, by the revision that did it.
+    disabled: BTreeMap<u64, EndpointId>,
+    changed: watch::Sender<u64>,
+}
+
+/// An endpoint, and which of the past still matters.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    /// The endpoint.
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// The revision that it is at.
+    pub(crate) revision: u64,
+    /// The revision that made it active or gave it its URL, whichever was later: attempts made
+    /// with an earlier one say nothing about it.
+    pub(crate) fresh_since: u64,
+    /// How it was disabled the last time, even if it is enabled again.
+    pub(crate) disabled: Option<Disabled>,
+}
+
+/// How an endpoint was disabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Disabled {
+    /// The revision that did it.
+    pub(crate) revision: u64,
+    /// When CONFIG stored it.
+    pub(crate) at: Timestamp,
+    /// Why.
+    pub(crate) reason: DisableReason,
+    /// Why, in words; may be empty.
+    pub(crate) words: String,
+}
+
+impl Directory {
+    /// Returns what is known of an endpoint; `None` if it was deleted.
+    pub(crate) fn endpoint(&self, id: EndpointId) -> Option<&Known> {
+        self.endpoints.get(&id)
+    }
+
+    /// Tells whether the tenant exists.
+    pub(crate) fn has_tenant(&self, tenant: &TenantId) -> bool {
+        self.tenants.contains_key(tenant)
+    }
+
+    /// Tells whether deliveries to the endpoint wait for it to be resumed.
+    pub(crate) fn holds(&self, id: EndpointId) -> bool {
+        let state = self.endpoints.get(&id).map(|known| known.endpoint.state);
+        state == Some(EndpointState::Paused(PauseMode::Hold))
+    }
+
+    /// Returns the profile of a tenant; `None` if one of the two is gone.
+    pub(crate) fn profile(&self, tenant: &TenantId) -> Option<&Profile> {
+        let tenant = self.tenants.get(tenant)?;
+        self.profiles.get(&tenant.profile).map(AsRef::as_ref)
+    }
+
+    /// Returns the retry policy of an endpoint: its own, or its profile's.
+    pub(crate) fn policy(&self, id: EndpointId) -> Option<&Policy> {
+        let endpoint = &self.endpoints.get(&id)?.endpoint;
+        endpoint.retry.as_ref().or_else(|| Some(&self.profile(&endpoint.tenant)?.retry))
+    }
+
+    /// Returns the endpoints that were disabled after a revision, in the order in which they were.
+    /// Each is there once, with the last time.
+    pub(crate) fn disabled_after(&self, revision: u64) -> impl Iterator<Item = &Known> {
+        let later = self.disabled.range(revision.saturating_add(1)..);
+        later.filter_map(|(_, id)| self.endpoints.get(id))
+    }
+
+    /// Returns the last revision that disabled an endpoint before an instant; 0 if none did.
+    pub(crate) fn disabled_before(&self, instant: Timestamp) -> u64 {
+        let old = |known: &&Known| known.disabled.as_ref().is_some_and(|how| how.at < instant);
+        let last = self.disabled_after(0).filter(old).last();
+        last.and_then(|known| known.disabled.as_ref()).map_or(0, |how| how.revision)
+    }
+
+    /// Returns what tells of changes: it holds the last revision that touched the directory.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn change_endpoint(&mut self, revision: u64, stored_at: Timestamp, change: &Change) {
+        let Entity::Endpoint(endpoint) = &change.entity else { return };
+        let before = self.endpoints.remove(&endpoint.id);
+        if let Some(how) = before.as_ref().and_then(|known| known.disabled.as_ref()) {
+            self.disabled.remove(&how.revision);
+        }
+        if change.deleted {
+            return;
+        }
+        let known = Known {
+            endpoint: Arc::clone(endpoint),
+            revision,
+            fresh_since: fresh_since(before.as_ref(), endpoint, revision),
+            disabled: disabled(before, revision, stored_at, change, endpoint.state),
+        };
+        if let Some(how) = &known.disabled {
+            self.disabled.insert(how.revision, endpoint.id);
+        }
+        self.endpoints.insert(endpoint.id, known);
+    }
+
+    fn change_profile(&mut self, name: &str, toml: &str, deleted: bool) {
+        if deleted {
+            self.profiles.remove(name);
+            return;
+        }
+        match Profile::parse(toml) {
+            Ok(profile) => {
+                if let Err(cause) = self.profiles.insert(Arc::new(profile)) {
+                    warn!(profile = name, %cause, "a profile is not used");
+                }
+            }
+            Err(cause) => warn!(profile = name, %cause, "a profile cannot be read"),
+        }
+    }
+}
+
+fn fresh_since(before: Option<&Known>, endpoint: &Endpoint, revision: u64) -> u64 {
+    let active = |endpoint: &Endpoint| endpoint.state == EndpointState::Active;
+    match before {
+        Some(known) if known.endpoint.url != endpoint.url => revision,
+        Some(known) if active(endpoint) && !active(&known.endpoint) => revision,
+        Some(known) => known.fresh_since,
+        None => revision,
+    }
+}
+
+fn disabled(
+    before: Option<Known>,
+    revision: u64,
+    at: Timestamp,
+    change: &Change,
+    state: EndpointState,
+) -> Option<Disabled> {
+    let was = |known: &Known| matches!(known.endpoint.state, EndpointState::Disabled(_));
+    match state {
+        EndpointState::Disabled(reason) if !before.as_ref().is_some_and(was) => {
+            Some(Disabled { revision, at, reason, words: change.reason.clone() })
+        }
+        EndpointState::Active | EndpointState::Paused(_) | EndpointState::Disabled(_) => {
+            before.and_then(|known| known.disabled)
+        }
+    }
+}
+
+impl ConfigFold for Directory {
+    fn apply(&mut self, revision: u64, stored_at: Timestamp, change: &Change) {
+        match &change.entity {
+            Entity::Tenant(tenant) if change.deleted => drop(self.tenants.remove(&tenant.id)),
+            Entity::Tenant(tenant) => {
+                self.tenants.insert(tenant.id.clone(), Arc::clone(tenant));
+            }
+            Entity::Endpoint(_) => self.change_endpoint(revision, stored_at, change),
+            Entity::Profile(profile) => {
+                self.change_profile(&profile.name, &profile.toml, change.deleted);
+            }
+            Entity::EventType(_) | Entity::ApiKey(_) => return,
+        }
+        self.changed.send_replace(revision);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use fanfare_domain::TraceContext;
+
+    use super::*;
+
+    pub(crate) fn endpoint_id(number: u8) -> EndpointId {
+        EndpointId::new(Timestamp::EPOCH, [number; 10])
+    }
+
+    /// An active endpoint of the tenant `acme`.
+    pub(crate) fn endpoint(number: u8) -> Endpoint {
+        Endpoint {
+            id: endpoint_id(number),
+            tenant: "acme".parse().unwrap(),
+            url: String::from("https://example.com/"),
+            name: String::new(),
+            description: String::new(),
+            filters: vec![">".parse().unwrap()],
+            secrets: Vec::new(),
+            headers: BTreeMap::new(),
+            state: EndpointState::Active,
+            retry: None,
+            timeout: None,
+            concurrency: None,
+            metadata: BTreeMap::new(),
+            created_at: Timestamp::EPOCH,
+            updated_at: Timestamp::EPOCH,
+        }
+    }
+
+    pub(crate) fn changed(entity: Entity) -> Change {
+        let (actor, reason) = (String::from("test"), String::from("because"));
+        Change { entity, deleted: false, actor, reason, trace: TraceContext::default() }
+    }
+
+    /// A directory that learns of one thing after the other.
+    impl Directory {
+        pub(crate) fn learn(&mut self, revision: u64, entity: Entity) {
+            self.apply(revision, Timestamp::from_millis(revision), &changed(entity));
+        }
+
+        pub(crate) fn learn_endpoint(&mut self, revision: u64, endpoint: Endpoint) {
+            self.learn(revision, Entity::Endpoint(Arc::new(endpoint)));
+        }
+
+        pub(crate) fn learn_tenant(&mut self, revision: u64, id: &str, profile: &str) {
+            let tenant = Tenant {
+                id: id.parse().unwrap(),
+                name: String::new(),
+                profile: String::from(profile),
+                created_at: Timestamp::EPOCH,
+            };
+            self.learn(revision, Entity::Tenant(Arc::new(tenant)));
+        }
+    }
+
+    fn in_state(state: EndpointState) -> Endpoint {
+        Endpoint { state, ..endpoint(1) }
+    }
+
+    const BY_HAND: EndpointState = EndpointState::Disabled(DisableReason::ByHand);
+
+    fn fresh(directory: &Directory) -> u64 {
+        directory.endpoint(endpoint_id(1)).unwrap().fresh_since
+    }
+
+    #[test]
+    fn an_endpoint_is_fresh_when_made_active_or_given_another_url() {
+        let mut directory = Directory::default();
+        directory.learn_endpoint(3, endpoint(1));
+        directory.learn_endpoint(4, Endpoint { name: String::from("renamed"), ..endpoint(1) });
+        assert_eq!(fresh(&directory), 3);
+        directory.learn_endpoint(5, in_state(BY_HAND));
+        assert_eq!(fresh(&directory), 3);
+        directory.learn_endpoint(6, endpoint(1));
+        assert_eq!(fresh(&directory), 6);
+        directory.learn_endpoint(7, Endpoint { url: String::from("https://b/"), ..endpoint(1) });
+        assert_eq!(fresh(&directory), 7);
+    }
+
+    #[test]
+    fn only_becoming_disabled_counts_and_only_the_last_time_is_kept() {
+        let mut directory = Directory::default();
+        directory.learn_endpoint(3, in_state(BY_HAND));
+        directory.learn_endpoint(4, Endpoint { name: String::from("edited"), ..in_state(BY_HAND) });
+        let revisions = |directory: &Directory, after| -> Vec<u64> {
+            let how = |known: &Known| known.disabled.as_ref().unwrap().revision;
+            directory.disabled_after(after).map(how).collect()
+        };
+        assert_eq!(revisions(&directory, 0), [3]);
+        directory.learn_endpoint(5, endpoint(1));
+        assert_eq!(revisions(&directory, 2), [3]);
+        directory.learn_endpoint(6, in_state(BY_HAND));
+        assert_eq!((revisions(&directory, 0), revisions(&directory, 6)), (vec![6], vec![]));
+        assert_eq!(directory.disabled_before(Timestamp::from_millis(6)), 0);
+        assert_eq!(directory.disabled_before(Timestamp::from_millis(7)), 6);
+    }
+
+    #[test]
+    fn a_deleted_endpoint_is_forgotten() {
+        let mut directory = Directory::default();
+        directory.learn_endpoint(3, in_state(EndpointState::Paused(PauseMode::Hold)));
+        assert!(directory.holds(endpoint_id(1)));
+        let mut deletion = changed(Entity::Endpoint(Arc::new(endpoint(1))));
+        deletion.deleted = true;
+        directory.apply(4, Timestamp::EPOCH, &deletion);
+        assert!(directory.endpoint(endpoint_id(1)).is_none());
+        assert!(!directory.holds(endpoint_id(1)));
+    }
+
+    #[test]
+    fn an_endpoints_own_policy_comes_before_its_profiles() {
+        let mut directory = Directory::default();
+        directory.learn_tenant(1, "acme", "kryptos");
+        directory.learn_endpoint(2, endpoint(1));
+        let kryptos = directory.profile(&"acme".parse().unwrap()).unwrap().retry.clone();
+        assert_eq!(directory.policy(endpoint_id(1)), Some(&kryptos));
+        let own = Policy::from_delays(Vec::new());
+        directory.learn_endpoint(3, Endpoint { retry: Some(own.clone()), ..endpoint(1) });
+        assert_eq!(directory.policy(endpoint_id(1)), Some(&own));
+    }
+
+    #[test]
+    fn whoever_watches_hears_of_changes() {
+        let mut directory = Directory::default();
+        let changes = directory.changes();
+        directory.learn_endpoint(9, endpoint(1));
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(*changes.borrow(), 9);
+    }
+}

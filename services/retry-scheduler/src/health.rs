@@ -1,0 +1,224 @@
+//! How endpoints do: failed attempts in a row, and what follows from them. Pure.
+
+use std::{collections::BTreeMap, num::NonZeroU32};
+
+use fanfare_domain::{
+    EndpointId, EndpointState, Outcome, Timestamp, endpoint::DisableReason, fact::AttemptMade,
+};
+
+use crate::directory::{Directory, Known};
+
+/// The endpoints whose last attempt failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Health(pub(crate) BTreeMap<EndpointId, Streak>);
+
+/// Failed attempts of an endpoint, without an accepted one since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Streak {
+    /// How many.
+    pub(crate) failures: u32,
+    /// When the first of them began.
+    pub(crate) first_at: Timestamp,
+    /// When the last of them began.
+    pub(crate) last_at: Timestamp,
+    /// Attempts made with an earlier revision of CONFIG do not count: see [`Known::fresh_since`].
+    pub(crate) since: u64,
+    /// Whether the endpoint said that it wants nothing any more.
+    pub(crate) gone: bool,
+}
+
+/// An endpoint is to be disabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Why.
+    pub(crate) reason: DisableReason,
+    /// What it follows from.
+    pub(crate) streak: Streak,
+}
+
+impl Health {
+    /// Takes an attempt into account. Returns whether it may be a reason to disable the endpoint.
+    ///
+    /// The directory has to be at [`AttemptMade::config_revision`] at least.
+    pub(crate) fn note(&mut self, made: &AttemptMade, directory: &Directory) -> bool {
+        let id = made.delivery.endpoint;
+        let known = directory.endpoint(id);
+        let (Some(known), false) = (known, is_success(&made.outcome)) else {
+            self.0.remove(&id);
+            return false;
+        };
+        if made.config_revision < known.fresh_since {
+            return false;
+        }
+        let fresh = Streak {
+            failures: 0,
+            first_at: made.started_at,
+            last_at: made.started_at,
+            since: known.fresh_since,
+            gone: false,
+        };
+        let streak = self.0.entry(id).or_insert(fresh);
+        if streak.since < known.fresh_since {
+            *streak = fresh;
+        }
+        streak.failures = streak.failures.saturating_add(1);
+        streak.last_at = streak.last_at.max(made.started_at);
+        streak.gone = is_gone(made, directory);
+        true
+    }
+
+    /// Decides whether an endpoint is to be disabled.
+    pub(crate) fn verdict(&self, id: EndpointId, directory: &Directory) -> Option<Verdict> {
+        let (streak, known) = (*self.0.get(&id)?, directory.endpoint(id)?);
+        if known.endpoint.state != EndpointState::Active || streak.since < known.fresh_since {
+            return None;
+        }
+        let reason = if streak.gone {
+            DisableReason::Gone
+        } else if streak.failures >= failures_max(known, directory)?.get() {
+            DisableReason::Failing
+        } else {
+            return None;
+        };
+        Some(Verdict { reason, streak })
+    }
+
+    /// Forgets what does not count any more, and returns the endpoints that are to be disabled.
+    pub(crate) fn review(&mut self, directory: &Directory) -> Vec<EndpointId> {
+        self.0.retain(|id, streak| {
+            directory.endpoint(*id).is_some_and(|known| streak.since >= known.fresh_since)
+        });
+        let ids = self.0.keys().copied();
+        ids.filter(|id| self.verdict(*id, directory).is_some()).collect()
+    }
+}
+
+impl Verdict {
+    /// Says why, for the people who read the history of the endpoint.
+    pub(crate) fn words(&self) -> String {
+        let Streak { failures, first_at, last_at, since: _, gone } = self.streak;
+        if gone {
+            return format!("the endpoint answered at {last_at} that it is gone");
+        }
+        format!("{failures} attempts in a row failed, from {first_at} to {last_at}")
+    }
+}
+
+fn is_success(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Accepted { .. } => true,
+        Outcome::Refused { .. } | Outcome::Failed(_) => false,
+    }
+}
+
+fn is_gone(made: &AttemptMade, directory: &Directory) -> bool {
+    let gone = directory.policy(made.delivery.endpoint).map(|policy| &policy.gone);
+    let status = made.outcome.status();
+    gone.zip(status).is_some_and(|(gone, status)| gone.contains(status))
+}
+
+fn failures_max(known: &Known, directory: &Directory) -> Option<NonZeroU32> {
+    directory.profile(&known.endpoint.tenant)?.health.auto_disable_after
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::Endpoint;
+
+    use super::*;
+    use crate::{
+        directory::tests::{endpoint, endpoint_id},
+        samples::attempt,
+    };
+
+    /// A tenant whose endpoints are disabled after 100 failures in a row, with one endpoint.
+    fn directory() -> Directory {
+        let mut directory = Directory::default();
+        directory.learn_tenant(1, "acme", "kyberaccess");
+        directory.learn_endpoint(2, endpoint(1));
+        directory
+    }
+
+    fn made(status: u16, revision: u64) -> AttemptMade {
+        let outcome = match status {
+            200 => Outcome::Accepted { status },
+            _ => Outcome::Refused { status, retry_after: None },
+        };
+        AttemptMade { outcome, config_revision: revision, ..attempt(1, 1, None) }
+    }
+
+    fn failed(times: u32, health: &mut Health, directory: &Directory, revision: u64) {
+        for _ in 0..times {
+            health.note(&made(500, revision), directory);
+        }
+    }
+
+    fn reason(health: &Health, directory: &Directory) -> Option<DisableReason> {
+        health.verdict(endpoint_id(1), directory).map(|verdict| verdict.reason)
+    }
+
+    #[test]
+    fn an_endpoint_that_fails_as_often_as_its_profile_says_is_disabled() {
+        let (directory, mut health) = (directory(), Health::default());
+        failed(99, &mut health, &directory, 2);
+        assert_eq!(reason(&health, &directory), None);
+        failed(1, &mut health, &directory, 2);
+        assert_eq!(reason(&health, &directory), Some(DisableReason::Failing));
+        assert_eq!(health.review(&directory), [endpoint_id(1)]);
+    }
+
+    #[test]
+    fn an_accepted_attempt_ends_the_row() {
+        let (directory, mut health) = (directory(), Health::default());
+        failed(99, &mut health, &directory, 2);
+        health.note(&made(200, 2), &directory);
+        failed(99, &mut health, &directory, 2);
+        assert_eq!(reason(&health, &directory), None);
+    }
+
+    #[test]
+    fn failures_from_before_an_endpoint_was_enabled_do_not_count() {
+        let (mut directory, mut health) = (directory(), Health::default());
+        failed(99, &mut health, &directory, 2);
+        let state = EndpointState::Disabled(DisableReason::ByHand);
+        directory.learn_endpoint(3, Endpoint { state, ..endpoint(1) });
+        directory.learn_endpoint(4, endpoint(1));
+        failed(50, &mut health, &directory, 3);
+        assert_eq!(reason(&health, &directory), None);
+        failed(99, &mut health, &directory, 4);
+        assert_eq!(reason(&health, &directory), None);
+        failed(1, &mut health, &directory, 4);
+        assert_eq!(reason(&health, &directory), Some(DisableReason::Failing));
+    }
+
+    #[test]
+    fn gone_disables_at_once_unless_the_endpoint_changed_since() {
+        let (mut directory, mut health) = (directory(), Health::default());
+        directory.learn_tenant(3, "acme", "standard-webhooks");
+        health.note(&made(410, 3), &directory);
+        assert_eq!(reason(&health, &directory), Some(DisableReason::Gone));
+        directory.learn_endpoint(4, Endpoint { url: String::from("https://b/"), ..endpoint(1) });
+        assert_eq!(reason(&health, &directory), None);
+        health.note(&made(410, 3), &directory);
+        assert_eq!(reason(&health, &directory), None);
+        assert_eq!(health.review(&directory), []);
+        assert_eq!(health, Health::default());
+    }
+
+    #[test]
+    fn only_active_endpoints_are_disabled() {
+        let (mut directory, mut health) = (directory(), Health::default());
+        failed(100, &mut health, &directory, 2);
+        let state = EndpointState::Disabled(DisableReason::Failing);
+        directory.learn_endpoint(3, Endpoint { state, ..endpoint(1) });
+        assert_eq!(reason(&health, &directory), None);
+    }
+
+    #[test]
+    fn a_profile_without_a_limit_disables_nobody() {
+        let (mut directory, mut health) = (directory(), Health::default());
+        directory.learn_tenant(3, "acme", "killb");
+        failed(1_000, &mut health, &directory, 3);
+        assert_eq!(reason(&health, &directory), None);
+    }
+}
