@@ -1,0 +1,191 @@
+//! What every handler shares, and the one way in which the configuration is changed.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::anyhow;
+use fanfare_domain::{
+    Change, Entity, Timestamp, TraceContext, UrlPolicy,
+    profile::{HttpsRule, Profile, Profiles},
+    seal::Keyring,
+    url::Schemes,
+};
+use fanfare_event_log::{ConfigView, EventLog};
+use fanfare_service::{Clock, Health};
+use tokio::sync::Semaphore;
+
+use crate::{
+    caller::Caller,
+    directory::{Directory, Revised},
+    error::{ApiError, Code},
+    etag::IfMatch,
+    settings::EndpointHttps,
+};
+
+/// The largest body, in bytes.
+pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long a body may take to arrive.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may take, its body included.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an edit is repeated when others change the same thing at the same time.
+const EDITS_MAX: usize = 8;
+
+/// The state of the service. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Parts>);
+
+/// What an [`App`] is made of.
+pub(crate) struct Parts {
+    /// Where changes are written and facts are read.
+    pub(crate) log: EventLog,
+    /// What is configured.
+    pub(crate) directory: ConfigView<Directory>,
+    /// Seals secrets.
+    pub(crate) keyring: Keyring,
+    /// The profiles that tenants can have.
+    pub(crate) profiles: Profiles,
+    /// Whether endpoints need HTTPS.
+    pub(crate) endpoint_https: EndpointHttps,
+    /// Which URLs endpoints may have, apart from that.
+    pub(crate) urls: UrlPolicy,
+    /// Tells the time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// What `/healthz` and `/readyz` answer.
+    pub(crate) health: Health,
+    /// How many requests may read the journal at once.
+    pub(crate) scans: Semaphore,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What an edit comes to.
+pub(crate) enum Edited<T> {
+    /// The thing as it shall be.
+    Changed(T),
+    /// It is as it shall be.
+    Unchanged,
+}
+
+impl App {
+    /// Puts the parts together.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Returns the current instant.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Waits until all that was acknowledged before is in the directory.
+    pub(crate) async fn confirm(&self) -> Result<(), ApiError> {
+        self.directory.confirm().await?;
+        Ok(())
+    }
+
+    /// Returns a tenant's profile.
+    pub(crate) fn profile(&self, name: &str) -> Result<&Arc<Profile>, ApiError> {
+        let missing = || ApiError::Internal(anyhow!("the profile {name} is not loaded here"));
+        self.profiles.get(name).ok_or_else(missing)
+    }
+
+    /// Returns which URLs the endpoints of a profile may have.
+    pub(crate) fn url_policy(&self, profile: &Profile) -> UrlPolicy {
+        let https = match self.endpoint_https {
+            EndpointHttps::ByProfile => profile.endpoint.https,
+            EndpointHttps::Required => HttpsRule::Required,
+            EndpointHttps::Optional => HttpsRule::Optional,
+        };
+        let schemes = match https {
+            HttpsRule::Required => Schemes::HttpsOnly,
+            HttpsRule::Optional => Schemes::HttpsAndHttp,
+        };
+        UrlPolicy { schemes, ..self.urls.clone() }
+    }
+
+    /// Writes a change made from a revision, and returns the new one once the directory has it.
+    pub(crate) async fn write(
+        &self,
+        caller: &Caller,
+        entity: Entity,
+        deleted: bool,
+        expected: u64,
+    ) -> Result<u64, ApiError> {
+        let change = Change {
+            entity,
+            deleted,
+            actor: caller.key.to_string(),
+            reason: caller.reason.clone(),
+            trace: caller.trace.clone(),
+        };
+        let revision = self.log.change(&change, expected).await?;
+        self.confirm().await?;
+        Ok(revision)
+    }
+
+    /// Changes a thing from what it is: again from the start if others change it meanwhile, unless
+    /// the caller named the version that it wants to change.
+    pub(crate) async fn edit<T>(
+        &self,
+        caller: &Caller,
+        if_match: &IfMatch,
+        find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
+        edit: impl Fn(&T) -> Result<Edited<T>, ApiError> + Send,
+    ) -> Result<Option<Revised<T>>, ApiError>
+    where
+        T: Send + Sync,
+        Entity: From<Arc<T>>,
+    {
+        for _ in 0..EDITS_MAX {
+            let Some(current) = self.directory.read(&find) else { return Ok(None) };
+            if_match.admit(current.revision)?;
+            let value = match edit(&current.value)? {
+                Edited::Changed(value) => Arc::new(value),
+                Edited::Unchanged => return Ok(Some(current)),
+            };
+            let entity = Entity::from(Arc::clone(&value));
+            match self.write(caller, entity, false, current.revision).await {
+                Ok(revision) => return Ok(Some(Revised { value, revision })),
+                Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Code::ChangedMeanwhile.into())
+    }
+
+    /// Deletes a thing; returns whether it was there.
+    pub(crate) async fn delete<T>(
+        &self,
+        caller: &Caller,
+        if_match: &IfMatch,
+        find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
+    ) -> Result<bool, ApiError>
+    where
+        T: Send + Sync,
+        Entity: From<Arc<T>>,
+    {
+        for _ in 0..EDITS_MAX {
+            let Some(current) = self.directory.read(&find) else { return Ok(false) };
+            if_match.admit(current.revision)?;
+            let entity = Entity::from(Arc::clone(&current.value));
+            match self.write(caller, entity, true, current.revision).await {
+                Ok(_) => return Ok(true),
+                Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Code::ChangedMeanwhile.into())
+    }
+}
+
+/// Returns the trace that a request belongs to.
+pub(crate) fn trace_of(headers: &axum::http::HeaderMap) -> TraceContext {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    TraceContext::from_headers(header("traceparent"), header("tracestate"))
+}

@@ -1,0 +1,455 @@
+//! What is to be done for the deliveries of one shard, and when. Pure: a fold over its journal.
+//!
+//! ```text
+//! attempt failed, deferred ─▶ Asked ─▶ retry scheduled ─▶ Planned ─▶ next attempt, conclusion ─▶ (forgotten)
+//! parked ─▶ Parked ─▶ endpoint resumed ─▶ Asked
+//! ```
+//!
+//! A fact obliges us to something ([`Kind`]); the duty stays open until it is done, also over a
+//! restart. Facts are folded in the order of the journal and never acted upon while folding: what
+//! to do follows from the state, so that catching up after a restart is the same as working.
+
+mod duties;
+mod entry;
+#[cfg(test)]
+mod laws;
+mod overdue;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use fanfare_domain::{
+    Conclusion, DeliveryId, DeliveryRef, EndpointId, Fact, Record, RetryDue, Shard, Timestamp,
+    fact::{
+        AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, RetryScheduled,
+    },
+};
+
+use self::{
+    duties::{Cause, Duties, Kind},
+    entry::{Entry, Phase, short},
+};
+use crate::{directory::Directory, health::Health};
+
+pub(crate) use overdue::{Overdue, Patience};
+pub(crate) use snapshot::SnapshotError;
+
+/// How far apart the deliveries of a resumed endpoint become due, in the order of their events.
+const RESUME_PACE: Duration = Duration::from_millis(5);
+
+/// The waiting deliveries of a shard, and what is to be done for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Agenda {
+    shard: Shard,
+    /// The last sequence of JOURNAL that is folded in.
+    folded: u64,
+    /// Facts at or below this sequence were never seen: the journal does not hold them any more.
+    unseen: u64,
+    /// Deliveries that are asked for or planned.
+    waiting: BTreeMap<DeliveryId, Entry>,
+    parked: BTreeMap<EndpointId, BTreeMap<DeliveryId, Entry>>,
+    duties: Duties,
+    /// How the shard's endpoints do.
+    pub(crate) health: Health,
+    /// The revision of CONFIG up to which operators were told of disabled endpoints.
+    pub(crate) announced: u64,
+    overdue: overdue::Cursor,
+}
+
+/// What folding facts brought up besides duties.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effects {
+    /// Deliveries whose alarm is set and has become pointless.
+    pub(crate) cancels: Vec<DeliveryId>,
+    /// Endpoints whose attempts failed.
+    pub(crate) failing: BTreeSet<EndpointId>,
+    /// Whether a delivery was parked.
+    pub(crate) parked: bool,
+}
+
+/// Something to do, with all that it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Write this fact, a [`Fact::RetryScheduled`].
+    Plan(Record),
+    /// Set the alarm clock.
+    Alarm(Alarm),
+    /// Tell operators.
+    Tell(Exhausted),
+}
+
+/// An alarm to be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Alarm {
+    /// The sequence of the fact that gave the attempt its time.
+    pub(crate) sequence: u64,
+    /// What the scheduled message holds.
+    pub(crate) retry: RetryDue,
+}
+
+/// A delivery that operators are to be told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exhausted {
+    /// The sequence of the fact that it is exhausted.
+    pub(crate) sequence: u64,
+    /// The delivery.
+    pub(crate) delivery: DeliveryRef,
+    /// Its last attempt, if it is at hand, and its conclusion.
+    pub(crate) facts: Vec<Record>,
+}
+
+impl Agenda {
+    /// Begins with nothing, for a journal whose facts up to `unseen` are not kept any more.
+    pub(crate) fn new(shard: Shard) -> Self {
+        Self {
+            shard,
+            folded: 0,
+            unseen: 0,
+            waiting: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            duties: Duties::default(),
+            health: Health::default(),
+            announced: 0,
+            overdue: overdue::Cursor::default(),
+        }
+    }
+
+    /// Returns the last sequence of JOURNAL that is folded in.
+    pub(crate) fn checkpoint(&self) -> u64 {
+        self.folded
+    }
+
+    /// Notes that the journal holds nothing more about this shard up to a sequence.
+    pub(crate) fn reach(&mut self, sequence: u64) {
+        self.folded = self.folded.max(sequence);
+    }
+
+    /// Notes that the journal begins at a sequence, if nothing of it has been folded in.
+    pub(crate) fn begin(&mut self, first: u64) {
+        if self.folded == 0 {
+            self.unseen = first.saturating_sub(1);
+        }
+    }
+
+    /// Returns how many deliveries wait for their time, and how many for their endpoint.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.waiting.len(), self.parked.values().map(BTreeMap::len).sum())
+    }
+
+    /// Returns how many duties are being carried out.
+    pub(crate) fn under_way(&self) -> usize {
+        self.duties.issued()
+    }
+
+    /// Folds the facts at a sequence. What is folded in already changes nothing.
+    ///
+    /// The directory has to have reached what the facts were made from.
+    pub(crate) fn apply(
+        &mut self,
+        sequence: u64,
+        facts: &[Record],
+        directory: &Directory,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        if sequence <= self.folded {
+            return effects;
+        }
+        for record in facts {
+            match &record.fact {
+                Fact::AttemptMade(made) => {
+                    if self.attempted(sequence, made, record.recorded_at) {
+                        effects.cancels.push(made.delivery.id);
+                    }
+                    if self.health.note(made, directory) {
+                        effects.failing.insert(made.delivery.endpoint);
+                    }
+                }
+                Fact::DeliveryDeferred(deferred) => self.deferred(sequence, deferred),
+                Fact::DeliveryParked(parked) => {
+                    self.park(sequence, parked);
+                    effects.parked = true;
+                }
+                Fact::DeliveryConcluded(concluded) => {
+                    if self.concluded(sequence, concluded, record.recorded_at) {
+                        effects.cancels.push(concluded.delivery.id);
+                    }
+                }
+                Fact::RetryScheduled(scheduled) => self.scheduled(sequence, scheduled),
+                Fact::ShardClaimed(_) | Fact::EventRouted(_) => {}
+            }
+        }
+        self.folded = sequence;
+        effects
+    }
+
+    /// Returns what is to be done about the facts at a sequence and is not being done, and notes
+    /// that somebody does it.
+    pub(crate) fn commands(
+        &mut self,
+        sequence: u64,
+        facts: &[Record],
+        now: Timestamp,
+    ) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for (at, record) in facts.iter().enumerate() {
+            let Some(delivery) = record.fact.delivery() else { continue };
+            let cause = (sequence, delivery.id);
+            let command = match self.duties.idle(cause) {
+                Some(Kind::Plan) => self.plan(cause, record, now).map(Command::Plan),
+                Some(Kind::Alarm) => alarm(sequence, record).map(Command::Alarm),
+                Some(Kind::Tell) => exhausted(sequence, facts, at).map(Command::Tell),
+                None => None,
+            };
+            if let Some(command) = command {
+                self.duties.issue(cause);
+                commands.push(command);
+            }
+        }
+        commands
+    }
+
+    /// Notes that a duty is done.
+    pub(crate) fn done(&mut self, cause: Cause) {
+        self.duties.close(cause);
+    }
+
+    /// Notes that a duty could not be done yet. Returns whether it is still to be done.
+    pub(crate) fn not_done(&mut self, cause: Cause) -> bool {
+        self.duties.give_back(cause)
+    }
+
+    /// Returns the sequences of the facts about which something is to be done that nobody does.
+    pub(crate) fn idle(&self) -> BTreeSet<u64> {
+        self.duties.idle_sequences()
+    }
+
+    /// Lets go of what was to be done about facts that the journal does not hold any more.
+    /// Returns the deliveries.
+    pub(crate) fn forget(&mut self, sequence: u64) -> Vec<DeliveryId> {
+        let lost = self.duties.at(sequence);
+        for delivery in &lost {
+            self.duties.close((sequence, *delivery));
+            self.waiting.remove(delivery);
+        }
+        lost
+    }
+
+    /// Takes up parked deliveries: all of endpoints that hold nothing back any more, and those
+    /// whose time to be given up has come, so that they get their conclusion.
+    ///
+    /// Returns the sequences of the facts about which something is to be done now.
+    pub(crate) fn resume(
+        &mut self,
+        directory: &Directory,
+        retention: Duration,
+        now: Timestamp,
+    ) -> BTreeSet<u64> {
+        let mut sequences = BTreeSet::new();
+        for endpoint in self.parked.keys().copied().collect::<Vec<_>>() {
+            let freed = if directory.holds(endpoint) {
+                self.unpark_given_up(endpoint, directory, retention, now)
+            } else {
+                self.parked.remove(&endpoint).unwrap_or_default()
+            };
+            for (rank, (delivery, parked)) in (0..).zip(freed) {
+                let due = now.saturating_add(RESUME_PACE.saturating_mul(rank));
+                let attempt = u32::from(parked.attempt);
+                self.ask(delivery, Entry::new(Phase::Asked, attempt, due, parked.sequence));
+                sequences.insert(parked.sequence);
+            }
+        }
+        sequences
+    }
+
+    fn unpark_given_up(
+        &mut self,
+        endpoint: EndpointId,
+        directory: &Directory,
+        retention: Duration,
+        now: Timestamp,
+    ) -> BTreeMap<DeliveryId, Entry> {
+        let (Some(policy), Some(parked)) =
+            (directory.policy(endpoint), self.parked.get_mut(&endpoint))
+        else {
+            return BTreeMap::new();
+        };
+        // A delivery's id carries the time of its event, so the oldest come first.
+        let mut freed = BTreeMap::new();
+        while let Some(oldest) = parked.first_entry() {
+            if policy.give_up_at(oldest.key().time(), retention) > now {
+                break;
+            }
+            let (delivery, entry) = oldest.remove_entry();
+            freed.insert(delivery, entry);
+        }
+        if parked.is_empty() {
+            self.parked.remove(&endpoint);
+        }
+        freed
+    }
+
+    /// Returns whether an alarm is set for nothing.
+    fn attempted(&mut self, sequence: u64, made: &AttemptMade, at: Timestamp) -> bool {
+        if self.is_history(&made.delivery, made.attempt) {
+            return false;
+        }
+        let before = self.remove(&made.delivery);
+        match made.retry_at {
+            Some(due) => {
+                let attempt = made.attempt.saturating_add(1);
+                self.ask(made.delivery.id, Entry::new(Phase::Asked, attempt, due, sequence));
+                false
+            }
+            None => before.is_some_and(|entry| entry.alarm_is_ahead(at)),
+        }
+    }
+
+    fn deferred(&mut self, sequence: u64, deferred: &DeliveryDeferred) {
+        if self.is_history(&deferred.delivery, deferred.attempt) {
+            return;
+        }
+        self.remove(&deferred.delivery);
+        let entry = Entry::new(Phase::Asked, deferred.attempt, deferred.until, sequence);
+        self.ask(deferred.delivery.id, entry);
+    }
+
+    fn park(&mut self, sequence: u64, parked: &DeliveryParked) {
+        if self.is_history(&parked.delivery, parked.attempt) {
+            return;
+        }
+        self.remove(&parked.delivery);
+        let entry = Entry::new(Phase::Parked, parked.attempt, Timestamp::EPOCH, sequence);
+        let of_endpoint = self.parked.entry(parked.delivery.endpoint).or_default();
+        of_endpoint.insert(parked.delivery.id, entry);
+    }
+
+    /// Returns whether an alarm is set for nothing.
+    fn concluded(
+        &mut self,
+        sequence: u64,
+        concluded: &DeliveryConcluded,
+        at: Timestamp,
+    ) -> bool {
+        let before = self.remove(&concluded.delivery);
+        if concluded.conclusion == Conclusion::Exhausted {
+            self.duties.open((sequence, concluded.delivery.id), Kind::Tell);
+        }
+        before.is_some_and(|entry| entry.alarm_is_ahead(at))
+    }
+
+    /// A plan counts if nothing happened to the delivery since the fact that asked for it: the
+    /// dispatcher does not wait for us when, say, a person cancels.
+    fn scheduled(&mut self, sequence: u64, scheduled: &RetryScheduled) {
+        let valid = match self.known(&scheduled.delivery) {
+            None => scheduled.cause_sequence <= self.unseen,
+            Some(known) => match known.phase {
+                Phase::Asked | Phase::Parked => known.sequence == scheduled.cause_sequence,
+                Phase::Planned => known.attempt == short(scheduled.attempt),
+            },
+        };
+        if !valid {
+            return;
+        }
+        self.remove(&scheduled.delivery);
+        let entry = Entry::new(Phase::Planned, scheduled.attempt, scheduled.due_at, sequence);
+        self.wait(scheduled.delivery.id, entry);
+        self.duties.open((sequence, scheduled.delivery.id), Kind::Alarm);
+    }
+
+    /// Tells whether a later attempt of the delivery is waiting than a fact is about.
+    fn is_history(&self, delivery: &DeliveryRef, attempt: u32) -> bool {
+        self.known(delivery).is_some_and(|known| known.attempt > short(attempt))
+    }
+
+    fn known(&self, delivery: &DeliveryRef) -> Option<Entry> {
+        let parked = || self.parked.get(&delivery.endpoint)?.get(&delivery.id);
+        self.waiting.get(&delivery.id).or_else(parked).copied()
+    }
+
+    /// Forgets a delivery and what was to be done for it.
+    fn remove(&mut self, delivery: &DeliveryRef) -> Option<Entry> {
+        let entry = self.waiting.remove(&delivery.id).or_else(|| self.remove_parked(delivery))?;
+        self.duties.close((entry.sequence, delivery.id));
+        Some(entry)
+    }
+
+    fn remove_parked(&mut self, delivery: &DeliveryRef) -> Option<Entry> {
+        let of_endpoint = self.parked.get_mut(&delivery.endpoint)?;
+        let entry = of_endpoint.remove(&delivery.id);
+        if of_endpoint.is_empty() {
+            self.parked.remove(&delivery.endpoint);
+        }
+        entry
+    }
+
+    fn ask(&mut self, delivery: DeliveryId, entry: Entry) {
+        self.wait(delivery, entry);
+        self.duties.open((entry.sequence, delivery), Kind::Plan);
+    }
+
+    fn wait(&mut self, delivery: DeliveryId, entry: Entry) {
+        self.overdue.expect(entry);
+        self.waiting.insert(delivery, entry);
+    }
+
+    /// Makes the fact that gives an attempt its time.
+    fn plan(&self, cause: Cause, record: &Record, now: Timestamp) -> Option<Record> {
+        let (delivery, attempt, due_at) = match &record.fact {
+            Fact::AttemptMade(made) => {
+                (&made.delivery, made.attempt.saturating_add(1), made.retry_at?)
+            }
+            Fact::DeliveryDeferred(deferred) => {
+                (&deferred.delivery, deferred.attempt, deferred.until)
+            }
+            Fact::DeliveryParked(parked) => {
+                let entry = self.waiting.get(&parked.delivery.id)?;
+                (&parked.delivery, parked.attempt, entry.due())
+            }
+            Fact::ShardClaimed(_)
+            | Fact::DeliveryConcluded(_)
+            | Fact::RetryScheduled(_)
+            | Fact::EventRouted(_) => return None,
+        };
+        let (delivery, cause_sequence) = (delivery.clone(), cause.0);
+        let scheduled = RetryScheduled { delivery, attempt, due_at, cause_sequence };
+        let fact = Fact::RetryScheduled(scheduled);
+        Some(Record { recorded_at: now, trace: record.trace.clone(), fact })
+    }
+}
+
+/// Makes the alarm of a fact that gave an attempt its time.
+pub(crate) fn alarm(sequence: u64, record: &Record) -> Option<Alarm> {
+    let Fact::RetryScheduled(scheduled) = &record.fact else { return None };
+    let retry = RetryDue {
+        delivery: scheduled.delivery.clone(),
+        attempt: scheduled.attempt,
+        due_at: scheduled.due_at,
+        journal_sequence: scheduled.cause_sequence,
+    };
+    Some(Alarm { sequence, retry })
+}
+
+/// Puts together what there is to tell of the conclusion at a place in a batch.
+fn exhausted(sequence: u64, facts: &[Record], at: usize) -> Option<Exhausted> {
+    let concluded = facts.get(at)?;
+    let Fact::DeliveryConcluded(DeliveryConcluded { delivery, .. }) = &concluded.fact else {
+        return None;
+    };
+    let is_its_attempt = |record: &&Record| match &record.fact {
+        Fact::AttemptMade(made) => made.delivery.id == delivery.id,
+        Fact::ShardClaimed(_)
+        | Fact::DeliveryDeferred(_)
+        | Fact::DeliveryParked(_)
+        | Fact::DeliveryConcluded(_)
+        | Fact::RetryScheduled(_)
+        | Fact::EventRouted(_) => false,
+    };
+    let last_attempt = facts.iter().take(at).rev().find(is_its_attempt);
+    let told = last_attempt.into_iter().chain([concluded]).cloned().collect();
+    Some(Exhausted { sequence, delivery: delivery.clone(), facts: told })
+}
