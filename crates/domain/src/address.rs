@@ -150,8 +150,10 @@ impl FromStr for AddressPolicy {
 
 impl AllowRule {
     /// Allows this machine's own addresses, on every port: for trying things out, and for tests.
-    pub const LOOPBACK: [Self; 2] =
-        [Self { cidr: Cidr::LOOPBACK_V4, port: None }, Self { cidr: Cidr::LOOPBACK_V6, port: None }];
+    pub const LOOPBACK: [Self; 2] = [
+        Self { cidr: Cidr::LOOPBACK_V4, port: None },
+        Self { cidr: Cidr::LOOPBACK_V6, port: None },
+    ];
 }
 
 impl FromStr for AllowRule {

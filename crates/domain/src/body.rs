@@ -197,8 +197,11 @@ mod tests {
     fn text(members: &[(&str, &str)], data: &str) -> String {
         let event = crate::profile::tests::event("ramp.update", data);
         let body = parse(members, DataForm::Exact).unwrap().render(&event).unwrap();
-        let attempt =
-            Attempt { delivery: crate::DeliveryId::from_bytes([0; 16]), number: 3, at: event.occurred_at };
+        let attempt = Attempt {
+            delivery: crate::DeliveryId::from_bytes([0; 16]),
+            number: 3,
+            at: event.occurred_at,
+        };
         String::from_utf8(body.bytes_for(&attempt).to_vec()).unwrap()
     }
 
@@ -229,7 +232,10 @@ mod tests {
     #[test]
     fn what_is_no_body_is_refused() {
         use DataForm::{Ecmascript, Exact};
-        assert_eq!(parse(&[("a", "1"), ("a", "2")], Exact), Err(BodyError::Twice(String::from("a"))));
+        assert_eq!(
+            parse(&[("a", "1"), ("a", "2")], Exact),
+            Err(BodyError::Twice(String::from("a")))
+        );
         assert_eq!(parse(&[("a", "{data}."),], Exact), Err(BodyError::DataMisplaced));
         assert_eq!(
             parse(&[("a", "{data}"), ("b", "{data}")], Exact),
@@ -237,7 +243,8 @@ mod tests {
         );
         assert!(matches!(parse(&[("7", "x")], Ecmascript), Err(BodyError::NumberAsName(_))));
         assert!(parse(&[("7", "x")], Exact).is_ok());
-        for bad in ["{", "}", "{event_id", "event_id}", "{{event_id}}", "{secret}", "{body}", "{}"] {
+        for bad in ["{", "}", "{event_id", "event_id}", "{{event_id}}", "{secret}", "{body}", "{}"]
+        {
             assert!(matches!(parse(&[("a", bad)], Exact), Err(BodyError::Value { .. })), "{bad}");
         }
     }

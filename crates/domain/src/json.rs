@@ -121,7 +121,11 @@ impl<'a> Json<'a> {
             .map_err(|cause| Malformed::NotUtf8 { at: cause.valid_up_to() })?;
         // Ignoring a value checks all of the grammar, without recursion.
         serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|cause| {
-            Malformed::NotJson { line: cause.line(), column: cause.column(), reason: cause.to_string() }
+            Malformed::NotJson {
+                line: cause.line(),
+                column: cause.column(),
+                reason: cause.to_string(),
+            }
         })?;
         Ok(Self(text))
     }

@@ -185,7 +185,7 @@ impl Profile {
     /// The shortest time-out of an attempt.
     pub const TIMEOUT_MIN: Duration = Duration::from_millis(100);
     /// The longest time-out of an attempt.
-    pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+    pub const TIMEOUT_MAX: Duration = Duration::from_mins(1);
 
     /// Reads a profile.
     pub fn parse(toml: &str) -> Result<Self, ProfileError> {

@@ -48,7 +48,11 @@ impl Rendered {
         Ok(Self {
             profile: Arc::clone(profile),
             body: profile.body().render(event)?,
-            headers: profile.headers().iter().map(|header| header.value.fill_plain(event)).collect(),
+            headers: profile
+                .headers()
+                .iter()
+                .map(|header| header.value.fill_plain(event))
+                .collect(),
             content: (before.fill_plain(event), after.fill_plain(event)),
         })
     }

@@ -59,7 +59,20 @@ mod tests {
 
     #[test]
     fn garbage_and_the_past_ask_for_nothing() {
-        for value in ["", " ", "-5", "+5", "1.5", "1e9", "soon", "12 0", "１２", "Tue, 14 Nov 2023 22:13:19 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "2023-11-14T22:15:20Z"] {
+        for value in [
+            "",
+            " ",
+            "-5",
+            "+5",
+            "1.5",
+            "1e9",
+            "soon",
+            "12 0",
+            "１２",
+            "Tue, 14 Nov 2023 22:13:19 GMT",
+            "Thu, 01 Jan 1970 00:00:00 GMT",
+            "2023-11-14T22:15:20Z",
+        ] {
             assert_eq!(wait(value), None, "{value}");
         }
     }

@@ -17,7 +17,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 /// An encrypted value, safe to store.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed {
-    /// Which key opens it: see [`SealingKey::id`].
+    /// Which key opens it: see [`Keyring::sealing_key_id`].
     pub key_id: String,
     /// The nonce, 24 random bytes, followed by the ciphertext with its tag.
     pub bytes: Bytes,

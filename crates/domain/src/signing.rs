@@ -118,7 +118,9 @@ impl Signer {
         let mut value = String::with_capacity(96 * (self.hmac.len() + self.ed25519.len()));
         for key in &self.hmac {
             let mut mac = key.clone();
-            parts.iter().for_each(|part| mac.update(part));
+            for part in parts {
+                mac.update(part);
+            }
             let code = mac.finalize().into_bytes();
             begin_entry(&mut value, &self.rules.prefix);
             match self.rules.encoding {
@@ -175,7 +177,9 @@ impl Ed25519Key {
 
     fn sign(&self, parts: &[&[u8]]) -> [u8; 64] {
         let update = |hash: &mut Sha512| {
-            parts.iter().for_each(|part| hash.update(part));
+            for part in parts {
+                hash.update(part);
+            }
             Ok(())
         };
         raw_sign_byupdate(&self.secret, update, &self.public)
@@ -256,9 +260,12 @@ mod tests {
     #[test]
     fn a_profile_with_one_signature_uses_the_newest_secret() {
         // RFC 4231, test case 2.
-        let value = signer("kryptos", &["Jefe", "older"]).unwrap().sign(&[b"what do ya want ", b"for nothing?"]);
+        let value = signer("kryptos", &["Jefe", "older"])
+            .unwrap()
+            .sign(&[b"what do ya want ", b"for nothing?"]);
         assert_eq!(value, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
-        let value = signer("kyberaccess", &["Jefe"]).unwrap().sign(&[b"what do ya want for nothing?"]);
+        let value =
+            signer("kyberaccess", &["Jefe"]).unwrap().sign(&[b"what do ya want for nothing?"]);
         assert_eq!(
             value,
             "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
@@ -268,7 +275,10 @@ mod tests {
     #[test]
     fn an_endpoint_without_a_usable_secret_signs_nothing() {
         assert_eq!(signer("killb", &[]).map(drop), Err(SecretError::Missing));
-        assert_eq!(signer("standard-webhooks", &["whsec_!"]).map(drop), Err(SecretError::NotBase64));
+        assert_eq!(
+            signer("standard-webhooks", &["whsec_!"]).map(drop),
+            Err(SecretError::NotBase64)
+        );
         let other = ED25519.replace("VKIDij2", "VKIDij3");
         assert_eq!(
             signer("standard-webhooks", &[&other]).map(drop),

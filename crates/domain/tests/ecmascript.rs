@@ -2,20 +2,18 @@
 //!
 //! One `node` process is fed all cases. Without `node` the tests say so and check nothing.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
 use std::{
     io::Write as _,
     process::{Command, Stdio},
 };
 
 use fanfare_domain::json::{Limits, check};
-use proptest::{
-    prelude::*,
-    strategy::ValueTree as _,
-    test_runner::TestRunner,
-};
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
-/// Reads one JSON string per line, and answers each with one. `tidy` tells whether a number's
-/// value survives, by arithmetic on whole numbers: another way than ours.
+/// Reads texts, each as a JSON string on a line, and answers with the form of each. `exact` tells
+/// whether a number keeps its value, by arithmetic on whole numbers: another way than ours.
 const ORACLE: &str = r#"
 const lines = require("fs").readFileSync(0, "utf8").split("\n").filter((line) => line !== "");
 function exact(literal, form) {
@@ -110,7 +108,23 @@ fn numbers_are_carried_or_refused_as_the_engine_would_have_it() {
         cases.push(format!("0.{}1", "0".repeat(power)));
         cases.push(format!("1{}", "0".repeat(power)));
     }
-    for text in ["-0", "-0.0", "0e9", "1e400", "-1e400", "1e-400", "5e-324", "4.9e-324", "2.5e-324", "1.7976931348623157e308", "1.7976931348623159e308", "98.50", "1e3", "0.10", "12345678901234567890"] {
+    for text in [
+        "-0",
+        "-0.0",
+        "0e9",
+        "1e400",
+        "-1e400",
+        "1e-400",
+        "5e-324",
+        "4.9e-324",
+        "2.5e-324",
+        "1.7976931348623157e308",
+        "1.7976931348623159e308",
+        "98.50",
+        "1e3",
+        "0.10",
+        "12345678901234567890",
+    ] {
         cases.push(String::from(text));
     }
     compare(cases);
@@ -132,7 +146,7 @@ fn strings_are_written_as_the_engine_does() {
 
 #[test]
 fn objects_are_ordered_as_the_engine_does() {
-    let key = r#"(0|[1-9][0-9]{0,10}|0[0-9]|-[0-9]|[a-c]{0,2}|\\u003[0-9]|__proto__|toJSON|constructor|length|1\.0|1e3)"#;
+    let key = r"(0|[1-9][0-9]{0,10}|0[0-9]|-[0-9]|[a-c]{0,2}|\\u003[0-9]|__proto__|toJSON|constructor|length|1\.0|1e3)";
     let value = prop_oneof!["[0-9]", Just(String::from("{\"b\":{},\"7\":[]}")), "\"[0-9]\""];
     let member = (key, value).prop_map(|(key, value)| format!("\"{key}\" : {value}"));
     let object = prop::collection::vec(member, 0..7)
@@ -141,7 +155,16 @@ fn objects_are_ordered_as_the_engine_does() {
         .prop_map(|(one, other)| format!("[{one},\n{{\"x\":{other},\"3\":{one}}}]"));
     let mut cases = draw(4_000, &object);
     cases.extend(draw(2_000, &nested));
-    for first in ["4294967293", "4294967294", "4294967295", "4294967296", "9007199254740991", "00", "+1", " 1"] {
+    for first in [
+        "4294967293",
+        "4294967294",
+        "4294967295",
+        "4294967296",
+        "9007199254740991",
+        "00",
+        "+1",
+        " 1",
+    ] {
         cases.push(format!("{{\"z\":0,\"{first}\":1,\"1\":2,\"a\":3,\"0\":4}}"));
     }
     compare(cases);
@@ -150,7 +173,7 @@ fn objects_are_ordered_as_the_engine_does() {
 #[test]
 fn whole_documents_are_written_as_the_engine_does() {
     let leaf = prop_oneof![
-        "-?(0|[1-9][0-9]{0,14})(\\.[0-9]{1,4})?",
+        "-?(0|[1-9][0-9]{0,9})(\\.[0-9]{1,4})?",
         r#""([a-c ]|é|\\n|\\u[dD]83[dD]\\u[dD][eE]00){0,4}""#,
         Just(String::from("true")),
         Just(String::from("false")),

@@ -13,10 +13,8 @@ use crate::{
     Answer, Failure, Head, Protocol, Settings, fault,
     guard::{DIAL, Guard, Route},
     resolve::Resolver,
-    tls,
+    tls::{self, TlsError},
 };
-
-pub use crate::tls::TlsError;
 
 /// The longest deadline; a longer one is cut.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);

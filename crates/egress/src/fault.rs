@@ -95,9 +95,10 @@ fn tls(error: &rustls::Error) -> Failure {
         rustls::Error::InvalidCertificate(error) => {
             Failure::new(Fault::CertificateInvalid, certificate(error))
         }
-        rustls::Error::AlertReceived(alert) => {
-            Failure::new(Fault::TlsFailed, format!("the endpoint ended TLS with the alert {alert:?}"))
-        }
+        rustls::Error::AlertReceived(alert) => Failure::new(
+            Fault::TlsFailed,
+            format!("the endpoint ended TLS with the alert {alert:?}"),
+        ),
         rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => {
             Failure::new(Fault::TlsFailed, "the endpoint speaks no version or cipher that we do")
         }
@@ -127,7 +128,8 @@ fn http2(error: &h2::Error) -> Failure {
     if error.is_io() {
         return Failure::new(Fault::ConnectionLost, "the connection was lost before the answer");
     }
-    let reason = error.reason().map_or("no reason given", |reason| reason.description());
+    let reason =
+        error.reason().map_or_else(|| String::from("no reason given"), |it| it.to_string());
     let fault = match error.reason() {
         Some(
             h2::Reason::NO_ERROR
@@ -148,12 +150,14 @@ fn find<'a, E: Error + 'static>(error: &'a Cause) -> Option<&'a E> {
 
 /// Returns the error and all its causes, outermost first.
 fn causes<'a>(error: &'a Cause) -> impl Iterator<Item = &'a Cause> {
-    iter::successors(Some(error), |error| {
-        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner as &Cause),
-            None => error.source(),
-        }
-    })
+    iter::successors(Some(error), |error| next_cause(*error))
+}
+
+fn next_cause(error: &Cause) -> Option<&Cause> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner as &Cause),
+        None => error.source(),
+    }
 }
 
 #[cfg(test)]

@@ -28,4 +28,5 @@ mod tls;
 pub use answer::{Answer, Failure, Head};
 pub use client::{Client, ClientError, Request};
 pub use settings::{Protocol, Settings};
+pub use tls::TlsError;
 pub use url::Url;

@@ -36,7 +36,7 @@ pub(crate) enum LookupError {
     TooMany,
 }
 
-type Found = Result<Arc<[IpAddr]>, LookupError>;
+pub(crate) type Found = Result<Arc<[IpAddr]>, LookupError>;
 type Landing = watch::Receiver<Option<Found>>;
 
 /// Looks names up by the system's resolver.
@@ -58,7 +58,7 @@ impl Resolver {
         Self::with(timeout, ask_system)
     }
 
-    fn with(timeout: Duration, system: fn(&str) -> Found) -> Self {
+    pub(crate) fn with(timeout: Duration, system: fn(&str) -> Found) -> Self {
         let permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
         let lookups = Lookups { under_way: Mutex::default(), permits, system };
         Self { lookups: Arc::new(lookups), timeout }

@@ -66,9 +66,7 @@ fn roots(extra: &[String]) -> Result<RootCertStore, TlsError> {
         for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
             let certificate =
                 certificate.map_err(|source| TlsError::NotPem { position, source })?;
-            roots
-                .add(certificate)
-                .map_err(|source| TlsError::Unusable { position, source })?;
+            roots.add(certificate).map_err(|source| TlsError::Unusable { position, source })?;
         }
         if roots.len() == before {
             return Err(TlsError::Empty { position });

@@ -5,6 +5,8 @@
 
 mod streams;
 
+pub(crate) use self::streams::INBOX_HEADROOM;
+
 use std::time::Duration;
 
 use async_nats::jetstream::{

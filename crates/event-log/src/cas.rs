@@ -6,14 +6,11 @@
 
 use std::time::Duration;
 
-use async_nats::{
-    HeaderMap,
-    jetstream::{
-        self, ErrorCode,
-        context::{PublishError as AckError, PublishErrorKind},
-        message::{PublishMessage, StreamMessage},
-        stream::{RawMessageError, RawMessageErrorKind},
-    },
+use async_nats::jetstream::{
+    self, ErrorCode,
+    context::{PublishError as AckError, PublishErrorKind},
+    message::{PublishMessage, StreamMessage},
+    stream::{RawMessageError, RawMessageErrorKind},
 };
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};

@@ -257,7 +257,7 @@ impl EventLog {
         subject: &str,
     ) -> Result<Option<jetstream::message::StreamMessage>, ReadError> {
         let handle = self.stream(stream).await?;
-        let first = handle.get_first_raw_message_by_subject(subject).await;
+        let first = handle.get_first_raw_message_by_subject(subject, 1).await;
         api::found(first, &self.topology().stream(stream))
     }
 

@@ -1,11 +1,31 @@
 //! Durable reading with explicit settling.
 
-use std::{future::Future, pin::Pin};
+mod aside;
+mod headers;
+mod ordered;
+mod places;
+mod queue;
+mod settler;
 
-use bytes::Bytes;
-use fanfare_domain::{RetryDue, Shard, StoredEvent, Task, Timestamp};
+use std::{collections::VecDeque, future::poll_fn, task::Poll, time::Duration};
 
-use crate::EventLog;
+use async_nats::jetstream::Message;
+use fanfare_domain::Timestamp;
+use fanfare_proto::DecodeError;
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+pub use self::{
+    headers::{Headers, InboxMessage},
+    settler::Settler,
+};
+pub(crate) use self::{
+    aside::Unreadable,
+    ordered::{Numbered, Ordered, Selection, Start},
+    queue::{Place, Queue},
+};
+use crate::{EventLog, PublishError, log::timestamp};
 
 /// Reading failed in a way that waiting does not cure.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +39,38 @@ pub enum ReadError {
         #[source]
         source: async_nats::Error,
     },
-    // helper: more as needed
+    /// A record that cannot be read, and must not be passed over: its cause says why. Where
+    /// [`DecodeError::is_from_newer_version`] holds, an upgrade can go on from there.
+    #[error("record {sequence} of {stream} cannot be read")]
+    Unreadable {
+        /// Which stream.
+        stream: String,
+        /// The record's sequence.
+        sequence: u64,
+        /// What is wrong with it.
+        #[source]
+        source: DecodeError,
+    },
+    /// Another reader has taken the queue over; what was handed out to us it gets too.
+    #[error("another reader took over {consumer} of {stream}")]
+    TakenOver {
+        /// Which stream.
+        stream: String,
+        /// The queue.
+        consumer: String,
+    },
+    /// A record that cannot be read could not be set aside.
+    #[error("a record of {stream} could not be set aside")]
+    NotSetAside {
+        /// Which stream it was read from.
+        stream: String,
+        /// Why.
+        #[source]
+        source: PublishError,
+    },
+    /// The log is being closed.
+    #[error("the log is closed")]
+    Closed,
 }
 
 /// Where a record stands, and how it came to us.
@@ -46,22 +97,6 @@ pub struct Unsettled<T> {
     pub settler: Settler,
 }
 
-/// Settles one record. Forgetting it is harmless: the log hands the record out again.
-pub struct Settler {/* acker */}
-
-impl Settler {
-    /// Tells the log that the record's consequences are recorded. Queued, not waited for.
-    pub async fn settle(self) {
-        todo!()
-    }
-
-    /// Asks for the record to be handed out again at once, or after a while.
-    pub async fn redeliver(self, after: std::time::Duration) {
-        let _ = after;
-        todo!()
-    }
-}
-
 impl<T> Unsettled<T> {
     /// Settles the record.
     pub async fn settle(self) {
@@ -69,82 +104,191 @@ impl<T> Unsettled<T> {
     }
 }
 
+/// Makes a record of a message.
+type Decode<T> = fn(&EventLog, &Message, Position) -> Result<T, NotDecoded>;
+
+/// Why a message is no record.
+enum NotDecoded {
+    /// It is to be set aside.
+    Poison(String),
+    /// A newer version wrote it.
+    Newer(DecodeError),
+}
+
+impl From<DecodeError> for NotDecoded {
+    fn from(error: DecodeError) -> Self {
+        if error.is_from_newer_version() {
+            Self::Newer(error)
+        } else {
+            Self::Poison(chain(&error))
+        }
+    }
+}
+
 /// A durable place in a stream. Records that cannot be decoded are set aside (copied to
 /// `<prefix>.aside.<stream>` of REJECTED, then settled, with a warning) and never seen here.
-pub struct Reader<T> {/* stream of messages, decode fn, publisher for set-aside */ _record: std::marker::PhantomData<T>}
+pub struct Reader<T> {
+    log: EventLog,
+    queue: Queue,
+    place: Place,
+    decode: Decode<T>,
+    /// Decoded, and not returned yet.
+    ready: VecDeque<Unsettled<T>>,
+    /// To be set aside.
+    poison: VecDeque<(Unreadable, Settler)>,
+}
 
 impl<T> Reader<T> {
-    /// Waits for a record, and returns it with what else is there, up to `max`.
+    async fn open(log: &EventLog, place: Place, decode: Decode<T>) -> Result<Self, ReadError> {
+        let queue = Queue::open(log, place.clone()).await?;
+        let (ready, poison) = (VecDeque::new(), VecDeque::new());
+        Ok(Self { log: log.clone(), queue, place, decode, ready, poison })
+    }
+
+    /// Waits for a record, and returns it with what else is there, up to `max` (at least 1).
     ///
     /// Loss of the connection is waited out. Cancel safe: a record that was taken and not
-    /// returned is handed out again... helper: make it truly cancel safe by keeping it in self.
+    /// returned comes with the next call.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Unsettled<T>>, ReadError> {
-        let _ = max;
-        todo!()
+        let max = max.max(1);
+        loop {
+            self.set_poison_aside().await?;
+            if !self.ready.is_empty() {
+                let count = max.min(self.ready.len());
+                return Ok(self.ready.drain(..count).collect());
+            }
+            self.fetch(max).await?;
+        }
+    }
+
+    /// Stops reading, and asks for what was fetched ahead to be handed out again at once, to
+    /// others. Without it that happens after the settings' `ack_wait`.
+    pub async fn stop(self) {
+        let Self { log, queue, ready, .. } = self;
+        for unsettled in ready {
+            unsettled.settler.redeliver(Duration::ZERO).await;
+        }
+        for message in queue.stop().await {
+            if let Some(settler) = Settler::of(&log, &message) {
+                settler.redeliver(Duration::ZERO).await;
+            }
+        }
+    }
+
+    async fn fetch(&mut self, max: usize) -> Result<(), ReadError> {
+        let (messages, since) = self.queue.next(max).await?;
+        for message in messages {
+            let Some((position, settler)) = place_of(&self.log, &message, since) else {
+                debug!(subject = %message.subject, "passed over what is no message of a stream");
+                continue;
+            };
+            match (self.decode)(&self.log, &message, position) {
+                Ok(record) => self.ready.push_back(Unsettled { record, position, settler }),
+                Err(NotDecoded::Poison(error)) => {
+                    let sequence = position.sequence;
+                    let aside = Unreadable::new(self.place.stream, sequence, &message, error);
+                    self.poison.push_back((aside, settler));
+                }
+                Err(NotDecoded::Newer(source)) => {
+                    let stream = self.log.topology().stream(self.place.stream);
+                    let sequence = position.sequence;
+                    return Err(ReadError::Unreadable { stream, sequence, source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_poison_aside(&mut self) -> Result<(), ReadError> {
+        while let Some((record, settler)) = self.poison.front() {
+            self.log.set_aside(record).await.map_err(|source| ReadError::NotSetAside {
+                stream: self.log.topology().stream(self.place.stream),
+                source,
+            })?;
+            settler.clone().settle().await;
+            self.poison.pop_front();
+        }
+        Ok(())
     }
 }
 
-/// Headers of a message from outside: names are compared without case.
-#[derive(Clone, Debug, Default)]
-pub struct Headers(Vec<(String, String)>);
-
-impl Headers {
-    /// Wraps pairs.
-    pub fn new(pairs: Vec<(String, String)>) -> Self {
-        Self(pairs)
-    }
-
-    /// Returns the first value of that name.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-
-    /// Returns every pair, in order.
-    pub fn pairs(&self) -> &[(String, String)] {
-        &self.0
-    }
+fn place_of(
+    log: &EventLog,
+    message: &Message,
+    since: Option<Timestamp>,
+) -> Option<(Position, Settler)> {
+    let info = message.info().ok()?;
+    let stored_at = timestamp(info.published);
+    let delivered = u64::try_from(info.delivered).unwrap_or_default();
+    let position = Position {
+        sequence: info.stream_sequence,
+        stored_at,
+        delivered,
+        suspect: delivered > 1 || since.is_none_or(|since| stored_at < since),
+    };
+    Some((position, Settler::of(log, message)?))
 }
 
-/// What a producer sent, as it came: nothing of it has been checked.
-#[derive(Clone, Debug)]
-pub struct InboxMessage {
-    /// The first token after `inbox.` (or `publish.`): should be a tenant's id.
-    pub tenant: String,
-    /// The rest of the subject: should be an event type.
-    pub event_type: String,
-    /// The headers.
-    pub headers: Headers,
-    /// The payload.
-    pub payload: Bytes,
+/// How often the client connected: another number means another connection.
+pub(crate) fn connects(log: &EventLog) -> u64 {
+    log.inner.client.statistics().connects.load(std::sync::atomic::Ordering::Acquire)
 }
 
-impl EventLog {
-    /// Reads INBOX; several processes share the work.
-    pub async fn read_inbox(&self) -> Result<Reader<InboxMessage>, ReadError> {
-        todo!()
+/// Returns what a stream has at this moment, without waiting.
+async fn ready_now<S>(stream: &mut S) -> Option<Option<S::Item>>
+where
+    S: futures_util::Stream + Unpin,
+{
+    poll_fn(|context| match stream.poll_next_unpin(context) {
+        Poll::Ready(item) => Poll::Ready(Some(item)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Writes an error with all its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// How long refusals that will hardly pass are borne nevertheless: servers that start say many
+/// things that are not so a moment later.
+const BEARABLE: Duration = Duration::from_secs(20);
+/// The first and the longest pause between two tries.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Decides how often what failed is tried again. Time without a connection does not count.
+pub(crate) struct Patience {
+    log: EventLog,
+    stream: String,
+    since: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    pub(crate) fn new(log: &EventLog, stream: String) -> Self {
+        Self { log: log.clone(), stream, since: Instant::now(), pause: PAUSE_MIN }
     }
 
-    /// Reads EVENTS for fan-out; several processes share the work.
-    pub async fn read_events(&self) -> Result<Reader<StoredEvent>, ReadError> {
-        todo!()
-    }
-
-    /// Reads the tasks of a shard. One consumer per shard, pinned to one client at a time.
-    pub async fn read_tasks(&self, shard: Shard) -> Result<Reader<Task>, ReadError> {
-        let _ = shard;
-        todo!()
-    }
-
-    /// Reads the retries of a shard that are due.
-    pub async fn read_due(&self, shard: Shard) -> Result<Reader<RetryDue>, ReadError> {
-        let _ = shard;
-        todo!()
-    }
-
-    /// The smallest journal sequence that an unsettled task or due retry of the shard refers to;
-    /// `None` if the queues are empty.
-    pub async fn oldest_unsettled(&self, shard: Shard) -> Result<Option<u64>, ReadError> {
-        let _ = shard;
-        todo!()
+    /// Waits before the next try; an error if there is no use in it.
+    pub(crate) async fn bear(&mut self, error: async_nats::Error) -> Result<(), ReadError> {
+        if self.log.inner.closed.is_cancelled() {
+            return Err(ReadError::Closed);
+        }
+        debug!(error = chain(error.as_ref()), stream = self.stream, "trying to read again");
+        if !self.log.is_connected() {
+            let closed = self.log.inner.closed.clone();
+            let up = self.log.inner.link.up(&self.log.inner.client);
+            closed.run_until_cancelled(up).await.ok_or(ReadError::Closed)?;
+            self.since = Instant::now();
+        }
+        if self.since.elapsed() > BEARABLE {
+            return Err(ReadError::Refused { stream: self.stream.clone(), source: error });
+        }
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
     }
 }

@@ -32,7 +32,7 @@ pub use self::{
     ask::PublishRequestError,
 };
 use crate::{
-    EventLog, Headers, ReadError, cas,
+    EventLog, ReadError, cas,
     read::InboxMessage,
     topology::{Topology, header},
 };
@@ -98,16 +98,12 @@ impl Requests {
     pub async fn next(&mut self) -> Option<Request> {
         loop {
             let request = self.endpoint.next().await?;
-            let Some((tenant, event_type)) = self.place(&request.message.subject) else {
+            let Some(place) = self.topology.tokens(&request.message.subject, KIND) else {
                 debug!(subject = %request.message.subject, "a request to a foreign subject");
                 continue;
             };
-            let message = InboxMessage {
-                tenant,
-                event_type,
-                headers: headers(request.message.headers.as_ref()),
-                payload: request.message.payload.clone(),
-            };
+            let sent = &request.message;
+            let message = InboxMessage::of(place, sent.headers.as_ref(), sent.payload.clone());
             let refused = Arc::clone(&self.refused);
             return Some(Request { message, reply: Reply { request, refused } });
         }
@@ -122,12 +118,6 @@ impl Requests {
         if let Err(error) = service.stop().await {
             debug!(%error, "the service was gone already");
         }
-    }
-
-    fn place(&self, subject: &str) -> Option<(String, String)> {
-        let tokens = self.topology.tokens(subject, KIND)?;
-        let (tenant, event_type) = tokens.split_once('.').unwrap_or((tokens, ""));
-        Some((tenant.to_owned(), event_type.to_owned()))
     }
 }
 
@@ -151,19 +141,6 @@ impl Reply {
             debug!(%error, "a request was not answered");
         }
     }
-}
-
-/// Takes headers in an order that is the same every time.
-fn headers(map: Option<&HeaderMap>) -> Headers {
-    let mut pairs: Vec<(String, String)> = map
-        .into_iter()
-        .flat_map(HeaderMap::iter)
-        .flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
-        .map(|(name, value)| (name.to_string(), value.as_str().to_owned()))
-        .collect();
-    // Stable: values of one name keep their order.
-    pairs.sort_by(|one, other| one.0.cmp(&other.0));
-    Headers::new(pairs)
 }
 
 fn metadata() -> HashMap<String, String> {

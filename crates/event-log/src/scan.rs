@@ -1,23 +1,209 @@
 //! Looking for ids in a stream: what a suspect message may have caused already.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use fanfare_domain::{EventId, Timestamp, fact::EventRouted};
+use async_nats::header::NATS_MESSAGE_ID;
+use fanfare_domain::{EventId, Fact, Timestamp, fact::EventRouted};
+use tracing::warn;
 
-use crate::{EventLog, ReadError};
+use crate::{
+    EventLog, ReadError,
+    read::{Numbered, Ordered, Selection, Start, chain},
+    topology::Stream,
+};
+
+/// How much earlier than asked a look begins: clocks of servers differ.
+const MARGIN: Duration = Duration::from_secs(1);
 
 impl EventLog {
     /// Which of these events are in EVENTS, stored at `since` or later. Reads headers only, one
-    /// pass to the stream's end as of the call.
-    pub async fn events_on_record(&self, wanted: &BTreeSet<EventId>, since: Timestamp) -> Result<BTreeSet<EventId>, ReadError> {
-        let _ = (wanted, since);
-        todo!()
+    /// pass to the stream's end as of the call, or until all are found.
+    pub async fn events_on_record(
+        &self,
+        wanted: &BTreeSet<EventId>,
+        since: Timestamp,
+    ) -> Result<BTreeSet<EventId>, ReadError> {
+        let mut found = BTreeSet::new();
+        if wanted.is_empty() {
+            return Ok(found);
+        }
+        let subjects = self.topology().subjects(Stream::Events);
+        let selection = Selection { stream: Stream::Events, subjects, headers_only: true };
+        self.pass(selection, since, |numbered| {
+            let id = message_id(numbered).and_then(|id| id.parse().ok());
+            found.extend(id.filter(|id| wanted.contains(id)));
+            found.len() < wanted.len()
+        })
+        .await?;
+        Ok(found)
     }
 
     /// The recorded routing of these events (all parts merged into one fact; events with parts
-    /// missing are left out), looked for in `journal.routed` from `since` on.
-    pub async fn routed_on_record(&self, wanted: &BTreeSet<(EventId, u32)>, since: Timestamp) -> Result<BTreeMap<(EventId, u32), (EventRouted, u64)>, ReadError> {
-        let _ = (wanted, since);
-        todo!()
+    /// missing are left out), looked for in `journal.routed` from `since` on. With it the
+    /// sequence of its first part. Of an event that was routed twice, the first routing counts.
+    pub async fn routed_on_record(
+        &self,
+        wanted: &BTreeSet<(EventId, u32)>,
+        since: Timestamp,
+    ) -> Result<BTreeMap<(EventId, u32), (EventRouted, u64)>, ReadError> {
+        let mut routings = Routings::default();
+        if wanted.is_empty() {
+            return Ok(routings.whole);
+        }
+        let subjects = vec![self.topology().routed()];
+        let selection = Selection { stream: Stream::Journal, subjects, headers_only: false };
+        self.pass(selection, since, |numbered| {
+            match fanfare_proto::decode_journal(numbered.message.payload.clone()) {
+                Ok(records) => {
+                    for record in records {
+                        if let Fact::EventRouted(routed) = record.fact
+                            && wanted.contains(&(routed.event, routed.generation))
+                        {
+                            routings.add(routed, numbered.sequence);
+                        }
+                    }
+                }
+                // Whoever folds the journal sets it aside.
+                Err(error) => {
+                    warn!(error = chain(&error), numbered.sequence, "passed over a batch of facts");
+                }
+            }
+            routings.whole.len() < wanted.len()
+        })
+        .await?;
+        Ok(routings.whole)
+    }
+
+    /// Where a message with this id is, under this subject, stored at `since` or later.
+    pub(crate) async fn find_id(
+        &self,
+        stream: Stream,
+        subject: &str,
+        id: &str,
+        since: Timestamp,
+    ) -> Result<Option<u64>, ReadError> {
+        let mut found = None;
+        let subjects = vec![subject.to_owned()];
+        let selection = Selection { stream, subjects, headers_only: true };
+        self.pass(selection, since, |numbered| {
+            if message_id(numbered) == Some(id) {
+                found = Some(numbered.sequence);
+            }
+            found.is_none()
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Shows each message that is there as of the call, until `look` has seen enough.
+    async fn pass(
+        &self,
+        selection: Selection,
+        since: Timestamp,
+        mut look: impl FnMut(&Numbered) -> bool,
+    ) -> Result<(), ReadError> {
+        let last = self.last_sequence(selection.stream).await?;
+        let start = Start::Time(since.saturating_sub(MARGIN));
+        let mut messages = Ordered::new(self, selection, start);
+        while messages.pending().await? > 0 {
+            let numbered = messages.next().await?;
+            if numbered.sequence > last || !look(&numbered) || numbered.sequence == last {
+                break;
+            }
+        }
+        messages.close().await;
+        Ok(())
+    }
+}
+
+fn message_id(numbered: &Numbered) -> Option<&str> {
+    numbered.message.headers.as_ref()?.get(NATS_MESSAGE_ID).map(async_nats::HeaderValue::as_str)
+}
+
+/// Routings put together from their parts.
+#[derive(Default)]
+struct Routings {
+    whole: BTreeMap<(EventId, u32), (EventRouted, u64)>,
+    /// By event, generation, revision and number of parts: two routings of one event may lie
+    /// between each other.
+    parts: BTreeMap<(EventId, u32, u64, u32), BTreeMap<u32, (EventRouted, u64)>>,
+}
+
+impl Routings {
+    fn add(&mut self, routed: EventRouted, sequence: u64) {
+        let event = (routed.event, routed.generation);
+        if self.whole.contains_key(&event) {
+            return;
+        }
+        let count = routed.parts;
+        let key = (routed.event, routed.generation, routed.config_revision, count);
+        let parts = self.parts.entry(key).or_default();
+        parts.entry(routed.part).or_insert((routed, sequence));
+        if parts.len() < usize::try_from(count).unwrap_or(usize::MAX) {
+            return;
+        }
+        let merged = self.parts.remove(&key).unwrap_or_default().into_values().reduce(merge);
+        self.whole.extend(merged.map(|merged| (event, merged)));
+    }
+}
+
+fn merge(
+    (mut whole, first): (EventRouted, u64),
+    (part, sequence): (EventRouted, u64),
+) -> (EventRouted, u64) {
+    whole.targets.extend(part.targets);
+    whole.skipped.extend(part.skipped);
+    whole.held.extend(part.held);
+    whole.part = 0;
+    whole.parts = 1;
+    (whole, first.min(sequence))
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::EndpointId;
+
+    use super::*;
+
+    fn part(part: u32, parts: u32, revision: u64) -> EventRouted {
+        let now = Timestamp::from_millis(1);
+        EventRouted {
+            event: EventId::new(now, [1; 10]),
+            tenant: "acme".parse().unwrap(),
+            event_sequence: 1,
+            config_revision: revision,
+            generation: 0,
+            targets: vec![EndpointId::new(now, [u8::try_from(part).unwrap(); 10])],
+            skipped: Vec::new(),
+            held: Vec::new(),
+            part,
+            parts,
+        }
+    }
+
+    #[test]
+    fn parts_are_merged_in_their_order_once_all_are_there() {
+        let mut routings = Routings::default();
+        routings.add(part(1, 2, 5), 11);
+        routings.add(part(1, 2, 5), 12);
+        assert!(routings.whole.is_empty());
+        routings.add(part(0, 2, 5), 13);
+        let (routed, sequence) = routings.whole.values().next().unwrap();
+        let expected = [part(0, 2, 5), part(1, 2, 5)].map(|part| part.targets[0]);
+        assert_eq!(routed.targets, expected);
+        assert_eq!((routed.part, routed.parts, *sequence), (0, 1, 11));
+    }
+
+    #[test]
+    fn of_two_routings_the_first_whole_one_counts() {
+        let mut routings = Routings::default();
+        routings.add(part(0, 2, 5), 11);
+        routings.add(part(0, 1, 6), 12);
+        routings.add(part(1, 2, 5), 13);
+        let (routed, sequence) = routings.whole.values().next().unwrap();
+        assert_eq!((routed.config_revision, *sequence), (6, 12));
     }
 }

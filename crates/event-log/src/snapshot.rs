@@ -13,7 +13,7 @@ use async_nats::jetstream::object_store::{ObjectMetadata, ObjectStore, PutErrorK
 use bytes::{Buf as _, Bytes};
 use fanfare_domain::Shard;
 use tokio::{
-    io::AsyncReadExt as _,
+    io::AsyncReadExt,
     time::{sleep, timeout},
 };
 use tracing::{debug, warn};
@@ -119,7 +119,7 @@ async fn put(
     snapshot: &Snapshot,
 ) -> Result<(), async_nats::Error> {
     let head = snapshot.sequence.to_be_bytes();
-    let mut data = head.as_slice().chain(Cursor::new(&snapshot.state));
+    let mut data = AsyncReadExt::chain(head.as_slice(), Cursor::new(&snapshot.state));
     let metadata = ObjectMetadata {
         name: object.to_owned(),
         chunk_size: Some(CHUNK_BYTES),

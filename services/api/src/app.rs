@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     caller::Caller,
-    directory::{Directory, Revised},
+    directory::{Configured, Directory, Revised},
     error::{ApiError, Code},
     etag::IfMatch,
     settings::EndpointHttps,
@@ -139,8 +139,7 @@ impl App {
         edit: impl Fn(&T) -> Result<Edited<T>, ApiError> + Send,
     ) -> Result<Option<Revised<T>>, ApiError>
     where
-        T: Send + Sync,
-        Entity: From<Arc<T>>,
+        T: Configured,
     {
         for _ in 0..EDITS_MAX {
             let Some(current) = self.directory.read(&find) else { return Ok(None) };
@@ -149,7 +148,7 @@ impl App {
                 Edited::Changed(value) => Arc::new(value),
                 Edited::Unchanged => return Ok(Some(current)),
             };
-            let entity = Entity::from(Arc::clone(&value));
+            let entity = T::entity(Arc::clone(&value));
             match self.write(caller, entity, false, current.revision).await {
                 Ok(revision) => return Ok(Some(Revised { value, revision })),
                 Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,
@@ -167,13 +166,12 @@ impl App {
         find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
     ) -> Result<bool, ApiError>
     where
-        T: Send + Sync,
-        Entity: From<Arc<T>>,
+        T: Configured,
     {
         for _ in 0..EDITS_MAX {
             let Some(current) = self.directory.read(&find) else { return Ok(false) };
             if_match.admit(current.revision)?;
-            let entity = Entity::from(Arc::clone(&current.value));
+            let entity = T::entity(Arc::clone(&current.value));
             match self.write(caller, entity, true, current.revision).await {
                 Ok(_) => return Ok(true),
                 Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,

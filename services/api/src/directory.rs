@@ -27,6 +27,30 @@ impl<T> Clone for Revised<T> {
     }
 }
 
+/// A thing that CONFIG holds.
+pub(crate) trait Configured: Send + Sync + 'static {
+    /// Returns it as what a change is about.
+    fn entity(this: Arc<Self>) -> Entity;
+}
+
+impl Configured for Tenant {
+    fn entity(this: Arc<Self>) -> Entity {
+        Entity::Tenant(this)
+    }
+}
+
+impl Configured for Endpoint {
+    fn entity(this: Arc<Self>) -> Entity {
+        Entity::Endpoint(this)
+    }
+}
+
+impl Configured for ApiKey {
+    fn entity(this: Arc<Self>) -> Entity {
+        Entity::ApiKey(this)
+    }
+}
+
 /// Tenants, endpoints and keys.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {

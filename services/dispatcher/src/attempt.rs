@@ -244,7 +244,7 @@ async fn send(
             let answer = desk.client.send(request).await;
             made.outcome = judge_answer(&ready.profile, &answer, desk.now());
             if let Err(failure) = &answer.result {
-                made.detail = failure.detail.clone();
+                made.detail.clone_from(&failure.detail);
             }
             made.answer = Some(answer);
         }

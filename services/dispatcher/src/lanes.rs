@@ -24,11 +24,10 @@ const DEFER_MAX: Duration = Duration::from_mins(5);
 /// The lanes of one shard.
 #[derive(Debug)]
 pub(crate) struct Lanes<T> {
-    lanes: HashMap<EndpointId, Lane<T>>,
+    by_endpoint: HashMap<EndpointId, Lane<T>>,
     /// Lanes that have something to send and room in flight, in the order of their turns.
     ready: VecDeque<EndpointId>,
     queued: usize,
-    in_flight: usize,
 }
 
 #[derive(Debug)]
@@ -51,7 +50,7 @@ pub(crate) enum Queued<T> {
 impl<T> Lanes<T> {
     /// Makes no lanes.
     pub(crate) fn new() -> Self {
-        Self { lanes: HashMap::new(), ready: VecDeque::new(), queued: 0, in_flight: 0 }
+        Self { by_endpoint: HashMap::new(), ready: VecDeque::new(), queued: 0 }
     }
 
     /// Queues a delivery, unless its lane is full and slow. `concurrency` is the endpoint's
@@ -63,7 +62,7 @@ impl<T> Lanes<T> {
         now: Timestamp,
         item: T,
     ) -> Queued<T> {
-        let lane = self.lanes.entry(endpoint).or_insert_with(Lane::new);
+        let lane = self.by_endpoint.entry(endpoint).or_insert_with(Lane::new);
         lane.concurrency = concurrency.max(1);
         let waited = lane.queue.front().map_or(Duration::ZERO, |(since, _)| now.since(*since));
         if lane.queue.len() >= QUEUE_SHORT && waited > SLOW_AFTER {
@@ -79,23 +78,21 @@ impl<T> Lanes<T> {
     /// Takes the delivery whose turn it is, and counts it as in flight.
     pub(crate) fn start(&mut self) -> Option<(EndpointId, T)> {
         let endpoint = self.ready.pop_front()?;
-        let lane = self.lanes.get_mut(&endpoint)?;
+        let lane = self.by_endpoint.get_mut(&endpoint)?;
         lane.is_ready = false;
         let (_, item) = lane.queue.pop_front()?;
         lane.in_flight += 1;
         self.queued -= 1;
-        self.in_flight += 1;
         self.line_up(endpoint);
         Some((endpoint, item))
     }
 
     /// Notes that a delivery to the endpoint is no longer in flight.
     pub(crate) fn finish(&mut self, endpoint: EndpointId) {
-        if let Some(lane) = self.lanes.get_mut(&endpoint) {
+        if let Some(lane) = self.by_endpoint.get_mut(&endpoint) {
             lane.in_flight = lane.in_flight.saturating_sub(1);
-            self.in_flight = self.in_flight.saturating_sub(1);
             if lane.in_flight == 0 && lane.queue.is_empty() {
-                self.lanes.remove(&endpoint);
+                self.by_endpoint.remove(&endpoint);
                 return;
             }
         }
@@ -107,18 +104,13 @@ impl<T> Lanes<T> {
         self.queued
     }
 
-    /// How many are in flight.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
     /// Tells whether a delivery could be started.
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
     fn line_up(&mut self, endpoint: EndpointId) {
-        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return };
         if !lane.is_ready && !lane.queue.is_empty() && lane.in_flight < lane.concurrency {
             lane.is_ready = true;
             self.ready.push_back(endpoint);
@@ -164,7 +156,7 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| lanes.start()).count(), 2);
         lanes.finish(endpoint(1));
         assert_eq!(std::iter::from_fn(|| lanes.start()).count(), 1);
-        assert_eq!((lanes.queued(), lanes.in_flight()), (2, 2));
+        assert_eq!(lanes.queued(), 2);
     }
 
     #[test]
@@ -198,7 +190,7 @@ mod tests {
             }
             seen.sort_unstable();
             prop_assert_eq!(seen, (0..items.len()).collect::<Vec<_>>());
-            prop_assert!(lanes.lanes.is_empty() && !lanes.has_ready());
+            prop_assert!(lanes.by_endpoint.is_empty() && !lanes.has_ready());
         }
     }
 }

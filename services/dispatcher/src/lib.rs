@@ -14,10 +14,10 @@
 
 mod attempt;
 mod guard;
-mod journal;
 mod lanes;
 mod ledger;
 mod messages;
+mod pen;
 mod registry;
 mod runtime;
 mod settings;
@@ -27,7 +27,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::Shard;
-use fanfare_event_log::{Column, ConfigView, EventLog, JournalWriter, journal};
+use fanfare_event_log::{
+    Column, ConfigView, EventLog, JournalWriter,
+    journal::{From, JournalFilter},
+};
 use fanfare_service::{Clock, Context, Readiness, random_bytes};
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -160,14 +163,14 @@ async fn fold(
     let claim = log.journal_batch(last).await.context("read the claim")?;
     let now = claim.map(|batch| batch.stored_at).unwrap_or_default();
     let oldest = log.oldest_unsettled(shard).await.context("find the oldest message")?;
-    let filter = journal::JournalFilter::Column(shard, Column::Attempts);
-    let mut from = journal::From::Time(now.saturating_sub(LEDGER_WINDOW));
+    let filter = JournalFilter::Column(shard, Column::Attempts);
+    let mut from = From::Time(now.saturating_sub(LEDGER_WINDOW));
     let mut reader = log.journal(filter.clone(), from).await.context("read the journal")?;
     let mut batch = reader.next_until(last).await.context("fold the journal")?;
     if let (Some(oldest), Some(first)) = (oldest, &batch)
         && oldest < first.sequence
     {
-        from = journal::From::Sequence(oldest);
+        from = From::Sequence(oldest);
         reader = log.journal(filter, from).await.context("read the journal")?;
         batch = reader.next_until(last).await.context("fold the journal")?;
     }

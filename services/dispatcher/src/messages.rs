@@ -9,7 +9,6 @@ use fanfare_event_log::Settler;
 pub(crate) struct MessageKey(u64);
 
 /// Messages that were taken and are not settled.
-#[derive(Default)]
 pub(crate) struct Messages<S = Settler> {
     next: u64,
     open: HashMap<MessageKey, Open<S>>,
@@ -21,6 +20,11 @@ struct Open<S> {
 }
 
 impl<S> Messages<S> {
+    /// Knows no message.
+    pub(crate) fn new() -> Self {
+        Self { next: 0, open: HashMap::new() }
+    }
+
     /// Keeps a message until `deliveries` of it are on record. With none it is returned at once.
     pub(crate) fn open(&mut self, settler: S, deliveries: usize) -> Result<MessageKey, S> {
         if deliveries == 0 {
@@ -55,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_message_is_settled_after_its_last_delivery() {
-        let mut messages = Messages { next: 0, open: HashMap::new() };
+        let mut messages = Messages::new();
         let first = messages.open("first", 2).unwrap();
         let second = messages.open("second", 1).unwrap();
         assert_eq!(messages.open("third", 0), Err("third"));

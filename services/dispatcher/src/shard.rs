@@ -25,10 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     attempt::{self, Desk, Job, TaskEvent},
-    journal::{Entry, Pen},
     lanes::{Lanes, Queued},
     ledger::{Admission, Ledger},
     messages::{MessageKey, Messages},
+    pen::{Entry, Pen},
 };
 
 /// The most messages that are taken from a queue at once.
@@ -86,7 +86,7 @@ impl ShardWorker {
             due: parts.due,
             ledger: parts.ledger,
             lanes: Lanes::new(),
-            messages: Messages::default(),
+            messages: Messages::new(),
             pen: Pen::new(parts.writer),
             attempts: JoinSet::new(),
             desk: parts.desk,

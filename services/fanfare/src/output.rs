@@ -2,13 +2,23 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    ops::ControlFlow,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
+use tokio::time::Instant;
 
-use crate::services::Shown;
+use crate::{client::api::Problem, services::Shown};
+
+/// How long something takes before it is worth a progress bar.
+const WORTH_A_BAR: Duration = Duration::from_secs(2);
+
+/// How often a spinner turns.
+const TURN: Duration = Duration::from_millis(100);
 
 /// How results are shown.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +42,8 @@ pub(crate) enum Tone {
     Dim,
     /// A heading.
     Strong,
+    /// A name or a value that stands out.
+    Accent,
 }
 
 impl Output {
@@ -44,7 +56,15 @@ impl Output {
     /// Writes one line of text.
     pub(crate) fn line(&self, text: &str) {
         // A reader that went away, as `head` does, is no failure of ours.
-        let _gone = writeln!(io::stdout().lock(), "{text}");
+        let _gone = self.offer(text);
+    }
+
+    /// Writes one line of text; breaks if nobody reads any more, as when `head` has enough.
+    pub(crate) fn offer(&self, text: &str) -> ControlFlow<()> {
+        match writeln!(io::stdout().lock(), "{text}") {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
     }
 
     /// Writes text for people only: nothing when JSON was asked for.
@@ -75,8 +95,17 @@ impl Output {
             Tone::Bad => "31",
             Tone::Dim => "2",
             Tone::Strong => "1",
+            Tone::Accent => "36",
         };
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    /// Writes names and values, one pair a line, the values below each other.
+    pub(crate) fn fields(&self, fields: &[(&str, String)]) {
+        let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+            self.line(&format!("{}  {value}", self.tone(Tone::Dim, &format!("{name:<width$}"))));
+        }
     }
 
     /// Writes rows below headings, each column as wide as its widest cell.
@@ -86,11 +115,14 @@ impl Output {
             .enumerate()
             .map(|(at, heading)| {
                 let cells = rows.iter().filter_map(|row| row.get(at));
-                cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(heading.len())
+                cells.map(|cell| width(cell)).max().unwrap_or(0).max(heading.len())
             })
             .collect();
         let format = |cells: &[String]| {
-            let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            let padded = cells.iter().zip(&widths).map(|(cell, wanted)| {
+                let blanks = wanted.saturating_sub(width(cell));
+                format!("{cell}{}", " ".repeat(blanks))
+            });
             String::from(padded.collect::<Vec<_>>().join("  ").trim_end())
         };
         let headings: Vec<String> = headings.iter().map(|text| text.to_uppercase()).collect();
@@ -104,13 +136,86 @@ impl Output {
     pub(crate) fn failed(&self, error: &anyhow::Error) -> ExitCode {
         let mut stderr = io::stderr().lock();
         let text = if self.json {
-            serde_json::json!({ "error": format!("{error:#}") }).to_string()
+            let problem = error.downcast_ref::<Problem>();
+            serde_json::json!({
+                "error": format!("{error:#}"),
+                "status": problem.map(|problem| problem.status),
+                "code": problem.and_then(|problem| problem.code.as_deref()),
+            })
+            .to_string()
         } else {
             format!("fanfare: {error:#}")
         };
         let _gone = writeln!(stderr, "{text}");
         ExitCode::FAILURE
     }
+}
+
+/// Shows how far something has come, once it has taken a while.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    begun: Instant,
+    shown: bool,
+}
+
+impl Output {
+    /// Begins something of a known length. What is shown goes to standard error, if that is a
+    /// terminal.
+    pub(crate) fn progress(&self, length: u64) -> Progress {
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
+        let template = "{bar:30} {human_pos}/{human_len}  {per_sec}  {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Progress { bar, begun: Instant::now(), shown: self.json }
+    }
+
+    /// Shows that something of unknown length goes on: a turning sign on a terminal, a remark
+    /// elsewhere. It is gone once the bar is dropped or finished.
+    pub(crate) fn spinner(&self, text: &str) -> ProgressBar {
+        if self.json || !io::stderr().is_terminal() {
+            self.note(text);
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new_spinner().with_message(String::from(text));
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(TURN);
+        bar
+    }
+}
+
+impl Progress {
+    /// Says that one more is done.
+    pub(crate) fn step(&mut self) {
+        self.bar.inc(1);
+        if !self.shown && self.begun.elapsed() >= WORTH_A_BAR {
+            self.shown = true;
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+
+    /// Ends it, and returns how long it took.
+    pub(crate) fn end(self) -> Duration {
+        self.bar.finish_and_clear();
+        self.begun.elapsed()
+    }
+}
+
+/// How many columns a text takes, its colours not counted.
+fn width(text: &str) -> usize {
+    let mut columns = 0;
+    let mut symbols = text.chars();
+    while let Some(symbol) = symbols.next() {
+        if symbol == '\u{1b}' {
+            // Ours all end so.
+            symbols.by_ref().find(|symbol| *symbol == 'm');
+        } else {
+            columns += 1;
+        }
+    }
+    columns
 }
 
 /// Writes settings as `key = value` lines.
@@ -120,4 +225,24 @@ pub(crate) fn settings(shown: &Shown) -> Result<()> {
         writeln!(stdout, "{key} = {value}")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_take_no_room() {
+        let output = Output { json: false, colours: true };
+        let coloured = output.tone(Tone::Bad, "failed");
+        assert_ne!(coloured, "failed");
+        assert_eq!(width(&coloured), 6);
+        assert_eq!(width("größer"), 6);
+    }
+
+    #[test]
+    fn without_colours_text_stays_as_it_is() {
+        let output = Output { json: false, colours: false };
+        assert_eq!(output.tone(Tone::Strong, "x"), "x");
+    }
 }

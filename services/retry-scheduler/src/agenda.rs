@@ -50,6 +50,7 @@ pub(crate) struct Agenda {
     folded: u64,
     /// Facts at or below this sequence were never seen: the journal does not hold them any more.
     unseen: u64,
+    told_before: Timestamp,
     /// Deliveries that are asked for or planned.
     waiting: BTreeMap<DeliveryId, Entry>,
     parked: BTreeMap<EndpointId, BTreeMap<DeliveryId, Entry>>,
@@ -104,12 +105,13 @@ pub(crate) struct Exhausted {
 }
 
 impl Agenda {
-    /// Begins with nothing, for a journal whose facts up to `unseen` are not kept any more.
+    /// Begins with nothing.
     pub(crate) fn new(shard: Shard) -> Self {
         Self {
             shard,
             folded: 0,
             unseen: 0,
+            told_before: Timestamp::EPOCH,
             waiting: BTreeMap::new(),
             parked: BTreeMap::new(),
             duties: Duties::default(),
@@ -129,21 +131,16 @@ impl Agenda {
         self.folded = self.folded.max(sequence);
     }
 
-    /// Notes that the journal begins at a sequence, if nothing of it has been folded in.
-    pub(crate) fn begin(&mut self, first: u64) {
-        if self.folded == 0 {
-            self.unseen = first.saturating_sub(1);
-        }
+    /// Notes that there is no snapshot, and that the journal begins at a sequence. Operators count
+    /// as told of what was exhausted before an instant.
+    pub(crate) fn begin(&mut self, first: u64, told_before: Timestamp) {
+        self.unseen = first.saturating_sub(1);
+        self.told_before = told_before;
     }
 
     /// Returns how many deliveries wait for their time, and how many for their endpoint.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.waiting.len(), self.parked.values().map(BTreeMap::len).sum())
-    }
-
-    /// Returns how many duties are being carried out.
-    pub(crate) fn under_way(&self) -> usize {
-        self.duties.issued()
     }
 
     /// Folds the facts at a sequence. What is folded in already changes nothing.
@@ -336,7 +333,7 @@ impl Agenda {
         at: Timestamp,
     ) -> bool {
         let before = self.remove(&concluded.delivery);
-        if concluded.conclusion == Conclusion::Exhausted {
+        if concluded.conclusion == Conclusion::Exhausted && at >= self.told_before {
             self.duties.open((sequence, concluded.delivery.id), Kind::Tell);
         }
         before.is_some_and(|entry| entry.alarm_is_ahead(at))

@@ -1,6 +1,6 @@
 //! JSON Pointers (RFC 6901): where in a text something is.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::{
     Json, text,
@@ -50,7 +50,11 @@ impl Pointer {
                 Token::Key(_) | Token::Text(_) | Token::Number(_) | Token::Word(_) => {}
             }
         }
-        Self(steps.iter().map(|step| format!("/{step}")).collect())
+        let mut pointer = String::new();
+        for step in steps {
+            write!(pointer, "/{step}").expect("writing to a string succeeds");
+        }
+        Self(pointer)
     }
 }
 

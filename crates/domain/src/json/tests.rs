@@ -59,7 +59,9 @@ fn a_text_has_limits_of_size_and_depth() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     assert_eq!(checked(&nested(126)).unwrap().depth, 126);
     let too_deep = |at: &str| at == "/0".repeat(126);
-    assert!(matches!(checked(&nested(127)), Err(Refused::TooDeep { max: 126, at }) if too_deep(at.as_str())));
+    assert!(
+        matches!(checked(&nested(127)), Err(Refused::TooDeep { max: 126, at }) if too_deep(at.as_str()))
+    );
     assert!(matches!(checked(&nested(10_000)), Err(Refused::TooDeep { .. })));
     assert_eq!(checked("[{},[],{\"a\":[1]}]").unwrap().depth, 3);
     let limits = Limits { bytes_max: 4, depth_max: 1 };
@@ -88,7 +90,12 @@ fn duplicate_keys_are_found_however_they_are_written() {
             other => panic!("{text}: {other:?}"),
         }
     }
-    for text in [r#"{"a":{"a":{"a":1}}}"#, r#"[{"a":1},{"a":1}]"#, r#"{"a":1,"A":2,"a ":3}"#, r#"{"a":"a","b":"a"}"#] {
+    for text in [
+        r#"{"a":{"a":{"a":1}}}"#,
+        r#"[{"a":1},{"a":1}]"#,
+        r#"{"a":1,"A":2,"a ":3}"#,
+        r#"{"a":"a","b":"a"}"#,
+    ] {
         assert!(checked(text).is_ok(), "{text}");
     }
 }
@@ -119,7 +126,10 @@ fn a_long_pointer_is_shown_in_part() {
 #[test]
 fn compact_keeps_all_but_white_space() {
     for (text, expected) in [
-        (" { \"a\" : [ 1.50 , -0 , 1e400 ] ,\r\n\t\"b c\" : \" d \\\" e \" } ", r#"{"a":[1.50,-0,1e400],"b c":" d \" e "}"#),
+        (
+            " { \"a\" : [ 1.50 , -0 , 1e400 ] ,\r\n\t\"b c\" : \" d \\\" e \" } ",
+            r#"{"a":[1.50,-0,1e400],"b c":" d \" e "}"#,
+        ),
         ("12345678901234567890", "12345678901234567890"),
         (r#""\ud800 \u00e9 \/""#, r#""\ud800 \u00e9 \/""#),
         (" null ", "null"),
@@ -183,7 +193,10 @@ fn keys_take_ecmascripts_order() {
         (r#"{"b":1,"10":2,"a":3,"9":4}"#, r#"{"9":4,"10":2,"b":1,"a":3}"#),
         (r#"{"01":1,"-1":2,"1.0":3,"1":4}"#, r#"{"1":4,"01":1,"-1":2,"1.0":3}"#),
         (r#"{"4294967295":1,"4294967294":2}"#, r#"{"4294967294":2,"4294967295":1}"#),
-        (r#"{"x":{"2":[],"1":{"b":0,"0":0}},"\u0030":"z"}"#, r#"{"0":"z","x":{"1":{"0":0,"b":0},"2":[]}}"#),
+        (
+            r#"{"x":{"2":[],"1":{"b":0,"0":0}},"\u0030":"z"}"#,
+            r#"{"0":"z","x":{"1":{"0":0,"b":0},"2":[]}}"#,
+        ),
         (r#"{"__proto__":{"7":1},"1":2}"#, r#"{"1":2,"__proto__":{"7":1}}"#),
         (r#"{"1":1,"2":2,"a":3}"#, r#"{"1":1,"2":2,"a":3}"#),
         ("{}", "{}"),
@@ -197,7 +210,10 @@ fn keys_take_ecmascripts_order() {
 fn strings_take_ecmascripts_escapes() {
     for (text, expected) in [
         (r#""\u0041\/\u00e9\u007f\u2028""#, "\"A/é\u{7f}\u{2028}\""),
-        (r#""\u0008\u000c\u000A\u000d\u0009\u0000\u001F\u0022\u005c""#, r#""\b\f\n\r\t\u0000\u001f\"\\""#),
+        (
+            r#""\u0008\u000c\u000A\u000d\u0009\u0000\u001F\u0022\u005c""#,
+            r#""\b\f\n\r\t\u0000\u001f\"\\""#,
+        ),
         (r#""\uD83D\uDE00""#, "\"😀\""),
         (r#""\uD800x\uDFFF""#, r#""\ud800x\udfff""#),
         (r#""\uDE00\uD83D""#, r#""\ude00\ud83d""#),
@@ -221,7 +237,8 @@ fn any_json() -> impl Strategy<Value = String> {
         prop_oneof![
             (blank, prop::collection::vec(inner, 0..5))
                 .prop_map(|(b, items)| format!("[{b}{}{b}]", items.join(&format!("{b},")))),
-            prop::collection::vec(member, 0..5).prop_map(|members| format!("{{{}}}", members.join(","))),
+            prop::collection::vec(member, 0..5)
+                .prop_map(|members| format!("{{{}}}", members.join(","))),
         ]
     })
 }
@@ -231,7 +248,7 @@ proptest! {
     fn compact_changes_nothing_but_white_space(text in any_json()) {
         let small = compact(&text);
         prop_assert!(Json::parse(small.as_bytes()).is_ok());
-        prop_assert_eq!(compact(&small), small.clone());
+        prop_assert_eq!(&compact(&small), &small);
         let solid = |text: &str| text.chars().filter(|c| !c.is_ascii_whitespace()).collect::<String>();
         prop_assert_eq!(solid(&text), solid(&small));
         prop_assert_eq!(checked(&text).is_ok(), checked(&small).is_ok());

@@ -45,12 +45,11 @@ fn write_units<'a>(hex: &'a str, out: &mut String, lone: &mut bool) -> &'a str {
         out.push(character);
         return rest;
     }
-    match char::from_u32(u32::from(first)) {
-        Some(character) => write_char(character, out),
-        None => {
-            *lone = true;
-            write_escape(first, out);
-        }
+    if let Some(character) = char::from_u32(u32::from(first)) {
+        write_char(character, out);
+    } else {
+        *lone = true;
+        write_escape(u32::from(first), out);
     }
     rest
 }
@@ -81,12 +80,12 @@ fn write_char(character: char, out: &mut String) {
         '\n' => out.push_str("\\n"),
         '\r' => out.push_str("\\r"),
         '\t' => out.push_str("\\t"),
-        '\0'..='\u{1f}' => write_escape(u32::from(character) as u16, out),
+        '\0'..='\u{1f}' => write_escape(u32::from(character), out),
         plain => out.push(plain),
     }
 }
 
-fn write_escape(unit: u16, out: &mut String) {
+fn write_escape(unit: u32, out: &mut String) {
     write!(out, "\\u{unit:04x}").expect("writing to a string succeeds");
 }
 

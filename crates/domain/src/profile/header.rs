@@ -39,13 +39,17 @@ pub enum HeaderRefused {
         name: String,
     },
     /// The value has something else than visible ASCII characters and spaces between them.
-    #[error("the value of the header {name} has characters other than visible ASCII, or begins or ends with a space")]
+    #[error(
+        "the value of the header {name} has characters other than visible ASCII, or begins or ends with a space"
+    )]
     ValueMalformed {
         /// The name, in lower case.
         name: String,
     },
     /// The value is too long.
-    #[error("the value of the header {name} has {length} bytes, and can have {VALUE_BYTES_MAX} at most")]
+    #[error(
+        "the value of the header {name} has {length} bytes, and can have {VALUE_BYTES_MAX} at most"
+    )]
     ValueTooLong {
         /// The name, in lower case.
         name: String,
@@ -198,7 +202,21 @@ mod tests {
     #[test]
     fn names_that_could_split_a_request_are_refused() {
         let standard = profile("standard-webhooks");
-        for name in ["", "X: a", "X\r\nHost", "X\n", "X\0", "X Y", " X", "X:", ":authority", "ñame", "X\u{ff1a}", "\"x\"", "a,b"] {
+        for name in [
+            "",
+            "X: a",
+            "X\r\nHost",
+            "X\n",
+            "X\0",
+            "X Y",
+            " X",
+            "X:",
+            ":authority",
+            "ñame",
+            "X\u{ff1a}",
+            "\"x\"",
+            "a,b",
+        ] {
             let refused = standard.header_admitted(name, "x");
             assert!(matches!(refused, Err(HeaderRefused::NameMalformed { .. })), "{name:?}");
         }
@@ -207,7 +225,9 @@ mod tests {
     #[test]
     fn values_that_could_split_a_request_are_refused() {
         let standard = profile("standard-webhooks");
-        for value in ["a\r\nHost: evil", "a\nb", "a\r", "\0", "a\r\n b", " a", "a ", "a\tb", "é", "\u{7f}"] {
+        for value in
+            ["a\r\nHost: evil", "a\nb", "a\r", "\0", "a\r\n b", " a", "a ", "a\tb", "é", "\u{7f}"]
+        {
             let refused = standard.header_admitted("x-note", value);
             assert!(matches!(refused, Err(HeaderRefused::ValueMalformed { .. })), "{value:?}");
         }
@@ -215,7 +235,24 @@ mod tests {
 
     #[test]
     fn headers_of_http_and_of_the_profile_are_refused() {
-        for name in ["Host", "content-length", "Transfer-Encoding", "CONNECTION", "TE", "Upgrade", "Proxy-Authorization", "proxy-anything", "Expect", "Trailer", "Keep-Alive", "Content-Type", "Accept-Encoding", "traceparent", "webhook-id", "Webhook-Signature"] {
+        for name in [
+            "Host",
+            "content-length",
+            "Transfer-Encoding",
+            "CONNECTION",
+            "TE",
+            "Upgrade",
+            "Proxy-Authorization",
+            "proxy-anything",
+            "Expect",
+            "Trailer",
+            "Keep-Alive",
+            "Content-Type",
+            "Accept-Encoding",
+            "traceparent",
+            "webhook-id",
+            "Webhook-Signature",
+        ] {
             for profile in ["standard-webhooks", "killb"].map(profile) {
                 let refused = profile.header_admitted(name, "x");
                 assert!(matches!(refused, Err(HeaderRefused::Reserved { .. })), "{name}");
@@ -237,7 +274,8 @@ mod tests {
         let standard = profile("standard-webhooks");
         let names: Vec<_> = (0..33).map(|number| format!("x-{number}")).collect();
         let all = |count: usize, value: &'static str| {
-            standard.headers_admitted(names.iter().take(count).map(move |name| (name.as_str(), value)))
+            standard
+                .headers_admitted(names.iter().take(count).map(move |name| (name.as_str(), value)))
         };
         assert_eq!(all(32, "x"), Ok(()));
         assert_eq!(all(33, "x"), Err(HeaderRefused::TooMany { count: 33 }));
@@ -245,8 +283,14 @@ mod tests {
         assert_eq!(all(1, long), Ok(()));
         assert!(matches!(all(2, long), Err(HeaderRefused::TooLarge { .. })));
         let longer = "x".repeat(4_097);
-        assert!(matches!(standard.header_admitted("x", &longer), Err(HeaderRefused::ValueTooLong { length: 4_097, .. })));
-        assert!(matches!(standard.header_admitted(&longer, "x"), Err(HeaderRefused::NameTooLong { .. })));
+        assert!(matches!(
+            standard.header_admitted("x", &longer),
+            Err(HeaderRefused::ValueTooLong { length: 4_097, .. })
+        ));
+        assert!(matches!(
+            standard.header_admitted(&longer, "x"),
+            Err(HeaderRefused::NameTooLong { .. })
+        ));
         assert!(matches!(
             standard.headers_admitted([("X-A", "1"), ("x-a", "2")]),
             Err(HeaderRefused::Twice { .. })

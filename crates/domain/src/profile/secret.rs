@@ -62,7 +62,9 @@ pub enum Measure {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// It is too short.
-    #[error("the secret has {length} {measure}, and needs at least {min}: please choose a longer one")]
+    #[error(
+        "the secret has {length} {measure}, and needs at least {min}: please choose a longer one"
+    )]
     TooShort {
         /// Its length.
         length: usize,
@@ -149,10 +151,9 @@ impl Profile {
     pub fn generate_secret(&self, random: [u8; 32]) -> Result<Clear, SecretError> {
         let rules = self.secret();
         match rules.origin {
-            SecretOrigin::Supplied => Err(SecretError::CallerSupplies {
-                min: rules.length_min,
-                measure: rules.measure(),
-            }),
+            SecretOrigin::Supplied => {
+                Err(SecretError::CallerSupplies { min: rules.length_min, measure: rules.measure() })
+            }
             SecretOrigin::Generated | SecretOrigin::Either => {
                 Ok(rules.generate(&Zeroizing::new(random)))
             }
@@ -192,9 +193,9 @@ impl SecretRules {
         match self.key {
             KeyForm::Utf8 => Ok(Zeroizing::new(secret.as_bytes().to_vec())),
             KeyForm::Base64 => {
-                let text = secret.strip_prefix(&self.prefix).ok_or_else(|| {
-                    SecretError::PrefixMissing { prefix: self.prefix.clone() }
-                })?;
+                let text = secret
+                    .strip_prefix(&self.prefix)
+                    .ok_or_else(|| SecretError::PrefixMissing { prefix: self.prefix.clone() })?;
                 let key = BASE64_STANDARD.decode(text).map_err(|_| SecretError::NotBase64)?;
                 Ok(Zeroizing::new(key))
             }
@@ -271,10 +272,7 @@ mod tests {
         assert_eq!(killb.check_secret(&"é".repeat(31)).map_err(|_| ()), Err(()));
         assert_eq!(killb.check_secret(&"é".repeat(32)), Ok(()));
         assert!(matches!(killb.check_secret(&"x".repeat(257)), Err(SecretError::TooLong { .. })));
-        assert_eq!(
-            killb.check_secret(&"x\n".repeat(20)),
-            Err(SecretError::ControlCharacters)
-        );
+        assert_eq!(killb.check_secret(&"x\n".repeat(20)), Err(SecretError::ControlCharacters));
         assert!(matches!(
             killb.generate_secret([1; 32]),
             Err(SecretError::CallerSupplies { min: 32, .. })
@@ -287,10 +285,23 @@ mod tests {
         let of = |length: usize| format!("whsec_{}", BASE64_STANDARD.encode(vec![1; length]));
         assert_eq!(standard.check_secret(&of(24)), Ok(()));
         assert_eq!(standard.check_secret(&of(64)), Ok(()));
-        assert!(matches!(standard.check_secret(&of(23)), Err(SecretError::TooShort { length: 23, min: 24, .. })));
-        assert!(matches!(standard.check_secret(&of(65)), Err(SecretError::TooLong { length: 65, max: 64, .. })));
-        assert!(matches!(standard.check_secret("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), Err(SecretError::PrefixMissing { .. })));
-        for bad in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS-", "whsec_ MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
+        assert!(matches!(
+            standard.check_secret(&of(23)),
+            Err(SecretError::TooShort { length: 23, min: 24, .. })
+        ));
+        assert!(matches!(
+            standard.check_secret(&of(65)),
+            Err(SecretError::TooLong { length: 65, max: 64, .. })
+        ));
+        assert!(matches!(
+            standard.check_secret("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            Err(SecretError::PrefixMissing { .. })
+        ));
+        for bad in [
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS-",
+            "whsec_ MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        ] {
             assert_eq!(standard.check_secret(bad), Err(SecretError::NotBase64), "{bad}");
         }
     }
@@ -305,6 +316,9 @@ mod tests {
         assert_eq!(standard.check_secret("whsk_AAAA"), Err(SecretError::Ed25519Malformed));
         let longer = format!("whsk_{}", BASE64_STANDARD.encode([1; 65]));
         assert_eq!(standard.check_secret(&longer), Err(SecretError::Ed25519Malformed));
-        assert_eq!(profile("killb").generate_ed25519([9; 32]).map(drop), Err(SecretError::Ed25519Unknown));
+        assert_eq!(
+            profile("killb").generate_ed25519([9; 32]).map(drop),
+            Err(SecretError::Ed25519Unknown)
+        );
     }
 }

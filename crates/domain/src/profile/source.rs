@@ -5,8 +5,8 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use serde::Deserialize;
 
 use super::{
-    AttemptRules, CatalogueEntry, EndpointRules, EventTypeRules, FilterRules, HealthRules,
-    HeaderRefused, HeaderTemplate, HistoryRule, Plan, Profile, SecretError, SecretOrigin,
+    AttemptRules, CatalogueEntry, EndpointRules, EventTypeRules, FilterRules, HeaderRefused,
+    HeaderTemplate, HealthRules, HistoryRule, Plan, Profile, SecretError, SecretOrigin,
     SecretRules, StarMeaning, TypeRefused, WordMeaning, header,
     template::{Piece, Template, TemplateError},
 };
@@ -236,7 +236,7 @@ pub(super) fn read(toml: &str) -> Result<Profile, ProfileError> {
         plans: source.plans,
         filters: filters(source.filters)?,
         body: BodyTemplate::parse(members, source.body.form)?,
-        headers: source.headers.into_iter().map(header).collect::<Result<_, _>>()?,
+        headers: source.headers.iter().map(header).collect::<Result<_, _>>()?,
         signature: Arc::new(signature(source.signature, source.secret)?),
         event_types: event_types(source.event_types)?,
     };
@@ -303,7 +303,7 @@ fn event_types(source: EventTypes) -> Result<EventTypeRules, ProfileError> {
     Ok(EventTypeRules { tokens: source.tokens, catalogue })
 }
 
-fn header(member: Member) -> Result<HeaderTemplate, ProfileError> {
+fn header(member: &Member) -> Result<HeaderTemplate, ProfileError> {
     let name = header_name(&member.name)?;
     let value = Template::parse(&member.value, None)
         .map_err(|cause| ProfileError::HeaderValue { name: name.clone(), cause })?;
@@ -327,8 +327,7 @@ fn header_name(name: &str) -> Result<String, ProfileError> {
 
 fn signature(source: Signature, secret: SecretRules) -> Result<SignatureRules, ProfileError> {
     let Algorithm::HmacSha256 = source.algorithm;
-    let content =
-        Template::parse(&source.content, Some("body")).map_err(ProfileError::Content)?;
+    let content = Template::parse(&source.content, Some("body")).map_err(ProfileError::Content)?;
     if content.holes() != 1 {
         return Err(ProfileError::BodyNotSigned);
     }

@@ -301,9 +301,12 @@ impl AttemptValue {
 /// bits that say so.
 fn write_uuid(id: EventId, out: &mut String) {
     let bits = u128::from_be_bytes(*id.as_bytes());
-    let bits = bits & !(0xf << 76) | 8 << 76;
-    let bits = bits & !(0b11 << 62) | 0b10 << 62;
-    let (a, b, c) = (bits >> 96, (bits >> 80) & 0xffff, (bits >> 64) & 0xffff);
-    let (d, e) = ((bits >> 48) & 0xffff, bits & 0xffff_ffff_ffff);
-    append!(out, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}");
+    let bits = (bits & !(0xf << 76)) | (8 << 76);
+    let bits = (bits & !(0b11 << 62)) | (0b10 << 62);
+    for (at, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        append!(out, "{byte:02x}");
+    }
 }

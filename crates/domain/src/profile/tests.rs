@@ -61,7 +61,17 @@ fn the_schedules_are_those_of_the_providers() {
             "standard-webhooks",
             15,
             100,
-            vec![seconds(5), minutes(5), minutes(30), hours(2), hours(5), hours(10), hours(14), hours(20), hours(24)],
+            vec![
+                seconds(5),
+                minutes(5),
+                minutes(30),
+                hours(2),
+                hours(5),
+                hours(10),
+                hours(14),
+                hours(20),
+                hours(24),
+            ],
         ),
         ("kryptos", 10, 0, vec![seconds(30), minutes(2)]),
         ("killb", 5, 0, vec![minutes(1), minutes(5), minutes(15), hours(1), hours(6)]),
@@ -219,11 +229,17 @@ fn mistakes_in_templates_and_names_are_found_at_once() {
     let error = |from: &str, to: &str| changed(from, to).map(|_| ()).unwrap_err();
     let value = "value = \"{attempted_at}\"";
     assert!(matches!(error("name = \"kryptos\"", "name = \"a.b\""), E::Name(_)));
-    assert!(matches!(error("\"{event_id}\" }", "\"{data}-\" }"), E::Body(BodyError::DataMisplaced)));
+    assert!(matches!(
+        error("\"{event_id}\" }", "\"{data}-\" }"),
+        E::Body(BodyError::DataMisplaced)
+    ));
     assert!(matches!(error("\"{event_id}\" }", "\"{nope}\" }"), E::Body(BodyError::Value { .. })));
     assert!(matches!(error(value, "value = \"{body}\""), E::HeaderValue { .. }));
     assert!(matches!(error(value, "value = \"a\\r\\nb\""), E::Header { .. }));
-    assert!(matches!(error("X-Webhook-Event", "Host"), E::Header { cause: HeaderRefused::Reserved { .. }, .. }));
+    assert!(matches!(
+        error("X-Webhook-Event", "Host"),
+        E::Header { cause: HeaderRefused::Reserved { .. }, .. }
+    ));
     assert!(matches!(error("X-Webhook-Event", "x webhook"), E::Header { .. }));
     for twice in ["x-webhook-id", "X-WEBHOOK-SIGNATURE"] {
         let cause = error("X-Webhook-Event", twice);
@@ -236,17 +252,35 @@ fn mistakes_in_signature_secret_and_limits_are_found_at_once() {
     use ProfileError as E;
     let error = |from: &str, to: &str| changed(from, to).map(|_| ()).unwrap_err();
     assert!(matches!(error("content = \"{body}\"", "content = \"{event_id}\""), E::BodyNotSigned));
-    assert!(matches!(error("content = \"{body}\"", "content = \"{body}{body}\""), E::BodyNotSigned));
+    assert!(matches!(
+        error("content = \"{body}\"", "content = \"{body}{body}\""),
+        E::BodyNotSigned
+    ));
     assert!(matches!(error("content = \"{body}\"", "content = \"{body\""), E::Content(_)));
-    assert!(matches!(error("encoding = \"hex\"", "encoding = \"hex\"\nprefix = \"v1 \""), E::SignaturePrefix(_)));
+    assert!(matches!(
+        error("encoding = \"hex\"", "encoding = \"hex\"\nprefix = \"v1 \""),
+        E::SignaturePrefix(_)
+    ));
     assert!(matches!(error("secrets = \"newest\"", "secrets = \"all\""), E::SignaturesRunTogether));
     for lengths in ["length_min = 0", "length_min = 257", "length_min = 69"] {
-        assert!(matches!(error("length_min = 32\nlength_max = 256", &format!("{lengths}\nlength_max = 256")), E::SecretLengths(_)), "{lengths}");
+        assert!(
+            matches!(
+                error("length_min = 32\nlength_max = 256", &format!("{lengths}\nlength_max = 256")),
+                E::SecretLengths(_)
+            ),
+            "{lengths}"
+        );
     }
     assert!(matches!(error("timeout = \"10s\"", "timeout = \"61s\""), E::Timeout(_)));
     assert!(matches!(error("success = [\"2xx\"]", "success = []"), E::NoSuccess));
-    assert!(matches!(error("star = \"token\"", "star = \"token\"\ndefault = [\"a b\"]"), E::Filter { .. }));
-    assert!(matches!(error("\"integration.created\"", "\"integration created\""), E::EventType { .. }));
+    assert!(matches!(
+        error("star = \"token\"", "star = \"token\"\ndefault = [\"a b\"]"),
+        E::Filter { .. }
+    ));
+    assert!(matches!(
+        error("\"integration.created\"", "\"integration created\""),
+        E::EventType { .. }
+    ));
     assert!(matches!(error("[event_types]", "[event_types]\ntokens = 3"), E::TypeRefused(_)));
     assert!(matches!(error("'{\"integration_id\":\"int_1\"}'", "'{'"), E::Example { .. }));
 }

@@ -11,7 +11,9 @@ pub struct Ports(Vec<RangeInclusive<u16>>);
 
 /// A text that is not a set of ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("ports are numbers and ranges from 1 to 65535 with commas between, for example 443,8000-8999")]
+#[error(
+    "ports are numbers and ranges from 1 to 65535 with commas between, for example 443,8000-8999"
+)]
 pub struct MalformedPorts;
 
 impl Ports {

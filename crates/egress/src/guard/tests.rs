@@ -9,14 +9,13 @@ use fanfare_domain::address::AllowRule;
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
+use crate::resolve::Found;
 
 fn guard(route: Route, allow: &[AllowRule], system: fn(&str) -> Found) -> Guard {
     let addresses = AddressPolicy { allow: allow.to_vec(), deny: Vec::new() };
     let resolver = Resolver::with(Duration::from_secs(10), system);
     Guard { resolver, addresses: Arc::new(addresses), route }
 }
-
-type Found = Result<Arc<[IpAddr]>, LookupError>;
 
 fn addresses(of: &[&str]) -> Found {
     Ok(of.iter().map(|address| address.parse().unwrap()).collect())
@@ -43,7 +42,8 @@ async fn resolved(guard: &Guard, text: &str) -> Result<Vec<SocketAddr>, Refusal>
     let url = url(text);
     let dial = guard.declare(&url)?;
     let name = url.host_str().unwrap().parse().unwrap();
-    let answer = DIAL.scope(dial, async { reqwest::dns::Resolve::resolve(guard, name).await }).await;
+    let answer =
+        DIAL.scope(dial, async { reqwest::dns::Resolve::resolve(guard, name).await }).await;
     answer.map(Iterator::collect).map_err(|error| error.downcast_ref::<Refusal>().unwrap().clone())
 }
 
@@ -155,4 +155,13 @@ async fn through_a_proxy_the_name_is_judged_and_the_proxy_is_not() {
     let name = "proxy.example".parse().unwrap();
     let proxy = DIAL.scope(dial, async { reqwest::dns::Resolve::resolve(&guard, name).await });
     assert_eq!(proxy.await.unwrap().count(), 1);
+}
+
+#[test]
+fn a_peer_that_has_answered_is_judged_once_more() {
+    let peer = "10.0.0.9:80".parse().unwrap();
+    assert!(is_forbidden(&guard(Route::Direct, &[], system).recheck(peer)));
+    assert!(guard(Route::Proxy, &[], system).recheck(peer).is_ok());
+    let public = "1.1.1.1:80".parse().unwrap();
+    assert!(guard(Route::Direct, &[], system).recheck(public).is_ok());
 }

@@ -66,6 +66,17 @@ async fn connections_are_used_again() {
 }
 
 #[tokio::test]
+async fn a_connection_that_the_receiver_closes_is_replaced() {
+    let receiver = Receiver::start().await.unwrap();
+    receiver.answer(Behaviour::Reply(Reply::new(200).header("connection", "close")));
+    let client = client();
+    for _ in 0..3 {
+        assert_eq!(post(&client, &receiver.url("/")).await.status(), Some(200));
+    }
+    assert_eq!((receiver.count(), receiver.connections()), (3, 3));
+}
+
+#[tokio::test]
 async fn sixteen_kibibytes_of_the_body_are_kept() {
     let receiver = Receiver::start().await.unwrap();
     let client = client();
@@ -115,7 +126,7 @@ async fn an_endless_body_is_dropped_once_enough_is_there() {
 #[tokio::test]
 async fn a_slow_body_ends_with_the_deadline_and_the_status_stands() {
     let receiver = Receiver::start().await.unwrap();
-    receiver.answer(Behaviour::Drip(204 + 1, Duration::from_millis(20)));
+    receiver.answer(Behaviour::Drip(205, Duration::from_millis(20)));
     let answer = client().send(Request { deadline: SHORT, ..request(&receiver.url("/")) }).await;
     assert_eq!((answer.status(), answer.truncated), (Some(205), true));
     assert!(!answer.body.is_empty() && answer.body.len() < 100, "{}", answer.body.len());
@@ -133,7 +144,10 @@ async fn a_body_that_breaks_off_leaves_the_status_standing() {
     let short = "HTTP/1.1 500 Oops\r\nContent-Length: 10\r\n\r\nabc";
     let receiver = RawReceiver::start(Script::Answer(short.into())).await.unwrap();
     let answer = post(&client(), &format!("http://{}/", receiver.address())).await;
-    assert_eq!((answer.status(), answer.truncated, &answer.body[..]), (Some(500), true, &b"abc"[..]));
+    assert_eq!(
+        (answer.status(), answer.truncated, &answer.body[..]),
+        (Some(500), true, &b"abc"[..])
+    );
 }
 
 #[tokio::test]

@@ -1,9 +1,19 @@
 //! The second version of HTTP.
 
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
 use fanfare_egress::Protocol;
-use fanfare_testkit::receiver::{Behaviour, Certificate, Receiver, Transport};
+use fanfare_testkit::receiver::{Behaviour, Certificate, Receiver, Reply, Transport};
 use futures_util::future::join_all;
+use h2::Reason;
 use http::Version;
+use tokio::{net::TcpListener, task::JoinSet};
 
 use super::*;
 
@@ -17,7 +27,7 @@ async fn requests_share_a_connection() {
     receiver.answer(Behaviour::Echo.after(Duration::from_millis(20)));
     let client = prior_knowledge();
     assert_eq!(post(&client, &receiver.url("/")).await.status(), Some(200));
-    let answers = join_all((0..50).map(|_| post(&client, &receiver.url_as("127.0.0.1", "/")))).await;
+    let answers = join_all((0..50).map(|_| client.send(request(&receiver.url("/"))))).await;
     assert!(answers.iter().all(|answer| &answer.body[..] == b"{\"a\":1}"));
     assert_eq!((receiver.count(), receiver.connections()), (51, 1));
     assert!(receiver.requests().iter().all(|got| got.version == Version::HTTP_2));
@@ -68,11 +78,45 @@ async fn bodies_are_limited_as_ever() {
 async fn a_head_beyond_the_limit_is_a_breach_of_the_protocol() {
     let receiver = Receiver::start().await.unwrap();
     let large = "y".repeat(30 << 10);
-    let reply = ["a", "b", "c"].iter().fold(
-        fanfare_testkit::receiver::Reply::new(200),
-        |reply, name| reply.header(name, &large),
-    );
+    let reply =
+        ["a", "b", "c"].iter().fold(Reply::new(200), |reply, name| reply.header(name, &large));
     receiver.answer(Behaviour::Reply(reply));
     let answer = post(&prior_knowledge(), &receiver.url("/")).await;
     assert_eq!(fault(&answer), Fault::ProtocolError, "{answer:?}");
+}
+
+/// Resets each stream with the reason, and counts them.
+async fn resetting(reason: Reason) -> (SocketAddr, Arc<AtomicUsize>, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&seen);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                respond.send_reset(reason);
+            }
+        }
+    });
+    (address, seen, tasks)
+}
+
+#[tokio::test]
+async fn a_stream_that_the_receiver_ends_is_not_tried_again() {
+    let table = [
+        (Reason::REFUSED_STREAM, Fault::ConnectionLost),
+        (Reason::INTERNAL_ERROR, Fault::ConnectionLost),
+        (Reason::ENHANCE_YOUR_CALM, Fault::ConnectionLost),
+        (Reason::PROTOCOL_ERROR, Fault::ProtocolError),
+        (Reason::HTTP_1_1_REQUIRED, Fault::ProtocolError),
+    ];
+    for (reason, expected) in table {
+        let (address, seen, _tasks) = resetting(reason).await;
+        let answer = post(&prior_knowledge(), &format!("http://{address}/")).await;
+        assert_eq!(fault(&answer), expected, "{reason:?}: {answer:?}");
+        assert_eq!(seen.load(Ordering::Relaxed), 1, "{reason:?}");
+    }
 }

@@ -5,22 +5,17 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{
-    Message,
-    consumer::{
-        DeliverPolicy,
-        pull::{Ordered, OrderedConfig},
-    },
-};
-use fanfare_domain::Timestamp;
 use fanfare_proto::{DecodeError, decode_change};
-use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::{ConfigFold, Progress, Shared};
-use crate::{EventLog, ReadError, cas};
+use crate::{
+    EventLog, ReadError,
+    read::{Numbered, Ordered, Selection, Start, chain},
+    topology::Stream,
+};
 
 /// How long an answer is waited for before the question is asked again.
 const QUESTION: Duration = Duration::from_secs(2);
@@ -58,63 +53,51 @@ impl<F> Drop for Ended<'_, F> {
 
 /// Reads from where the view is, again and again.
 async fn follow<F: ConfigFold>(log: &EventLog, shared: &Shared<F>) -> Result<(), ReadError> {
+    let subjects = log.topology().subjects(Stream::Config);
+    let selection = Selection { stream: Stream::Config, subjects, headers_only: false };
     loop {
         let from = shared.progress.borrow().revision + 1;
-        match timeout(QUESTION, open(log, &shared.stream, from)).await {
-            Ok(Ok(messages)) => drain(messages, shared).await?,
-            Ok(Err(error)) => warn!(error, "cannot read the configuration yet"),
-            Err(_) => debug!("the configuration was not opened in time"),
+        let mut changes = Ordered::new(log, selection.clone(), Start::Sequence(from));
+        match drain(&mut changes, shared).await {
+            Ok(()) => debug!("fetching the configuration anew"),
+            Err(error @ (ReadError::Unreadable { .. } | ReadError::Closed)) => return Err(error),
+            Err(error) => {
+                warn!(error = chain(&error), "the configuration cannot be read yet");
+                sleep(PAUSE).await;
+            }
         }
-        sleep(PAUSE).await;
+        changes.close().await;
     }
 }
 
-async fn open(log: &EventLog, stream: &str, from: u64) -> Result<Ordered, async_nats::Error> {
-    let stream = log.inner.jetstream.get_stream_no_info(stream).await?;
-    let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: from };
-    let consumer =
-        stream.create_consumer(OrderedConfig { deliver_policy, ..OrderedConfig::default() });
-    Ok(consumer.await?.messages().await?)
-}
-
-/// Applies messages until reading has to begin anew.
-async fn drain<F: ConfigFold>(mut messages: Ordered, shared: &Shared<F>) -> Result<(), ReadError> {
+/// Applies changes until they have to be fetched anew.
+async fn drain<F: ConfigFold>(changes: &mut Ordered, shared: &Shared<F>) -> Result<(), ReadError> {
     loop {
-        let message = tokio::select! {
-            message = messages.next() => message,
+        tokio::select! {
+            change = changes.next() => take(&change?, shared)?,
             () = shared.stalled.notified() => return Ok(()),
-        };
-        match message {
-            Some(Ok(message)) => take(&message, shared)?,
-            Some(Err(error)) => {
-                debug!(%error, "reading the configuration begins anew");
-                return Ok(());
-            }
-            None => return Ok(()),
         }
     }
 }
 
 /// Applies one message and notes how far the view has come.
-fn take<F: ConfigFold>(message: &Message, shared: &Shared<F>) -> Result<(), ReadError> {
-    let place = message.info().map_err(|error| cas::refused(&shared.stream, error))?;
-    let revision = place.stream_sequence;
+fn take<F: ConfigFold>(numbered: &Numbered, shared: &Shared<F>) -> Result<(), ReadError> {
+    let revision = numbered.sequence;
     if revision <= shared.progress.borrow().revision {
         return Ok(());
     }
-    let stored_at = u64::try_from(place.published.unix_timestamp_nanos());
-    let stored_at = stored_at.map_or(Timestamp::EPOCH, Timestamp::from_nanos);
-    match decode_change(message.payload.clone()) {
+    match decode_change(numbered.message.payload.clone()) {
         Ok(change) => {
             let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
-            state.apply(revision, stored_at, &change);
+            state.apply(revision, numbered.stored_at, &change);
         }
-        Err(unknown @ DecodeError::UnknownValue { .. }) => {
-            error!(error = %unknown, revision, "a newer version wrote this change: upgrade this one");
-            return Err(cas::refused(&shared.stream, unknown));
+        Err(source @ DecodeError::UnknownValue { .. }) => {
+            let stream = shared.stream.clone();
+            return Err(ReadError::Unreadable { stream, sequence: revision, source });
         }
         Err(unreadable) => {
-            error!(error = %unreadable, revision, "a change of configuration cannot be read and is passed over");
+            let error = chain(&unreadable);
+            error!(error, revision, "a change of configuration cannot be read and is passed over");
         }
     }
     shared.progress.send_modify(|progress| progress.revision = revision);
@@ -134,7 +117,7 @@ async fn confirm<F: ConfigFold>(
             return Ok(());
         };
         let sent_at = Instant::now();
-        match timeout(QUESTION, last(log, &shared.stream)).await {
+        match timeout(QUESTION, log.last_sequence(Stream::Config)).await {
             Ok(Ok(last)) => {
                 reach(shared, last).await;
                 shared.progress.send_modify(|progress| {
@@ -144,18 +127,13 @@ async fn confirm<F: ConfigFold>(
                 given = ours;
             }
             Ok(Err(error)) => {
+                let error = chain(&error);
                 debug!(error, "cannot tell yet how far the configuration has come");
                 sleep(PAUSE).await;
             }
             Err(_) => debug!("nobody said in time how far the configuration has come"),
         }
     }
-}
-
-/// Asks the stream's leader for its last sequence.
-async fn last(log: &EventLog, stream: &str) -> Result<u64, async_nats::Error> {
-    let stream = log.inner.jetstream.get_stream_no_info(stream).await?;
-    Ok(stream.get_info().await?.state.last_sequence)
 }
 
 /// Waits until the view has come to a revision that is known to exist.

@@ -89,12 +89,7 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shar
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    link: Link,
-    shared: Arc<Shared>,
-) {
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, link: Link, shared: Arc<Shared>) {
     stream.set_nodelay(true).ok();
     let wire = Wire::new(stream, Arc::clone(&link.cut));
     match tls {

@@ -39,7 +39,6 @@ impl Kind {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Duties {
     open: BTreeMap<Cause, Duty>,
-    issued: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,15 +51,12 @@ struct Duty {
 impl Duties {
     /// Adds a duty that nobody carries out yet.
     pub(super) fn open(&mut self, cause: Cause, kind: Kind) {
-        self.close(cause);
         self.open.insert(cause, Duty { kind, issued: false });
     }
 
     /// Removes a duty, if there is one: it is done, or came to nothing.
-    pub(super) fn close(&mut self, cause: Cause) -> Option<Kind> {
-        let duty = self.open.remove(&cause)?;
-        self.issued -= usize::from(duty.issued);
-        Some(duty.kind)
+    pub(super) fn close(&mut self, cause: Cause) {
+        self.open.remove(&cause);
     }
 
     /// Returns what is to be done and not being done.
@@ -83,11 +79,6 @@ impl Duties {
         self.open.contains_key(&cause)
     }
 
-    /// Returns how many are being carried out.
-    pub(super) fn issued(&self) -> usize {
-        self.issued
-    }
-
     /// Returns the sequences of the facts whose duties nobody carries out.
     pub(super) fn idle_sequences(&self) -> BTreeSet<u64> {
         let idle = self.open.iter().filter(|(_, duty)| !duty.issued);
@@ -108,7 +99,6 @@ impl Duties {
 
     fn mark(&mut self, cause: Cause, issued: bool) -> bool {
         let Some(duty) = self.open.get_mut(&cause) else { return false };
-        self.issued = self.issued + usize::from(issued) - usize::from(duty.issued);
         duty.issued = issued;
         true
     }
@@ -128,13 +118,12 @@ mod tests {
         duties.open(cause(7, 1), Kind::Plan);
         assert_eq!(duties.idle(cause(7, 1)), Some(Kind::Plan));
         duties.issue(cause(7, 1));
-        assert_eq!((duties.idle(cause(7, 1)), duties.issued()), (None, 1));
+        assert_eq!(duties.idle(cause(7, 1)), None);
         assert!(duties.give_back(cause(7, 1)));
-        assert_eq!((duties.idle(cause(7, 1)), duties.issued()), (Some(Kind::Plan), 0));
+        assert_eq!(duties.idle(cause(7, 1)), Some(Kind::Plan));
         duties.issue(cause(7, 1));
-        assert_eq!(duties.close(cause(7, 1)), Some(Kind::Plan));
-        assert_eq!((duties.close(cause(7, 1)), duties.issued()), (None, 0));
-        assert!(!duties.give_back(cause(7, 1)));
+        duties.close(cause(7, 1));
+        assert!(!duties.give_back(cause(7, 1)) && !duties.contains(cause(7, 1)));
     }
 
     #[test]

@@ -1,0 +1,175 @@
+//! What handlers take from a request, with every refusal as a problem.
+
+use std::str::FromStr;
+
+use axum::{
+    body::{self, Bytes},
+    extract::{FromRequest, FromRequestParts, Query, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use fanfare_domain::{DeliveryId, EndpointId, EventId, KeyId};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    app::{App, BODY_BYTES_MAX, BODY_TIMEOUT},
+    caller::path_param,
+    error::{ApiError, Code},
+};
+
+/// A body: JSON, with nothing in it that the operation does not know.
+pub(crate) struct Body<T>(pub(crate) T);
+
+/// A body that may be left out.
+pub(crate) struct OptionalBody<T>(pub(crate) T);
+
+/// The query.
+pub(crate) struct Params<T>(pub(crate) T);
+
+/// The id that ends the path's prefix, for example `{endpoint}`. One that is malformed stands for
+/// nothing that there is.
+pub(crate) struct PathId<T>(pub(crate) T);
+
+/// An id that stands in paths.
+pub(crate) trait IdInPath: FromStr + Send {
+    /// The parameter's name.
+    const PARAM: &'static str;
+    /// What is said if there is no such thing.
+    const NOT_FOUND: Code;
+}
+
+impl IdInPath for EndpointId {
+    const PARAM: &'static str = "endpoint";
+    const NOT_FOUND: Code = Code::EndpointNotFound;
+}
+impl IdInPath for KeyId {
+    const PARAM: &'static str = "key";
+    const NOT_FOUND: Code = Code::KeyNotFound;
+}
+impl IdInPath for EventId {
+    const PARAM: &'static str = "event";
+    const NOT_FOUND: Code = Code::EventNotFound;
+}
+impl IdInPath for DeliveryId {
+    const PARAM: &'static str = "delivery";
+    const NOT_FOUND: Code = Code::DeliveryNotFound;
+}
+
+impl<T: IdInPath> FromRequestParts<App> for PathId<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let text = path_param(parts, app, T::PARAM).await?;
+        text.parse().map(Self).map_err(|_| T::NOT_FOUND.into())
+    }
+}
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Query(params) = Query::from_request_parts(parts, app)
+            .await
+            .map_err(|refused| ApiError::detailed(Code::QueryMalformed, refused.body_text()))?;
+        Ok(Self(params))
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _app: &App) -> Result<Self, ApiError> {
+        let is_json = is_json(request.headers());
+        let bytes = read(request).await?;
+        if !is_json {
+            return Err(Code::MediaTypeUnsupported.into());
+        }
+        parse(&bytes).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _app: &App) -> Result<Self, ApiError> {
+        let is_json = is_json(request.headers());
+        let bytes = read(request).await?;
+        match bytes.is_empty() {
+            true => Ok(Self(T::default())),
+            false if is_json => parse(&bytes).map(Self),
+            false => Err(Code::MediaTypeUnsupported.into()),
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|why| ApiError::detailed(Code::BodyMalformed, why))
+}
+
+async fn read(request: Request) -> Result<Bytes, ApiError> {
+    // What is too large is refused before it is read, where the caller says so.
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > BODY_BYTES_MAX) {
+        return Err(Code::BodyTooLarge.into());
+    }
+    let read = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(refused)) => Err(broken(&refused).into()),
+        Err(_elapsed) => Err(Code::BodyTimedOut.into()),
+    }
+}
+
+/// Tells a body that is too large from one that broke off.
+fn broken(refused: &axum::Error) -> Code {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(refused);
+    while let Some(error) = cause {
+        if error.is::<http_body_util::LengthLimitError>() {
+            return Code::BodyTooLarge;
+        }
+        cause = error.source();
+    }
+    Code::BodyMalformed
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return false };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    ["application/json", "application/merge-patch+json"]
+        .iter()
+        .any(|known| essence.eq_ignore_ascii_case(known))
+}
+
+/// Reads a member that can be absent, `null` or a value: what a merge patch tells apart (RFC 7396).
+pub(crate) fn given<'de, T, D>(source: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: serde::Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    serde::Deserialize::deserialize(source).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_json_is_json() {
+        for (text, expected) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/merge-patch+json", true),
+            ("application/jsonp", false),
+            ("text/plain", false),
+            ("application/x-www-form-urlencoded", false),
+            ("", false),
+        ] {
+            let headers =
+                HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(text))]);
+            assert_eq!(is_json(&headers), expected, "{text}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

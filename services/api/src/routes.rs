@@ -1,0 +1,40 @@
+//! The resources, each in a module of its own.
+
+pub(crate) mod deliveries;
+pub(crate) mod endpoints;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod keys;
+pub(crate) mod tenants;
+
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::app::App;
+
+/// Returns every operation under `/v1`, and the document that describes them.
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(tenants::create_tenant, tenants::list_tenants))
+        .routes(routes!(tenants::get_tenant, tenants::update_tenant, tenants::delete_tenant))
+        .routes(routes!(endpoints::create_endpoint, endpoints::list_endpoints))
+        .routes(routes!(
+            endpoints::get_endpoint,
+            endpoints::update_endpoint,
+            endpoints::delete_endpoint
+        ))
+        .routes(routes!(endpoints::actions::pause_endpoint))
+        .routes(routes!(endpoints::actions::resume_endpoint))
+        .routes(routes!(endpoints::actions::enable_endpoint))
+        .routes(routes!(endpoints::actions::disable_endpoint))
+        .routes(routes!(endpoints::actions::rotate_secret))
+        .routes(routes!(events::publish_event))
+        .routes(routes!(deliveries::list_deliveries_of_event))
+        .routes(routes!(deliveries::get_delivery))
+        .routes(routes!(deliveries::list_facts_of_delivery))
+        .routes(routes!(keys::create_tenant_key, keys::list_tenant_keys))
+        .routes(routes!(keys::delete_tenant_key))
+        .routes(routes!(keys::create_operator_key, keys::list_operator_keys))
+        .routes(routes!(keys::delete_operator_key))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+}

@@ -1,0 +1,219 @@
+//! Endpoints: created with what they want, changed, deleted; their secrets are never shown again.
+
+pub(crate) mod actions;
+mod draft;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use axum::{Json, extract::State, http::StatusCode};
+use fanfare_domain::{Endpoint, EndpointId, EndpointState, Entity, TenantId, profile::Profile};
+use fanfare_service::random_bytes;
+
+use crate::{
+    app::{App, Edited},
+    caller::{InTenant, Reads, Writes},
+    directory::{Directory, Revised},
+    error::{ApiError, Code},
+    etag::IfMatch,
+    extract::{Body, Params, PathId},
+    page::{Page, Paging},
+    reply::{Created, Tagged},
+};
+
+use draft::{EndpointPatch, Maker, NewEndpoint};
+use view::{EndpointView, EndpointWithSecret};
+
+/// Creates an endpoint. The answer is the only one that shows its secret.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/endpoints", tag = "endpoints", request_body = NewEndpoint,
+    params(("tenant" = String, Path, description = "The tenant's id")),
+    responses((status = 201, body = EndpointWithSecret, headers(("ETag"), ("Location")))),
+)]
+pub(crate) async fn create_endpoint(
+    State(app): State<App>,
+    access: InTenant<Writes>,
+    Body(new): Body<NewEndpoint>,
+) -> Result<Created<EndpointWithSecret>, ApiError> {
+    let profile = app.profile(&access.tenant.value.profile)?;
+    let id = EndpointId::new(app.now(), random_bytes());
+    let urls = app.url_policy(profile);
+    let maker = Maker { profile, urls: &urls, keyring: &app.keyring, now: app.now() };
+    let (endpoint, secret) = maker.create(new, id, access.id().clone(), random_bytes)?;
+    admit_active(&app, access.id(), id, profile)?;
+    let value = Arc::new(endpoint);
+    let entity = Entity::Endpoint(Arc::clone(&value));
+    let revision = app.write(&access.caller, entity, false, 0).await?;
+    if let Err(refused) = admit_created(&app, &access, id, profile) {
+        let find = |directory: &Directory| directory.endpoint(access.id(), id);
+        app.delete(&access.caller, &IfMatch::Absent, find).await?;
+        return Err(refused);
+    }
+    let view = EndpointView::of(&value, profile, app.now());
+    let body = EndpointWithSecret { view, secret: String::from(secret.expose()) };
+    let location = format!("/v1/tenants/{}/endpoints/{id}", access.id());
+    Ok(Created { location, tagged: Tagged { revision, body } })
+}
+
+/// Lists a tenant's endpoints, oldest first.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/endpoints", tag = "endpoints",
+    params(("tenant" = String, Path, description = "The tenant's id"), Paging),
+    responses((status = 200, body = Page<EndpointView>)),
+)]
+pub(crate) async fn list_endpoints(
+    State(app): State<App>,
+    access: InTenant<Reads>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Page<EndpointView>>, ApiError> {
+    let (limit, after) = (paging.limit()?, paging.after::<EndpointId>()?);
+    let (profile, now) = (app.profile(&access.tenant.value.profile)?, app.now());
+    let look = |directory: &Directory| directory.endpoints(access.id(), after.as_ref(), limit + 1);
+    let page = Page::of(
+        app.directory.read(look),
+        limit,
+        |endpoint| endpoint.value.id,
+        |endpoint| EndpointView::of(&endpoint.value, profile, now),
+    );
+    Ok(Json(page))
+}
+
+/// Shows an endpoint.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/endpoints/{endpoint}", tag = "endpoints",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("endpoint" = String, Path, description = "The endpoint's id"),
+    ),
+    responses((status = 200, body = EndpointView, headers(("ETag")))),
+)]
+pub(crate) async fn get_endpoint(
+    State(app): State<App>,
+    access: InTenant<Reads>,
+    PathId(id): PathId<EndpointId>,
+) -> Result<Tagged<EndpointView>, ApiError> {
+    let found = app.directory.read(|directory| directory.endpoint(access.id(), id));
+    tagged(&app, &access, found)
+}
+
+/// Changes an endpoint. Its secret and its state have operations of their own.
+#[utoipa::path(
+    patch, path = "/v1/tenants/{tenant}/endpoints/{endpoint}", tag = "endpoints",
+    request_body = EndpointPatch,
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("endpoint" = String, Path, description = "The endpoint's id"),
+        ("If-Match" = Option<String>, Header, description = "Change this version only"),
+    ),
+    responses((status = 200, body = EndpointView, headers(("ETag")))),
+)]
+pub(crate) async fn update_endpoint(
+    State(app): State<App>,
+    access: InTenant<Writes>,
+    PathId(id): PathId<EndpointId>,
+    if_match: IfMatch,
+    Body(patch): Body<EndpointPatch>,
+) -> Result<Tagged<EndpointView>, ApiError> {
+    let profile = app.profile(&access.tenant.value.profile)?;
+    let urls = app.url_policy(profile);
+    let edit = |endpoint: &Endpoint| {
+        let maker = Maker { profile, urls: &urls, keyring: &app.keyring, now: app.now() };
+        maker.patch(endpoint, &patch, random_bytes)
+    };
+    let find = |directory: &Directory| directory.endpoint(access.id(), id);
+    let edited = app.edit(&access.caller, &if_match, find, edit).await?;
+    tagged(&app, &access, edited)
+}
+
+/// Deletes an endpoint: it gets no more requests, and what is not delivered yet is cancelled.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{tenant}/endpoints/{endpoint}", tag = "endpoints",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("endpoint" = String, Path, description = "The endpoint's id"),
+        ("If-Match" = Option<String>, Header, description = "Delete this version only"),
+    ),
+    responses((status = 204)),
+)]
+pub(crate) async fn delete_endpoint(
+    State(app): State<App>,
+    access: InTenant<Writes>,
+    PathId(id): PathId<EndpointId>,
+    if_match: IfMatch,
+) -> Result<StatusCode, ApiError> {
+    let find = |directory: &Directory| directory.endpoint(access.id(), id);
+    match app.delete(&access.caller, &if_match, find).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Code::EndpointNotFound.into()),
+    }
+}
+
+fn tagged<P>(
+    app: &App,
+    access: &InTenant<P>,
+    found: Option<Revised<Endpoint>>,
+) -> Result<Tagged<EndpointView>, ApiError> {
+    let found = found.ok_or(Code::EndpointNotFound)?;
+    let profile = app.profile(&access.tenant.value.profile)?;
+    let body = EndpointView::of(&found.value, profile, app.now());
+    Ok(Tagged { revision: found.revision, body })
+}
+
+/// Refuses one more active endpoint where the profile's limit is reached.
+fn admit_active(
+    app: &App,
+    tenant: &TenantId,
+    id: EndpointId,
+    profile: &Profile,
+) -> Result<(), ApiError> {
+    let others = app.directory.read(|directory| directory.active_besides(tenant, id));
+    within(others, profile)
+}
+
+/// Judges again once an endpoint is on record: others may have been made at the same time, the
+/// tenant deleted, or its profile changed.
+fn admit_created<P>(
+    app: &App,
+    access: &InTenant<P>,
+    id: EndpointId,
+    profile: &Profile,
+) -> Result<(), ApiError> {
+    let tenant = app.directory.read(|directory| directory.tenant(access.id()));
+    match tenant {
+        None => Err(Code::TenantNotFound.into()),
+        Some(tenant) if tenant.value.profile != profile.name => Err(Code::ChangedMeanwhile.into()),
+        Some(_) => admit_activated(app, access.id(), id, profile),
+    }
+}
+
+/// Judges an endpoint that is on record as active. Of several that became active at the same
+/// time, those are too many that CONFIG has later.
+fn admit_activated(
+    app: &App,
+    tenant: &TenantId,
+    id: EndpointId,
+    profile: &Profile,
+) -> Result<(), ApiError> {
+    let before = app.directory.read(|directory| directory.active_before(tenant, id));
+    before.map_or(Ok(()), |others| within(others, profile))
+}
+
+fn within(others: usize, profile: &Profile) -> Result<(), ApiError> {
+    let Some(max) = profile.endpoint.active_max else { return Ok(()) };
+    let room = u32::try_from(others).is_ok_and(|others| others < NonZeroU32::get(max));
+    if room {
+        return Ok(());
+    }
+    let detail = format!("the profile {} allows {max} active endpoints of a tenant", profile.name);
+    Err(ApiError::detailed(Code::ActiveEndpointsLimit, detail))
+}
+
+/// Changes an endpoint's state.
+fn with_state(endpoint: &Endpoint, state: EndpointState, now: fanfare_domain::Timestamp) -> Edited<Endpoint> {
+    if endpoint.state == state {
+        return Edited::Unchanged;
+    }
+    Edited::Changed(Endpoint { state, updated_at: now, ..endpoint.clone() })
+}

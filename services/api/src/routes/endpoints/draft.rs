@@ -1,0 +1,327 @@
+//! From what a caller sends to an endpoint as it is kept: checked by its profile, secrets sealed.
+//!
+//! Decisions only: chance is drawn by whoever calls, and the endpoint is not written here.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fanfare_domain::{
+    Endpoint, EndpointId, EndpointState, EndpointUrl, TenantId, Timestamp, UrlPolicy,
+    endpoint::{Secret, header_owner, secret_owner},
+    profile::{Profile, SecretOrigin},
+    retry::Policy,
+    seal::{Clear, Keyring, Sealed},
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::Edited,
+    error::ApiError,
+    extract::given,
+    limits::{self, DESCRIPTION_BYTES_MAX, NAME_BYTES_MAX},
+};
+
+/// How many secrets of an endpoint can be live at once.
+pub(crate) const SECRETS_MAX: usize = 10;
+/// The most requests that may be in flight to one endpoint at once.
+const CONCURRENCY_MAX: u16 = 1_000;
+
+/// An endpoint to be created.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewEndpoint {
+    /// Where deliveries go: `https://`, or `http://` where the profile and the operator allow it;
+    /// up to 2,048 bytes.
+    #[schema(example = "https://example.com/webhooks")]
+    pub(crate) url: String,
+    /// What people call it; up to 256 bytes.
+    #[serde(default)]
+    pub(crate) name: String,
+    /// For people; up to 2,048 bytes.
+    #[serde(default)]
+    pub(crate) description: String,
+    /// Which event types it wants: up to 100, with `*` for one token and a last `>` for the rest,
+    /// or as the tenant's profile writes them.
+    #[serde(default)]
+    #[schema(example = json!(["invoice.*"]))]
+    pub(crate) event_types: Vec<String>,
+    /// The signing secret, where the profile lets the caller choose it; otherwise one is made.
+    #[schema(write_only)]
+    pub(crate) secret: Option<String>,
+    /// Headers added to every request: up to 32. Their values are sealed, and not shown again.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+    /// Replaces the profile's retry policy; written like `[retry]` of a profile.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) retry: Option<Policy>,
+    /// Replaces the profile's time-out: connect, TLS, head and body together, in milliseconds.
+    #[schema(minimum = 100, maximum = 60_000)]
+    pub(crate) timeout_ms: Option<u64>,
+    /// How many requests may be in flight at once; 16 if left out.
+    #[schema(minimum = 1, maximum = 1_000)]
+    pub(crate) concurrency: Option<u16>,
+    /// The caller's own notes: up to 32, with keys up to 64 and values up to 512 bytes.
+    #[serde(default)]
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+/// What to change about an endpoint (RFC 7396): what is left out stays, `null` takes it away.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EndpointPatch {
+    /// Where deliveries go.
+    pub(crate) url: Option<String>,
+    /// What people call it; up to 256 bytes.
+    pub(crate) name: Option<String>,
+    /// For people; up to 2,048 bytes.
+    pub(crate) description: Option<String>,
+    /// Which event types it wants: all of them, not only what is new.
+    pub(crate) event_types: Option<Vec<String>>,
+    /// Headers to set, or with `null` to remove; others stay.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, Option<String>>,
+    /// Replaces the profile's retry policy; `null` for the profile's own.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Object>)]
+    pub(crate) retry: Option<Option<Policy>>,
+    /// Replaces the profile's time-out, in milliseconds; `null` for the profile's own.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 100, maximum = 60_000)]
+    pub(crate) timeout_ms: Option<Option<u64>>,
+    /// How many requests may be in flight at once; `null` for the default of 16.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 1_000)]
+    pub(crate) concurrency: Option<Option<u16>>,
+    /// Notes to set, or with `null` to remove; others stay.
+    #[serde(default)]
+    pub(crate) metadata: BTreeMap<String, Option<String>>,
+}
+
+/// Makes endpoints of one profile.
+#[derive(Clone, Copy)]
+pub(crate) struct Maker<'a> {
+    /// The tenant's profile.
+    pub(crate) profile: &'a Profile,
+    /// Which URLs the endpoints may have.
+    pub(crate) urls: &'a UrlPolicy,
+    /// Seals secrets.
+    pub(crate) keyring: &'a Keyring,
+    /// The current instant.
+    pub(crate) now: Timestamp,
+}
+
+impl Maker<'_> {
+    /// Makes an endpoint, and returns it with its secret in the clear. `chance` is called once for
+    /// each secret that is sealed, and must never return the same bytes twice.
+    pub(crate) fn create(
+        self,
+        new: NewEndpoint,
+        id: EndpointId,
+        tenant: TenantId,
+        chance: impl Fn() -> [u8; 56],
+    ) -> Result<(Endpoint, Clear), ApiError> {
+        let url = EndpointUrl::parse(&new.url, self.urls)?;
+        limits::text("name", &new.name, NAME_BYTES_MAX)?;
+        limits::text("description", &new.description, DESCRIPTION_BYTES_MAX)?;
+        limits::metadata(&new.metadata)?;
+        let filters = self.filters(&new.event_types)?;
+        let (secret, clear) = self.secret(id, new.secret.map(Clear::new), &chance)?;
+        let endpoint = Endpoint {
+            id,
+            tenant,
+            url: String::from(url.as_str()),
+            name: new.name,
+            description: new.description,
+            filters,
+            secrets: vec![secret],
+            headers: self.headers(id, &new.headers, &chance)?,
+            state: EndpointState::Active,
+            retry: new.retry,
+            timeout: new.timeout_ms.map(timeout).transpose()?,
+            concurrency: new.concurrency.map(concurrency).transpose()?,
+            metadata: new.metadata,
+            created_at: self.now,
+            updated_at: self.now,
+        };
+        Ok((endpoint, clear))
+    }
+
+    /// Changes an endpoint as a patch says.
+    pub(crate) fn patch(
+        self,
+        endpoint: &Endpoint,
+        patch: &EndpointPatch,
+        chance: impl Fn() -> [u8; 56],
+    ) -> Result<Edited<Endpoint>, ApiError> {
+        let mut next = endpoint.clone();
+        if let Some(url) = &patch.url {
+            next.url = String::from(EndpointUrl::parse(url, self.urls)?.as_str());
+        }
+        if let Some(name) = &patch.name {
+            limits::text("name", name, NAME_BYTES_MAX)?;
+            next.name.clone_from(name);
+        }
+        if let Some(description) = &patch.description {
+            limits::text("description", description, DESCRIPTION_BYTES_MAX)?;
+            next.description.clone_from(description);
+        }
+        if let Some(event_types) = &patch.event_types {
+            next.filters = self.filters(event_types)?;
+        }
+        if let Some(retry) = &patch.retry {
+            next.retry.clone_from(retry);
+        }
+        if let Some(given) = patch.timeout_ms {
+            next.timeout = given.map(timeout).transpose()?;
+        }
+        if let Some(given) = patch.concurrency {
+            next.concurrency = given.map(concurrency).transpose()?;
+        }
+        merge(&mut next.metadata, &patch.metadata);
+        limits::metadata(&next.metadata)?;
+        self.patch_headers(&mut next, &patch.headers, chance)?;
+        if next == *endpoint {
+            return Ok(Edited::Unchanged);
+        }
+        next.updated_at = self.now;
+        Ok(Edited::Changed(next))
+    }
+
+    /// Gives an endpoint a new secret, and returns it with the secret in the clear. The secrets
+    /// before it are used for `overlap` longer.
+    pub(crate) fn rotate(
+        self,
+        endpoint: &Endpoint,
+        supplied: Option<Clear>,
+        overlap: Duration,
+        chance: impl Fn() -> [u8; 56],
+    ) -> Result<(Endpoint, Clear), ApiError> {
+        let (secret, clear) = self.secret(endpoint.id, supplied, &chance)?;
+        let end = self.now.saturating_add(overlap);
+        let retire = |secret: &Secret| Secret {
+            expires_at: Some(secret.expires_at.map_or(end, |sooner| sooner.min(end))),
+            ..secret.clone()
+        };
+        let mut next = endpoint.clone();
+        next.secrets = endpoint.live_secrets(self.now).map(retire).collect();
+        next.secrets.retain(|secret| secret.expires_at.is_none_or(|end| self.now < end));
+        next.secrets.insert(0, secret);
+        next.secrets.truncate(SECRETS_MAX);
+        next.updated_at = self.now;
+        Ok((next, clear))
+    }
+
+    fn filters(self, event_types: &[String]) -> Result<Vec<fanfare_domain::TypePattern>, ApiError> {
+        let filters = event_types.iter().map(String::as_str);
+        let refused = |why: fanfare_domain::profile::FilterRefused| {
+            let cause = std::error::Error::source(&why);
+            let more = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+            ApiError::value("event_types", format_args!("{why}{more}"))
+        };
+        self.profile.filters().patterns(filters).map_err(refused)
+    }
+
+    fn secret(
+        self,
+        id: EndpointId,
+        supplied: Option<Clear>,
+        chance: &impl Fn() -> [u8; 56],
+    ) -> Result<(Secret, Clear), ApiError> {
+        let (random, nonce) = split(chance());
+        let clear = match supplied {
+            Some(secret) => self.profile.check_secret(secret.expose()).map(|()| secret),
+            None => self.profile.generate_secret(random),
+        };
+        let clear = clear.map_err(|why| ApiError::value("secret", why))?;
+        let sealed = self.keyring.seal(&secret_owner(id), clear.expose(), nonce);
+        Ok((Secret { sealed, created_at: self.now, expires_at: None }, clear))
+    }
+
+    fn headers(
+        self,
+        id: EndpointId,
+        headers: &BTreeMap<String, String>,
+        chance: &impl Fn() -> [u8; 56],
+    ) -> Result<BTreeMap<String, Sealed>, ApiError> {
+        let pairs = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.profile.headers_admitted(pairs).map_err(|why| ApiError::value("headers", why))?;
+        let seal = |(name, value): (&String, &String)| {
+            let name = name.to_ascii_lowercase();
+            let (_, nonce) = split(chance());
+            let sealed = self.keyring.seal(&header_owner(id, &name), value, nonce);
+            (name, sealed)
+        };
+        Ok(headers.iter().map(seal).collect())
+    }
+
+    /// Sets and removes headers. The values that stay are opened, because the limits are on all
+    /// headers together.
+    fn patch_headers(
+        self,
+        endpoint: &mut Endpoint,
+        patch: &BTreeMap<String, Option<String>>,
+        chance: impl Fn() -> [u8; 56],
+    ) -> Result<(), ApiError> {
+        let named: BTreeMap<String, Option<&String>> = patch
+            .iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.as_ref()))
+            .collect();
+        if named.len() < patch.len() {
+            return Err(ApiError::value("headers", "a header is named twice"));
+        }
+        endpoint.headers.retain(|name, _| !named.contains_key(name));
+        let mut all = Vec::new();
+        for (name, sealed) in &endpoint.headers {
+            let opened = self.keyring.open(&header_owner(endpoint.id, name), sealed);
+            all.push((name.clone(), opened.map_err(|why| ApiError::Internal(why.into()))?));
+        }
+        let set: BTreeMap<String, String> = named
+            .into_iter()
+            .filter_map(|(name, value)| value.map(|value| (name, value.clone())))
+            .collect();
+        let kept = all.iter().map(|(name, value)| (name.as_str(), value.expose()));
+        let new = set.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let admitted = self.profile.headers_admitted(kept.chain(new));
+        admitted.map_err(|why| ApiError::value("headers", why))?;
+        endpoint.headers.extend(self.headers(endpoint.id, &set, &chance)?);
+        Ok(())
+    }
+
+    /// Tells whether the caller has to supply a new secret.
+    pub(crate) fn needs_secret(self) -> bool {
+        self.profile.secret().origin == SecretOrigin::Supplied
+    }
+}
+
+fn merge(notes: &mut BTreeMap<String, String>, patch: &BTreeMap<String, Option<String>>) {
+    for (key, value) in patch {
+        match value {
+            Some(value) => notes.insert(key.clone(), value.clone()),
+            None => notes.remove(key),
+        };
+    }
+}
+
+fn timeout(millis: u64) -> Result<Duration, ApiError> {
+    let timeout = Duration::from_millis(millis);
+    if (Profile::TIMEOUT_MIN..=Profile::TIMEOUT_MAX).contains(&timeout) {
+        return Ok(timeout);
+    }
+    let (min, max) = (Profile::TIMEOUT_MIN.as_millis(), Profile::TIMEOUT_MAX.as_millis());
+    Err(ApiError::value("timeout_ms", format_args!("it is {min} to {max}")))
+}
+
+fn concurrency(count: u16) -> Result<u16, ApiError> {
+    if (1..=CONCURRENCY_MAX).contains(&count) {
+        return Ok(count);
+    }
+    Err(ApiError::value("concurrency", format_args!("it is 1 to {CONCURRENCY_MAX}")))
+}
+
+/// Splits bytes of chance into those of a secret and those of a nonce.
+fn split(chance: [u8; 56]) -> ([u8; 32], [u8; Keyring::NONCE_LENGTH]) {
+    let (mut secret, mut nonce) = ([0; 32], [0; Keyring::NONCE_LENGTH]);
+    secret.copy_from_slice(&chance[..32]);
+    nonce.copy_from_slice(&chance[32..]);
+    (secret, nonce)
+}

@@ -1,0 +1,185 @@
+//! An endpoint as it is shown.
+
+use std::collections::BTreeMap;
+
+use fanfare_domain::{
+    Endpoint, EndpointState, PauseMode, Timestamp, endpoint::DisableReason, endpoint::Secret,
+    profile::Profile, retry::Policy,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A URL that wants some event types. Its secrets and the values of its headers are not shown.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Endpoint)]
+pub(crate) struct EndpointView {
+    /// Identifies the endpoint.
+    #[schema(example = "ep_01jd3x6y8kqz7v5m2n4p6r8t0w")]
+    id: String,
+    /// Whose it is.
+    tenant: String,
+    /// Where deliveries go, in the canonical form of the URL standard.
+    #[schema(example = "https://example.com/webhooks")]
+    url: String,
+    /// What people call it; may be empty.
+    name: String,
+    /// For people; may be empty.
+    description: String,
+    /// Which event types it wants, as the tenant's profile writes them.
+    #[schema(example = json!(["invoice.*"]))]
+    event_types: Vec<String>,
+    /// Whether it gets deliveries.
+    state: StateName,
+    /// What becomes of events while it is paused; `null` if it is not paused.
+    #[schema(required)]
+    pause_mode: Option<PauseModeName>,
+    /// Why it is disabled; `null` if it is not disabled.
+    #[schema(required)]
+    disabled_reason: Option<DisabledReason>,
+    /// The names of the headers that are added to every request.
+    headers: Vec<String>,
+    /// Replaces the profile's retry policy; `null` if it does not.
+    #[schema(required, value_type = Option<Object>)]
+    retry: Option<Policy>,
+    /// Replaces the profile's time-out, in milliseconds; `null` if it does not.
+    #[schema(required)]
+    timeout_ms: Option<u64>,
+    /// How many requests may be in flight at once; `null` for the default of 16.
+    #[schema(required)]
+    concurrency: Option<u16>,
+    /// The caller's own notes.
+    metadata: BTreeMap<String, String>,
+    /// The secrets that sign requests at this time, newest first.
+    secrets: Vec<SecretView>,
+    /// When it was created.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+/// An endpoint with its new secret, at the only time at which that is shown.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EndpointWithSecret {
+    #[serde(flatten)]
+    pub(crate) view: EndpointView,
+    /// The secret that requests are signed with from now on: keep it, it is not shown again.
+    #[schema(example = "whsec_…")]
+    pub(crate) secret: String,
+}
+
+/// A signing secret, without the secret itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SecretView {
+    /// When it came into use.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When it stops being used; `null` for the current one.
+    #[schema(required, format = DateTime)]
+    expires_at: Option<String>,
+}
+
+/// Whether an endpoint gets deliveries.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = EndpointState)]
+enum StateName {
+    /// It does.
+    Active,
+    /// It was paused, and can be resumed.
+    Paused,
+    /// It gets none until it is enabled.
+    Disabled,
+}
+
+/// What becomes of events while an endpoint is paused.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = PauseMode)]
+pub(crate) enum PauseModeName {
+    /// They are not delivered, also not later.
+    Skip,
+    /// They are delivered once it is resumed.
+    Hold,
+}
+
+/// Why an endpoint is disabled.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum DisabledReason {
+    /// A person asked for it.
+    ByHand,
+    /// It answered 410 Gone.
+    Gone,
+    /// Too many attempts in a row failed.
+    Failing,
+}
+
+impl EndpointView {
+    /// Shows an endpoint at a time.
+    pub(crate) fn of(endpoint: &Endpoint, profile: &Profile, now: Timestamp) -> Self {
+        let (state, pause_mode, disabled_reason) = names(endpoint.state);
+        let pattern = |pattern| String::from(profile.filters().show(pattern));
+        Self {
+            id: endpoint.id.to_string(),
+            tenant: endpoint.tenant.to_string(),
+            url: endpoint.url.clone(),
+            name: endpoint.name.clone(),
+            description: endpoint.description.clone(),
+            event_types: endpoint.filters.iter().map(pattern).collect(),
+            state,
+            pause_mode,
+            disabled_reason,
+            headers: endpoint.headers.keys().cloned().collect(),
+            retry: endpoint.retry.clone(),
+            timeout_ms: endpoint
+                .timeout
+                .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            concurrency: endpoint.concurrency,
+            metadata: endpoint.metadata.clone(),
+            secrets: endpoint.live_secrets(now).map(SecretView::of).collect(),
+            created_at: endpoint.created_at.to_string(),
+            updated_at: endpoint.updated_at.to_string(),
+        }
+    }
+}
+
+impl SecretView {
+    fn of(secret: &Secret) -> Self {
+        Self {
+            created_at: secret.created_at.to_string(),
+            expires_at: secret.expires_at.map(|end| end.to_string()),
+        }
+    }
+}
+
+impl From<PauseModeName> for PauseMode {
+    fn from(name: PauseModeName) -> Self {
+        match name {
+            PauseModeName::Skip => Self::Skip,
+            PauseModeName::Hold => Self::Hold,
+        }
+    }
+}
+
+fn names(state: EndpointState) -> (StateName, Option<PauseModeName>, Option<DisabledReason>) {
+    match state {
+        EndpointState::Active => (StateName::Active, None, None),
+        EndpointState::Paused(mode) => {
+            let mode = match mode {
+                PauseMode::Skip => PauseModeName::Skip,
+                PauseMode::Hold => PauseModeName::Hold,
+            };
+            (StateName::Paused, Some(mode), None)
+        }
+        EndpointState::Disabled(reason) => {
+            let reason = match reason {
+                DisableReason::ByHand => DisabledReason::ByHand,
+                DisableReason::Gone => DisabledReason::Gone,
+                DisableReason::Failing => DisabledReason::Failing,
+            };
+            (StateName::Disabled, None, Some(reason))
+        }
+    }
+}

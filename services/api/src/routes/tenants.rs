@@ -1,0 +1,234 @@
+//! Tenants: made and changed by the operator, seen by their own keys.
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::StatusCode};
+use fanfare_domain::{Entity, Tenant, TenantId, profile::Profile};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    app::{App, Edited},
+    caller::{Caller, InTenant, Operator, Reads, Writes},
+    directory::Revised,
+    error::{ApiError, Code},
+    etag::IfMatch,
+    extract::{Body, Params},
+    limits,
+    page::{Page, Paging},
+    reply::{Created, Tagged},
+};
+
+/// How many things of a deleted tenant are looked for at once.
+const CLEAR_BATCH: usize = 100;
+
+/// A customer of the operator.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TenantView {
+    /// Identifies the tenant.
+    #[schema(example = "acme")]
+    id: String,
+    /// What people call it; may be empty.
+    name: String,
+    /// The profile that its webhooks follow.
+    #[schema(example = "standard-webhooks")]
+    profile: String,
+    /// When it was created.
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+/// A tenant to be created.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewTenant {
+    /// Identifies the tenant, in every path and subject: 1 to 64 of the characters `a-z A-Z 0-9 - _`,
+    /// beginning with a letter or digit. It cannot be changed.
+    #[schema(example = "acme")]
+    id: String,
+    /// What people call it; up to 256 bytes.
+    #[serde(default)]
+    name: String,
+    /// The profile that its webhooks follow; `standard-webhooks` if left out. It is fixed once the
+    /// tenant has endpoints.
+    profile: Option<String>,
+}
+
+/// What to change about a tenant (RFC 7396); what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TenantPatch {
+    /// What people call it; up to 256 bytes.
+    name: Option<String>,
+    /// The profile that its webhooks follow. It is fixed once the tenant has endpoints.
+    profile: Option<String>,
+}
+
+impl TenantView {
+    fn of(tenant: &Tenant) -> Self {
+        Self {
+            id: tenant.id.to_string(),
+            name: tenant.name.clone(),
+            profile: tenant.profile.clone(),
+            created_at: tenant.created_at.to_string(),
+        }
+    }
+}
+
+fn tagged(tenant: &Revised<Tenant>) -> Tagged<TenantView> {
+    Tagged { revision: tenant.revision, body: TenantView::of(&tenant.value) }
+}
+
+fn known_profile(app: &App, name: Option<String>) -> Result<String, ApiError> {
+    let name = name.unwrap_or_else(|| String::from(Profile::DEFAULT));
+    if app.profiles.get(&name).is_none() {
+        let known: Vec<&str> = app.profiles.iter().map(|profile| profile.name.as_str()).collect();
+        return Err(ApiError::value("profile", format!("it is one of {}", known.join(", "))));
+    }
+    Ok(name)
+}
+
+/// Creates a tenant.
+#[utoipa::path(
+    post, path = "/v1/tenants", tag = "tenants", request_body = NewTenant,
+    responses((status = 201, body = TenantView, headers(("ETag"), ("Location")))),
+)]
+pub(crate) async fn create_tenant(
+    State(app): State<App>,
+    access: Operator<Writes>,
+    Body(new): Body<NewTenant>,
+) -> Result<Created<TenantView>, ApiError> {
+    let id: TenantId = new.id.parse().map_err(|why| ApiError::value("id", why))?;
+    limits::text("name", &new.name, limits::NAME_BYTES_MAX)?;
+    let profile = known_profile(&app, new.profile)?;
+    if app.directory.read(|directory| directory.tenant(&id).is_some()) {
+        return Err(Code::TenantExists.into());
+    }
+    // What a deletion that was cut short has left must not become this tenant's.
+    clear(&app, &access.caller, &id).await?;
+    let vacancy = app.directory.read(|directory| directory.tenant_vacancy(&id));
+    let value = Arc::new(Tenant { id, name: new.name, profile, created_at: app.now() });
+    let entity = Entity::Tenant(Arc::clone(&value));
+    let revision = match app.write(&access.caller, entity, false, vacancy).await {
+        Err(ApiError::Plain(Code::ChangedMeanwhile)) => return Err(Code::TenantExists.into()),
+        other => other?,
+    };
+    let location = format!("/v1/tenants/{}", value.id);
+    Ok(Created { location, tagged: tagged(&Revised { value, revision }) })
+}
+
+/// Lists the tenants, in the order of their ids.
+#[utoipa::path(
+    get, path = "/v1/tenants", tag = "tenants", params(Paging),
+    responses((status = 200, body = Page<TenantView>)),
+)]
+pub(crate) async fn list_tenants(
+    State(app): State<App>,
+    _access: Operator<Reads>,
+    Params(paging): Params<Paging>,
+) -> Result<axum::Json<Page<TenantView>>, ApiError> {
+    let (limit, after) = (paging.limit()?, paging.after::<TenantId>()?);
+    let found = app.directory.read(|directory| directory.tenants(after.as_ref(), limit + 1));
+    let page = Page::of(
+        found,
+        limit,
+        |tenant| tenant.value.id.clone(),
+        |tenant| TenantView::of(&tenant.value),
+    );
+    Ok(axum::Json(page))
+}
+
+/// Shows a tenant.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}", tag = "tenants",
+    params(("tenant" = String, Path, description = "The tenant's id")),
+    responses((status = 200, body = TenantView, headers(("ETag")))),
+)]
+pub(crate) async fn get_tenant(access: InTenant<Reads>) -> Tagged<TenantView> {
+    tagged(&access.tenant)
+}
+
+/// Changes a tenant.
+#[utoipa::path(
+    patch, path = "/v1/tenants/{tenant}", tag = "tenants", request_body = TenantPatch,
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("If-Match" = Option<String>, Header, description = "Change this version only"),
+    ),
+    responses((status = 200, body = TenantView, headers(("ETag")))),
+)]
+pub(crate) async fn update_tenant(
+    State(app): State<App>,
+    access: InTenant<Writes>,
+    if_match: IfMatch,
+    Body(patch): Body<TenantPatch>,
+) -> Result<Tagged<TenantView>, ApiError> {
+    access.by_operator()?;
+    if let Some(name) = &patch.name {
+        limits::text("name", name, limits::NAME_BYTES_MAX)?;
+    }
+    let profile = patch.profile.map(|name| known_profile(&app, Some(name))).transpose()?;
+    let id = access.id();
+    let edit = |tenant: &Tenant| {
+        let mut next = tenant.clone();
+        next.name = patch.name.clone().unwrap_or(next.name);
+        next.profile = profile.clone().unwrap_or(next.profile);
+        if next.profile != tenant.profile && has_endpoints(&app, id) {
+            return Err(Code::ProfileFixed.into());
+        }
+        Ok(if next == *tenant { Edited::Unchanged } else { Edited::Changed(next) })
+    };
+    let edited =
+        app.edit(&access.caller, &if_match, |directory| directory.tenant(id), edit).await?;
+    edited.as_ref().map(tagged).ok_or_else(|| Code::TenantNotFound.into())
+}
+
+/// Deletes a tenant that has no endpoints, and its keys.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{tenant}", tag = "tenants",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("If-Match" = Option<String>, Header, description = "Delete this version only"),
+    ),
+    responses((status = 204)),
+)]
+pub(crate) async fn delete_tenant(
+    State(app): State<App>,
+    access: InTenant<Writes>,
+    if_match: IfMatch,
+) -> Result<StatusCode, ApiError> {
+    access.by_operator()?;
+    let id = access.id();
+    if has_endpoints(&app, id) {
+        return Err(Code::TenantNotEmpty.into());
+    }
+    let find = |directory: &crate::directory::Directory| directory.tenant(id);
+    if !app.delete(&access.caller, &if_match, find).await? {
+        return Err(Code::TenantNotFound.into());
+    }
+    // Its keys, and what was made while it was being deleted.
+    clear(&app, &access.caller, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn has_endpoints(app: &App, id: &TenantId) -> bool {
+    app.directory.read(|directory| !directory.endpoints(id, None, 1).is_empty())
+}
+
+/// Deletes the endpoints and keys of a tenant that is not there.
+async fn clear(app: &App, caller: &Caller, id: &TenantId) -> Result<(), ApiError> {
+    let any = IfMatch::Absent;
+    loop {
+        let endpoints = app.directory.read(|directory| directory.endpoints(id, None, CLEAR_BATCH));
+        let keys = app.directory.read(|directory| directory.keys(Some(id), None, CLEAR_BATCH));
+        if endpoints.is_empty() && keys.is_empty() {
+            return Ok(());
+        }
+        for endpoint in endpoints {
+            app.delete(caller, &any, |directory| directory.endpoint(id, endpoint.value.id)).await?;
+        }
+        for key in keys {
+            app.delete(caller, &any, |directory| directory.key(key.value.id)).await?;
+        }
+    }
+}

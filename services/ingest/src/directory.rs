@@ -1,0 +1,118 @@
+//! What ingest keeps of the configuration: which tenants there are, and by which profile their
+//! events are judged.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fanfare_domain::{
+    Change, Entity, TenantId, Timestamp,
+    profile::{Profile, Profiles},
+};
+use fanfare_event_log::ConfigFold;
+use tracing::error;
+
+/// Tenants and operators' profiles.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    /// The name of each tenant's profile.
+    tenants: BTreeMap<TenantId, Arc<str>>,
+    profiles: Profiles,
+}
+
+impl Directory {
+    /// Returns the name of a tenant's profile; `None` if there is no such tenant.
+    pub(crate) fn profile_of(&self, tenant: &TenantId) -> Option<&str> {
+        self.tenants.get(tenant).map(AsRef::as_ref)
+    }
+
+    /// Returns a profile that is built in or that an operator added.
+    pub(crate) fn profile(&self, name: &str) -> Option<&Profile> {
+        self.profiles.get(name).map(AsRef::as_ref)
+    }
+
+    fn take_profile(&mut self, name: &str, toml: &str) {
+        let taken = match Profile::parse(toml) {
+            Ok(profile) if profile.name == name => {
+                self.profiles.insert(Arc::new(profile)).map_err(|taken| taken.to_string())
+            }
+            Ok(profile) => Err(format!("it calls itself {}", profile.name)),
+            Err(malformed) => Err(malformed.to_string()),
+        };
+        if let Err(error) = taken {
+            // Its tenants' events are refused: better than to accept what cannot be delivered.
+            error!(profile = name, error, "a profile of the configuration cannot be used");
+            self.profiles.remove(name);
+        }
+    }
+}
+
+impl ConfigFold for Directory {
+    fn apply(&mut self, _revision: u64, _stored_at: Timestamp, change: &Change) {
+        match (&change.entity, change.deleted) {
+            (Entity::Tenant(tenant), false) => {
+                self.tenants.insert(tenant.id.clone(), Arc::from(tenant.profile.as_str()));
+            }
+            (Entity::Tenant(tenant), true) => drop(self.tenants.remove(&tenant.id)),
+            (Entity::Profile(source), false) => self.take_profile(&source.name, &source.toml),
+            (Entity::Profile(source), true) => self.profiles.remove(&source.name),
+            (Entity::Endpoint(_) | Entity::EventType(_) | Entity::ApiKey(_), _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use fanfare_domain::{Tenant, TraceContext, config::ProfileSource};
+
+    use super::*;
+
+    fn change(entity: Entity, deleted: bool) -> Change {
+        let (actor, reason) = (String::from("test"), String::new());
+        Change { entity, deleted, actor, reason, trace: TraceContext::default() }
+    }
+
+    /// A directory with one tenant for each pair of id and profile.
+    pub(crate) fn directory(tenants: &[(&str, &str)]) -> Directory {
+        let mut directory = Directory::default();
+        for (id, profile) in tenants {
+            directory.apply(1, Timestamp::EPOCH, &change(tenant(id, profile), false));
+        }
+        directory
+    }
+
+    fn tenant(id: &str, profile: &str) -> Entity {
+        Entity::Tenant(Arc::new(Tenant {
+            id: id.parse().unwrap(),
+            name: String::new(),
+            profile: profile.to_owned(),
+            created_at: Timestamp::EPOCH,
+        }))
+    }
+
+    fn profile(name: &str, toml: String) -> Entity {
+        Entity::Profile(Arc::new(ProfileSource { name: name.to_owned(), toml }))
+    }
+
+    #[test]
+    fn a_deleted_tenant_is_unknown_and_can_come_back() {
+        let acme: TenantId = "acme".parse().unwrap();
+        let mut directory = directory(&[("acme", "killb")]);
+        assert_eq!(directory.profile_of(&acme), Some("killb"));
+        directory.apply(2, Timestamp::EPOCH, &change(tenant("acme", "killb"), true));
+        assert_eq!(directory.profile_of(&acme), None);
+        directory.apply(3, Timestamp::EPOCH, &change(tenant("acme", "kryptos"), false));
+        assert_eq!(directory.profile_of(&acme), Some("kryptos"));
+    }
+
+    #[test]
+    fn an_unusable_profile_is_none() {
+        let toml = include_str!("../../../deploy/profiles/kryptos.toml");
+        let own = toml.replacen("\"kryptos\"", "\"own\"", 1);
+        let mut directory = Directory::default();
+        directory.apply(1, Timestamp::EPOCH, &change(profile("own", own.clone()), false));
+        assert!(directory.profile("own").is_some());
+        for unusable in [String::from("name = 1"), own.replace("\"own\"", "\"other\"")] {
+            directory.apply(2, Timestamp::EPOCH, &change(profile("own", unusable), false));
+            assert!(directory.profile("own").is_none());
+        }
+    }
+}
