@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The longest deadline; a longer one is cut.
-const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const DEADLINE_MAX: Duration = Duration::from_hours(24);
 /// How much of an `HTTP/2` body may be under way to us before we have taken it, in bytes.
 const HTTP2_STREAM_WINDOW: u32 = 64 << 10;
 /// The same for all bodies of a connection.

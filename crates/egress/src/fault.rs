@@ -63,7 +63,7 @@ fn connect(error: &reqwest::Error, timeout_connect: Duration) -> Failure {
     // Errors of TCP come as they are, those of a handshake in another I/O error.
     let in_handshake = causes(error)
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|outer| outer.get_ref().is_some_and(|inner| inner.is::<io::Error>()));
+        .any(|outer| outer.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<io::Error>));
     if in_handshake {
         return Failure::new(Fault::TlsFailed, "the connection broke during the TLS handshake");
     }
@@ -90,6 +90,7 @@ fn lost(error: &reqwest::Error) -> &'static str {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours, and grows")]
 fn tls(error: &rustls::Error) -> Failure {
     match error {
         rustls::Error::InvalidCertificate(error) => {
@@ -102,13 +103,14 @@ fn tls(error: &rustls::Error) -> Failure {
         rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => {
             Failure::new(Fault::TlsFailed, "the endpoint speaks no version or cipher that we do")
         }
-        error if matches!(error, rustls::Error::InvalidMessage(_)) => {
+        rustls::Error::InvalidMessage(_) => {
             Failure::new(Fault::TlsFailed, "the endpoint does not speak TLS on this port")
         }
         _ => Failure::new(Fault::TlsFailed, "the TLS handshake failed"),
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours, and grows")]
 fn certificate(error: &CertificateError) -> &'static str {
     use CertificateError as E;
     match error {
@@ -144,12 +146,12 @@ fn http2(error: &h2::Error) -> Failure {
 }
 
 /// Returns the first cause of that type.
-fn find<'a, E: Error + 'static>(error: &'a Cause) -> Option<&'a E> {
+fn find<E: Error + 'static>(error: &Cause) -> Option<&E> {
     causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// Returns the error and all its causes, outermost first.
-fn causes<'a>(error: &'a Cause) -> impl Iterator<Item = &'a Cause> {
+fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
     iter::successors(Some(error), |error| next_cause(*error))
 }
 

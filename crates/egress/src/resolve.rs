@@ -73,12 +73,11 @@ impl Resolver {
 impl Lookups {
     async fn find(self: &Arc<Self>, name: &str) -> Found {
         let under_way = self.under_way().get(name).cloned();
-        let mut landing = match under_way.filter(is_alive) {
-            Some(landing) => landing,
-            None => {
-                let permit = Arc::clone(&self.permits).acquire_owned().await;
-                self.start(name, permit.map_err(|_| LookupError::Failed)?)
-            }
+        let mut landing = if let Some(landing) = under_way.filter(is_alive) {
+            landing
+        } else {
+            let permit = Arc::clone(&self.permits).acquire_owned().await;
+            self.start(name, permit.map_err(|_| LookupError::Failed)?)
         };
         let found = landing.wait_for(Option::is_some).await.map_err(|_| LookupError::Failed)?;
         found.clone().unwrap_or(Err(LookupError::Failed))

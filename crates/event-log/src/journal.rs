@@ -9,7 +9,7 @@ pub use self::{
     reader::JournalReader,
     writer::{AppendError, JournalWriter},
 };
-use crate::{EventLog, ReadError, log::timestamp, topology::Stream};
+use crate::{EventLog, ReadError, log::{Which, timestamp}, topology::Stream};
 
 /// Which of a shard's two subjects: each has one writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +82,8 @@ impl EventLog {
 
     /// One batch by its sequence; `None` if it has aged out.
     pub async fn journal_batch(&self, sequence: u64) -> Result<Option<JournalBatch>, ReadError> {
-        let Some(message) = self.message(Stream::Journal, sequence).await? else { return Ok(None) };
+        let which = Which::Sequence(sequence);
+        let Some(message) = self.get(Stream::Journal, which).await? else { return Ok(None) };
         let column = self.topology().column(&message.subject);
         let stored_at = timestamp(message.time);
         match fanfare_proto::decode_journal(message.payload) {

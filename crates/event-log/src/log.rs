@@ -6,7 +6,10 @@ mod link;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use async_nats::{connection::State, jetstream};
+use async_nats::{
+    connection::State,
+    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
+};
 use fanfare_domain::{ShardCount, StoredEvent, Timestamp};
 use tokio::{
     task::JoinSet,
@@ -23,6 +26,7 @@ use crate::{
     ReadError, Settings, bootstrap,
     durability::{self, DurabilityError, VERSION_MIN, Version},
     publish::acks::Acks,
+    read::Patience,
     topology::{Stream, Topology},
 };
 
@@ -187,7 +191,7 @@ impl EventLog {
 
     /// Reads one event by its sequence; `None` if it is no longer in the log.
     pub async fn event(&self, sequence: u64) -> Result<Option<StoredEvent>, ReadError> {
-        let Some(message) = self.message(Stream::Events, sequence).await? else { return Ok(None) };
+        let Some(message) = self.get(Stream::Events, Which::Sequence(sequence)).await? else { return Ok(None) };
         let stored_at = timestamp(message.time);
         fanfare_proto::decode_event(message.payload, sequence, stored_at).map(Some).map_err(
             |source| ReadError::Unreadable {
@@ -224,49 +228,53 @@ impl EventLog {
         }
     }
 
-    /// Reads one message by its sequence, from any replica if it is there, or else the leader.
-    pub(crate) async fn message(
+    /// Reads one message. Loss of the connection is waited out.
+    pub(crate) async fn get(
         &self,
         stream: Stream,
-        sequence: u64,
-    ) -> Result<Option<jetstream::message::StreamMessage>, ReadError> {
-        let name = self.topology().stream(stream);
-        let handle = self.stream(stream).await?;
-        // A replica that lags behind does not know what is new: only the leader can say no.
-        if let Ok(message) = handle.direct_get(sequence).await {
-            return Ok(Some(message));
+        which: Which<'_>,
+    ) -> Result<Option<StreamMessage>, ReadError> {
+        let mut patience = Patience::new(self, self.topology().stream(stream));
+        loop {
+            match self.try_get(stream, which).await {
+                Ok(found) => return Ok(found),
+                Err(error) => patience.bear(error).await?,
+            }
         }
-        api::found(handle.get_raw_message(sequence).await, &name)
     }
 
-    /// The last message under a subject, which may hold wildcards, by the stream's leader.
-    pub(crate) async fn last_message(
+    async fn try_get(
         &self,
         stream: Stream,
-        subject: &str,
-    ) -> Result<Option<jetstream::message::StreamMessage>, ReadError> {
+        which: Which<'_>,
+    ) -> Result<Option<StreamMessage>, async_nats::Error> {
         let handle = self.stream(stream).await?;
-        let last = handle.get_last_raw_message_by_subject(subject).await;
-        api::found(last, &self.topology().stream(stream))
+        let asked = match which {
+            // A replica that lags behind does not know what is new: only the leader can say no.
+            Which::Sequence(sequence) => match handle.direct_get(sequence).await {
+                Ok(message) => Ok(message),
+                Err(_) => handle.get_raw_message(sequence).await,
+            },
+            Which::First(subject) => handle.get_first_raw_message_by_subject(subject, 1).await,
+            Which::Last(subject) => handle.get_last_raw_message_by_subject(subject).await,
+        };
+        match asked {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// The first message under a subject, by the stream's leader.
-    pub(crate) async fn first_message(
-        &self,
-        stream: Stream,
-        subject: &str,
-    ) -> Result<Option<jetstream::message::StreamMessage>, ReadError> {
-        let handle = self.stream(stream).await?;
-        let first = handle.get_first_raw_message_by_subject(subject, 1).await;
-        api::found(first, &self.topology().stream(stream))
-    }
-
-    /// The last sequence of a stream, by its leader.
+    /// The last sequence of a stream, by its leader. Loss of the connection is waited out.
     pub(crate) async fn last_sequence(&self, stream: Stream) -> Result<u64, ReadError> {
         let name = self.topology().stream(stream);
-        let info = api::stream_info(&self.inner.jetstream, &name).await;
-        info.map(|info| info.state.last_sequence)
-            .map_err(|source| ReadError::Refused { stream: name, source: source.into() })
+        let mut patience = Patience::new(self, name.clone());
+        loop {
+            match api::stream_info(&self.inner.jetstream, &name).await {
+                Ok(info) => return Ok(info.state.last_sequence),
+                Err(error) => patience.bear(error.into()).await?,
+            }
+        }
     }
 
     /// A handle that asks the server nothing when it is made.
@@ -278,6 +286,17 @@ impl EventLog {
         let handle = self.inner.jetstream.get_stream_no_info(&name).await;
         handle.map_err(|source| ReadError::Refused { stream: name, source: source.into() })
     }
+}
+
+/// Which message of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which<'a> {
+    /// The one with this sequence, from any replica that has it.
+    Sequence(u64),
+    /// The first under this subject, by the stream's leader.
+    First(&'a str),
+    /// The last under this subject, which may hold wildcards, by the stream's leader.
+    Last(&'a str),
 }
 
 fn check_version(client: &async_nats::Client) -> Result<(), OpenError> {

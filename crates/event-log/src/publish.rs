@@ -7,7 +7,6 @@ pub(crate) mod verdict;
 use std::sync::Arc;
 
 use async_nats::{HeaderName, HeaderValue, Subject, jetstream};
-use bytes::Bytes;
 use fanfare_domain::{DeliveryRef, Event, Fact, Record, Shard, Task, TenantId, id::dedupe_key};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -317,6 +316,3 @@ pub(crate) fn line(text: &str) -> HeaderValue {
 pub(crate) fn journal_sequence(sequence: u64) -> (HeaderName, HeaderValue) {
     (HeaderName::from_static(header::JOURNAL_SEQUENCE), HeaderValue::from(sequence))
 }
-
-/// The payload of an empty message.
-pub(crate) const NOTHING: Bytes = Bytes::new();

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     EventLog, Pending, PublishError, Publisher, ReadError,
-    log::{ask, timestamp},
+    log::{Which, ask, timestamp},
     publish::{self, outgoing::Outgoing},
     read::Patience,
     topology::Stream,
@@ -88,7 +88,7 @@ impl Schedules {
         delivery: DeliveryId,
     ) -> Result<Option<RetryDue>, ReadError> {
         let subject = self.log.topology().retry_at(shard, delivery);
-        let Some(message) = self.log.last_message(Stream::Retries, &subject).await? else {
+        let Some(message) = self.log.get(Stream::Retries, Which::Last(&subject)).await? else {
             return Ok(None);
         };
         fanfare_proto::decode_retry_due(message.payload).map(Some).map_err(|source| {
@@ -103,7 +103,7 @@ impl Schedules {
     /// When the oldest unsettled message of the shard's due queue was stored; `None` if the queue is empty.
     pub async fn oldest_due(&self, shard: Shard) -> Result<Option<Timestamp>, ReadError> {
         let subject = self.log.topology().retry_due(shard);
-        let first = self.log.first_message(Stream::Retries, &subject).await?;
+        let first = self.log.get(Stream::Retries, Which::First(&subject)).await?;
         Ok(first.map(|message| timestamp(message.time)))
     }
 

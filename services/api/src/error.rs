@@ -15,7 +15,7 @@ use axum::{
 use fanfare_domain::url::UrlError;
 use fanfare_event_log::{PublishError, ReadError, config::ChangeError};
 use serde::Serialize;
-use tracing::error;
+use tracing::{error, warn};
 use utoipa::ToSchema;
 
 pub(crate) use code::Code;
@@ -56,6 +56,9 @@ pub(crate) enum ApiError {
     /// The log does not answer, or takes nothing at this time.
     #[error("the log is unavailable")]
     Unavailable(#[source] anyhow::Error),
+    /// The event was passed on, and what became of it is not known.
+    #[error("it is not known what became of the event")]
+    OutcomeUnknown(#[source] anyhow::Error),
     /// Something that should be possible failed.
     #[error("internal error")]
     Internal(#[source] anyhow::Error),
@@ -107,6 +110,7 @@ impl ApiError {
             Self::Url(refused) => Code::of_url(refused),
             Self::EventRefused { .. } => Code::EventRefused,
             Self::Unavailable(_) => Code::Unavailable,
+            Self::OutcomeUnknown(_) => Code::OutcomeUnknown,
             Self::Internal(_) => Code::Internal,
         }
     }
@@ -114,7 +118,10 @@ impl ApiError {
     fn problem(self) -> Problem {
         let code = self.code();
         let (detail, field, reason) = match self {
-            Self::Plain(_) | Self::Unavailable(_) | Self::Internal(_) => (None, None, None),
+            Self::Plain(_)
+            | Self::Unavailable(_)
+            | Self::OutcomeUnknown(_)
+            | Self::Internal(_) => (None, None, None),
             Self::Detailed { detail, .. } => (Some(detail), None, None),
             Self::Value { field, detail } => (Some(detail), Some(field), None),
             Self::Url(refused) => (Some(refused.to_string()), Some(String::from("url")), None),
@@ -135,6 +142,9 @@ impl ApiError {
         match self {
             Self::Unavailable(cause) => {
                 error!(error = format!("{cause:#}"), "the log is unavailable");
+            }
+            Self::OutcomeUnknown(cause) => {
+                warn!(error = format!("{cause:#}"), "it is not known what became of an event");
             }
             Self::Internal(cause) => error!(error = format!("{cause:#}"), "a request failed"),
             Self::Plain(_)

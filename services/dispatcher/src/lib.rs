@@ -111,6 +111,7 @@ impl Process {
     }
 
     /// Claims every shard, folds what is on record, and works until the stop.
+    #[expect(clippy::large_futures, reason = "it lives in a task of its own, on the heap")]
     async fn work(&self, desk: Arc<Desk>, owner: &str) -> Result<()> {
         let log = &self.log;
         let permits = Arc::new(Semaphore::new(self.settings.in_flight_max));
@@ -152,6 +153,7 @@ fn ended_early(ended: Option<Result<Result<()>, tokio::task::JoinError>>) -> any
 
 /// Folds what is on record about everything that may still be handed out: from the oldest fact
 /// that an unsettled message refers to, and the last [`LEDGER_WINDOW`] of journal time at least.
+#[expect(clippy::large_futures, reason = "it lives in a task of its own, on the heap")]
 async fn fold(
     log: &EventLog,
     shard: Shard,

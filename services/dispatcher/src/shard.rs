@@ -96,6 +96,7 @@ impl ShardWorker {
     }
 
     /// Works until `stop`; then finishes what is in flight, writes its facts, and gives back what waits.
+    #[expect(clippy::large_futures, reason = "it lives in a task of its own, on the heap")]
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<()> {
         while !stop.is_cancelled() {
             self.step(&stop).await?;
@@ -110,6 +111,8 @@ impl ShardWorker {
         for settler in self.messages.abandon() {
             settler.redeliver(Duration::ZERO).await;
         }
+        self.tasks.stop().await;
+        self.due.stop().await;
         Ok(())
     }
 

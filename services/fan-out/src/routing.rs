@@ -6,17 +6,12 @@ use fanfare_domain::{
     DeliveryId, EndpointId, Fact, Record, Shard, ShardCount, StoredEvent, Target, Task, Timestamp,
     fact::EventRouted,
 };
-use fanfare_event_log::JournalWriter;
+use fanfare_event_log::{JournalWriter, record_length};
 
 use crate::routes::Matches;
 
 /// The deliveries that an event's acceptance causes; replays count from 1.
 pub(crate) const GENERATION: u32 = 0;
-
-/// What an endpoint's id adds to a fact at most, in bytes.
-const ENDPOINT_BYTES: usize = 24;
-/// What the rest of a fact takes at most, beside its tenant and trace, in bytes.
-const FACT_BYTES: usize = 256;
 
 /// Returns the facts that put an event's routing on record: one, unless it has more endpoints
 /// than go into one fact. An event that nobody wants has one too.
@@ -58,7 +53,7 @@ pub(crate) fn messages(facts: Vec<Record>) -> Vec<Vec<Record>> {
     let mut messages: Vec<Vec<Record>> = Vec::new();
     let mut bytes = 0;
     for fact in facts {
-        let size = bytes_at_most(&fact);
+        let size = record_length(&fact);
         match messages.last_mut() {
             Some(last)
                 if last.len() < JournalWriter::FACTS_MAX
@@ -129,22 +124,6 @@ impl Wanted {
             Self::Skipped(endpoint) => Some(*endpoint),
         }
     }
-}
-
-fn bytes_at_most(record: &Record) -> usize {
-    let endpoints = match &record.fact {
-        Fact::EventRouted(routed) => {
-            routed.tenant.as_str().len()
-                + ENDPOINT_BYTES * (routed.targets.len() + routed.skipped.len() + routed.held.len())
-        }
-        Fact::ShardClaimed(_)
-        | Fact::AttemptMade(_)
-        | Fact::DeliveryDeferred(_)
-        | Fact::DeliveryParked(_)
-        | Fact::DeliveryConcluded(_)
-        | Fact::RetryScheduled(_) => 0,
-    };
-    FACT_BYTES + record.trace.traceparent.len() + record.trace.tracestate.len() + endpoints
 }
 
 #[cfg(test)]
@@ -231,7 +210,7 @@ mod tests {
         assert_eq!(messages.concat(), all);
         assert_eq!(messages[0].len(), JournalWriter::FACTS_MAX);
         for message in &messages {
-            let bytes: usize = message.iter().map(bytes_at_most).sum();
+            let bytes: usize = message.iter().map(record_length).sum();
             assert!(message.len() <= JournalWriter::FACTS_MAX);
             assert!(bytes <= JournalWriter::BYTES_MAX);
         }

@@ -22,14 +22,21 @@ pub(crate) struct Cli {
 /// Where the API and NATS are, for the commands of the client.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Connection {
-    /// Where the API is.
-    #[arg(long, global = true, env = "FANFARE_API", default_value = "http://127.0.0.1:8080", value_name = "URL")]
-    pub(crate) api: String,
-    /// The API key; without it, the operator's key in the data directory is used.
+    /// Where the API is [default: that of the running `fanfare up`, else http://127.0.0.1:8080].
+    #[arg(long, global = true, env = "FANFARE_API", hide_env_values = true, value_name = "URL")]
+    pub(crate) api: Option<String>,
+    /// The API key [default: the operator's key in the data directory].
     #[arg(long, global = true, env = "FANFARE_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub(crate) key: Option<String>,
     /// The data directory of `fanfare up`.
-    #[arg(long, global = true, env = "FANFARE_DATA", default_value = "fanfare-data", value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        env = "FANFARE_DATA",
+        hide_env_values = true,
+        default_value = "fanfare-data",
+        value_name = "DIR"
+    )]
     pub(crate) data: PathBuf,
 }
 

@@ -17,18 +17,18 @@ fn guard(route: Route, allow: &[AllowRule], system: fn(&str) -> Found) -> Guard 
     Guard { resolver, addresses: Arc::new(addresses), route }
 }
 
-fn addresses(of: &[&str]) -> Found {
-    Ok(of.iter().map(|address| address.parse().unwrap()).collect())
+fn addresses(of: &[&str]) -> Arc<[IpAddr]> {
+    of.iter().map(|address| address.parse().unwrap()).collect()
 }
 
 /// A resolver with public, private and mixed answers.
 fn system(name: &str) -> Found {
     match name {
-        "public.example" => addresses(&["1.1.1.1", "2606:4700::1111"]),
-        "private.example" => addresses(&["10.0.0.1"]),
-        "mixed.example" => addresses(&["1.1.1.1", "2606:4700::1111", "127.0.0.1"]),
-        "mapped.example" => addresses(&["::ffff:169.254.169.254"]),
-        "proxy.example" => addresses(&["10.0.0.9"]),
+        "public.example" => Ok(addresses(&["1.1.1.1", "2606:4700::1111"])),
+        "private.example" => Ok(addresses(&["10.0.0.1"])),
+        "mixed.example" => Ok(addresses(&["1.1.1.1", "2606:4700::1111", "127.0.0.1"])),
+        "mapped.example" => Ok(addresses(&["::ffff:169.254.169.254"])),
+        "proxy.example" => Ok(addresses(&["10.0.0.9"])),
         _ => Err(LookupError::Failed),
     }
 }

@@ -8,6 +8,7 @@ use tracing::error;
 use crate::{
     EventLog, ReadError,
     journal::{From, JournalBatch, JournalFilter},
+    log::Which,
     read::{Numbered, Ordered, Selection, Start, Unreadable, chain},
     topology::Stream,
 };
@@ -144,7 +145,7 @@ impl JournalReader {
         let asked_at = Instant::now();
         let mut found = 0;
         for subject in &self.subjects {
-            let message = self.log.last_message(Stream::Journal, subject).await?;
+            let message = self.log.get(Stream::Journal, Which::Last(subject)).await?;
             found = found.max(message.map_or(0, |message| message.sequence));
         }
         self.goal = Some(Goal { last, found, asked_at });

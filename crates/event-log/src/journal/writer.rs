@@ -14,8 +14,8 @@ use tracing::{debug, info, warn};
 
 use crate::{
     Column, EventLog, PublishError, ReadError,
+    log::Which,
     publish::{outgoing::Outgoing, verdict::Verdict},
-    read::Patience,
     topology::{Stream, header},
 };
 
@@ -246,13 +246,8 @@ impl JournalWriter {
 
     async fn look(&self) -> Result<Option<Last>, ReadError> {
         let subject = self.log.topology().journal(self.shard, self.column);
-        let mut patience = Patience::new(&self.log, self.log.topology().stream(Stream::Journal));
-        loop {
-            match self.log.last_message(Stream::Journal, &subject).await {
-                Ok(found) => return Ok(found.map(Last::of)),
-                Err(error) => patience.bear(error.into()).await?,
-            }
-        }
+        let found = self.log.get(Stream::Journal, Which::Last(&subject)).await?;
+        Ok(found.map(Last::of))
     }
 
     fn message(&self, mark: &Mark, payload: Bytes) -> Outgoing {

@@ -5,15 +5,12 @@ use async_nats::{
     jetstream::{
         self, Context, ErrorCode,
         context::RequestError,
-        message::StreamMessage,
         response::Response,
-        stream::{Info, RawMessageError, RawMessageErrorKind},
+        stream::Info,
     },
 };
 use fanfare_domain::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
-use crate::ReadError;
 
 /// A question to the servers had no useful answer.
 #[derive(Debug, thiserror::Error)]
@@ -96,18 +93,4 @@ pub(crate) async fn server_time(context: &Context, name: &str) -> Result<Timesta
     let answer: Answer = ask(context, format!("STREAM.INFO.{name}"), &()).await?;
     let time = answer.ts.as_deref().and_then(Timestamp::parse);
     time.ok_or(ApiError::Senseless { what: "the server's time" })
-}
-
-/// Tells "there is none" from "could not find out".
-pub(crate) fn found(
-    asked: Result<StreamMessage, RawMessageError>,
-    stream: &str,
-) -> Result<Option<StreamMessage>, ReadError> {
-    match asked {
-        Ok(message) => Ok(Some(message)),
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(source) => {
-            Err(ReadError::Refused { stream: stream.to_owned(), source: source.into() })
-        }
-    }
 }

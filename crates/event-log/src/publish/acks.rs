@@ -73,7 +73,7 @@ impl Acks {
         let waiting = number.and_then(|number: u64| self.waiting().remove(&number));
         if let Some(waiting) = waiting {
             // Whoever waited may have given up in this moment.
-            let _ = waiting.send(answer);
+            drop(waiting.send(answer));
         }
     }
 

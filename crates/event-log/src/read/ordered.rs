@@ -74,8 +74,6 @@ pub(crate) struct Numbered {
     pub(crate) message: Message,
     pub(crate) sequence: u64,
     pub(crate) stored_at: Timestamp,
-    /// How many more there were when it was sent.
-    pub(crate) pending: u64,
 }
 
 impl Ordered {
@@ -137,7 +135,7 @@ impl Ordered {
         open.received += 1;
         open.pending = pending;
         self.next = Start::Sequence(sequence + 1);
-        Some(Numbered { message, sequence, stored_at, pending })
+        Some(Numbered { message, sequence, stored_at })
     }
 
     fn name(&self) -> String {

@@ -90,7 +90,9 @@ async fn follow(mut stream: TcpStream, script: Script) {
 
 async fn answer(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     let mut read = vec![0; 16 << 10];
-    stream.read(&mut read).await?;
+    if stream.read(&mut read).await? == 0 {
+        return Ok(());
+    }
     stream.write_all(bytes).await?;
     stream.shutdown().await?;
     // A close with something unread would be a reset, and could overtake the answer.
@@ -99,8 +101,9 @@ async fn answer(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
 }
 
 async fn flood(stream: &mut TcpStream, first: &[u8], again: &[u8]) -> io::Result<()> {
-    let mut read = vec![0; 16 << 10];
-    stream.read(&mut read).await?;
+    if stream.read(&mut [0; 1 << 10]).await? == 0 {
+        return Ok(());
+    }
     stream.write_all(first).await?;
     loop {
         stream.write_all(again).await?;

@@ -46,6 +46,7 @@ use fanfare_domain::url::UrlError;
 /// | 503 | `unavailable` | The service cannot do this at the moment: try again. |
 /// | 503 | `timed_out` | The request took too long. |
 /// | 503 | `journal_too_long` | There is too much to read for one request. |
+/// | 504 | `outcome_unknown` | It is not known whether the event was taken: publish it again with the same Idempotency-Key. |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     BodyMalformed,
@@ -87,6 +88,7 @@ pub(crate) enum Code {
     Unavailable,
     TimedOut,
     JournalTooLong,
+    OutcomeUnknown,
 }
 
 impl Code {
@@ -163,6 +165,7 @@ impl Code {
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot do this at the moment: try again."),
             Self::TimedOut => (StatusCode::SERVICE_UNAVAILABLE, "timed_out", "The request took too long."),
             Self::JournalTooLong => (StatusCode::SERVICE_UNAVAILABLE, "journal_too_long", "There is too much to read for one request."),
+            Self::OutcomeUnknown => (StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", "It is not known whether the event was taken: publish it again with the same Idempotency-Key."),
         }
     }
 }
@@ -170,7 +173,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 39] = [
+    pub(crate) const ALL: [Self; 40] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -210,5 +213,6 @@ impl Code {
         Self::Unavailable,
         Self::TimedOut,
         Self::JournalTooLong,
+        Self::OutcomeUnknown,
     ];
 }

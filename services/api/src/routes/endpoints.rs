@@ -9,7 +9,9 @@ mod view;
 use std::{num::NonZeroU32, sync::Arc};
 
 use axum::{Json, extract::State, http::StatusCode};
-use fanfare_domain::{Endpoint, EndpointId, EndpointState, Entity, TenantId, profile::Profile};
+use fanfare_domain::{
+    Endpoint, EndpointId, EndpointState, Entity, TenantId, Timestamp, profile::Profile,
+};
 use fanfare_service::random_bytes;
 
 use crate::{
@@ -211,7 +213,7 @@ fn within(others: usize, profile: &Profile) -> Result<(), ApiError> {
 }
 
 /// Changes an endpoint's state.
-fn with_state(endpoint: &Endpoint, state: EndpointState, now: fanfare_domain::Timestamp) -> Edited<Endpoint> {
+fn with_state(endpoint: &Endpoint, state: EndpointState, now: Timestamp) -> Edited<Endpoint> {
     if endpoint.state == state {
         return Edited::Unchanged;
     }

@@ -55,7 +55,7 @@ pub(crate) struct KeyView {
 }
 
 /// An API key at the only time at which it is shown.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct KeyWithSecret {
     #[serde(flatten)]
     view: KeyView,

@@ -1,15 +1,37 @@
 //! Calls of the REST API.
 
-use anyhow::{Context as _, Result, bail};
-use reqwest::Method;
-use serde_json::Value;
+use std::fmt;
 
-/// The API, and the key to it.
+use anyhow::{Context as _, Result, anyhow};
+use reqwest::Method;
+use serde_json::{Value, value::RawValue};
+
+/// The API, and the key to it. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub(crate) struct Api {
     client: reqwest::Client,
     base: String,
     key: String,
+}
+
+/// What the API says is wrong with a request (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// The stable name of what is wrong, if the API gave one.
+    pub(crate) code: Option<String>,
+    title: String,
+    detail: Option<String>,
+}
+
+/// The body of a request.
+#[derive(Clone, Copy)]
+enum Body<'a> {
+    None,
+    Value(&'a Value),
+    /// JSON as it is written, so that no number is read and written again on the way.
+    Raw(&'a RawValue),
 }
 
 impl Api {
@@ -24,24 +46,45 @@ impl Api {
         Ok(Self { client, base, key: key.to_owned() })
     }
 
+    /// Returns where the API is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Asks for a resource.
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
-        self.call(Method::GET, path, None).await
+        self.call(Method::GET, path, Body::None, &[]).await
+    }
+
+    /// Asks for a resource; `None` if the API says that there is none.
+    pub(crate) async fn find(&self, path: &str) -> Result<Option<Value>> {
+        match self.get(path).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if Problem::of(&error).is_some_and(|problem| problem.status == 404) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a resource, or has something done.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        self.call(Method::POST, path, Some(body)).await
+        self.call(Method::POST, path, Body::Value(body), &[]).await
     }
 
-    /// Changes a resource.
-    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Value> {
-        self.call(Method::PATCH, path, Some(body)).await
+    /// Has something done with a body that is sent exactly as it is written, and with headers.
+    pub(crate) async fn post_raw(
+        &self,
+        path: &str,
+        body: &RawValue,
+        headers: &[(&str, &str)],
+    ) -> Result<Value> {
+        self.call(Method::POST, path, Body::Raw(body), headers).await
     }
 
     /// Deletes a resource.
     pub(crate) async fn delete(&self, path: &str) -> Result<Value> {
-        self.call(Method::DELETE, path, None).await
+        self.call(Method::DELETE, path, Body::None, &[]).await
     }
 
     /// Asks for all pages of a list.
@@ -49,9 +92,9 @@ impl Api {
         let mut items = Vec::new();
         let mut cursor = String::new();
         loop {
-            let page = self.get(&format!("{path}?limit=100{cursor}")).await?;
-            if let Some(Value::Array(data)) = page.get("data") {
-                items.extend(data.iter().cloned());
+            let mut page = self.get(&format!("{path}?limit=100{cursor}")).await?;
+            if let Some(Value::Array(data)) = page.get_mut("data").map(Value::take) {
+                items.extend(data);
             }
             match page.get("next_cursor").and_then(Value::as_str) {
                 Some(next) => cursor = format!("&cursor={next}"),
@@ -60,16 +103,11 @@ impl Api {
         }
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        self.call_with(method, path, body, &[]).await
-    }
-
-    /// Calls with headers of the caller's.
-    pub(crate) async fn call_with(
+    async fn call(
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Body<'_>,
         headers: &[(&str, &str)],
     ) -> Result<Value> {
         let url = format!("{}{path}", self.base);
@@ -77,19 +115,23 @@ impl Api {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        request = match body {
+            Body::None => request,
+            Body::Value(value) => request.json(value),
+            Body::Raw(raw) => request.json(raw),
+        };
         let answer = request.send().await.with_context(|| {
             format!("reach the API at {} (is `fanfare up` running? --api names another)", self.base)
         })?;
         let status = answer.status();
         let text = answer.text().await.context("read the API's answer")?;
-        let value = if text.is_empty() { Value::Null } else { read(&text)? };
-        if !status.is_success() {
-            bail!("{}", problem(&value).unwrap_or_else(|| format!("the API answered {status}")));
+        if status.is_success() {
+            return if text.is_empty() { Ok(Value::Null) } else { read(&text) };
         }
-        Ok(value)
+        Err(match read(&text).ok().and_then(|value| Problem::read(status.as_u16(), &value)) {
+            Some(problem) => problem.into(),
+            None => anyhow!("{} answered {status}: is it Fanfare's API?", self.base),
+        })
     }
 }
 
@@ -97,13 +139,67 @@ fn read(text: &str) -> Result<Value> {
     serde_json::from_str(text).context("the API's answer is not JSON: is it Fanfare's API?")
 }
 
-/// The words of an RFC 9457 problem.
-fn problem(value: &Value) -> Option<String> {
-    let text = |key| value.get(key).and_then(Value::as_str);
-    let title = text("title")?;
-    let code = text("code").map(|code| format!(" [{code}]")).unwrap_or_default();
-    Some(match text("detail") {
-        Some(detail) => format!("{title}: {detail}{code}"),
-        None => format!("{title}{code}"),
-    })
+impl Problem {
+    /// Returns the problem that the API answered with, if it is that.
+    pub(crate) fn of(error: &anyhow::Error) -> Option<&Self> {
+        error.downcast_ref()
+    }
+
+    /// Tells whether the problem is of that code.
+    pub(crate) fn is(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
+    }
+
+    fn read(status: u16, value: &Value) -> Option<Self> {
+        let text = |key| value.get(key).and_then(Value::as_str).map(String::from);
+        let field = text("field").map(|field| format!("{field}: ")).unwrap_or_default();
+        let detail = text("detail").map(|detail| format!("{field}{detail}"));
+        Some(Self { status, code: text("code"), title: text("title")?, detail })
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.detail {
+            Some(detail) => write!(f, "{} {detail}", self.title)?,
+            None => f.write_str(&self.title)?,
+        }
+        match &self.code {
+            Some(code) => write!(f, " [{code}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns a text of an answer, or nothing where there is none.
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_is_shown_with_what_matters() {
+        let value = json!({
+            "type": "urn:fanfare:problem:value_invalid",
+            "title": "A value is not admitted.",
+            "status": 400,
+            "code": "value_invalid",
+            "field": "secret",
+            "detail": "it is too short",
+        });
+        let problem = Problem::read(400, &value).unwrap();
+        assert!(problem.is("value_invalid"));
+        assert_eq!(
+            problem.to_string(),
+            "A value is not admitted. secret: it is too short [value_invalid]"
+        );
+        assert_eq!(Problem::read(502, &json!({"message": "bad gateway"})), None);
+    }
 }

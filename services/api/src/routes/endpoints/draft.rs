@@ -5,9 +5,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
-    Endpoint, EndpointId, EndpointState, EndpointUrl, TenantId, Timestamp, UrlPolicy,
+    Endpoint, EndpointId, EndpointState, EndpointUrl, TenantId, Timestamp, TypePattern, UrlPolicy,
     endpoint::{Secret, header_owner, secret_owner},
-    profile::{Profile, SecretOrigin},
+    profile::{FilterRefused, Profile},
     retry::Policy,
     seal::{Clear, Keyring, Sealed},
 };
@@ -27,7 +27,7 @@ pub(crate) const SECRETS_MAX: usize = 10;
 const CONCURRENCY_MAX: u16 = 1_000;
 
 /// An endpoint to be created.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewEndpoint {
     /// Where deliveries go: `https://`, or `http://` where the profile and the operator allow it;
@@ -66,7 +66,7 @@ pub(crate) struct NewEndpoint {
 }
 
 /// What to change about an endpoint (RFC 7396): what is left out stays, `null` takes it away.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EndpointPatch {
     /// Where deliveries go.
@@ -211,9 +211,9 @@ impl Maker<'_> {
         Ok((next, clear))
     }
 
-    fn filters(self, event_types: &[String]) -> Result<Vec<fanfare_domain::TypePattern>, ApiError> {
+    fn filters(self, event_types: &[String]) -> Result<Vec<TypePattern>, ApiError> {
         let filters = event_types.iter().map(String::as_str);
-        let refused = |why: fanfare_domain::profile::FilterRefused| {
+        let refused = |why: FilterRefused| {
             let cause = std::error::Error::source(&why);
             let more = cause.map_or_else(String::new, |cause| format!(": {cause}"));
             ApiError::value("event_types", format_args!("{why}{more}"))
@@ -285,11 +285,6 @@ impl Maker<'_> {
         admitted.map_err(|why| ApiError::value("headers", why))?;
         endpoint.headers.extend(self.headers(endpoint.id, &set, &chance)?);
         Ok(())
-    }
-
-    /// Tells whether the caller has to supply a new secret.
-    pub(crate) fn needs_secret(self) -> bool {
-        self.profile.secret().origin == SecretOrigin::Supplied
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct EndpointView {
 }
 
 /// An endpoint with its new secret, at the only time at which that is shown.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct EndpointWithSecret {
     #[serde(flatten)]
     pub(crate) view: EndpointView,

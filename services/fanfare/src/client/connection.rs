@@ -1,0 +1,102 @@
+//! Where the API and NATS are: what the command line says, else what a running `fanfare up` left
+//! in its data directory, else the defaults.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use reqwest::Url;
+
+use super::api::Api;
+use crate::{cli::Connection, data_dir::DataDir};
+
+/// Where the API is, if nothing says.
+const API: &str = "http://127.0.0.1:8080";
+
+/// Where NATS is, if nothing says.
+const NATS: &str = "nats://127.0.0.1:4222";
+
+/// Where NATS is, for commands that speak it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Nats {
+    /// Where NATS is [default: that of the running `fanfare up`, else nats://127.0.0.1:4222].
+    #[arg(long, env = "FANFARE_NATS_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) nats_url: Option<String>,
+    /// A file with NATS credentials (JWT and nkey).
+    #[arg(long, env = "FANFARE_NATS_CREDENTIALS", hide_env_values = true, value_name = "FILE")]
+    pub(crate) nats_credentials: Option<PathBuf>,
+    /// What the installation's subjects begin with.
+    #[arg(long, env = "FANFARE_PREFIX", hide_env_values = true, default_value = "fanfare")]
+    pub(crate) nats_prefix: String,
+}
+
+impl Connection {
+    /// Finds the API and the key to it. Nothing is sent.
+    pub(crate) fn open_api(&self) -> Result<Api> {
+        let data = DataDir::new(&self.data);
+        let running = data.running().map(|running| running.api);
+        let base = match (&self.api, &running) {
+            (Some(named), _) => named.as_str(),
+            (None, Some(running)) => running,
+            (None, None) => API,
+        };
+        let key = match &self.key {
+            Some(key) => key.clone(),
+            None if running.as_deref() == Some(base) || is_this_machine(base) => {
+                operator_key(&data)?
+            }
+            None => bail!("{base} is another machine: give the API key with --key or FANFARE_API_KEY"),
+        };
+        Api::new(base, &key)
+    }
+
+    /// Finds NATS.
+    pub(crate) fn nats_url(&self, nats: &Nats) -> String {
+        let running = || DataDir::new(&self.data).running().map(|running| running.nats);
+        nats.nats_url.clone().or_else(running).unwrap_or_else(|| String::from(NATS))
+    }
+}
+
+/// The operator's key in a data directory. It is not sent to other machines.
+fn operator_key(data: &DataDir) -> Result<String> {
+    let path = data.operator_key();
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "no API key: {} cannot be read. Start `fanfare up`, name its data directory with \
+             --data, or give a key with --key or FANFARE_API_KEY",
+            path.display()
+        )
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+fn is_this_machine(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_key_stays_on_this_machine() {
+        for (url, own) in [
+            ("http://127.0.0.1:8080", true),
+            ("http://localhost", true),
+            ("http://[::1]:8080/", true),
+            ("http://10.0.0.1:8080", false),
+            ("https://127.0.0.1.example.com", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(is_this_machine(url), own, "{url}");
+        }
+        let connection = Connection {
+            api: Some(String::from("https://fanfare.example.com")),
+            key: None,
+            data: PathBuf::from("nowhere"),
+        };
+        assert!(connection.open_api().is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! Disables endpoints that fail, or that want nothing any more.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use fanfare_domain::{
+    Change, Endpoint, EndpointId, EndpointState, Entity, Shard, TraceContext,
+};
+use fanfare_event_log::ChangeError;
+use tracing::{debug, warn};
+
+use super::{Desk, Tools, jobs, jobs::Done, of_shard};
+use crate::{directory::Directory, health::Verdict};
+
+/// Who changed the configuration, for its history.
+const ACTOR: &str = "retry-scheduler";
+
+impl Desk {
+    /// Has an endpoint disabled, if its attempts are a reason to.
+    pub(super) fn judge(&mut self, shard: Shard, endpoint: EndpointId) {
+        let Some(desk) = of_shard(&mut self.shards, shard) else { return };
+        let health = &desk.agenda.health;
+        let verdict = |directory: &Directory| health.verdict(endpoint, directory);
+        let Some(verdict) = self.tools.view.read(verdict) else { return };
+        if self.disabling.insert(endpoint) {
+            self.jobs.spawn(disable(self.tools.clone(), shard, endpoint, verdict));
+        }
+    }
+
+    /// Looks at all endpoints that fail: what could not be done before is done now.
+    pub(super) fn review(&mut self) {
+        let shards = &mut self.shards;
+        let failing: Vec<_> = self.tools.view.read(|directory| {
+            let review = |desk: &mut super::ShardDesk| {
+                let failing = desk.agenda.health.review(directory);
+                let shard = desk.shard;
+                failing.into_iter().map(move |endpoint| (shard, endpoint))
+            };
+            shards.iter_mut().flat_map(review).collect()
+        });
+        for (shard, endpoint) in failing {
+            self.judge(shard, endpoint);
+        }
+    }
+}
+
+async fn disable(
+    tools: Tools,
+    shard: Shard,
+    id: EndpointId,
+    verdict: Verdict,
+) -> anyhow::Result<Done> {
+    // The verdict may have been reached with a view that was behind.
+    tools.view.confirm().await.context("confirm the configuration")?;
+    let found = tools.view.read(|directory| {
+        let known = directory.endpoint(id)?;
+        Some((Arc::clone(&known.endpoint), known.revision, known.fresh_since))
+    });
+    let judged = |decide_again| Done::Judged { shard, endpoint: id, decide_again };
+    let Some((endpoint, revision, fresh_since)) = found else { return Ok(judged(false)) };
+    if endpoint.state != EndpointState::Active || verdict.streak.since < fresh_since {
+        return Ok(judged(false));
+    }
+    let state = EndpointState::Disabled(verdict.reason);
+    let disabled = Endpoint { state, updated_at: tools.now(), ..(*endpoint).clone() };
+    let change = Change {
+        entity: Entity::Endpoint(Arc::new(disabled)),
+        deleted: false,
+        actor: String::from(ACTOR),
+        reason: verdict.words(),
+        trace: TraceContext::default(),
+    };
+    match tools.log.change(&change, revision).await {
+        Ok(revision) => {
+            let tenant = &endpoint.tenant;
+            warn!(endpoint = %id, %tenant, revision, why = change.reason, "disabled an endpoint");
+            tools.counters.disabled.add(1);
+        }
+        Err(ChangeError::Conflict { actual, .. }) => {
+            debug!(endpoint = %id, actual, "the endpoint was changed by somebody else");
+        }
+        Err(ChangeError::Refused(error)) => {
+            jobs::full(error).context("disable an endpoint")?;
+            return Ok(judged(false));
+        }
+    }
+    // Now the view knows of the change, ours or the other.
+    tools.view.confirm().await.context("confirm the configuration")?;
+    Ok(judged(true))
+}

@@ -1,0 +1,184 @@
+//! What is waited for beside the desk, and what it came to.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fanfare_domain::{DeliveryId, EndpointId, Record, Shard};
+use fanfare_event_log::{
+    AppendError, EventLog, JournalWriter, Pending, PublishError, Schedules,
+};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::sweeping::Findings;
+
+/// How long to wait before writing to a stream again that was full.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a job came to.
+pub(super) enum Done {
+    /// Facts are written, or the service stops.
+    Planned {
+        /// The right to write more.
+        writer: Box<JournalWriter>,
+        /// How many were written.
+        count: usize,
+    },
+    /// An alarm is set, or could not be.
+    Alarmed {
+        /// The delivery's shard.
+        shard: Shard,
+        /// The fact that called for it.
+        cause: (u64, DeliveryId),
+        /// Whether it is set.
+        set: bool,
+    },
+    /// An alarm was set once more, or could not be: the next sweep will tell.
+    Rescued,
+    /// Facts were read again.
+    Recalled {
+        /// Their shard.
+        shard: Shard,
+        /// Their sequence.
+        sequence: u64,
+        /// The facts.
+        recalled: Recalled,
+    },
+    /// An alarm was stopped, or not.
+    Cancelled {
+        /// Whether it was.
+        cancelled: bool,
+    },
+    /// Operators were told of exhausted deliveries, or could not be.
+    Told {
+        /// The facts that called for it.
+        causes: Vec<(Shard, (u64, DeliveryId))>,
+        /// Whether they were.
+        told: bool,
+    },
+    /// Operators were told of disabled endpoints, or could not be.
+    Announced {
+        /// Up to which revision, by shard; empty if they could not be.
+        revisions: Vec<(Shard, u64)>,
+    },
+    /// An endpoint was disabled, or could not be.
+    Judged {
+        /// Its shard.
+        shard: Shard,
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// Whether to look at it again at once: it has changed meanwhile.
+        decide_again: bool,
+    },
+    /// Overdue alarms were looked at, or could not be.
+    Looked {
+        /// Their shard.
+        shard: Shard,
+        /// What was found.
+        findings: Option<Findings>,
+    },
+    /// A snapshot is stored, or could not be.
+    Saved {
+        /// Its shard.
+        shard: Shard,
+        /// The sequence that it covers and its size.
+        saved: Option<(u64, usize)>,
+    },
+}
+
+/// What became of facts that were to be read again.
+pub(super) enum Recalled {
+    /// Here they are.
+    Facts(Vec<Record>),
+    /// They are not kept any more.
+    AgedOut,
+    /// They cannot be read now.
+    Unreadable,
+}
+
+/// Writes plans, for as long as it takes.
+pub(super) async fn plan(
+    shard: Shard,
+    mut writer: JournalWriter,
+    facts: Vec<Record>,
+    stop: CancellationToken,
+) -> anyhow::Result<Done> {
+    let count = loop {
+        match writer.append(&facts).await {
+            Ok(sequence) => {
+                debug!(%shard, facts = facts.len(), sequence, "wrote when retries are due");
+                break facts.len();
+            }
+            Err(AppendError::Refused(error)) => full(error).context("write facts")?,
+            Err(error) => return Err(error).context("write facts"),
+        }
+        if stop.run_until_cancelled(sleep(FULL_PAUSE)).await.is_none() {
+            break 0;
+        }
+    };
+    Ok(Done::Planned { writer: Box::new(writer), count })
+}
+
+/// Waits until an alarm is stored.
+pub(super) async fn alarm(
+    shard: Shard,
+    cause: (u64, DeliveryId),
+    pending: Pending,
+) -> anyhow::Result<Done> {
+    let set = is_stored(pending).await.context("set an alarm")?;
+    Ok(Done::Alarmed { shard, cause, set })
+}
+
+/// Waits until an alarm is stored once more.
+pub(super) async fn rescue(pending: Pending) -> anyhow::Result<Done> {
+    is_stored(pending).await.context("rescue an alarm")?;
+    Ok(Done::Rescued)
+}
+
+/// Reads facts again.
+pub(super) async fn recall(log: EventLog, shard: Shard, sequence: u64) -> anyhow::Result<Done> {
+    let recalled = match log.journal_batch(sequence).await {
+        Ok(Some(batch)) => Recalled::Facts(batch.facts),
+        Ok(None) => Recalled::AgedOut,
+        Err(error) => {
+            warn!(%error, sequence, "facts cannot be read now");
+            Recalled::Unreadable
+        }
+    };
+    Ok(Done::Recalled { shard, sequence, recalled })
+}
+
+/// Stops an alarm. If that fails, it goes off for nothing.
+pub(super) async fn cancel(
+    schedules: Schedules,
+    shard: Shard,
+    delivery: DeliveryId,
+) -> anyhow::Result<Done> {
+    let cancelled = schedules.cancel(shard, delivery).await;
+    if let Err(error) = &cancelled {
+        debug!(%error, %delivery, "an alarm was not cancelled");
+    }
+    Ok(Done::Cancelled { cancelled: cancelled.is_ok() })
+}
+
+/// Lets pass that there is no room now; everything else that stops a write is an error.
+pub(super) fn full(error: PublishError) -> Result<(), PublishError> {
+    match error {
+        PublishError::Full { stream } => {
+            warn!(stream, "there is no room, so writing is tried again");
+            Ok(())
+        }
+        PublishError::TooLarge { .. }
+        | PublishError::Malformed { .. }
+        | PublishError::Refused { .. }
+        | PublishError::Closed => Err(error),
+    }
+}
+
+async fn is_stored(pending: Pending) -> Result<bool, PublishError> {
+    match pending.stored().await {
+        Ok(_) => Ok(true),
+        Err(error) => full(error).map(|()| false),
+    }
+}

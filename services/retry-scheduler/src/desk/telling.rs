@@ -1,0 +1,206 @@
+//! Tells operators: exhausted deliveries to DEAD, and operational events.
+//!
+//! Both have ids that are made from what they tell of. What an earlier run may have told of
+//! longer ago than the servers know ids again is looked for in EVENTS first.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use fanfare_domain::{DeliveryId, Event, EventId, Shard, Timestamp};
+use fanfare_event_log::{PublishError, ReadError};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tracing::warn;
+
+use super::{Desk, Tools, jobs::Done, of_shard};
+use crate::{
+    agenda::Exhausted,
+    directory::{Directory, Known},
+    notices,
+};
+
+/// The most exhausted deliveries that are told of in one go.
+const TOLD_MAX: usize = 256;
+/// How many messages are on their way at once.
+const WRITES_MAX: usize = 64;
+/// How far the clocks of two machines may be apart.
+const SKEW: Duration = Duration::from_mins(1);
+
+/// What is to be told.
+pub(super) struct Telling {
+    queue: VecDeque<(Shard, Exhausted)>,
+    running: usize,
+    announcing: bool,
+    /// What happened before may have been told of by an earlier run.
+    suspect_before: Timestamp,
+}
+
+/// Operators could not be told now.
+#[derive(Debug, thiserror::Error)]
+enum NotTold {
+    #[error("look for what was told before")]
+    Unreadable(#[from] ReadError),
+    #[error("write what is to be told")]
+    Unwritten(#[from] PublishError),
+}
+
+impl Telling {
+    /// Begins with nothing to tell, at an instant.
+    pub(super) fn new(suspect_before: Timestamp) -> Self {
+        Self { queue: VecDeque::new(), running: 0, announcing: false, suspect_before }
+    }
+
+    /// Adds an exhausted delivery.
+    pub(super) fn push(&mut self, shard: Shard, told: Exhausted) {
+        self.queue.push_back((shard, told));
+    }
+
+    /// Returns how many deliveries are not told of.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len() + self.running
+    }
+
+    /// Notes that what was being told is done, or has failed.
+    pub(super) fn end(&mut self) {
+        self.running = 0;
+    }
+}
+
+impl Desk {
+    /// Starts to tell of exhausted deliveries, if there are any and nobody is told just now.
+    pub(super) fn start_telling(&mut self) {
+        if self.telling.running > 0 || self.telling.queue.is_empty() {
+            return;
+        }
+        let count = self.telling.queue.len().min(TOLD_MAX);
+        let chosen: Vec<_> = self.telling.queue.drain(..count).collect();
+        self.telling.running = count;
+        let suspect_before = self.telling.suspect_before;
+        self.jobs.spawn(tell(self.tools.clone(), chosen, suspect_before));
+    }
+
+    /// Starts to tell of disabled endpoints, if there are any of which nobody was told.
+    pub(super) fn announce(&mut self) {
+        if self.telling.announcing {
+            return;
+        }
+        let shards = &mut self.shards;
+        let operator = &self.tools.settings.operator_tenant;
+        let count = self.tools.log.shards();
+        let first = shards.iter().map(|desk| desk.agenda.announced).min().unwrap_or_default();
+        let (events, revisions) = self.tools.view.read(|directory| {
+            let has_operator = directory.has_tenant(operator);
+            let (mut events, mut revisions) = (Vec::new(), Vec::new());
+            for known in directory.disabled_after(first) {
+                let (shard, revision) = (count.of(known.endpoint.id), disabled_by(known));
+                let announced = of_shard(shards, shard).map(|desk| desk.agenda.announced);
+                if announced.is_some_and(|announced| announced < revision) {
+                    revisions.push((shard, revision));
+                    events.extend(notices::disabled(operator, known).filter(|_| has_operator));
+                }
+            }
+            (events, revisions)
+        });
+        if revisions.is_empty() {
+            return;
+        }
+        self.telling.announcing = true;
+        let suspect_before = self.telling.suspect_before;
+        self.jobs.spawn(announce(self.tools.clone(), events, revisions, suspect_before));
+    }
+
+    /// Notes of which disabled endpoints operators were told.
+    pub(super) fn announced(&mut self, revisions: &[(Shard, u64)]) {
+        self.telling.announcing = false;
+        for (shard, revision) in revisions {
+            if let Some(desk) = of_shard(&mut self.shards, *shard) {
+                desk.agenda.announced = desk.agenda.announced.max(*revision);
+                desk.saved.note_change();
+            }
+        }
+    }
+}
+
+fn disabled_by(known: &Known) -> u64 {
+    known.disabled.as_ref().map_or(0, |how| how.revision)
+}
+
+async fn announce(
+    tools: Tools,
+    events: Vec<Event>,
+    revisions: Vec<(Shard, u64)>,
+    suspect_before: Timestamp,
+) -> anyhow::Result<Done> {
+    match publish(&tools, events, suspect_before).await {
+        Ok(()) => Ok(Done::Announced { revisions }),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            warn!(error = format!("{error:#}"), "operators cannot be told of disabled endpoints");
+            Ok(Done::Announced { revisions: Vec::new() })
+        }
+    }
+}
+
+async fn tell(
+    tools: Tools,
+    chosen: Vec<(Shard, Exhausted)>,
+    suspect_before: Timestamp,
+) -> anyhow::Result<Done> {
+    let cause = |(shard, told): &(Shard, Exhausted)| -> (Shard, (u64, DeliveryId)) {
+        (*shard, (told.sequence, told.delivery.id))
+    };
+    let causes = chosen.iter().map(cause).collect();
+    let told = match tell_all(&tools, &chosen, suspect_before).await {
+        Ok(()) => true,
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            warn!(error = format!("{error:#}"), "operators cannot be told of exhausted deliveries");
+            false
+        }
+    };
+    Ok(Done::Told { causes, told })
+}
+
+async fn tell_all(
+    tools: &Tools,
+    chosen: &[(Shard, Exhausted)],
+    suspect_before: Timestamp,
+) -> Result<(), NotTold> {
+    let write = async |told: &Exhausted| {
+        tools.publisher.dead(&told.delivery, &told.facts).await?.stored().await
+    };
+    let writes = stream::iter(chosen.iter().map(|(_, told)| told)).map(write);
+    let stored: Vec<_> = writes.buffer_unordered(WRITES_MAX).try_collect().await?;
+    debug_assert_eq!(stored.len(), chosen.len());
+    let operator = &tools.settings.operator_tenant;
+    if !tools.view.read(|directory: &Directory| directory.has_tenant(operator)) {
+        return Ok(());
+    }
+    let events = chosen.iter().filter_map(|(_, told)| notices::exhausted(operator, told));
+    publish(tools, events.collect(), suspect_before).await
+}
+
+/// Publishes events of the operator's tenant, but for those that an earlier run has published.
+async fn publish(
+    tools: &Tools,
+    events: Vec<Event>,
+    suspect_before: Timestamp,
+) -> Result<(), NotTold> {
+    let suspects = || events.iter().filter(|event| event.occurred_at < suspect_before);
+    let wanted: BTreeSet<EventId> = suspects().map(|event| event.id).collect();
+    let known = match suspects().map(|event| event.occurred_at).min() {
+        Some(oldest) => {
+            tools.log.events_on_record(&wanted, oldest.saturating_sub(SKEW)).await?
+        }
+        None => BTreeSet::new(),
+    };
+    let write = async |event: &Event| tools.publisher.event(event).await?.stored().await;
+    let new = events.iter().filter(|event| !known.contains(&event.id));
+    stream::iter(new)
+        .map(write)
+        .buffer_unordered(WRITES_MAX)
+        .try_for_each(async |_| Ok(()))
+        .await?;
+    Ok(())
+}
