@@ -163,9 +163,8 @@ impl Cell {
         write: &Write,
         mark: &str,
     ) -> Result<Tried, PublishError> {
-        let mut message = PublishMessage::build()
-            .header(MARK, mark)
-            .expected_last_subject_sequence(expected);
+        let mut message =
+            PublishMessage::build().header(MARK, mark).expected_last_subject_sequence(expected);
         match write {
             Write::Value(value) => message = message.payload(value.clone()),
             Write::Deleted => message = message.header(OPERATION, "DEL"),

@@ -151,11 +151,7 @@ pub async fn verify(settings: &Settings) -> Result<(), DurabilityError> {
 }
 
 /// Judges what the servers said of themselves. The first thing that is not kept is the error.
-pub fn check(
-    level: Durability,
-    replicas: usize,
-    reports: &[ServerReport],
-) -> Result<(), NotKept> {
+pub fn check(level: Durability, replicas: usize, reports: &[ServerReport]) -> Result<(), NotKept> {
     let needed = match level {
         Durability::Process => return Ok(()),
         Durability::Node if replicas < REPLICAS_MIN => {

@@ -155,7 +155,9 @@ mod tests {
         for state in [State::Pending, State::Done] {
             assert_eq!(read(&state.of(event)), Some((state, event)));
         }
-        for bad in [&b""[..], b"p", b"p123456789012345", b"p12345678901234567", b"x1234567890123456"] {
+        for bad in
+            [&b""[..], b"p", b"p123456789012345", b"p12345678901234567", b"x1234567890123456"]
+        {
             assert_eq!(read(&Bytes::from_static(bad)), None, "{bad:?}");
         }
     }

@@ -9,7 +9,11 @@ pub use self::{
     reader::JournalReader,
     writer::{AppendError, JournalWriter},
 };
-use crate::{EventLog, ReadError, log::{Which, timestamp}, topology::Stream};
+use crate::{
+    EventLog, ReadError,
+    log::{Which, timestamp},
+    topology::Stream,
+};
 
 /// Which of a shard's two subjects: each has one writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

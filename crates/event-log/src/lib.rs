@@ -24,12 +24,12 @@ mod cas;
 mod log;
 
 pub use config::{ChangeError, ConfigFold, ConfigView};
+pub use fanfare_proto::encoded_len as record_length;
 pub use journal::{AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter};
 pub use log::{EventLog, OpenError};
 pub use publish::{Pending, PublishError, Publisher, Stored};
 pub use read::{Headers, InboxMessage, Position, ReadError, Reader, Settler, Unsettled};
 pub use requests::{PublishAnswer, PublishRequestError, Reply, Request, Requests};
-pub use fanfare_proto::encoded_len as record_length;
 pub use schedule::Schedules;
 pub use settings::{Compression, Durability, Settings};
 pub use topology::Topology;

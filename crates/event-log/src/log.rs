@@ -144,7 +144,8 @@ impl EventLog {
         let client = connect::connect(name, settings, &link, deadline).await?;
         check_version(&client)?;
         durability::verify(settings).await?;
-        let jetstream = jetstream::context::ContextBuilder::new().timeout(ANSWER).build(client.clone());
+        let jetstream =
+            jetstream::context::ContextBuilder::new().timeout(ANSWER).build(client.clone());
         let topology = Topology::new(&settings.prefix);
         let found = bootstrap::run(&jetstream, &topology, settings, deadline).await?;
         let unreachable = |source: async_nats::SubscribeError| OpenError::NoJetStream {
@@ -191,7 +192,9 @@ impl EventLog {
 
     /// Reads one event by its sequence; `None` if it is no longer in the log.
     pub async fn event(&self, sequence: u64) -> Result<Option<StoredEvent>, ReadError> {
-        let Some(message) = self.get(Stream::Events, Which::Sequence(sequence)).await? else { return Ok(None) };
+        let Some(message) = self.get(Stream::Events, Which::Sequence(sequence)).await? else {
+            return Ok(None);
+        };
         let stored_at = timestamp(message.time);
         fanfare_proto::decode_event(message.payload, sequence, stored_at).map(Some).map_err(
             |source| ReadError::Unreadable {

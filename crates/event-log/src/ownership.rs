@@ -70,8 +70,10 @@ impl EventLog {
         role: &str,
         owner: &str,
         stop: CancellationToken,
-    ) -> Result<Option<(Lease, impl Future<Output = Result<(), ReadError>> + Send + use<>)>, ReadError>
-    {
+    ) -> Result<
+        Option<(Lease, impl Future<Output = Result<(), ReadError>> + Send + use<>)>,
+        ReadError,
+    > {
         let cell = self.key(&self.topology().bucket(Bucket::Owners), role);
         let role = Role { cell, role: role.to_owned(), value: Bytes::from(owner.to_owned()) };
         let Some((sequence, at)) = stop.run_until_cancelled(role.take()).await else {

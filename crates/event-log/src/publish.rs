@@ -135,10 +135,8 @@ impl Publisher {
             return Err(PublishError::TooLarge { bytes: message.payload.len(), max });
         }
         let prefix = self.log.topology().prefix();
-        let subject = Subject::from(format!(
-            "{prefix}.inbox.{}.{}",
-            message.tenant, message.event_type
-        ));
+        let subject =
+            Subject::from(format!("{prefix}.inbox.{}.{}", message.tenant, message.event_type));
         if !subject.is_valid() || subject.contains(['*', '>']) || message.tenant.contains('.') {
             return Err(malformed("subject", MalformedSubject));
         }
@@ -148,7 +146,9 @@ impl Publisher {
             subject,
             // Ids are per stream, not per tenant: no tenant may name another's.
             id: Some(format!("{}/{unique}", message.tenant)),
-            headers: carried(&message.headers, |name| (!is_reserved(name)).then(|| name.to_owned()))?,
+            headers: carried(&message.headers, |name| {
+                (!is_reserved(name)).then(|| name.to_owned())
+            })?,
             payload: message.payload.clone(),
         })
         .await
@@ -298,9 +298,10 @@ fn carried(
         let name = name.parse().map_err(|source: async_nats::header::ParseHeaderNameError| {
             malformed("header name", source)
         })?;
-        let value = value.parse().map_err(|source: async_nats::header::ParseHeaderValueError| {
-            malformed("header value", source)
-        })?;
+        let value =
+            value.parse().map_err(|source: async_nats::header::ParseHeaderValueError| {
+                malformed("header value", source)
+            })?;
         carried.push((name, value));
     }
     Ok(carried)

@@ -16,14 +16,14 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-pub use self::{
-    headers::{Headers, InboxMessage},
-    settler::Settler,
-};
 pub(crate) use self::{
     aside::Unreadable,
     ordered::{Numbered, Ordered, Selection, Start},
     queue::{Place, Queue},
+};
+pub use self::{
+    headers::{Headers, InboxMessage},
+    settler::Settler,
 };
 use crate::{EventLog, PublishError, log::timestamp};
 
@@ -117,11 +117,7 @@ enum NotDecoded {
 
 impl From<DecodeError> for NotDecoded {
     fn from(error: DecodeError) -> Self {
-        if error.is_from_newer_version() {
-            Self::Newer(error)
-        } else {
-            Self::Poison(chain(&error))
-        }
+        if error.is_from_newer_version() { Self::Newer(error) } else { Self::Poison(chain(&error)) }
     }
 }
 

@@ -77,15 +77,14 @@ impl EventLog {
             .description("Takes events and answers once they are stored")
             .metadata(metadata())
             .queue_group(&name)
-            .stats_handler(move |_, _| {
-                serde_json::json!({ "refused": counted.load(Ordering::Relaxed) })
-            })
+            .stats_handler(
+                move |_, _| serde_json::json!({ "refused": counted.load(Ordering::Relaxed) }),
+            )
             .start(&name, env!("CARGO_PKG_VERSION"))
             .await
             .map_err(error)?;
         let subject = format!("{prefix}.{KIND}.>");
-        let endpoint =
-            service.endpoint_builder().name(KIND).add(subject).await.map_err(error)?;
+        let endpoint = service.endpoint_builder().name(KIND).add(subject).await.map_err(error)?;
         Ok(Requests { topology: self.topology().clone(), service, endpoint, refused })
     }
 }

@@ -160,3 +160,6 @@ impl Receiver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,6 @@ use fanfare_domain::{
     Change, Entity, Timestamp, TraceContext, UrlPolicy,
     profile::{HttpsRule, Profile, Profiles},
     seal::Keyring,
-    url::Schemes,
 };
 use fanfare_event_log::{ConfigView, EventLog};
 use fanfare_service::{Clock, Health};
@@ -19,6 +18,7 @@ use crate::{
     error::{ApiError, Code},
     etag::IfMatch,
     settings::EndpointHttps,
+    url_rules::{Https, UrlRules},
 };
 
 /// The largest body, in bytes.
@@ -27,6 +27,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may take, its body included.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the servers may take to say how far CONFIG has come.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often an edit is repeated when others change the same thing at the same time.
 const EDITS_MAX: usize = 8;
 
@@ -85,7 +87,9 @@ impl App {
 
     /// Waits until all that was acknowledged before is in the directory.
     pub(crate) async fn confirm(&self) -> Result<(), ApiError> {
-        self.directory.confirm().await?;
+        let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, self.directory.confirm()).await;
+        let silent = || ApiError::Unavailable(anyhow!("CONFIG did not answer in time"));
+        confirmed.map_err(|_elapsed| silent())??;
         Ok(())
     }
 
@@ -96,17 +100,15 @@ impl App {
     }
 
     /// Returns which URLs the endpoints of a profile may have.
-    pub(crate) fn url_policy(&self, profile: &Profile) -> UrlPolicy {
-        let https = match self.endpoint_https {
-            EndpointHttps::ByProfile => profile.endpoint.https,
-            EndpointHttps::Required => HttpsRule::Required,
-            EndpointHttps::Optional => HttpsRule::Optional,
+    pub(crate) fn url_rules(&self, profile: &Profile) -> UrlRules {
+        let https = match (self.endpoint_https, profile.endpoint.https) {
+            (EndpointHttps::Required, _) => Https::Always,
+            (EndpointHttps::ByProfile, HttpsRule::Required) => Https::ButForAllowed,
+            (EndpointHttps::ByProfile, HttpsRule::Optional) | (EndpointHttps::Optional, _) => {
+                Https::Never
+            }
         };
-        let schemes = match https {
-            HttpsRule::Required => Schemes::HttpsOnly,
-            HttpsRule::Optional => Schemes::HttpsAndHttp,
-        };
-        UrlPolicy { schemes, ..self.urls.clone() }
+        UrlRules { https, policy: self.urls.clone() }
     }
 
     /// Writes a change made from a revision, and returns the new one once the directory has it.

@@ -27,14 +27,15 @@ pub struct Settings {
     pub endpoint_https: EndpointHttps,
     /// The ports that endpoints may have.
     pub endpoint_ports: Ports,
-    /// The addresses that endpoints may have; the dispatchers need the same.
+    /// The addresses that endpoints may have; the dispatchers need the same. HTTP is enough for
+    /// those that it allows by name, unless HTTPS is required always.
     pub endpoint_addresses: AddressPolicy,
 }
 
 /// Whether endpoints need HTTPS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EndpointHttps {
-    /// Where the tenant's profile says so.
+    /// Where the tenant's profile says so, but for addresses that the operator allows by name.
     #[default]
     ByProfile,
     /// Always.
@@ -78,7 +79,10 @@ impl fanfare_domain::settings::Settings for Settings {
             profiles_dir: source.take_optional("profiles_dir"),
             endpoint_https: source.take("endpoint_https", EndpointHttps::default()),
             endpoint_ports: source.take("endpoint_ports", Ports::default()),
-            endpoint_addresses: source.take("endpoint_addresses", AddressPolicy::default()),
+            endpoint_addresses: AddressPolicy {
+                allow: source.take_list("allow", Vec::new()),
+                deny: source.take_list("deny", Vec::new()),
+            },
         }
     }
 }

@@ -8,7 +8,7 @@ use fanfare_dispatcher::Settings;
 use fanfare_domain::{
     AddressPolicy, Change, Conclusion, DeliveryId, Endpoint, EndpointId, EndpointState, Entity,
     Event, EventId, Fact, Fault, Outcome, PauseMode, RetryDue, StoredEvent, Target, Task, Tenant,
-    Timestamp, TraceContext,
+    TraceContext,
     address::AllowRule,
     endpoint::{Secret, secret_owner},
     fact::ConclusionReason,

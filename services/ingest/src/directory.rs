@@ -25,8 +25,8 @@ impl Directory {
     }
 
     /// Returns a profile that is built in or that an operator added.
-    pub(crate) fn profile(&self, name: &str) -> Option<&Profile> {
-        self.profiles.get(name).map(AsRef::as_ref)
+    pub(crate) fn profile(&self, name: &str) -> Option<&Arc<Profile>> {
+        self.profiles.get(name)
     }
 
     fn take_profile(&mut self, name: &str, toml: &str) {

@@ -10,8 +10,8 @@ use fanfare_event_log::{
 use fanfare_service::Clock;
 use tracing::debug;
 
-/// How far clocks are trusted to agree.
-const SKEW: Duration = Duration::from_secs(60);
+/// How far clocks may disagree. Ids of requests have the time of the process that took them.
+pub(crate) const SKEW: Duration = Duration::from_secs(60);
 
 /// Looks keys and events up. Cheap to clone.
 #[derive(Clone)]

@@ -33,7 +33,10 @@ pub(crate) struct Outlet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     /// It is stored.
-    Stored,
+    Stored {
+        /// Whether it was stored before.
+        duplicate: bool,
+    },
     /// The service stops, and there was no room until now.
     GivenUp,
 }
@@ -57,9 +60,9 @@ impl Outlet {
     ) -> Result<Written, PublishError> {
         let mut sent = pending.stored().await;
         let mut wait = WAIT_FIRST;
-        loop {
+        let duplicate = loop {
             match sent {
-                Ok(Stored { .. }) => break,
+                Ok(Stored { duplicate, .. }) => break duplicate,
                 Err(PublishError::Full { stream }) => self.note_full(&stream),
                 Err(other) => return Err(other),
             }
@@ -69,9 +72,9 @@ impl Outlet {
             }
             wait = (wait * 2).min(WAIT_MAX);
             sent = self.once(event).await;
-        }
+        };
         self.note_room();
-        Ok(Written::Stored)
+        Ok(Written::Stored { duplicate })
     }
 
     /// Writes an event, without waiting for room.
@@ -80,10 +83,10 @@ impl Outlet {
     }
 
     /// Keeps a refused message for people to look at. That it fails never stops ingest.
-    pub(crate) async fn rejected(&self, message: &InboxMessage, rejection: &Rejection) {
+    pub(crate) async fn reject(self, message: InboxMessage, rejection: Rejection) {
         let Rejection { reason, detail } = rejection;
         let written = async {
-            self.publisher.rejected(message, reason.as_str(), detail).await?.stored().await
+            self.publisher.rejected(&message, reason.as_str(), &detail).await?.stored().await
         };
         if let Err(error) = written.await {
             warn!(

@@ -25,9 +25,7 @@ use std::{
 
 use fanfare_domain::{
     Conclusion, DeliveryId, DeliveryRef, EndpointId, Fact, Record, RetryDue, Shard, Timestamp,
-    fact::{
-        AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, RetryScheduled,
-    },
+    fact::{AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, RetryScheduled},
 };
 
 use self::{
@@ -37,7 +35,6 @@ use self::{
 use crate::{directory::Directory, health::Health};
 
 pub(crate) use overdue::{Overdue, Patience};
-pub(crate) use snapshot::SnapshotError;
 
 /// How far apart the deliveries of a resumed endpoint become due, in the order of their events.
 const RESUME_PACE: Duration = Duration::from_millis(5);
@@ -326,12 +323,7 @@ impl Agenda {
     }
 
     /// Returns whether an alarm is set for nothing.
-    fn concluded(
-        &mut self,
-        sequence: u64,
-        concluded: &DeliveryConcluded,
-        at: Timestamp,
-    ) -> bool {
+    fn concluded(&mut self, sequence: u64, concluded: &DeliveryConcluded, at: Timestamp) -> bool {
         let before = self.remove(&concluded.delivery);
         if concluded.conclusion == Conclusion::Exhausted && at >= self.told_before {
             self.duties.open((sequence, concluded.delivery.id), Kind::Tell);
@@ -339,14 +331,14 @@ impl Agenda {
         before.is_some_and(|entry| entry.alarm_is_ahead(at))
     }
 
-    /// A plan counts if nothing happened to the delivery since the fact that asked for it: the
-    /// dispatcher does not wait for us when, say, a person cancels.
+    /// A plan counts if it is the first one for the last fact that asked for one: the dispatcher
+    /// does not wait for us when, say, a person cancels.
     fn scheduled(&mut self, sequence: u64, scheduled: &RetryScheduled) {
         let valid = match self.known(&scheduled.delivery) {
             None => scheduled.cause_sequence <= self.unseen,
             Some(known) => match known.phase {
                 Phase::Asked | Phase::Parked => known.sequence == scheduled.cause_sequence,
-                Phase::Planned => known.attempt == short(scheduled.attempt),
+                Phase::Planned => false,
             },
         };
         if !valid {

@@ -128,7 +128,7 @@ impl Desk {
         loop {
             self.start_jobs();
             let (has_room, barrier) = (self.has_room(), self.sweeping.barrier(self.position));
-            let step = tokio::select! {
+            let happened = tokio::select! {
                 () = stop.cancelled() => break,
                 Some(done) = self.jobs.join_next() => Step::Done(done),
                 read = next(&mut self.reader, barrier), if has_room => {
@@ -138,7 +138,7 @@ impl Desk {
                 _ = ticks.tick() => Step::Tick,
             };
             // Whatever this waits for may not come any more; what is left undone is in the agenda.
-            let Some(taken) = stop.run_until_cancelled(self.take(step, barrier)).await else {
+            let Some(taken) = stop.run_until_cancelled(self.take(happened, barrier)).await else {
                 break;
             };
             taken?;
@@ -146,8 +146,8 @@ impl Desk {
         self.finish().await
     }
 
-    async fn take(&mut self, step: Step, barrier: Option<u64>) -> anyhow::Result<()> {
-        match step {
+    async fn take(&mut self, happened: Step, barrier: Option<u64>) -> anyhow::Result<()> {
+        match happened {
             Step::Read(Some(batch)) => self.fold(batch).await?,
             Step::Read(None) => self.position = self.position.max(barrier.unwrap_or_default()),
             Step::Done(done) => self.finished(done.context("a job panicked")??).await?,

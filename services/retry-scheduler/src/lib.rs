@@ -92,7 +92,7 @@ impl Standby {
     /// Waits for the role, does its work until the service stops, and lets a successor in.
     async fn serve(self) -> anyhow::Result<()> {
         let log = self.log.clone();
-        let served = self.take_turn().await;
+        let served = Box::pin(self.take_turn()).await;
         log.close().await;
         served
     }
@@ -144,9 +144,10 @@ impl Standby {
 async fn work(tools: Tools, readiness: Readiness) -> anyhow::Result<()> {
     readiness.not_ready("catching up with the journal");
     let stop = tools.stop.clone();
-    let Some(desk) = stop.run_until_cancelled(Desk::open(tools)).await else { return Ok(()) };
+    let opening = Box::pin(Desk::open(tools));
+    let Some(desk) = stop.run_until_cancelled(opening).await else { return Ok(()) };
     let desk = desk.context("take over")?;
     readiness.ready();
     info!("scheduling retries");
-    desk.run().await
+    Box::pin(desk.run()).await
 }

@@ -141,7 +141,10 @@ mod tests {
         let end = concluded(delivery(1), Conclusion::Exhausted);
         let with = exhausted(&operator(), &told(vec![made(delivery(1), 5, None), end.clone()]));
         let with = with.unwrap();
-        assert_eq!((with.tenant.as_str(), with.event_type.as_str()), ("operator", DELIVERY_EXHAUSTED));
+        assert_eq!(
+            (with.tenant.as_str(), with.event_type.as_str()),
+            ("operator", DELIVERY_EXHAUSTED)
+        );
         assert_eq!(data(&with)["delivery_id"], delivery(1).id.to_string());
         assert_eq!(data(&with)["last_attempt"]["status"], 500);
         let without = exhausted(&operator(), &told(vec![end])).unwrap();

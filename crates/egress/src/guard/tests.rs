@@ -125,6 +125,7 @@ async fn an_address_is_judged_before_the_connection() {
         ("http://[::ffff:127.0.0.1]/", false),
     ];
     for (text, admitted) in table {
+        assert_eq!(guard.declare(&url(text)).is_ok(), admitted, "{text}: for a pooled connection");
         let (result, made) = dialled(&guard, text).await;
         assert_eq!((result.is_ok(), made), (admitted, usize::from(admitted)), "{text}: {result:?}");
         assert!(admitted || is_forbidden(&result), "{text}: {result:?}");

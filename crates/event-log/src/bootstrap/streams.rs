@@ -8,8 +8,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_nats::jetstream::stream::{
-    Compression as Compressed, Config, DiscardPolicy, PersistenceMode, RetentionPolicy,
-    StorageType,
+    Compression as Compressed, Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType,
 };
 
 use crate::{

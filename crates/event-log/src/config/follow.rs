@@ -105,10 +105,7 @@ fn take<F: ConfigFold>(numbered: &Numbered, shared: &Shared<F>) -> Result<(), Re
 }
 
 /// Gives confirmations: one question for all that were asked for before it was sent.
-async fn confirm<F: ConfigFold>(
-    log: &EventLog,
-    shared: &Shared<F>,
-) -> Result<(), ReadError> {
+async fn confirm<F: ConfigFold>(log: &EventLog, shared: &Shared<F>) -> Result<(), ReadError> {
     let mut asked = shared.asked.subscribe();
     let mut given = 0;
     loop {

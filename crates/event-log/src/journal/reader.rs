@@ -53,11 +53,8 @@ impl EventLog {
             From::New => Start::Sequence(self.journal_last().await? + 1),
         };
         let subjects = self.journal_subjects(&filter);
-        let selection = Selection {
-            stream: Stream::Journal,
-            subjects: subjects.clone(),
-            headers_only: false,
-        };
+        let selection =
+            Selection { stream: Stream::Journal, subjects: subjects.clone(), headers_only: false };
         let reached = match start {
             Start::Sequence(sequence) => sequence.saturating_sub(1),
             Start::Time(_) => 0,
@@ -65,7 +62,14 @@ impl EventLog {
         let mut messages = Ordered::new(self, selection, start);
         // So that a refusal is told here, and what is written from now on is followed.
         messages.pending().await?;
-        Ok(JournalReader { log: self.clone(), messages, subjects, ahead: None, reached, goal: None })
+        Ok(JournalReader {
+            log: self.clone(),
+            messages,
+            subjects,
+            ahead: None,
+            reached,
+            goal: None,
+        })
     }
 }
 

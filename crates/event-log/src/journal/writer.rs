@@ -201,11 +201,7 @@ impl JournalWriter {
     }
 
     /// Reads the column's last message. `None` if the batch is to be written again.
-    async fn find_out(
-        &mut self,
-        mark: &Mark,
-        payload: &Bytes,
-    ) -> Result<Option<u64>, AppendError> {
+    async fn find_out(&mut self, mark: &Mark, payload: &Bytes) -> Result<Option<u64>, AppendError> {
         let Some(found) = self.look().await? else {
             // What was there has aged out.
             self.last = 0;

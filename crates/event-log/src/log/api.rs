@@ -3,10 +3,7 @@
 use async_nats::{
     Subject,
     jetstream::{
-        self, Context, ErrorCode,
-        context::RequestError,
-        response::Response,
-        stream::Info,
+        self, Context, ErrorCode, context::RequestError, response::Response, stream::Info,
     },
 };
 use fanfare_domain::Timestamp;

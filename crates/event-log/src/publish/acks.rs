@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, Message, SubscribeError, Subject};
+use async_nats::{Client, Message, Subject, SubscribeError};
 use futures_util::StreamExt as _;
 use tokio::{sync::oneshot, time::timeout};
 

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use async_nats::{
-    HeaderMap, HeaderName, HeaderValue, Subject,
-    client::PublishErrorKind,
-    header::NATS_MESSAGE_ID,
+    HeaderMap, HeaderName, HeaderValue, Subject, client::PublishErrorKind, header::NATS_MESSAGE_ID,
 };
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};

@@ -129,15 +129,18 @@ mod tests {
         ] {
             assert!(matches!(judged(text), Verdict::Full), "{text}");
         }
-        let broken = r#"{"error":{"code":503,"err_code":10077,"description":"input/output error"}}"#;
+        let broken =
+            r#"{"error":{"code":503,"err_code":10077,"description":"input/output error"}}"#;
         assert!(matches!(judged(broken), Verdict::Unknown(_)));
     }
 
     #[test]
     fn what_may_pass_is_unknown_and_what_may_not_is_refused() {
-        let leaderless = r#"{"error":{"code":503,"err_code":10008,"description":"temporarily unavailable"}}"#;
+        let leaderless =
+            r#"{"error":{"code":503,"err_code":10008,"description":"temporarily unavailable"}}"#;
         assert!(matches!(judged(leaderless), Verdict::Unknown(_)));
-        let conflict = r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 5"}}"#;
+        let conflict =
+            r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 5"}}"#;
         assert!(matches!(judged(conflict), Verdict::Conflict));
         let large = r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"}}"#;
         assert!(matches!(judged(large), Verdict::Refused(_)));

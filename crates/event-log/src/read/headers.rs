@@ -79,7 +79,10 @@ mod tests {
     #[test]
     fn the_first_token_is_the_tenant() {
         let message = InboxMessage::of("acme.invoice.paid", None, Bytes::new());
-        assert_eq!((message.tenant.as_str(), message.event_type.as_str()), ("acme", "invoice.paid"));
+        assert_eq!(
+            (message.tenant.as_str(), message.event_type.as_str()),
+            ("acme", "invoice.paid")
+        );
         let message = InboxMessage::of("acme", None, Bytes::new());
         assert_eq!((message.tenant.as_str(), message.event_type.as_str()), ("acme", ""));
     }

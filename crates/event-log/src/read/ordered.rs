@@ -124,7 +124,8 @@ impl Ordered {
     /// Takes a message if it is the next one.
     fn take(&mut self, message: Message) -> Option<Numbered> {
         let open = self.open.as_mut()?;
-        let Some(place) = message.info().ok().filter(|info| info.consumer_sequence == open.received + 1)
+        let Some(place) =
+            message.info().ok().filter(|info| info.consumer_sequence == open.received + 1)
         else {
             debug!(stream = ?self.selection.stream, "a message is missing: reading it again");
             self.open = None;

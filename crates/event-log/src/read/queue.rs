@@ -210,7 +210,7 @@ impl Queue {
     async fn tell<V: DeserializeOwned>(&self, what: &str) -> Result<V, ApiError> {
         let stream = self.log.topology().stream(self.place.stream);
         let subject = format!("CONSUMER.{what}.{stream}.{}", self.place.consumer);
-        ask(&self.log.inner.jetstream, subject, &()).await
+        ask(&self.log.inner.jetstream, subject, &serde_json::json!({})).await
     }
 
     fn config(&self) -> pull::Config {

@@ -18,7 +18,8 @@ impl EventLog {
     pub(super) async fn remove_abandoned(&self, bucket: &str) -> Result<(), async_nats::Error> {
         let stream_name = format!("OBJ_{bucket}");
         let stream = self.inner.jetstream.get_stream_no_info(&stream_name).await?;
-        let (entries_prefix, chunks_prefix) = (format!("$O.{bucket}.M."), format!("$O.{bucket}.C."));
+        let (entries_prefix, chunks_prefix) =
+            (format!("$O.{bucket}.M."), format!("$O.{bucket}.C."));
         let mut found = stream.info_with_subjects(format!("$O.{bucket}.>")).await?;
         let (mut entries, mut chunks) = (Vec::new(), Vec::new());
         while let Some((subject, _)) = found.try_next().await? {

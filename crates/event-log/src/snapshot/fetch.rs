@@ -68,7 +68,11 @@ impl EventLog {
     }
 
     /// Reads an object's chunks; `None` if some do not come.
-    async fn chunks(&self, bucket: &str, entry: &Entry) -> Result<Option<Bytes>, async_nats::Error> {
+    async fn chunks(
+        &self,
+        bucket: &str,
+        entry: &Entry,
+    ) -> Result<Option<Bytes>, async_nats::Error> {
         let mut bytes = BytesMut::with_capacity(entry.size.min(TRUSTED_BYTES));
         if entry.chunks == 0 {
             return Ok(Some(bytes.freeze()));

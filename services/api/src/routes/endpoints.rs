@@ -41,7 +41,7 @@ pub(crate) async fn create_endpoint(
 ) -> Result<Created<EndpointWithSecret>, ApiError> {
     let profile = app.profile(&access.tenant.value.profile)?;
     let id = EndpointId::new(app.now(), random_bytes());
-    let urls = app.url_policy(profile);
+    let urls = app.url_rules(profile);
     let maker = Maker { profile, urls: &urls, keyring: &app.keyring, now: app.now() };
     let (endpoint, secret) = maker.create(new, id, access.id().clone(), random_bytes)?;
     admit_active(&app, access.id(), id, profile)?;
@@ -119,7 +119,7 @@ pub(crate) async fn update_endpoint(
     Body(patch): Body<EndpointPatch>,
 ) -> Result<Tagged<EndpointView>, ApiError> {
     let profile = app.profile(&access.tenant.value.profile)?;
-    let urls = app.url_policy(profile);
+    let urls = app.url_rules(profile);
     let edit = |endpoint: &Endpoint| {
         let maker = Maker { profile, urls: &urls, keyring: &app.keyring, now: app.now() };
         maker.patch(endpoint, &patch, random_bytes)

@@ -93,9 +93,12 @@ pub(crate) async fn publish_event(
             let accepted = AcceptedEvent { id: event.to_string(), duplicate };
             Ok((StatusCode::ACCEPTED, Json(accepted)))
         }
-        PublishAnswer::Refused { reason, detail, .. } => {
-            Err(ApiError::EventRefused { reason: reason.into_owned(), detail })
-        }
+        PublishAnswer::Refused { code, reason, detail } => Err(match code {
+            404 => Code::TenantNotFound.into(),
+            413 => ApiError::detailed(Code::BodyTooLarge, detail),
+            500.. => ApiError::Internal(anyhow!("{reason}: {detail}")),
+            _ => ApiError::EventRefused { reason: reason.into_owned(), detail },
+        }),
         PublishAnswer::Unavailable { detail } => Err(ApiError::Unavailable(anyhow!(detail))),
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct KeyView {
     name: String,
     /// Whose key it is; `null` for an operator's.
     #[schema(required)]
-    tenant: Option<String>,
+    tenant_id: Option<String>,
     /// What it allows.
     role: RoleName,
     /// When it was made.
@@ -103,7 +103,7 @@ impl KeyView {
         Self {
             id: key.id.to_string(),
             name: key.name.clone(),
-            tenant: key.tenant.as_ref().map(TenantId::to_string),
+            tenant_id: key.tenant.as_ref().map(TenantId::to_string),
             role: key.role.into(),
             created_at: key.created_at.to_string(),
             expires_at: key.expires_at.map(|end| end.to_string()),

@@ -90,7 +90,8 @@ impl Agenda {
         let more = chosen.len() == max;
         let after = chosen.last().map(|(key, _)| *key).filter(|_| more);
         self.overdue = Cursor { after, earliest };
-        let overdue = |((due, delivery), sequence)| Overdue { delivery, sequence, due: instant(due) };
+        let overdue =
+            |((due, delivery), sequence)| Overdue { delivery, sequence, due: instant(due) };
         chosen.into_iter().map(overdue).collect()
     }
 

@@ -29,8 +29,7 @@ fn apply(agenda: &mut Agenda, facts: &[Record]) -> Effects {
 
 /// An agenda with one alarm that is set.
 fn planned(due: Timestamp) -> Agenda {
-    let mut agenda =
-        folded(&[made(delivery(1), 1, Some(due)), scheduled(delivery(1), 2, due, 1)]);
+    let mut agenda = folded(&[made(delivery(1), 1, Some(due)), scheduled(delivery(1), 2, due, 1)]);
     agenda.done((2, delivery(1).id));
     agenda
 }
@@ -53,12 +52,8 @@ fn a_failed_attempt_asks_for_the_fact_and_the_fact_for_the_alarm() {
     assert_eq!(agenda.commands(7, &failure, NOW), [], "it is being done");
     let plan = [plan];
     agenda.apply(8, &plan, &Directory::default());
-    let retry = RetryDue {
-        delivery: delivery(1),
-        attempt: 2,
-        due_at: after(5),
-        journal_sequence: 7,
-    };
+    let retry =
+        RetryDue { delivery: delivery(1), attempt: 2, due_at: after(5), journal_sequence: 7 };
     let alarm = Command::Alarm(Alarm { sequence: 8, retry });
     assert_eq!(agenda.commands(8, &plan, NOW), [alarm]);
     assert!(agenda.not_done((8, delivery(1).id)));
@@ -209,8 +204,7 @@ fn an_alarm_is_overdue_when_the_grace_has_passed() {
 #[test]
 fn an_alarm_that_is_being_set_is_not_overdue() {
     let due = after(10);
-    let mut agenda =
-        folded(&[made(delivery(1), 1, Some(due)), scheduled(delivery(1), 2, due, 1)]);
+    let mut agenda = folded(&[made(delivery(1), 1, Some(due)), scheduled(delivery(1), 2, due, 1)]);
     assert_eq!(overdue(&mut agenda, after(100)), []);
     agenda.done((2, delivery(1).id));
     assert_eq!(overdue(&mut agenda, after(100)), [delivery(1).id]);
@@ -263,11 +257,8 @@ fn failures_of_an_endpoint_are_reported() {
     let effects = agenda.apply(1, &[made(delivery(1), 1, None)], &directory);
     assert_eq!(effects.failing, BTreeSet::from([endpoint_id(1)]));
     assert_eq!(agenda.health.0[&endpoint_id(1)].failures, 1);
-    let claim = fanfare_domain::fact::ShardClaimed {
-        shard: SHARD,
-        epoch: 1,
-        owner: String::from("a"),
-    };
+    let claim =
+        fanfare_domain::fact::ShardClaimed { shard: SHARD, epoch: 1, owner: String::from("a") };
     let effects = agenda.apply(2, &[record(Fact::ShardClaimed(claim))], &directory);
     assert_eq!(effects, Effects::default());
 }

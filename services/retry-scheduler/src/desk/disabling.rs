@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use fanfare_domain::{
-    Change, Endpoint, EndpointId, EndpointState, Entity, Shard, TraceContext,
-};
+use fanfare_domain::{Change, Endpoint, EndpointId, EndpointState, Entity, Shard, TraceContext};
 use fanfare_event_log::ChangeError;
 use tracing::{debug, warn};
 

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fanfare_domain::{DeliveryId, EndpointId, Record, Shard};
-use fanfare_event_log::{
-    AppendError, EventLog, JournalWriter, Pending, PublishError, Schedules,
-};
+use fanfare_event_log::{AppendError, EventLog, JournalWriter, Pending, PublishError, Schedules};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};

@@ -1,12 +1,13 @@
 //! Takes over: claims the shards, reads what is known of them, and catches up with the journal.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use fanfare_domain::{Shard, Timestamp};
-use fanfare_event_log::{
-    Column, EventLog, JournalFilter, JournalReader, JournalWriter, journal::From,
-};
+use fanfare_event_log::{Column, EventLog, JournalFilter, JournalWriter, journal::From};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -60,7 +61,7 @@ impl Desk {
             recalls: BTreeSet::new(),
             recalling: 0,
             stalled: BTreeSet::new(),
-            cancels: std::collections::VecDeque::new(),
+            cancels: VecDeque::new(),
             cancelling: 0,
             disabling: BTreeSet::new(),
             telling: Telling::new(begun),
@@ -125,7 +126,7 @@ impl ShardDesk {
     fn new(shard: Shard, agenda: Option<Agenda>, writer: JournalWriter) -> Self {
         let agenda = agenda.unwrap_or_else(|| Agenda::new(shard));
         let saved = Saved::new(agenda.checkpoint());
-        let (plans, writer) = (std::collections::VecDeque::new(), Some(writer));
+        let (plans, writer) = (VecDeque::new(), Some(writer));
         Self { shard, agenda, plans, writing: 0, writer, saved }
     }
 }

@@ -102,9 +102,10 @@ impl Desk {
             }
             anyhow::Ok(())
         };
-        match timeout(LAST_WORDS, arriving).await {
-            Ok(arrived) => arrived?,
-            Err(_) => info!("stopping with writes on their way: they are repeated"),
+        if let Ok(arrived) = timeout(LAST_WORDS, arriving).await {
+            arrived?;
+        } else {
+            info!("stopping with writes on their way: they are made again");
         }
         let changed: Vec<_> = self.shards.iter().filter(|desk| desk.saved.changed).collect();
         let changed: Vec<Shard> = changed.into_iter().map(|desk| desk.shard).collect();

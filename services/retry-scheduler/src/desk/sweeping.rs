@@ -37,7 +37,7 @@ pub(super) struct Sweeping {
 
 /// What a look at a shard's overdue alarms brought up.
 pub(super) struct Findings {
-    findings: Vec<Finding>,
+    found: Vec<Finding>,
     /// The last sequence of the journal after the look.
     barrier: u64,
     /// Whether as many alarms were looked at as one sweep may.
@@ -101,16 +101,16 @@ impl Desk {
     /// Takes note of what a look brought up.
     pub(super) fn looked(&mut self, shard: Shard, findings: Option<Findings>) {
         self.sweeping.running -= 1;
-        let Some(Findings { findings, barrier, was_full }) = findings else {
+        let Some(Findings { found, barrier, was_full }) = findings else {
             // Whatever kept us from looking may keep alarms from going off as well.
             self.sweeping.calm_since = self.tools.now();
             return;
         };
-        if findings.is_empty() {
+        if found.is_empty() {
             return;
         }
         self.sweeping.again |= was_full;
-        let found = findings.into_iter().map(|finding| (shard, finding));
+        let found = found.into_iter().map(|finding| (shard, finding));
         self.sweeping.found.entry(barrier).or_default().extend(found);
     }
 
@@ -184,10 +184,10 @@ async fn find(
         .await?;
     // Asked for after the alarms: one that went off in between is in the queue by now.
     let oldest = schedules.oldest_due(shard).await?;
-    let (mut findings, mut missing) = (Vec::new(), BTreeMap::new());
+    let (mut found, mut missing) = (Vec::new(), BTreeMap::new());
     for (overdue, retry) in looked {
         match retry {
-            Some(retry) => findings.push(Finding { overdue, retry, state: State::Stuck }),
+            Some(retry) => found.push(Finding { overdue, retry, state: State::Stuck }),
             None if is_missing(&overdue, oldest, grace) => {
                 missing.entry(overdue.sequence).or_insert_with(Vec::new).push(overdue);
             }
@@ -199,9 +199,9 @@ async fn find(
         .buffered(QUESTIONS_MAX)
         .try_collect()
         .await?;
-    findings.extend(restored.into_iter().flatten());
+    found.extend(restored.into_iter().flatten());
     let barrier = log.journal_last().await?;
-    Ok(Findings { findings, barrier, was_full: overdue.len() == LOOKS_MAX })
+    Ok(Findings { found, barrier, was_full: overdue.len() == LOOKS_MAX })
 }
 
 /// Tells whether an alarm that is not stored cannot be in the due queue either.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fanfare_domain::{DeliveryId, Event, EventId, Shard, Timestamp};
-use fanfare_event_log::{PublishError, ReadError};
+use fanfare_event_log::{PublishError, Publisher, ReadError, Stored};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tracing::warn;
 
@@ -167,12 +167,8 @@ async fn tell_all(
     chosen: &[(Shard, Exhausted)],
     suspect_before: Timestamp,
 ) -> Result<(), NotTold> {
-    let write = async |told: &Exhausted| {
-        tools.publisher.dead(&told.delivery, &told.facts).await?.stored().await
-    };
-    let writes = stream::iter(chosen.iter().map(|(_, told)| told)).map(write);
-    let stored: Vec<_> = writes.buffer_unordered(WRITES_MAX).try_collect().await?;
-    debug_assert_eq!(stored.len(), chosen.len());
+    let write = |(_, told): &(Shard, Exhausted)| bury(tools.publisher.clone(), told.clone());
+    all(chosen.iter().map(write).collect()).await?;
     let operator = &tools.settings.operator_tenant;
     if !tools.view.read(|directory: &Directory| directory.has_tenant(operator)) {
         return Ok(());
@@ -189,18 +185,29 @@ async fn publish(
 ) -> Result<(), NotTold> {
     let suspects = || events.iter().filter(|event| event.occurred_at < suspect_before);
     let wanted: BTreeSet<EventId> = suspects().map(|event| event.id).collect();
-    let known = match suspects().map(|event| event.occurred_at).min() {
-        Some(oldest) => {
-            tools.log.events_on_record(&wanted, oldest.saturating_sub(SKEW)).await?
-        }
+    let oldest = suspects().map(|event| event.occurred_at).min();
+    let known = match oldest {
+        Some(oldest) => tools.log.events_on_record(&wanted, oldest.saturating_sub(SKEW)).await?,
         None => BTreeSet::new(),
     };
-    let write = async |event: &Event| tools.publisher.event(event).await?.stored().await;
-    let new = events.iter().filter(|event| !known.contains(&event.id));
-    stream::iter(new)
-        .map(write)
-        .buffer_unordered(WRITES_MAX)
-        .try_for_each(async |_| Ok(()))
-        .await?;
+    let new = events.into_iter().filter(|event| !known.contains(&event.id));
+    all(new.map(|event| write(tools.publisher.clone(), event)).collect()).await?;
     Ok(())
+}
+
+async fn bury(publisher: Publisher, told: Exhausted) -> Result<Stored, PublishError> {
+    publisher.dead(&told.delivery, &told.facts).await?.stored().await
+}
+
+async fn write(publisher: Publisher, event: Event) -> Result<Stored, PublishError> {
+    publisher.event(&event).await?.stored().await
+}
+
+/// Waits for all writes, some of them at a time.
+async fn all<W>(writes: Vec<W>) -> Result<(), PublishError>
+where
+    W: Future<Output = Result<Stored, PublishError>>,
+{
+    let writes = stream::iter(writes).buffer_unordered(WRITES_MAX);
+    writes.try_for_each(|_| std::future::ready(Ok(()))).await
 }

@@ -182,7 +182,7 @@ pub(crate) async fn rotate_secret(
         return Err(ApiError::value("overlap_s", why));
     }
     let profile = app.profile(&access.tenant.value.profile)?;
-    let urls = app.url_policy(profile);
+    let urls = app.url_rules(profile);
     let supplied = rotation.secret.map(Clear::new);
     // A repeated edit makes another secret: the one that was written last is the one to show.
     let shown = std::sync::Mutex::new(None);

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
-    Endpoint, EndpointId, EndpointState, EndpointUrl, TenantId, Timestamp, TypePattern, UrlPolicy,
+    Endpoint, EndpointId, EndpointState, TenantId, Timestamp, TypePattern,
     endpoint::{Secret, header_owner, secret_owner},
     profile::{FilterRefused, Profile},
     retry::Policy,
@@ -19,6 +19,7 @@ use crate::{
     error::ApiError,
     extract::given,
     limits::{self, DESCRIPTION_BYTES_MAX, NAME_BYTES_MAX},
+    url_rules::UrlRules,
 };
 
 /// How many secrets of an endpoint can be live at once.
@@ -103,7 +104,7 @@ pub(crate) struct Maker<'a> {
     /// The tenant's profile.
     pub(crate) profile: &'a Profile,
     /// Which URLs the endpoints may have.
-    pub(crate) urls: &'a UrlPolicy,
+    pub(crate) urls: &'a UrlRules,
     /// Seals secrets.
     pub(crate) keyring: &'a Keyring,
     /// The current instant.
@@ -120,7 +121,7 @@ impl Maker<'_> {
         tenant: TenantId,
         chance: impl Fn() -> [u8; 56],
     ) -> Result<(Endpoint, Clear), ApiError> {
-        let url = EndpointUrl::parse(&new.url, self.urls)?;
+        let url = self.urls.admit(&new.url)?;
         limits::text("name", &new.name, NAME_BYTES_MAX)?;
         limits::text("description", &new.description, DESCRIPTION_BYTES_MAX)?;
         limits::metadata(&new.metadata)?;
@@ -155,7 +156,7 @@ impl Maker<'_> {
     ) -> Result<Edited<Endpoint>, ApiError> {
         let mut next = endpoint.clone();
         if let Some(url) = &patch.url {
-            next.url = String::from(EndpointUrl::parse(url, self.urls)?.as_str());
+            next.url = String::from(self.urls.admit(url)?.as_str());
         }
         if let Some(name) = &patch.name {
             limits::text("name", name, NAME_BYTES_MAX)?;

@@ -17,7 +17,7 @@ pub(crate) struct EndpointView {
     #[schema(example = "ep_01jd3x6y8kqz7v5m2n4p6r8t0w")]
     id: String,
     /// Whose it is.
-    tenant: String,
+    tenant_id: String,
     /// Where deliveries go, in the canonical form of the URL standard.
     #[schema(example = "https://example.com/webhooks")]
     url: String,
@@ -123,7 +123,7 @@ impl EndpointView {
         let pattern = |pattern| String::from(profile.filters().show(pattern));
         Self {
             id: endpoint.id.to_string(),
-            tenant: endpoint.tenant.to_string(),
+            tenant_id: endpoint.tenant.to_string(),
             url: endpoint.url.clone(),
             name: endpoint.name.clone(),
             description: endpoint.description.clone(),

@@ -1,0 +1,156 @@
+//! What the tests share.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use async_nats::jetstream;
+use bytes::Bytes;
+use fanfare_domain::{
+    DeliveryId, DeliveryRef, EndpointId, Event, EventId, Fact, Record, RetryDue, Shard, ShardCount,
+    StoredEvent, Target, Task, Timestamp, TraceContext,
+    fact::{DeliveryParked, EventRouted},
+};
+use fanfare_event_log::{EventLog, Headers, InboxMessage, Settings};
+use fanfare_nats_server::{Binary, Options, Server, ServerOptions};
+use tokio::time::{Instant, sleep};
+
+/// The shard that tests work on.
+pub(crate) const SHARD: Shard = Shard::from_index(1);
+
+pub(crate) async fn server() -> Result<Server> {
+    let located = tokio::task::spawn_blocking(|| Binary::locate(&Options::from_env()));
+    let binary = located.await?.context("find nats-server")?;
+    Server::start(&binary, ServerOptions::default()).await.context("start nats-server")
+}
+
+pub(crate) fn settings(server: &Server) -> Settings {
+    let shards = ShardCount::new(4).unwrap();
+    Settings { url: server.client_url(), shards, ..Settings::default() }
+}
+
+/// Settings of servers that forget ids after a second.
+pub(crate) fn forgetful(server: &Server) -> Settings {
+    Settings { duplicate_window: Duration::from_secs(1), ..settings(server) }
+}
+
+pub(crate) async fn log(server: &Server) -> Result<EventLog> {
+    open(&settings(server)).await
+}
+
+pub(crate) async fn open(settings: &Settings) -> Result<EventLog> {
+    EventLog::open("test", settings).await.context("open the log")
+}
+
+/// A client of its own, to look at the servers and to do what operators do.
+pub(crate) async fn outsider(server: &Server) -> Result<jetstream::Context> {
+    Ok(jetstream::new(async_nats::connect(server.client_url()).await?))
+}
+
+pub(crate) async fn messages(context: &jetstream::Context, stream: &str) -> Result<u64> {
+    let mut stream = context.get_stream(stream).await?;
+    Ok(stream.info().await?.state.messages)
+}
+
+/// Looks until it is so.
+pub(crate) async fn wait_until(
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<bool>,
+) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !look().await.with_context(|| format!("look whether {what}"))? {
+        ensure!(Instant::now() < deadline, "in 30 s it did not come about that {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+pub(crate) fn time(millis: u64) -> Timestamp {
+    Timestamp::from_millis(1_790_000_000_000 + millis)
+}
+
+pub(crate) fn event(number: u8) -> Event {
+    Event {
+        id: EventId::new(time(0), [number; 10]),
+        tenant: "acme".parse().unwrap(),
+        event_type: "invoice.paid".parse().unwrap(),
+        occurred_at: time(0),
+        accepted_at: None,
+        data: Bytes::from_static(b"{\"a\":1}"),
+        ordering_key: None,
+        attributes: BTreeMap::new(),
+        idempotency_key: None,
+        trace: TraceContext::default(),
+    }
+}
+
+pub(crate) fn delivery(number: u8) -> DeliveryRef {
+    let (event, endpoint) = (event(number), EndpointId::new(time(0), [7; 10]));
+    DeliveryRef {
+        id: DeliveryId::of(event.id, endpoint, 0),
+        tenant: event.tenant,
+        event: event.id,
+        event_sequence: 1,
+        event_type: event.event_type,
+        endpoint,
+        generation: 0,
+        accepted_at: time(0),
+    }
+}
+
+pub(crate) fn task(number: u8, journal_sequence: u64) -> Task {
+    let delivery = delivery(number);
+    let event = event(number);
+    let envelope = fanfare_proto::encode_event(&event);
+    let event = Arc::new(event);
+    Task {
+        event: StoredEvent { event, sequence: 1, accepted_at: time(0), envelope },
+        targets: vec![Target { delivery: delivery.id, endpoint: delivery.endpoint }],
+        generation: 0,
+        journal_sequence,
+    }
+}
+
+pub(crate) fn retry(number: u8, due_at: Timestamp, journal_sequence: u64) -> RetryDue {
+    RetryDue { delivery: delivery(number), attempt: 2, due_at, journal_sequence }
+}
+
+fn record(fact: Fact) -> Record {
+    Record { recorded_at: time(1), trace: TraceContext::default(), fact }
+}
+
+/// A fact that tells itself from others by its number.
+pub(crate) fn fact(number: u8) -> Record {
+    record(Fact::DeliveryParked(DeliveryParked { delivery: delivery(number), attempt: 1 }))
+}
+
+pub(crate) fn routed(number: u8, part: u32, parts: u32) -> Record {
+    let delivery = delivery(number);
+    record(Fact::EventRouted(EventRouted {
+        event: delivery.event,
+        tenant: delivery.tenant,
+        event_sequence: 1,
+        config_revision: 1,
+        generation: 0,
+        targets: vec![delivery.endpoint],
+        skipped: Vec::new(),
+        held: Vec::new(),
+        part,
+        parts,
+    }))
+}
+
+pub(crate) fn inbox(payload: &'static str) -> InboxMessage {
+    InboxMessage {
+        tenant: String::from("acme"),
+        event_type: String::from("invoice.paid"),
+        headers: Headers::default(),
+        payload: Bytes::from_static(payload.as_bytes()),
+    }
+}
+
+/// The servers' clock: it is this machine's.
+#[expect(clippy::disallowed_methods, reason = "a real server's schedules follow the real clock")]
+pub(crate) fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp::from_nanos(u64::try_from(since.as_nanos()).unwrap())
+}

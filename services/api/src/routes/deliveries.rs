@@ -1,0 +1,128 @@
+//! Deliveries, as the journal has them.
+//!
+//! Each request reads the journal itself, from the time that the id carries. That is enough to
+//! explain one delivery; lists over many belong to the delivery log.
+
+mod state;
+mod view;
+
+use axum::{Json, extract::State};
+use fanfare_domain::{DeliveryId, EndpointId, EventId};
+use tokio::sync::SemaphorePermit;
+
+use crate::{
+    app::App,
+    caller::{InTenant, Reads},
+    error::{ApiError, Code},
+    extract::{Params, PathId},
+    page::{Page, Paging, cursor},
+    scan::{self, Budget, FoundDelivery, Place},
+};
+
+use state::DeliveryView;
+use view::{DeliveryOfEvent, FactView};
+
+/// How many facts of one delivery are read to find out its state; it has two per attempt.
+const FACTS_MAX: usize = 10_000;
+
+/// Lists what became of an event for each endpoint that wanted it.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/events/{event}/deliveries", tag = "deliveries",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("event" = String, Path, description = "The event's id"),
+        Paging,
+    ),
+    responses((status = 200, body = Page<DeliveryOfEvent>)),
+)]
+pub(crate) async fn list_deliveries_of_event(
+    State(app): State<App>,
+    access: InTenant<Reads>,
+    PathId(id): PathId<EventId>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Page<DeliveryOfEvent>>, ApiError> {
+    let (limit, after) = (paging.limit()?, paging.after::<EndpointId>()?);
+    let _permit = permit(&app).await?;
+    let mut budget = Budget::start();
+    let found = scan::event(&app.log, access.id(), id, &mut budget).await?;
+    let endpoints = found.ok_or(Code::EventNotFound)?.endpoints.into_iter();
+    let rest = endpoints.filter(|(endpoint, _)| after.is_none_or(|after| *endpoint > after));
+    let page = Page::of(
+        rest.take(limit + 1).collect(),
+        limit,
+        |(endpoint, _)| *endpoint,
+        |(endpoint, routed)| DeliveryOfEvent::of(id, *endpoint, *routed),
+    );
+    Ok(Json(page))
+}
+
+/// Shows how a delivery stands.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/deliveries/{delivery}", tag = "deliveries",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("delivery" = String, Path, description = "The delivery's id"),
+    ),
+    responses((status = 200, body = DeliveryView)),
+)]
+pub(crate) async fn get_delivery(
+    State(app): State<App>,
+    access: InTenant<Reads>,
+    PathId(id): PathId<DeliveryId>,
+) -> Result<Json<DeliveryView>, ApiError> {
+    let _permit = permit(&app).await?;
+    let mut budget = Budget::start();
+    let found = find(&app, &access, id, &mut budget).await?;
+    let facts = scan::facts(&app.log, &found, None, FACTS_MAX, &mut budget).await?;
+    if facts.next.is_some() {
+        return Err(Code::JournalTooLong.into());
+    }
+    let mut view = DeliveryView::routed(access.id(), &found);
+    for (_, record) in &facts.found {
+        view.apply(&record.fact);
+    }
+    Ok(Json(view))
+}
+
+/// Lists the facts about a delivery, in the order in which they happened. A page can have fewer
+/// than `limit`, or none, and still give the next one.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/deliveries/{delivery}/facts", tag = "deliveries",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("delivery" = String, Path, description = "The delivery's id"),
+        Paging,
+    ),
+    responses((status = 200, body = Page<FactView>)),
+)]
+pub(crate) async fn list_facts_of_delivery(
+    State(app): State<App>,
+    access: InTenant<Reads>,
+    PathId(id): PathId<DeliveryId>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Page<FactView>>, ApiError> {
+    let (limit, from) = (paging.limit()?, paging.after::<Place>()?);
+    let _permit = permit(&app).await?;
+    let mut budget = Budget::start();
+    let found = find(&app, &access, id, &mut budget).await?;
+    let facts = scan::facts(&app.log, &found, from, limit, &mut budget).await?;
+    let show = |(place, record): &(Place, _)| FactView::of(place.sequence, record);
+    let data = facts.found.iter().filter_map(show).collect();
+    Ok(Json(Page { data, next_cursor: facts.next.map(cursor) }))
+}
+
+async fn find(
+    app: &App,
+    access: &InTenant<Reads>,
+    id: DeliveryId,
+    budget: &mut Budget,
+) -> Result<FoundDelivery, ApiError> {
+    let found = scan::delivery(&app.log, access.id(), id, budget).await?;
+    found.ok_or_else(|| Code::DeliveryNotFound.into())
+}
+
+/// Waits until the journal may be read: a few requests at once, so that they do not starve what
+/// else the service does.
+async fn permit(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
+    app.scans.acquire().await.map_err(|closed| ApiError::Internal(closed.into()))
+}

@@ -1,0 +1,192 @@
+//! How a delivery stands: a fold over its facts.
+
+use fanfare_domain::{Conclusion, Fact, TenantId, Timestamp};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::scan::FoundDelivery;
+
+/// One event for one endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
+pub(crate) struct DeliveryView {
+    /// Identifies the delivery.
+    #[schema(example = "dlv_01jd3x6y8kqz7v5m2n4p6r8t0w")]
+    id: String,
+    /// Whose it is.
+    tenant_id: String,
+    /// What is delivered.
+    event_id: String,
+    /// Where it is delivered.
+    endpoint_id: String,
+    /// 0 for the delivery that the event's acceptance caused; counts replays.
+    generation: u32,
+    /// How it stands.
+    state: DeliveryState,
+    /// Why it ended as it did; `null` if it has not ended.
+    #[schema(required, example = "attempts_spent")]
+    reason: Option<&'static str>,
+    /// How many attempts were made.
+    attempts: u32,
+    /// When the next attempt is due; `null` if there is none to come, or if it can be made now.
+    #[schema(required, format = DateTime)]
+    next_attempt_at: Option<String>,
+}
+
+/// How a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DeliveryState {
+    /// No attempt was made yet.
+    Pending,
+    /// An attempt failed, and another one is to come.
+    Retrying,
+    /// It waits for its endpoint to be resumed.
+    Parked,
+    /// The endpoint accepted it.
+    Delivered,
+    /// Every attempt failed, or its time ran out.
+    Exhausted,
+    /// The endpoint answered with a status that is final.
+    Refused,
+    /// The endpoint was deleted, disabled or paused, or a person cancelled it.
+    Cancelled,
+}
+
+impl From<Conclusion> for DeliveryState {
+    fn from(conclusion: Conclusion) -> Self {
+        match conclusion {
+            Conclusion::Delivered => Self::Delivered,
+            Conclusion::Exhausted => Self::Exhausted,
+            Conclusion::Refused => Self::Refused,
+            Conclusion::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl DeliveryView {
+    /// Shows a delivery of which nothing but its routing is on record.
+    pub(crate) fn routed(tenant: &TenantId, found: &FoundDelivery) -> Self {
+        Self {
+            id: found.id.to_string(),
+            tenant_id: tenant.to_string(),
+            event_id: found.event.to_string(),
+            endpoint_id: found.endpoint.to_string(),
+            generation: found.generation,
+            state: DeliveryState::Pending,
+            reason: None,
+            attempts: 0,
+            next_attempt_at: None,
+        }
+    }
+
+    /// Applies a fact about the delivery. Applying it twice changes nothing.
+    pub(crate) fn apply(&mut self, fact: &Fact) {
+        match fact {
+            Fact::AttemptMade(made) => {
+                self.attempts = self.attempts.max(made.attempt);
+                self.state = DeliveryState::Retrying;
+                self.next_attempt_at = made.retry_at.map(shown);
+            }
+            Fact::RetryScheduled(scheduled) => {
+                self.state = DeliveryState::Retrying;
+                self.next_attempt_at = Some(shown(scheduled.due_at));
+            }
+            Fact::DeliveryDeferred(deferred) => {
+                self.state = self.begun();
+                self.next_attempt_at = Some(shown(deferred.until));
+            }
+            Fact::DeliveryParked(_) => {
+                self.state = DeliveryState::Parked;
+                self.next_attempt_at = None;
+            }
+            Fact::DeliveryConcluded(concluded) => {
+                self.state = concluded.conclusion.into();
+                self.reason = Some(concluded.reason.as_str());
+                self.attempts = concluded.attempts;
+                self.next_attempt_at = None;
+            }
+            Fact::ShardClaimed(_) | Fact::EventRouted(_) => {}
+        }
+    }
+
+    fn begun(&self) -> DeliveryState {
+        if self.attempts == 0 { DeliveryState::Pending } else { DeliveryState::Retrying }
+    }
+}
+
+fn shown(at: Timestamp) -> String {
+    at.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::{
+        DeliveryId, DeliveryRef, EndpointId, EventId,
+        fact::{
+            ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred, DeliveryParked,
+            RetryScheduled,
+        },
+    };
+
+    use super::*;
+
+    fn delivery() -> DeliveryRef {
+        let event = EventId::new(Timestamp::EPOCH, [1; 10]);
+        let endpoint = EndpointId::new(Timestamp::EPOCH, [2; 10]);
+        DeliveryRef {
+            id: DeliveryId::of(event, endpoint, 0),
+            tenant: "acme".parse().unwrap(),
+            event,
+            event_sequence: 1,
+            event_type: "a".parse().unwrap(),
+            endpoint,
+            generation: 0,
+            accepted_at: Timestamp::EPOCH,
+        }
+    }
+
+    fn view() -> DeliveryView {
+        let own = delivery();
+        let (event, endpoint, generation) = (own.event, own.endpoint, own.generation);
+        let found = FoundDelivery { id: own.id, event, endpoint, generation, sequence: 1 };
+        DeliveryView::routed(&own.tenant, &found)
+    }
+
+    #[test]
+    fn each_fact_moves_the_state() {
+        let second = Timestamp::from_millis(1_000);
+        let deferred = Fact::DeliveryDeferred(DeliveryDeferred {
+            delivery: delivery(),
+            attempt: 1,
+            until: second,
+            reason: DeferReason::LaneFull,
+        });
+        let scheduled = Fact::RetryScheduled(RetryScheduled {
+            delivery: delivery(),
+            attempt: 2,
+            due_at: second,
+            cause_sequence: 1,
+        });
+        let parked = Fact::DeliveryParked(DeliveryParked { delivery: delivery(), attempt: 2 });
+        let concluded = Fact::DeliveryConcluded(DeliveryConcluded {
+            delivery: delivery(),
+            conclusion: Conclusion::Cancelled,
+            attempts: 1,
+            reason: ConclusionReason::EndpointDeleted,
+        });
+        let mut view = view();
+        assert_eq!(view.state, DeliveryState::Pending);
+        for (fact, state, waits) in [
+            (deferred, DeliveryState::Pending, true),
+            (scheduled, DeliveryState::Retrying, true),
+            (parked, DeliveryState::Parked, false),
+            (concluded, DeliveryState::Cancelled, false),
+        ] {
+            view.apply(&fact);
+            view.apply(&fact);
+            assert_eq!((view.state, view.next_attempt_at.is_some()), (state, waits), "{fact:?}");
+        }
+        assert_eq!((view.reason, view.attempts), (Some("endpoint_deleted"), 1));
+    }
+}

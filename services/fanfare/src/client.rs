@@ -1,0 +1,66 @@
+//! The command-line client: tenants, endpoints, events and keys through the API; deliveries as
+//! they happen through the journal; a receiver for trying things out; a tour.
+
+pub(crate) mod api;
+mod connection;
+mod delivery;
+mod demo;
+mod endpoint;
+mod event;
+mod fact;
+mod key;
+mod listen;
+mod nats;
+mod options;
+mod receiver;
+mod stop;
+mod tenant;
+mod text;
+mod watch;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::{cli::Connection, output::Output};
+
+/// What the client can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// See it all in half a minute: a throw-away system, three receivers, one event.
+    Demo(demo::Options),
+    /// Make and look after tenants: your customers, who own endpoints and events.
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Make and look after endpoints: URLs of a tenant that want some event types.
+    #[command(subcommand)]
+    Endpoint(endpoint::Command),
+    /// Send events.
+    #[command(subcommand)]
+    Event(event::Command),
+    /// Receive webhooks here, and show what arrives.
+    Listen(listen::Options),
+    /// Show what becomes of deliveries, as it happens.
+    Watch(watch::Options),
+    /// Look at deliveries.
+    #[command(subcommand)]
+    Delivery(delivery::Command),
+    /// Make and look after API keys.
+    #[command(subcommand)]
+    Key(key::Command),
+}
+
+/// Does what was asked for.
+pub(crate) async fn run(command: Command, connection: &Connection, output: &Output) -> Result<()> {
+    match command {
+        Command::Demo(options) => Box::pin(demo::demo(options, output)).await,
+        Command::Tenant(command) => tenant::run(command, &connection.open_api()?, output).await,
+        Command::Endpoint(command) => endpoint::run(command, &connection.open_api()?, output).await,
+        Command::Event(event::Command::Send(options)) => {
+            Box::pin(event::send(options, connection, output)).await
+        }
+        Command::Listen(options) => Box::pin(listen::listen(options, connection, output)).await,
+        Command::Watch(options) => Box::pin(watch::watch(options, connection, output)).await,
+        Command::Delivery(command) => delivery::run(command, &connection.open_api()?, output).await,
+        Command::Key(command) => key::run(command, &connection.open_api()?, output).await,
+    }
+}

@@ -1,0 +1,163 @@
+//! `fanfare endpoint`.
+
+mod draft;
+mod show;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+use fanfare_domain::{EndpointId, TenantId, settings::parse_duration};
+use serde_json::{Value, json};
+
+pub(crate) use self::draft::Draft;
+use super::api::{Api, text};
+use crate::output::{Output, Tone};
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  fanfare endpoint create acme https://example.com/webhooks
+  fanfare endpoint create acme https://example.com/webhooks --types 'invoice.*,user.>'
+  fanfare endpoint create acme https://example.com/webhooks --retry-delays 5s,1m,10m --timeout 5s";
+
+const PAUSE_EXAMPLES: &str = "\
+Examples:
+  fanfare endpoint pause acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --mode hold
+  fanfare endpoint resume acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w";
+
+/// What can be done with endpoints.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make an endpoint, and show its secret this once.
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(Box<draft::Options>),
+    /// List the endpoints of a tenant.
+    List {
+        /// The tenant.
+        tenant: TenantId,
+    },
+    /// Show an endpoint.
+    Get(Named),
+    /// Pause an endpoint: it gets no requests until it is resumed.
+    #[command(after_help = PAUSE_EXAMPLES)]
+    Pause {
+        #[command(flatten)]
+        endpoint: Named,
+        /// What becomes of events meanwhile [default: as the tenant's profile has it].
+        #[arg(long, value_enum)]
+        mode: Option<PauseMode>,
+    },
+    /// Resume a paused endpoint: what was held is delivered.
+    Resume(Named),
+    /// Enable an endpoint that was disabled.
+    Enable(Named),
+    /// Disable an endpoint without deleting it: what is not delivered yet is cancelled.
+    Disable(Named),
+    /// Give an endpoint a new secret, and show it this once.
+    RotateSecret {
+        #[command(flatten)]
+        endpoint: Named,
+        /// For how long requests are signed with the old secrets too.
+        #[arg(long, value_parser = parse_duration, default_value = "24h", value_name = "DURATION")]
+        overlap: Duration,
+        /// The new secret, where the tenant's profile lets the caller choose it.
+        #[arg(long)]
+        secret: Option<String>,
+    },
+    /// Delete an endpoint: what is not delivered yet is cancelled.
+    Delete(Named),
+}
+
+/// An endpoint of a tenant.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Named {
+    /// The tenant.
+    tenant: TenantId,
+    /// The endpoint's id.
+    endpoint: EndpointId,
+}
+
+/// What becomes of events while an endpoint is paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PauseMode {
+    /// They are not delivered, also not later.
+    Skip,
+    /// They are delivered once it is resumed.
+    Hold,
+}
+
+/// Does what was asked for.
+pub(crate) async fn run(command: Command, api: &Api, output: &Output) -> Result<()> {
+    match command {
+        Command::Create(options) => {
+            let made = options.draft().create(api, &options.tenant).await?;
+            show::with_secret(&made, "created", output);
+        }
+        Command::List { tenant } => {
+            show::list(&tenant, api.list(&all(&tenant)).await?, output);
+        }
+        Command::Get(named) => show::endpoint(&api.get(&named.path()).await?, output),
+        Command::Pause { endpoint, mode } => {
+            let body = mode.map_or_else(|| json!({}), |mode| json!({ "mode": mode.name() }));
+            change(api, &endpoint, "pause", &body, output).await?;
+        }
+        Command::Resume(named) => change(api, &named, "resume", &json!({}), output).await?,
+        Command::Enable(named) => change(api, &named, "enable", &json!({}), output).await?,
+        Command::Disable(named) => change(api, &named, "disable", &json!({}), output).await?,
+        Command::RotateSecret { endpoint, overlap, secret } => {
+            let mut body = json!({ "overlap_s": overlap.as_secs() });
+            if let (Some(secret), Some(members)) = (secret, body.as_object_mut()) {
+                members.insert(String::from("secret"), Value::String(secret));
+            }
+            let path = format!("{}/rotate-secret", endpoint.path());
+            show::with_secret(&api.post(&path, &body).await?, "rotated", output);
+        }
+        Command::Delete(named) => {
+            api.delete(&named.path()).await?;
+            if output.json {
+                output.document(&json!({ "id": named.endpoint.to_string(), "deleted": true }));
+            } else {
+                output.line(&format!("deleted {}", named.endpoint));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn change(
+    api: &Api,
+    named: &Named,
+    action: &str,
+    body: &Value,
+    output: &Output,
+) -> Result<()> {
+    let changed = api.post(&format!("{}/{action}", named.path()), body).await?;
+    if output.json {
+        output.document(&changed);
+    } else {
+        let (tone, state) = show::state(&changed);
+        let state = output.tone(tone, &state);
+        output.line(&format!("{} is {state}", output.tone(Tone::Strong, text(&changed, "id"))));
+    }
+    Ok(())
+}
+
+/// The path of a tenant's endpoints.
+pub(crate) fn all(tenant: &TenantId) -> String {
+    format!("/v1/tenants/{tenant}/endpoints")
+}
+
+impl Named {
+    fn path(&self) -> String {
+        format!("{}/{}", all(&self.tenant), self.endpoint)
+    }
+}
+
+impl PauseMode {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Hold => "hold",
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! An endpoint to be created: from the command line to what the API takes.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use fanfare_domain::{
+    Profile, Profiles, TenantId,
+    retry::{Delays, Policy},
+    settings::parse_duration,
+};
+use serde_json::{Map, Value, json};
+
+use super::all;
+use crate::client::{
+    api::{Api, text},
+    options::{Pair, map},
+    tenant,
+};
+
+/// Options of `fanfare endpoint create`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// The tenant.
+    pub(super) tenant: TenantId,
+    /// Where deliveries go.
+    url: String,
+    /// Which event types it wants, with commas between: * stands for one word, a last > for the
+    /// rest.
+    #[arg(long, value_delimiter = ',', default_value = ">", value_name = "PATTERNS")]
+    types: Vec<String>,
+    /// What people call it.
+    #[arg(long)]
+    name: Option<String>,
+    /// What else people should know.
+    #[arg(long)]
+    description: Option<String>,
+    /// The signing secret, where the tenant's profile lets the caller choose it (killb wants one).
+    #[arg(long)]
+    secret: Option<String>,
+    /// A header to add to every request; may be given several times.
+    #[arg(long = "header", value_name = "NAME=VALUE")]
+    headers: Vec<Pair>,
+    /// How many requests may be in flight at once [default: 16].
+    #[arg(long, value_name = "NUMBER")]
+    concurrency: Option<u16>,
+    /// How long an attempt may take [default: as the tenant's profile has it].
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    timeout: Option<Duration>,
+    /// How long to wait before each retry [default: as the tenant's profile has it].
+    #[arg(long, value_parser = parse_duration, value_delimiter = ',', value_name = "DURATIONS")]
+    retry_delays: Option<Vec<Duration>>,
+}
+
+impl Options {
+    /// Returns what was asked for.
+    pub(super) fn draft(&self) -> Draft {
+        Draft {
+            url: self.url.clone(),
+            types: self.types.clone(),
+            name: self.name.clone(),
+            description: self.description.clone(),
+            secret: self.secret.clone(),
+            headers: map(&self.headers),
+            concurrency: self.concurrency,
+            timeout: self.timeout,
+            retry_delays: self.retry_delays.clone(),
+        }
+    }
+}
+
+/// An endpoint to be created. What is `None` is left to the API and the tenant's profile.
+#[derive(Clone, Default)]
+pub(crate) struct Draft {
+    /// Where deliveries go.
+    pub(crate) url: String,
+    /// Which event types it wants.
+    pub(crate) types: Vec<String>,
+    /// What people call it.
+    pub(crate) name: Option<String>,
+    /// What else people should know.
+    pub(crate) description: Option<String>,
+    /// The signing secret.
+    pub(crate) secret: Option<String>,
+    /// Headers to add to every request.
+    pub(crate) headers: BTreeMap<String, String>,
+    /// How many requests may be in flight at once.
+    pub(crate) concurrency: Option<u16>,
+    /// How long an attempt may take.
+    pub(crate) timeout: Option<Duration>,
+    /// How long to wait before each retry.
+    pub(crate) retry_delays: Option<Vec<Duration>>,
+}
+
+impl Draft {
+    /// Creates the endpoint, and returns it as the API shows it, with its secret.
+    pub(crate) async fn create(&self, api: &Api, tenant: &TenantId) -> Result<Value> {
+        let retry = match &self.retry_delays {
+            Some(delays) => {
+                let found = api.get(&tenant::path(tenant)).await?;
+                let profiles = Profiles::built_in();
+                Some(policy(profiles.get(text(&found, "profile")).map(|profile| &**profile), delays)?)
+            }
+            None => None,
+        };
+        api.post(&all(tenant), &self.body(retry)).await
+    }
+
+    fn body(&self, retry: Option<Value>) -> Value {
+        let mut members = Map::new();
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let optional = [
+            ("name", self.name.clone().map(Value::String)),
+            ("description", self.description.clone().map(Value::String)),
+            ("secret", self.secret.clone().map(Value::String)),
+            ("concurrency", self.concurrency.map(|number| json!(number))),
+            ("timeout_ms", self.timeout.map(|span| json!(millis(span)))),
+            ("retry", retry),
+            ("headers", (!self.headers.is_empty()).then(|| json!(self.headers))),
+        ];
+        members.insert(String::from("url"), json!(self.url));
+        members.insert(String::from("event_types"), json!(self.types));
+        for (name, value) in optional {
+            if let Some(value) = value {
+                members.insert(String::from(name), value);
+            }
+        }
+        Value::Object(members)
+    }
+}
+
+/// A retry policy with other delays than the profile's, and all else as the profile has it. Of a
+/// profile that is not built in, nothing else is known.
+fn policy(profile: Option<&Profile>, delays: &[Duration]) -> Result<Value> {
+    let delays = Delays::List(delays.to_vec());
+    match profile {
+        Some(profile) => serde_json::to_value(Policy { delays, ..profile.retry.clone() }),
+        None => serde_json::to_value(delays).map(|delays| json!({ "delays": delays })),
+    }
+    .context("write the retry policy")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_left_out() {
+        let draft = Draft {
+            url: String::from("https://example.com/"),
+            types: vec![String::from("invoice.*")],
+            timeout: Some(Duration::from_millis(2_500)),
+            ..Draft::default()
+        };
+        let expected = json!({
+            "url": "https://example.com/",
+            "event_types": ["invoice.*"],
+            "timeout_ms": 2_500,
+        });
+        assert_eq!(draft.body(None), expected);
+    }
+
+    #[test]
+    fn other_delays_leave_the_rest_of_the_policy() {
+        let profiles = Profiles::built_in();
+        let profile = profiles.get("kryptos").unwrap();
+        let delays = [Duration::from_secs(1), Duration::from_millis(1_500)];
+        let value = policy(Some(profile), &delays).unwrap();
+        assert_eq!(value["delays"], json!({ "list": ["1s", "1500ms"] }));
+        let read: Policy = serde_json::from_value(value).unwrap();
+        assert_eq!(read.listed, profile.retry.listed);
+        let unknown = policy(None, &delays).unwrap();
+        assert_eq!(unknown, json!({ "delays": { "list": ["1s", "1500ms"] } }));
+    }
+}

@@ -1,0 +1,150 @@
+//! Endpoints, for people.
+
+use std::time::Duration;
+
+use fanfare_domain::TenantId;
+use serde_json::Value;
+
+use crate::{
+    client::{
+        api::text,
+        text::{printable, span},
+    },
+    output::{Output, Tone},
+};
+
+/// Shows an endpoint with its secret, which is not shown again.
+pub(super) fn with_secret(made: &Value, done: &str, output: &Output) {
+    if output.json {
+        output.document(made);
+        return;
+    }
+    output.line(&format!("{} {}", output.tone(Tone::Good, done), text(made, "id")));
+    output.fields(&[
+        ("url", printable(text(made, "url"))),
+        ("types", types(made)),
+        ("secret", output.tone(Tone::Strong, text(made, "secret"))),
+    ]);
+    output.line("");
+    output.line("Keep the secret: it verifies the signatures, and is not shown again.");
+}
+
+/// Shows an endpoint.
+pub(super) fn endpoint(found: &Value, output: &Output) {
+    if output.json {
+        output.document(found);
+        return;
+    }
+    let (tone, state) = state(found);
+    let plain = |name| printable(text(found, name));
+    let secrets = found.get("secrets").and_then(Value::as_array).map_or(0, Vec::len);
+    output.fields(&[
+        ("id", plain("id")),
+        ("tenant", plain("tenant")),
+        ("url", plain("url")),
+        ("name", plain("name")),
+        ("description", plain("description")),
+        ("types", types(found)),
+        ("state", output.tone(tone, &state)),
+        ("headers", words(found, "headers")),
+        ("timeout", number(found, "timeout_ms").map(|ms| span(Duration::from_millis(ms))).unwrap_or_default()),
+        ("concurrency", number(found, "concurrency").map(|number| number.to_string()).unwrap_or_default()),
+        ("retries", retries(found)),
+        ("secrets", secrets.to_string()),
+        ("created", plain("created_at")),
+        ("changed", plain("updated_at")),
+    ]);
+}
+
+/// Shows a tenant's endpoints.
+pub(super) fn list(tenant: &TenantId, found: Vec<Value>, output: &Output) {
+    if output.json {
+        output.document(&Value::Array(found));
+        return;
+    }
+    if found.is_empty() {
+        output.line(&format!(
+            "{tenant} has no endpoints yet. Make one with: fanfare endpoint create {tenant} https://…"
+        ));
+        return;
+    }
+    let row = |one: &Value| {
+        let (tone, state) = state(one);
+        vec![
+            String::from(text(one, "id")),
+            output.tone(tone, &state),
+            types(one),
+            printable(text(one, "url")),
+            printable(text(one, "name")),
+        ]
+    };
+    let rows: Vec<_> = found.iter().map(row).collect();
+    output.table(&["endpoint", "state", "types", "url", "name"], &rows);
+}
+
+/// Whether an endpoint gets deliveries, and how good that is.
+pub(super) fn state(endpoint: &Value) -> (Tone, String) {
+    let state = text(endpoint, "state");
+    let why = match state {
+        "paused" => text(endpoint, "pause_mode"),
+        "disabled" => text(endpoint, "disabled_reason"),
+        _ => "",
+    };
+    let tone = match state {
+        "active" => Tone::Good,
+        "paused" => Tone::Warning,
+        _ => Tone::Bad,
+    };
+    let shown = if why.is_empty() { String::from(state) } else { format!("{state} ({why})") };
+    (tone, shown)
+}
+
+fn types(endpoint: &Value) -> String {
+    words(endpoint, "event_types")
+}
+
+fn words(endpoint: &Value, name: &str) -> String {
+    let all = endpoint.get(name).and_then(Value::as_array);
+    let words = all.into_iter().flatten().filter_map(Value::as_str);
+    printable(&words.collect::<Vec<_>>().join(", "))
+}
+
+fn number(endpoint: &Value, name: &str) -> Option<u64> {
+    endpoint.get(name).and_then(Value::as_u64)
+}
+
+/// The delays of an endpoint's own retry policy; empty if it is the profile's.
+fn retries(endpoint: &Value) -> String {
+    let delays = endpoint.pointer("/retry/delays");
+    match delays.and_then(|delays| delays.get("list")).and_then(Value::as_array) {
+        Some(list) => {
+            let words: Vec<_> = list.iter().filter_map(Value::as_str).collect();
+            format!("after {}", words.join(", "))
+        }
+        None => delays.map(Value::to_string).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_state_comes_with_its_reason() {
+        let active = json!({ "state": "active", "pause_mode": null });
+        assert_eq!(state(&active), (Tone::Good, String::from("active")));
+        let paused = json!({ "state": "paused", "pause_mode": "hold" });
+        assert_eq!(state(&paused), (Tone::Warning, String::from("paused (hold)")));
+        let disabled = json!({ "state": "disabled", "disabled_reason": "gone" });
+        assert_eq!(state(&disabled), (Tone::Bad, String::from("disabled (gone)")));
+    }
+
+    #[test]
+    fn only_an_endpoints_own_delays_are_shown() {
+        let own = json!({ "retry": { "delays": { "list": ["1s", "5m"] } } });
+        assert_eq!(retries(&own), "after 1s, 5m");
+        assert_eq!(retries(&json!({ "retry": null })), "");
+    }
+}

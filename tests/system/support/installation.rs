@@ -1,0 +1,269 @@
+//! An installation of a test's own: a nats-server and every service as a process.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fanfare_event_log::EventLog;
+use fanfare_service::random_bytes;
+use fanfare_testkit::{NatsServer, wait_until};
+use tempfile::TempDir;
+
+use super::{
+    api::Api,
+    binary,
+    logs::{self, Level},
+    process::{Process, Service, log_file},
+};
+
+/// How an installation differs from the ordinary one of a test.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// How long the servers know an id again.
+    pub(crate) duplicate_window: Duration,
+    /// How long the server waits for a message to be settled before it hands it out again.
+    pub(crate) ack_wait: Duration,
+    /// Whether endpoints may be on this machine: for the API.
+    pub(crate) api_allows_loopback: bool,
+    /// Whether endpoints may be on this machine: for the dispatcher.
+    pub(crate) dispatcher_allows_loopback: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            duplicate_window: Duration::from_secs(1),
+            ack_wait: Duration::from_secs(5),
+            api_allows_loopback: true,
+            dispatcher_allows_loopback: true,
+        }
+    }
+}
+
+/// What the services may have said by the end of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// Nothing above INFO.
+    Calm,
+    /// Warnings and errors about what a test did to them: servers and services that were killed.
+    Turmoil,
+}
+
+/// A running installation. Everything ends with it; a test that gets to its end calls
+/// [`Installation::finish`], and otherwise the logs are shown.
+pub(crate) struct Installation {
+    processes: BTreeMap<Service, Process>,
+    nats: NatsServer,
+    api: Api,
+    binary: PathBuf,
+    options: Options,
+    directory: TempDir,
+    finished: bool,
+}
+
+impl Installation {
+    /// Starts an ordinary installation.
+    pub(crate) async fn start() -> Result<Self> {
+        Self::start_with(Options::default()).await
+    }
+
+    /// Starts a server and all services, and waits until the API is ready.
+    pub(crate) async fn start_with(options: Options) -> Result<Self> {
+        fanfare_service::install_crypto_provider();
+        let binary = binary::fanfare().await?;
+        let directory = tempfile::tempdir().context("make a directory")?;
+        let hex = data_encoding::HEXLOWER.encode(&random_bytes::<32>());
+        let key = format!("fk_{}", data_encoding::BASE64URL_NOPAD.encode(&random_bytes::<32>()));
+        fs::create_dir(directory.path().join("logs")).context("make a directory")?;
+        fs::write(directory.path().join("sealing.key"), hex).context("write a key")?;
+        let nats = NatsServer::start().await?;
+        let api = Api::new(&key)?;
+        let processes = BTreeMap::new();
+        let mut installation =
+            Self { processes, nats, api, binary, options, directory, finished: false };
+        installation.start_all().await?;
+        Ok(installation)
+    }
+
+    /// Starts every service that does not run, and waits until the API is ready.
+    pub(crate) async fn start_all(&mut self) -> Result<()> {
+        for service in Service::ALL {
+            if !self.processes.contains_key(&service) {
+                self.launch(service)?;
+            }
+        }
+        self.api_ready().await
+    }
+
+    /// Starts a service that does not run. The API is ready when this returns; the others are
+    /// not waited for.
+    pub(crate) async fn start_service(&mut self, service: Service) -> Result<()> {
+        self.launch(service)?;
+        if service == Service::Api { self.api_ready().await } else { Ok(()) }
+    }
+
+    /// Kills a service with SIGKILL.
+    pub(crate) async fn kill(&mut self, service: Service) -> Result<()> {
+        self.running(service)?.kill().await
+    }
+
+    /// Asks a service to end, and waits until it has.
+    pub(crate) async fn stop(&mut self, service: Service) -> Result<()> {
+        self.running(service)?.stop().await
+    }
+
+    /// A service that runs, to freeze it.
+    pub(crate) fn process(&self, service: Service) -> Result<&Process> {
+        self.processes.get(&service).with_context(|| format!("{service} does not run"))
+    }
+
+    /// The server, to kill or restart it.
+    pub(crate) fn nats(&mut self) -> &mut fanfare_nats_server::Server {
+        self.nats.server()
+    }
+
+    /// Where the server is.
+    pub(crate) fn nats_url(&self) -> String {
+        self.nats.url()
+    }
+
+    /// The API. A clone stays good over restarts.
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Where everything is kept but the server's own files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where the logs are.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.directory.path().join("logs")
+    }
+
+    /// Opens the event log with the settings of the services.
+    pub(crate) async fn log(&self) -> Result<EventLog> {
+        let settings = fanfare_event_log::Settings {
+            duplicate_window: self.options.duplicate_window,
+            ack_wait: self.options.ack_wait,
+            ..self.nats.log_settings()
+        };
+        EventLog::open("test", &settings).await.context("open the event log")
+    }
+
+    /// Checks that all processes are still there and have said nothing unexpected, and ends them.
+    pub(crate) async fn finish(mut self, expected: Expected) -> Result<()> {
+        for process in self.processes.values_mut() {
+            process.check_alive()?;
+        }
+        for service in Service::ALL {
+            if self.processes.contains_key(&service) {
+                self.stop(service).await?;
+            }
+        }
+        if expected == Expected::Calm {
+            self.check_calm()?;
+        }
+        self.finished = true;
+        Ok(())
+    }
+
+    fn check_calm(&self) -> Result<()> {
+        for path in logs::files(&self.logs())? {
+            for line in logs::read(&path)? {
+                ensure!(line.level == Level::Normal, "{}: {}", path.display(), line.text);
+            }
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, service: Service) -> Result<()> {
+        ensure!(!self.processes.contains_key(&service), "{service} runs already");
+        let log = log_file(&self.logs(), service);
+        let process = Process::start(&self.binary, service, &self.settings(service), &log)?;
+        self.processes.insert(service, process);
+        Ok(())
+    }
+
+    fn running(&mut self, service: Service) -> Result<Process> {
+        self.processes.remove(&service).with_context(|| format!("{service} does not run"))
+    }
+
+    fn settings(&self, service: Service) -> BTreeMap<String, String> {
+        let millis = |span: Duration| format!("{}ms", span.as_millis());
+        let mut settings = BTreeMap::new();
+        let mut set = |key: &str, value: String| settings.insert(String::from(key), value);
+        set("log.url", self.nats.url());
+        set("log.shards", String::from("4"));
+        set("log.duplicate_window", millis(self.options.duplicate_window));
+        set("log.ack_wait", millis(self.options.ack_wait));
+        let sealing_key = self.directory.path().join("sealing.key").display().to_string();
+        match service {
+            Service::Ingest | Service::FanOut => {}
+            Service::RetryScheduler => {
+                // Restarts are to find snapshots, also in a short run.
+                set("snapshot_interval", String::from("1s"));
+            }
+            Service::Dispatcher => {
+                set("sealing_key_file", sealing_key);
+                if self.options.dispatcher_allows_loopback {
+                    set("egress.allow", String::from(LOOPBACK));
+                }
+            }
+            Service::Api => {
+                set("sealing_key_file", sealing_key);
+                set("operator_key", String::from(self.api.key()));
+                set("endpoint_https", String::from("optional"));
+                // Clients know the API by its first port.
+                let address = self.api.address();
+                set("listen", address.unwrap_or_else(|| String::from("127.0.0.1:0")));
+                if self.options.api_allows_loopback {
+                    set("allow", String::from(LOOPBACK));
+                }
+            }
+        }
+        settings
+    }
+
+    /// Learns where the API listens, and waits until it is ready.
+    async fn api_ready(&mut self) -> Result<()> {
+        let log = log_file(&self.logs(), Service::Api);
+        if self.api.address().is_none() {
+            let address = wait_until("the API to say where it listens", async || {
+                let lines = logs::read(&log).unwrap_or_default();
+                let said = lines.iter().find_map(|line| line.field("address").map(String::from));
+                self.processes.get_mut(&Service::Api).map(Process::check_alive);
+                said.ok_or_else(|| lines.last().map(|line| line.text.clone()))
+            });
+            let address = address.await;
+            self.api.set_address(&address)?;
+        }
+        let ready = wait_until("the API to be ready", async || {
+            let process = self.processes.get_mut(&Service::Api);
+            if let Some(Err(ended)) = process.map(Process::check_alive) {
+                return Ok(Err(ended));
+            }
+            self.api.ready().await.map(Ok)
+        });
+        match ready.await {
+            Ok(()) => Ok(()),
+            Err(ended) => bail!(ended),
+        }
+    }
+}
+
+/// The networks of this machine alone, as a setting.
+const LOOPBACK: &str = "127.0.0.0/8,::1/128";
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if !self.finished {
+            logs::show(&self.logs());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A service as a process of its own.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::OpenOptions,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// How long a service may take to end in order.
+const STOP: Duration = Duration::from_secs(30);
+
+/// A service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Service {
+    /// Takes events from producers.
+    Ingest,
+    /// Matches events with endpoints.
+    FanOut,
+    /// Makes the attempts.
+    Dispatcher,
+    /// Keeps retries until their time.
+    RetryScheduler,
+    /// Answers REST requests.
+    Api,
+}
+
+impl Service {
+    /// Every service.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Ingest, Self::FanOut, Self::Dispatcher, Self::RetryScheduler, Self::Api];
+
+    /// The name, as `fanfare run` takes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::FanOut => "fan-out",
+            Self::Dispatcher => "dispatcher",
+            Self::RetryScheduler => "retry-scheduler",
+            Self::Api => "api",
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A running service. Dropping it kills it.
+pub(crate) struct Process {
+    service: Service,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a service. What it says is appended to the file `log`.
+    pub(crate) fn start(
+        binary: &Path,
+        service: Service,
+        settings: &BTreeMap<String, String>,
+        log: &Path,
+    ) -> Result<Self> {
+        let output = OpenOptions::new().create(true).append(true).open(log);
+        let output = output.with_context(|| format!("open {}", log.display()))?;
+        let errors = output.try_clone().context("share a log file")?;
+        let mut command = Command::new(binary);
+        command.arg("run").arg(service.name());
+        for (key, value) in settings {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        // What is set around the tests must not reach the services.
+        let ours = std::env::vars_os().map(|(name, _)| name);
+        for name in ours.filter(|name| name.to_string_lossy().starts_with("FANFARE_")) {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null()).stdout(output).stderr(errors).kill_on_drop(true);
+        let child = command.spawn().with_context(|| format!("start {service}"))?;
+        Ok(Self { service, child })
+    }
+
+    /// Kills the process with SIGKILL, and waits until it is gone.
+    pub(crate) async fn kill(mut self) -> Result<()> {
+        self.child.start_kill().with_context(|| format!("kill {}", self.service))?;
+        self.child.wait().await.with_context(|| format!("wait for {}", self.service))?;
+        Ok(())
+    }
+
+    /// Asks the process to end, and waits until it has, in order.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        match timeout(STOP, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => bail!("{} ended with {status}", self.service),
+            Ok(Err(error)) => Err(error).with_context(|| format!("wait for {}", self.service)),
+            Err(_) => bail!("{} did not end within {STOP:?}", self.service),
+        }
+    }
+
+    /// Freezes the process: its connections stay open and nothing answers.
+    pub(crate) fn suspend(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen process go on.
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Fails if the process has ended by itself.
+    pub(crate) fn check_alive(&mut self) -> Result<()> {
+        match self.child.try_wait().with_context(|| format!("look at {}", self.service))? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended by itself with {status}", self.service),
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = pid.with_context(|| format!("{} has ended", self.service))?;
+        kill_process(pid, signal).with_context(|| format!("signal {}", self.service))
+    }
+}
+
+/// The file that a service's log goes to.
+pub(crate) fn log_file(directory: &Path, service: Service) -> PathBuf {
+    directory.join(format!("{service}.log"))
+}
