@@ -21,7 +21,7 @@ use tracing::{debug, info};
 
 use crate::{
     OpenError, Settings,
-    log::{ApiError, ask, timestamp},
+    log::{ApiError, ask, tell, timestamp},
     topology::{Bucket, Stream, Topology},
 };
 
@@ -83,7 +83,7 @@ impl Servers<'_> {
     /// Waits until there is `JetStream`.
     async fn answer(&self, settings: &Settings) -> Result<(), OpenError> {
         loop {
-            match ask::<_, Account>(self.context, "INFO", &()).await {
+            match ask::<Account>(self.context, "INFO").await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_temporary() && Instant::now() < self.deadline => {
                     debug!(%error, "JetStream is not there yet");
@@ -139,7 +139,7 @@ impl Servers<'_> {
     }
 
     async fn look(&self, name: &str) -> Result<Option<Info>, ApiError> {
-        match ask(self.context, format!("STREAM.INFO.{name}"), &()).await {
+        match ask(self.context, &format!("STREAM.INFO.{name}")).await {
             Ok(info) => Ok(Some(info)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -147,6 +147,6 @@ impl Servers<'_> {
     }
 
     async fn tell(&self, what: &str, config: &Config) -> Result<Info, ApiError> {
-        ask(self.context, format!("STREAM.{what}.{}", config.name), config).await
+        tell(self.context, &format!("STREAM.{what}.{}", config.name), config).await
     }
 }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use crate::{Durability, Settings};
+use crate::{Durability, Settings, user::log_in};
 
 /// The oldest server that we work with: older ones lose scheduled messages.
 pub const VERSION_MIN: Version = Version { major: 2, minor: 14, patch: 6 };
@@ -182,8 +182,8 @@ pub async fn gather(system_url: &str) -> Result<Vec<ServerReport>, DurabilityErr
         .map(|url| url.trim().parse())
         .collect::<Result<_, _>>()
         .map_err(|source| DurabilityError::MalformedUrl { source })?;
-    let client = ConnectOptions::new()
-        .name("fanfare durability check")
+    let options = ConnectOptions::new().name("fanfare durability check");
+    let client = log_in(options, &servers)
         .connect(servers)
         .await
         .map_err(|source| DurabilityError::Unreachable { source })?;

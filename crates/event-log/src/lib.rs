@@ -22,6 +22,7 @@ pub mod topology;
 mod bootstrap;
 mod cas;
 mod log;
+mod user;
 
 pub use config::{ChangeError, ConfigFold, ConfigView};
 pub use fanfare_proto::encoded_len as record_length;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub(crate) use self::{
-    api::{ApiError, ask, server_time},
+    api::{ApiError, ask, server_time, tell},
     link::Link,
 };
 use crate::{
@@ -221,7 +221,7 @@ impl EventLog {
         let handing_over = async {
             client.flush().await.map_err(async_nats::Error::from)?;
             // An answer to a question asked last means that all before it was taken.
-            ask::<_, serde_json::Value>(&self.inner.jetstream, "INFO", &()).await?;
+            ask::<serde_json::Value>(&self.inner.jetstream, "INFO").await?;
             client.drain().await.map_err(async_nats::Error::from)
         };
         match timeout(CLOSE, handing_over).await {

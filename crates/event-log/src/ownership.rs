@@ -75,7 +75,7 @@ impl EventLog {
         ReadError,
     > {
         let cell = self.key(&self.topology().bucket(Bucket::Owners), role);
-        let role = Role { cell, role: role.to_owned(), value: Bytes::from(owner.to_owned()) };
+        let role = Role { name: role.to_owned(), cell, value: Bytes::from(owner.to_owned()) };
         let Some((sequence, at)) = stop.run_until_cancelled(role.take()).await else {
             // A write may have been under way.
             role.release().await;
@@ -102,8 +102,9 @@ impl Lease {
 }
 
 struct Role {
+    name: String,
     cell: Cell,
-    role: String,
+    /// Who we are.
     value: Bytes,
 }
 
@@ -148,12 +149,12 @@ impl Role {
                     let expected = held.map_or(0, |held| held.sequence);
                     let sent = Instant::now();
                     if let Some(Set::Stored(sequence)) = self.beat(expected).await {
-                        info!(role = self.role, "took the role");
+                        info!(role = self.name, "took the role");
                         return (sequence, sent);
                     }
                 }
                 Ok(_) => {}
-                Err(error) => debug!(%error, role = self.role, "cannot see who holds the role"),
+                Err(error) => debug!(%error, role = self.name, "cannot see who holds the role"),
             }
             sleep(LOOK).await;
         }
@@ -196,8 +197,8 @@ impl Role {
         match held {
             Some(Held { value: Some(owner), .. }) => {
                 let owner = String::from_utf8_lossy(&owner).into_owned();
-                warn!(role = self.role, owner, "another process took the role");
-                Err(cas::refused(self.cell.stream(), Taken { role: self.role.clone(), owner }))
+                warn!(role = self.name, owner, "another process took the role");
+                Err(cas::refused(self.cell.stream(), Taken { role: self.name.clone(), owner }))
             }
             Some(Held { sequence, value: None, .. }) => Ok(sequence),
             None => Ok(0),
@@ -217,7 +218,7 @@ impl Role {
             }
         };
         if timeout(RELEASE, releasing).await != Ok(true) {
-            debug!(role = self.role, "the role could not be released");
+            debug!(role = self.name, "the role could not be released");
         }
     }
 
@@ -227,7 +228,7 @@ impl Role {
         match self.cell.set(expected, &Write::Value(self.value.clone())).await {
             Ok(set) => Some(set),
             Err(error) => {
-                warn!(%error, role = self.role, "a heartbeat was refused");
+                warn!(%error, role = self.name, "a heartbeat was refused");
                 sleep(REFUSED_PAUSE).await;
                 None
             }
@@ -274,7 +275,7 @@ mod tests {
         let start = Instant::now();
         let mut watch = watch(start);
         assert_eq!(looks(&mut watch, &held(7), start, 5), None);
-        let later = start + Duration::from_secs(60);
+        let later = start + Duration::from_mins(1);
         assert_eq!(looks(&mut watch, &held(7), later, 100), Some(15));
     }
 

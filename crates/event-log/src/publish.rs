@@ -92,10 +92,8 @@ impl PublishError {
     pub(crate) fn from_ack(stream: &str, error: jetstream::context::PublishError) -> Self {
         let said = std::error::Error::source(&error)
             .and_then(|source| source.downcast_ref::<jetstream::Error>());
-        let is_full = said.is_some_and(|said| {
-            let code = u64::try_from(said.error_code().0).unwrap_or_default();
-            verdict::is_full(code, &said.to_string())
-        });
+        let is_full =
+            said.is_some_and(|said| verdict::is_full(said.error_code().0, &said.to_string()));
         let stream = stream.to_owned();
         if is_full { Self::Full { stream } } else { Self::Refused { stream, source: error.into() } }
     }

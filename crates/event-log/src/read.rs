@@ -3,6 +3,7 @@
 mod aside;
 mod headers;
 mod ordered;
+mod patience;
 mod places;
 mod queue;
 mod settler;
@@ -13,12 +14,12 @@ use async_nats::jetstream::Message;
 use fanfare_domain::Timestamp;
 use fanfare_proto::DecodeError;
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 pub(crate) use self::{
     aside::Unreadable,
     ordered::{Numbered, Ordered, Selection, Start},
+    patience::Patience,
     queue::{Place, Queue},
 };
 pub use self::{
@@ -246,45 +247,4 @@ where
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// How long refusals that will hardly pass are borne nevertheless: servers that start say many
-/// things that are not so a moment later.
-const BEARABLE: Duration = Duration::from_secs(20);
-/// The first and the longest pause between two tries.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// Decides how often what failed is tried again. Time without a connection does not count.
-pub(crate) struct Patience {
-    log: EventLog,
-    stream: String,
-    since: Instant,
-    pause: Duration,
-}
-
-impl Patience {
-    pub(crate) fn new(log: &EventLog, stream: String) -> Self {
-        Self { log: log.clone(), stream, since: Instant::now(), pause: PAUSE_MIN }
-    }
-
-    /// Waits before the next try; an error if there is no use in it.
-    pub(crate) async fn bear(&mut self, error: async_nats::Error) -> Result<(), ReadError> {
-        if self.log.inner.closed.is_cancelled() {
-            return Err(ReadError::Closed);
-        }
-        debug!(error = chain(error.as_ref()), stream = self.stream, "trying to read again");
-        if !self.log.is_connected() {
-            let closed = self.log.inner.closed.clone();
-            let up = self.log.inner.link.up(&self.log.inner.client);
-            closed.run_until_cancelled(up).await.ok_or(ReadError::Closed)?;
-            self.since = Instant::now();
-        }
-        if self.since.elapsed() > BEARABLE {
-            return Err(ReadError::Refused { stream: self.stream.clone(), source: error });
-        }
-        sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        Ok(())
-    }
 }

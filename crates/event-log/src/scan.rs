@@ -129,8 +129,11 @@ struct Routings {
     whole: BTreeMap<(EventId, u32), (EventRouted, u64)>,
     /// By event, generation, revision and number of parts: two routings of one event may lie
     /// between each other.
-    parts: BTreeMap<(EventId, u32, u64, u32), BTreeMap<u32, (EventRouted, u64)>>,
+    parts: BTreeMap<(EventId, u32, u64, u32), Parts>,
 }
+
+/// By their number, with where they are.
+type Parts = BTreeMap<u32, (EventRouted, u64)>;
 
 impl Routings {
     fn add(&mut self, routed: EventRouted, sequence: u64) {

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     EventLog, Pending, PublishError, Publisher, ReadError,
-    log::{Which, ask, timestamp},
+    log::{Which, tell, timestamp},
     publish::{self, outgoing::Outgoing},
     read::Patience,
     topology::Stream,
@@ -73,7 +73,7 @@ impl Schedules {
         let mut patience = Patience::new(&self.log, stream.clone());
         loop {
             let purge = format!("STREAM.PURGE.{stream}");
-            match ask::<_, Purged>(&self.log.inner.jetstream, purge, &filter).await {
+            match tell::<_, Purged>(&self.log.inner.jetstream, &purge, &filter).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_temporary() => patience.bear(error.into()).await?,
                 Err(error) => return Err(ReadError::Refused { stream, source: error.into() }),

@@ -80,12 +80,12 @@ impl Default for Settings {
             durability: Durability::Process,
             replicas: 1,
             shards: ShardCount::new(16).expect("16 lies between 1 and 256"),
-            duplicate_window: Duration::from_secs(120),
-            retention: Duration::from_secs(30 * 24 * 3600),
+            duplicate_window: Duration::from_mins(2),
+            retention: Duration::from_hours(30 * 24),
             window: 1024,
             inbox_per_subject_max: 100_000,
             stream_bytes_max: None,
-            ack_wait: Duration::from_secs(60),
+            ack_wait: Duration::from_mins(1),
             compression: Compression::None,
         }
     }
@@ -147,15 +147,11 @@ impl Settings {
         if self.stream_bytes_max.is_some_and(|bytes| bytes < 1) {
             source.note("stream_bytes_max", "less than 1");
         }
-        match self.durability {
-            Durability::Process => {}
-            Durability::Node if self.replicas < 3 => {
-                source.note("replicas", "durability node needs 3 or more");
-            }
-            Durability::Node | Durability::Site if self.system_url.is_none() => {
-                source.note("system_url", "durability node and site need it");
-            }
-            Durability::Node | Durability::Site => {}
+        if self.durability == Durability::Node && self.replicas < 3 {
+            source.note("replicas", "durability node needs 3 or more");
+        }
+        if self.durability != Durability::Process && self.system_url.is_none() {
+            source.note("system_url", "durability node and site need it");
         }
     }
 }
@@ -254,7 +250,8 @@ mod tests {
             ("compression", "zip"),
         ]);
         let mistakes = source.load::<Settings>().unwrap_err();
-        let keys = ["compression", "prefix", "replicas", "replicas", "retention", "shards"];
+        let keys =
+            ["compression", "prefix", "replicas", "replicas", "retention", "shards", "system_url"];
         assert_eq!(mistakes.keys(), keys);
     }
 

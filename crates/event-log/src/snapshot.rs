@@ -26,7 +26,7 @@ use crate::{EventLog, ReadError, cas, topology::Bucket};
 const TRIES: u32 = 30;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long writing one snapshot may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a snapshot must be found damaged to count as damaged: reading may coincide with
 /// its replacement.
 const DAMAGE_SEEN: u32 = 2;

@@ -40,6 +40,10 @@ impl NatsServer {
     }
 
     /// Settings of a log on this server: 4 shards, everything else by default.
+    ///
+    /// # Panics
+    ///
+    /// Never: 4 shards are within the limits.
     pub fn log_settings(&self) -> Settings {
         let shards = ShardCount::new(4).expect("4 is between 1 and 256");
         Settings { url: self.url(), shards, ..Settings::default() }

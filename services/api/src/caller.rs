@@ -184,8 +184,7 @@ pub(crate) async fn path_param(
     app: &App,
     name: &str,
 ) -> Result<String, ApiError> {
-    let params =
-        RawPathParams::from_request_parts(parts, app).await.map_err(|_| Code::NotFound)?;
+    let params = RawPathParams::from_request_parts(parts, app).await.map_err(|_| Code::NotFound)?;
     let found = params.iter().find(|(own, _)| *own == name);
     found.map(|(_, value)| String::from(value)).ok_or_else(|| Code::NotFound.into())
 }

@@ -118,10 +118,9 @@ impl ApiError {
     fn problem(self) -> Problem {
         let code = self.code();
         let (detail, field, reason) = match self {
-            Self::Plain(_)
-            | Self::Unavailable(_)
-            | Self::OutcomeUnknown(_)
-            | Self::Internal(_) => (None, None, None),
+            Self::Plain(_) | Self::Unavailable(_) | Self::OutcomeUnknown(_) | Self::Internal(_) => {
+                (None, None, None)
+            }
             Self::Detailed { detail, .. } => (Some(detail), None, None),
             Self::Value { field, detail } => (Some(detail), Some(field), None),
             Self::Url(refused) => (Some(refused.to_string()), Some(String::from("url")), None),
@@ -162,8 +161,7 @@ impl IntoResponse for ApiError {
         let code = self.code();
         let mut response = (code.status(), Json(self.problem())).into_response();
         let headers = response.headers_mut();
-        headers
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if code == Code::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -1,1 +1,107 @@
-//! Placeholder.
+//! The REST API: tenants, endpoints and keys are made and changed here, events are published, and
+//! deliveries are explained.
+//!
+//! | reads   | writes |
+//! | ------- | ------ |
+//! | CONFIG  | CONFIG |
+//! | JOURNAL |        |
+//!
+//! **Guarantee.** What is answered is stored, and every process of the service reads it from then
+//! on. A change made from a version that is no longer the last is refused where the caller names
+//! the version. A secret is shown once, in the answer that made it, and is sealed everywhere else.
+//! A tenant's key sees its own tenant; all others look as if they did not exist.
+//!
+//! **Not here.** Events are taken by ingest, which this service asks with a request of its own;
+//! what endpoints get is the dispatcher's.
+
+mod app;
+mod bootstrap;
+mod caller;
+mod directory;
+mod error;
+mod etag;
+mod extract;
+mod limits;
+mod openapi;
+mod page;
+mod reply;
+mod routes;
+mod scan;
+mod secret_key;
+mod server;
+mod settings;
+mod url_rules;
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use fanfare_domain::UrlPolicy;
+use fanfare_event_log::{ConfigView, EventLog};
+use fanfare_service::{Context, load_profiles};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tracing::info;
+
+use crate::{app::App, directory::Directory};
+
+pub use openapi::document as openapi_document;
+pub use secret_key::generate_key;
+pub use settings::{EndpointHttps, MalformedEndpointHttps, Settings};
+
+/// How many requests may read the journal at once.
+const SCANS_MAX: usize = 4;
+
+/// Connects to the log, folds the configuration, and serves the API.
+pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
+    bind_and_start(context, settings).await.map(drop)
+}
+
+/// Like [`start`]; returns the address that is listened on, for a setting that leaves the port
+/// open.
+pub async fn bind_and_start(
+    context: &mut Context,
+    settings: Settings,
+) -> anyhow::Result<SocketAddr> {
+    let readiness = context.readiness("directory");
+    let keyring = bootstrap::keyring(&settings.sealing_key_file)?;
+    let operator_keys = bootstrap::operator_keys(&settings)?;
+    let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("listen on {}", settings.listen))?;
+    let address = listener.local_addr().context("ask for the address listened on")?;
+    let log = EventLog::open("api", &settings.log).await.context("open the event log")?;
+    // Requests in flight need the directory until the last of them is answered.
+    let (directory, follow) = ConfigView::<Directory>::start(&log, context.support_stop())
+        .await
+        .context("read the configuration")?;
+    context.spawn_support(
+        "directory",
+        async move { follow.await.context("follow the configuration") },
+    );
+    let app = App::new(app::Parts {
+        log,
+        directory,
+        keyring,
+        profiles,
+        endpoint_https: settings.endpoint_https,
+        urls: UrlPolicy {
+            ports: settings.endpoint_ports,
+            addresses: settings.endpoint_addresses,
+            ..UrlPolicy::default()
+        },
+        clock: context.clock(),
+        health: context.health(),
+        scans: Semaphore::new(SCANS_MAX),
+    });
+    bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;
+    let router = server::router(app.clone());
+    let stop = context.stop();
+    context.spawn("serving", async move {
+        server::serve(listener, router, stop).await;
+        app.log.close().await;
+        Ok(())
+    });
+    info!(%address, "listening");
+    readiness.ready();
+    Ok(address)
+}

@@ -115,7 +115,8 @@ pub(crate) async fn delivery(
     let mut reading = Reading::routed(log, id.time()).await?;
     while let Some(batch) = reading.next().await? {
         let mut routed = batch.facts.iter().filter_map(routed_fact);
-        if let Some(found) = routed.find_map(|routed| in_routing(batch.sequence, routed, tenant, id))
+        if let Some(found) =
+            routed.find_map(|routed| in_routing(batch.sequence, routed, tenant, id))
         {
             return Ok(Some(found));
         }

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use fanfare_domain::{EndpointUrl, UrlPolicy, url::{Schemes, UrlError}};
+use fanfare_domain::{
+    EndpointUrl, UrlPolicy,
+    url::{Schemes, UrlError},
+};
 
 /// Which URLs the endpoints of one profile may have.
 #[derive(Clone, Debug)]
@@ -27,7 +30,8 @@ pub(crate) enum Https {
 impl UrlRules {
     /// Admits a URL, or says why not.
     pub(crate) fn admit(&self, text: &str) -> Result<EndpointUrl, UrlError> {
-        let parse = |schemes| EndpointUrl::parse(text, &UrlPolicy { schemes, ..self.policy.clone() });
+        let parse =
+            |schemes| EndpointUrl::parse(text, &UrlPolicy { schemes, ..self.policy.clone() });
         match self.https {
             Https::Never => parse(Schemes::HttpsAndHttp),
             Https::Always => parse(Schemes::HttpsOnly),

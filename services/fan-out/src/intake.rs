@@ -68,6 +68,7 @@ impl Intake {
             let Some(batch) = stop.run_until_cancelled(routing).await else { break };
             under_way.spawn(self.0.work.clone().write(batch?).instrument(span));
         }
+        events.stop().await;
         while let Some(done) = under_way.join_next().await {
             finish(done)?;
         }

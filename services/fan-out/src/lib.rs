@@ -47,8 +47,8 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
         lookup: Lookup::new(log.clone()),
         routes,
         work: Work::new(
+            log.clone(),
             Outlet::new(log.publisher(), stop.clone()),
-            log.shards(),
             settings.tasks_max,
         ),
         batches_max: settings.batches_max,

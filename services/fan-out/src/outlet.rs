@@ -30,8 +30,8 @@ pub(crate) struct Outlet {
 /// What came of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// It is stored, at this sequence.
-    At(u64),
+    /// It is stored, maybe for longer already.
+    Stored(Stored),
     /// The service stops, and there was no room until now.
     GivenUp,
 }
@@ -81,7 +81,7 @@ impl Outlet {
         match written {
             Ok(stored) => {
                 self.note_room();
-                return Ok(Some(Written::At(stored.sequence)));
+                return Ok(Some(Written::Stored(stored)));
             }
             Err(PublishError::Full { stream }) => self.note_full(&stream),
             Err(other) => return Err(other),

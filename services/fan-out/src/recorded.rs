@@ -7,13 +7,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fanfare_domain::{EndpointId, EventId, Fact, StoredEvent, Timestamp, fact::EventRouted};
+use fanfare_domain::{EndpointId, EventId, StoredEvent, Timestamp, fact::EventRouted};
 use fanfare_event_log::{
     EventLog, JournalBatch, JournalReader, ReadError,
     journal::{From, JournalFilter},
 };
 
-use crate::routing::GENERATION;
+use crate::routing::{GENERATION, routed};
 
 /// How far the clocks of two servers may be apart: EVENTS and JOURNAL can have different leaders.
 const SKEW: Duration = Duration::from_mins(1);
@@ -120,16 +120,8 @@ struct Part {
 
 impl Recorded {
     fn note(&mut self, batch: &JournalBatch) {
-        for record in &batch.facts {
-            match &record.fact {
-                Fact::EventRouted(routed) => self.note_one(batch.sequence, routed),
-                Fact::ShardClaimed(_)
-                | Fact::AttemptMade(_)
-                | Fact::DeliveryDeferred(_)
-                | Fact::DeliveryParked(_)
-                | Fact::DeliveryConcluded(_)
-                | Fact::RetryScheduled(_) => {}
-            }
+        for fact in batch.facts.iter().filter_map(routed) {
+            self.note_one(batch.sequence, fact);
         }
     }
 
@@ -170,7 +162,7 @@ impl Recorded {
 mod tests {
     use std::sync::Arc;
 
-    use fanfare_domain::{Event, Record, TraceContext};
+    use fanfare_domain::{Event, Fact, Record, TraceContext};
 
     use super::*;
 

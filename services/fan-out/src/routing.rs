@@ -98,6 +98,19 @@ pub(crate) fn tasks(
     by_shard.into_iter().flat_map(of_shard).collect()
 }
 
+/// Returns the fact of a record, if it is that an event was routed.
+pub(crate) fn routed(record: &Record) -> Option<&EventRouted> {
+    match &record.fact {
+        Fact::EventRouted(routed) => Some(routed),
+        Fact::ShardClaimed(_)
+        | Fact::AttemptMade(_)
+        | Fact::DeliveryDeferred(_)
+        | Fact::DeliveryParked(_)
+        | Fact::DeliveryConcluded(_)
+        | Fact::RetryScheduled(_) => None,
+    }
+}
+
 /// An endpoint that matched.
 #[derive(Clone, Copy)]
 enum Wanted {
@@ -167,17 +180,16 @@ mod tests {
         numbers.map(id).collect()
     }
 
-    fn routed(record: &Record) -> &EventRouted {
-        let Fact::EventRouted(routed) = &record.fact else { panic!("{record:?}") };
-        routed
+    fn part(record: &Record) -> &EventRouted {
+        routed(record).expect("only routed facts are made here")
     }
 
     #[test]
     fn an_event_that_nobody_wants_is_on_record_too() {
         let facts = facts(&event(), &Matches::default(), 3, Timestamp::EPOCH);
         let [fact] = facts.as_slice() else { panic!("{facts:?}") };
-        assert_eq!((routed(fact).part, routed(fact).parts), (0, 1));
-        assert_eq!(routed(fact).config_revision, 3);
+        assert_eq!((part(fact).part, part(fact).parts), (0, 1));
+        assert_eq!(part(fact).config_revision, 3);
     }
 
     #[test]
@@ -186,12 +198,12 @@ mod tests {
         let facts = facts(&event(), &matches, 3, Timestamp::EPOCH);
         assert_eq!(facts.len(), 3);
         let all = |side: fn(&EventRouted) -> &Vec<EndpointId>| {
-            facts.iter().flat_map(|fact| side(routed(fact)).clone()).collect::<Vec<_>>()
+            facts.iter().flat_map(|fact| side(part(fact)).clone()).collect::<Vec<_>>()
         };
         assert_eq!(all(|fact| &fact.targets), matches.targets);
         assert_eq!(all(|fact| &fact.skipped), matches.skipped);
         for (part, fact) in (0..).zip(&facts) {
-            let fact = routed(fact);
+            let fact = part(fact);
             assert_eq!((fact.part, fact.parts), (part, 3));
             assert!(fact.targets.len() + fact.skipped.len() <= EventRouted::TARGETS_MAX);
         }

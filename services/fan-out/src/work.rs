@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use fanfare_domain::{
-    EndpointId, EventId, Fact, Record, Shard, ShardCount, StoredEvent, Task, Timestamp,
+    EndpointId, EventId, Record, Shard, ShardCount, StoredEvent, Task, Timestamp, fact::EventRouted,
 };
-use fanfare_event_log::{PublishError, Settler};
+use fanfare_event_log::{EventLog, PublishError, Settler, Stored};
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt as _};
 use tracing::{debug, trace};
 
@@ -20,6 +20,7 @@ use crate::{
 /// Writes batches. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Work {
+    log: EventLog,
     outlet: Outlet,
     shards: ShardCount,
     tasks_max: usize,
@@ -66,8 +67,9 @@ struct GivenUp;
 
 impl Work {
     /// Writes through an outlet, up to `tasks_max` tasks at once.
-    pub(crate) fn new(outlet: Outlet, shards: ShardCount, tasks_max: usize) -> Self {
-        Self { outlet, shards, tasks_max }
+    pub(crate) fn new(log: EventLog, outlet: Outlet, tasks_max: usize) -> Self {
+        let shards = log.shards();
+        Self { log, outlet, shards, tasks_max }
     }
 
     /// Writes a batch and settles its events. Returns early if the service stops while a stream is
@@ -80,8 +82,9 @@ impl Work {
         self.write_tasks(recorded).await.context("write tasks")
     }
 
-    /// Puts every new routing on record.
-    async fn record(&self, batch: Batch) -> Result<Result<Vec<Recorded>, GivenUp>, PublishError> {
+    /// Puts every new routing on record. Where a routing of the same events is on record already,
+    /// that one counts.
+    async fn record(&self, batch: Batch) -> anyhow::Result<Result<Vec<Recorded>, GivenUp>> {
         let facts = |item: &Item| match &item.routing {
             Routing::New(matches) => {
                 routing::facts(&item.event, matches, batch.config_revision, batch.routed_at)
@@ -94,16 +97,16 @@ impl Work {
         for facts in messages {
             writes.push_back(self.clone().write_facts(facts));
         }
-        let mut first_parts = BTreeMap::new();
-        while let Some((events, written)) = writes.next().await {
-            let Written::At(sequence) = written? else { return Ok(Err(GivenUp)) };
-            first_parts.extend(events.into_iter().map(|event| (event, sequence)));
+        let mut on_record = BTreeMap::new();
+        while let Some(written) = writes.next().await {
+            let Some((facts, sequence)) = written? else { return Ok(Err(GivenUp)) };
+            for routed in facts.iter().filter_map(routing::routed) {
+                note(&mut on_record, routed, sequence);
+            }
         }
-        let sequence = |event: &StoredEvent| {
-            *first_parts.get(&event.event.id).expect("each new routing has a first part")
-        };
-        let recorded = |item: Item| Recorded::of(item, sequence);
-        Ok(Ok(batch.items.into_iter().map(recorded).collect()))
+        let recorded = |item: Item| Recorded::of(item, &on_record);
+        let recorded: Option<Vec<_>> = batch.items.into_iter().map(recorded).collect();
+        recorded.context("a routing that was recorded is not on record").map(Ok)
     }
 
     async fn write_tasks(&self, recorded: Vec<Recorded>) -> Result<(), PublishError> {
@@ -133,13 +136,16 @@ impl Work {
         Ok(())
     }
 
-    /// Writes one message of facts; returns the events whose first part is in it.
-    async fn write_facts(
-        self,
-        facts: Vec<Record>,
-    ) -> (Vec<EventId>, Result<Written, PublishError>) {
-        let written = self.outlet.routed(&facts).await;
-        (facts.iter().filter_map(first_part).collect(), written)
+    /// Writes one message of facts; returns what is on record, and its sequence.
+    async fn write_facts(self, facts: Vec<Record>) -> anyhow::Result<Option<(Vec<Record>, u64)>> {
+        match self.outlet.routed(&facts).await? {
+            Written::GivenUp => Ok(None),
+            Written::Stored(Stored { sequence, duplicate: false }) => Ok(Some((facts, sequence))),
+            Written::Stored(Stored { sequence, duplicate: true }) => {
+                let first = self.log.journal_batch(sequence).await?;
+                Ok(Some((first.map_or(facts, |batch| batch.facts), sequence)))
+            }
+        }
     }
 
     async fn write_task(self, index: usize, shard: Shard, task: Task) -> Done {
@@ -161,7 +167,7 @@ struct Open {
 async fn settle(open: &mut BTreeMap<usize, Open>, done: Done) -> Result<(), PublishError> {
     let (index, written) = done;
     match written? {
-        Written::At(_) => {}
+        Written::Stored(_) => {}
         Written::GivenUp => return Ok(()),
     }
     if let Some(event) = open.get_mut(&index) {
@@ -175,24 +181,23 @@ async fn settle(open: &mut BTreeMap<usize, Open>, done: Done) -> Result<(), Publ
     Ok(())
 }
 
-impl Recorded {
-    fn of(item: Item, sequence: impl Fn(&StoredEvent) -> u64) -> Self {
-        let (targets, journal_sequence) = match item.routing {
-            Routing::New(matches) => (matches.targets, sequence(&item.event)),
-            Routing::OnRecord(found) => (found.targets, found.sequence),
-        };
-        Self { event: item.event, settler: item.settler, targets, journal_sequence }
-    }
+/// Adds one part of an event's routing to the parts before it.
+fn note(on_record: &mut BTreeMap<EventId, OnRecord>, routed: &EventRouted, sequence: u64) {
+    let found =
+        on_record.entry(routed.event).or_insert_with(|| OnRecord { targets: Vec::new(), sequence });
+    found.sequence = found.sequence.min(sequence);
+    found.targets.extend(&routed.targets);
 }
 
-fn first_part(record: &Record) -> Option<EventId> {
-    match &record.fact {
-        Fact::EventRouted(routed) => (routed.part == 0).then_some(routed.event),
-        Fact::ShardClaimed(_)
-        | Fact::AttemptMade(_)
-        | Fact::DeliveryDeferred(_)
-        | Fact::DeliveryParked(_)
-        | Fact::DeliveryConcluded(_)
-        | Fact::RetryScheduled(_) => None,
+impl Recorded {
+    fn of(item: Item, on_record: &BTreeMap<EventId, OnRecord>) -> Option<Self> {
+        let OnRecord { mut targets, sequence } = match item.routing {
+            // An event can be in a batch twice, if it was handed out again meanwhile.
+            Routing::New(_) => on_record.get(&item.event.event.id)?.clone(),
+            Routing::OnRecord(found) => found,
+        };
+        targets.sort_unstable();
+        targets.dedup();
+        Some(Self { event: item.event, settler: item.settler, targets, journal_sequence: sequence })
     }
 }

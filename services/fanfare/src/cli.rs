@@ -91,6 +91,9 @@ pub(crate) struct Up {
     /// Refuse endpoints on this machine too, as a production system does.
     #[arg(long)]
     pub(crate) forbid_loopback: bool,
+    /// End once standard input is closed, so as not to outlive whoever started this process.
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
 }
 
 /// Options of `fanfare run`.

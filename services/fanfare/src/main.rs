@@ -6,6 +6,7 @@ mod client;
 mod data_dir;
 mod output;
 mod services;
+mod throw_away;
 mod up;
 
 use std::process::ExitCode;

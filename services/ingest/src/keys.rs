@@ -11,13 +11,13 @@ use fanfare_service::Clock;
 use tracing::debug;
 
 /// How far clocks may disagree. Ids of requests have the time of the process that took them.
-pub(crate) const SKEW: Duration = Duration::from_secs(60);
+pub(crate) const SKEW: Duration = Duration::from_mins(1);
 
 /// Looks keys and events up. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Keys {
     log: EventLog,
-    keys: IdempotencyKeys,
+    claims: IdempotencyKeys,
     clock: Arc<dyn Clock>,
     duplicate_window: Duration,
 }
@@ -46,8 +46,8 @@ impl Keys {
         clock: Arc<dyn Clock>,
         duplicate_window: Duration,
     ) -> Result<Self, ReadError> {
-        let keys = log.idempotency_keys().await?;
-        Ok(Self { log: log.clone(), keys, clock, duplicate_window })
+        let claims = log.idempotency_keys().await?;
+        Ok(Self { log: log.clone(), claims, clock, duplicate_window })
     }
 
     /// How long after a look an event may be written without another look: far less than the
@@ -63,7 +63,7 @@ impl Keys {
         key: &str,
         own: EventId,
     ) -> Result<Standing, ReadError> {
-        match self.keys.claim(tenant, key, own).await? {
+        match self.claims.claim(tenant, key, own).await? {
             KeyState::Claimed => Ok(Standing::Open { event: own, duplicate: false }),
             KeyState::Done(event) => Ok(Standing::Written { event }),
             KeyState::Pending(event) => {
@@ -82,7 +82,7 @@ impl Keys {
     /// Notes that a key's event is stored. That it fails is harmless: whoever finds the key then
     /// looks for the event.
     pub(crate) async fn complete(&self, tenant: &TenantId, key: &str, event: EventId) {
-        if let Err(error) = self.keys.complete(tenant, key, event).await {
+        if let Err(error) = self.claims.complete(tenant, key, event).await {
             debug!(%error, event_id = %event, "a key could not be completed");
         }
     }

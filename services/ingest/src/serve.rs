@@ -79,7 +79,7 @@ impl Desk {
     /// tells those who sent them.
     pub(crate) async fn run(self, mut requests: Requests) -> anyhow::Result<()> {
         let mut in_hand = JoinSet::new();
-        let held = Held::default();
+        let bytes_in_hand = Held::default();
         loop {
             let request = tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -94,7 +94,7 @@ impl Desk {
             let Some(Request { message, reply }) = request else {
                 bail!("the publish service ended");
             };
-            let hold = held.hold(&message, self.bytes_max);
+            let hold = bytes_in_hand.hold(&message, self.bytes_max);
             match hold.filter(|_| in_hand.len() < self.requests_max) {
                 Some(hold) => {
                     let clerk = Arc::clone(&self.clerk);

@@ -53,6 +53,8 @@ const LEASE_AGE_MAX: Duration = Duration::from_secs(2);
 const RECALLS_MAX: usize = 8;
 /// How many alarms are being stopped at once.
 const CANCELS_MAX: usize = 16;
+/// How many wait to be stopped. What is more goes off for nothing: stopping them is a courtesy.
+const CANCELS_QUEUED_MAX: usize = 100_000;
 
 /// What the work takes. Cheap to clone.
 #[derive(Clone)]
@@ -127,7 +129,8 @@ impl Desk {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.start_jobs();
-            let (has_room, barrier) = (self.has_room(), self.sweeping.barrier(self.position));
+            let has_room = self.under_way() < self.tools.settings.in_flight_max;
+            let barrier = self.sweeping.barrier(self.position);
             let happened = tokio::select! {
                 () = stop.cancelled() => break,
                 Some(done) = self.jobs.join_next() => Step::Done(done),
@@ -189,7 +192,8 @@ impl Desk {
         desk.saved.note_change();
         self.tools.counters.batches.add(1);
         let commands = desk.agenda.commands(sequence, &facts, self.tools.clock.now());
-        self.cancels.extend(effects.cancels.into_iter().map(|delivery| (shard, delivery)));
+        let cancels = effects.cancels.into_iter().map(|delivery| (shard, delivery));
+        self.cancels.extend(cancels.take(CANCELS_QUEUED_MAX.saturating_sub(self.cancels.len())));
         for endpoint in effects.failing {
             self.judge(shard, endpoint);
         }
@@ -236,13 +240,16 @@ impl Desk {
     fn start_jobs(&mut self) {
         for desk in &mut self.shards {
             let Some(writer) = desk.writer.take_if(|_| !desk.plans.is_empty()) else { continue };
+            // A test shows that so many are not too large.
             let count = desk.plans.len().min(JournalWriter::FACTS_MAX);
             let facts: Vec<_> = desk.plans.drain(..count).collect();
             desk.writing = count;
             let stop = self.tools.stop.clone();
             self.jobs.spawn(jobs::plan(desk.shard, writer, facts, stop));
         }
-        while self.recalling < RECALLS_MAX && self.has_room() {
+        // Half of the room is kept for what happens now.
+        let room = self.tools.settings.in_flight_max.div_ceil(2);
+        while self.recalling < RECALLS_MAX && self.under_way() < room {
             let Some((sequence, shard)) = self.recalls.pop_first() else { break };
             self.recalling += 1;
             self.jobs.spawn(jobs::recall(self.tools.log.clone(), shard, sequence));
@@ -256,11 +263,10 @@ impl Desk {
         self.start_saving();
     }
 
-    /// Tells whether more work may be taken. What only waits to be read back is not counted.
-    fn has_room(&self) -> bool {
+    /// Returns how much is on its way. What only waits to be read back is not counted.
+    fn under_way(&self) -> usize {
         let plans: usize = self.shards.iter().map(|desk| desk.plans.len() + desk.writing).sum();
-        let busy = plans + self.alarms + self.cancels.len() + self.telling.len();
-        busy < self.tools.settings.in_flight_max
+        plans + self.alarms + self.telling.len()
     }
 
     /// Takes note of what a job came to.

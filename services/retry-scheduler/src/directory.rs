@@ -1,6 +1,9 @@
 //! What the retry-scheduler knows of the configuration: a fold over CONFIG.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use fanfare_domain::{
     Change, Endpoint, EndpointId, EndpointState, Entity, PauseMode, Profile, Profiles, Tenant,
@@ -16,6 +19,8 @@ pub(crate) struct Directory {
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
     endpoints: BTreeMap<EndpointId, Known>,
     profiles: Profiles,
+    /// Profiles that this machine has besides those of CONFIG.
+    installed: OnceLock<Profiles>,
     /// The last time that each endpoint was disabled, by the revision that did it.
     disabled: BTreeMap<u64, EndpointId>,
     changed: watch::Sender<u64>,
@@ -49,6 +54,11 @@ pub(crate) struct Disabled {
 }
 
 impl Directory {
+    /// Adds the profiles that this machine has. Once: a second call changes nothing.
+    pub(crate) fn install(&self, profiles: Profiles) {
+        self.installed.get_or_init(|| profiles);
+    }
+
     /// Returns what is known of an endpoint; `None` if it was deleted.
     pub(crate) fn endpoint(&self, id: EndpointId) -> Option<&Known> {
         self.endpoints.get(&id)
@@ -67,8 +77,12 @@ impl Directory {
 
     /// Returns the profile of a tenant; `None` if one of the two is gone.
     pub(crate) fn profile(&self, tenant: &TenantId) -> Option<&Profile> {
-        let tenant = self.tenants.get(tenant)?;
-        self.profiles.get(&tenant.profile).map(AsRef::as_ref)
+        let name = match self.tenants.get(tenant)?.profile.as_str() {
+            "" => Profile::DEFAULT,
+            name => name,
+        };
+        let installed = || self.installed.get()?.get(name);
+        self.profiles.get(name).or_else(installed).map(AsRef::as_ref)
     }
 
     /// Returns the retry policy of an endpoint: its own, or its profile's.
@@ -82,6 +96,11 @@ impl Directory {
     pub(crate) fn disabled_after(&self, revision: u64) -> impl Iterator<Item = &Known> {
         let later = self.disabled.range(revision.saturating_add(1)..);
         later.filter_map(|(_, id)| self.endpoints.get(id))
+    }
+
+    /// Returns the last revision that disabled an endpoint; 0 if none did.
+    pub(crate) fn disabled_last(&self) -> u64 {
+        self.disabled.last_key_value().map_or(0, |(revision, _)| *revision)
     }
 
     /// Returns the last revision that disabled an endpoint before an instant; 0 if none did.
@@ -301,6 +320,22 @@ pub(crate) mod tests {
         let own = Policy::from_delays(Vec::new());
         directory.learn_endpoint(3, Endpoint { retry: Some(own.clone()), ..endpoint(1) });
         assert_eq!(directory.policy(endpoint_id(1)), Some(&own));
+    }
+
+    #[test]
+    fn a_profile_may_come_from_this_machine() {
+        let own = include_str!("../../../deploy/profiles/kryptos.toml");
+        let own = Profile::parse(&own.replacen("\"kryptos\"", "\"our-own\"", 1)).unwrap();
+        let mut profiles = Profiles::built_in();
+        profiles.insert(Arc::new(own)).unwrap();
+        let mut directory = Directory::default();
+        directory.learn_tenant(1, "acme", "our-own");
+        let acme = "acme".parse().unwrap();
+        assert!(directory.profile(&acme).is_none());
+        directory.install(profiles);
+        assert_eq!(directory.profile(&acme).unwrap().name, "our-own");
+        directory.learn_tenant(2, "acme", "");
+        assert_eq!(directory.profile(&acme).unwrap().name, Profile::DEFAULT);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use fanfare_event_log::{ConfigView, EventLog};
-use fanfare_service::{Clock, Context, Readiness, random_bytes};
+use fanfare_service::{Clock, Context, Readiness, load_profiles, random_bytes};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -63,6 +63,8 @@ pub async fn start_counted(
     let (view, follow) = ConfigView::<Directory>::start(&log, stop.clone())
         .await
         .context("read the configuration")?;
+    let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
+    view.read(|directory| directory.install(profiles));
     let standby = Standby {
         log,
         view,

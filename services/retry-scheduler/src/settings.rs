@@ -1,6 +1,6 @@
 //! What the retry-scheduler can be told.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use fanfare_domain::{TenantId, settings::Source};
 
@@ -9,6 +9,8 @@ use fanfare_domain::{TenantId, settings::Source};
 pub struct Settings {
     /// Where the log is.
     pub log: fanfare_event_log::Settings,
+    /// A directory with more profiles than those built in and those of CONFIG.
+    pub profiles_dir: Option<PathBuf>,
     /// Whose events operational events are. While there is no such tenant, there are none.
     pub operator_tenant: TenantId,
     /// How many facts, alarms and notices may be on their way at once; 1 to 65,536.
@@ -31,6 +33,7 @@ impl fanfare_domain::settings::Settings for Settings {
         let operator = "operator".parse().expect("a word is a tenant id");
         let settings = Self {
             log: source.section("log"),
+            profiles_dir: source.take_optional("profiles_dir"),
             operator_tenant: source.take("operator_tenant", operator),
             in_flight_max: source.take_within("in_flight_max", 4_096, 1..=65_536),
             sweep_interval: source.take_duration("sweep_interval", Duration::from_secs(5)),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use data_encoding::HEXLOWER;
 use fanfare_event_log::EventLog;
 use fanfare_service::random_bytes;
 use fanfare_testkit::{NatsServer, wait_until};
@@ -19,6 +20,13 @@ use super::{
     logs::{self, Level},
     process::{Process, Service, log_file},
 };
+
+/// The networks of this machine alone, as a setting.
+const LOOPBACK: &str = "127.0.0.0/8,::1/128";
+
+/// The files of the keys, in the installation's directory.
+const SEALING_KEY: &str = "sealing.key";
+const OPERATOR_KEY: &str = "operator.key";
 
 /// How an installation differs from the ordinary one of a test.
 #[derive(Clone, Debug)]
@@ -76,10 +84,11 @@ impl Installation {
         fanfare_service::install_crypto_provider();
         let binary = binary::fanfare().await?;
         let directory = tempfile::tempdir().context("make a directory")?;
-        let hex = data_encoding::HEXLOWER.encode(&random_bytes::<32>());
-        let key = format!("fk_{}", data_encoding::BASE64URL_NOPAD.encode(&random_bytes::<32>()));
+        let hex = HEXLOWER.encode(&random_bytes::<32>());
+        let key = format!("fk_{}", HEXLOWER.encode(&random_bytes::<32>()));
         fs::create_dir(directory.path().join("logs")).context("make a directory")?;
-        fs::write(directory.path().join("sealing.key"), hex).context("write a key")?;
+        fs::write(directory.path().join(SEALING_KEY), hex).context("write a key")?;
+        fs::write(directory.path().join(OPERATOR_KEY), &key).context("write a key")?;
         let nats = NatsServer::start().await?;
         let api = Api::new(&key)?;
         let processes = BTreeMap::new();
@@ -124,6 +133,11 @@ impl Installation {
     /// The server, to kill or restart it.
     pub(crate) fn nats(&mut self) -> &mut fanfare_nats_server::Server {
         self.nats.server()
+    }
+
+    /// The server as the testkit knows it, to look into its streams.
+    pub(crate) fn server(&self) -> &NatsServer {
+        &self.nats
     }
 
     /// Where the server is.
@@ -202,7 +216,7 @@ impl Installation {
         set("log.shards", String::from("4"));
         set("log.duplicate_window", millis(self.options.duplicate_window));
         set("log.ack_wait", millis(self.options.ack_wait));
-        let sealing_key = self.directory.path().join("sealing.key").display().to_string();
+        let file = |name: &str| self.directory.path().join(name).display().to_string();
         match service {
             Service::Ingest | Service::FanOut => {}
             Service::RetryScheduler => {
@@ -210,20 +224,20 @@ impl Installation {
                 set("snapshot_interval", String::from("1s"));
             }
             Service::Dispatcher => {
-                set("sealing_key_file", sealing_key);
+                set("sealing_key_file", file(SEALING_KEY));
                 if self.options.dispatcher_allows_loopback {
                     set("egress.allow", String::from(LOOPBACK));
                 }
             }
             Service::Api => {
-                set("sealing_key_file", sealing_key);
-                set("operator_key", String::from(self.api.key()));
+                set("sealing_key_file", file(SEALING_KEY));
+                set("operator_key_file", file(OPERATOR_KEY));
                 set("endpoint_https", String::from("optional"));
                 // Clients know the API by its first port.
                 let address = self.api.address();
                 set("listen", address.unwrap_or_else(|| String::from("127.0.0.1:0")));
                 if self.options.api_allows_loopback {
-                    set("allow", String::from(LOOPBACK));
+                    set("endpoint_addresses", String::from(LOOPBACK));
                 }
             }
         }
@@ -241,7 +255,7 @@ impl Installation {
                 said.ok_or_else(|| lines.last().map(|line| line.text.clone()))
             });
             let address = address.await;
-            self.api.set_address(&address)?;
+            self.api.set_address(&address);
         }
         let ready = wait_until("the API to be ready", async || {
             let process = self.processes.get_mut(&Service::Api);
@@ -256,9 +270,6 @@ impl Installation {
         }
     }
 }
-
-/// The networks of this machine alone, as a setting.
-const LOOPBACK: &str = "127.0.0.0/8,::1/128";
 
 impl Drop for Installation {
     fn drop(&mut self) {

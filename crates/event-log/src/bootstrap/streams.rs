@@ -21,7 +21,7 @@ use crate::{
 pub(super) const SHARDS: &str = "fanfare-shards";
 
 /// How long an idempotency key is kept.
-const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
+const IDEMPOTENCY: Duration = Duration::from_hours(24);
 /// How many messages REJECTED and DEAD hold, in all and of one subject.
 const VIEW_MAX: i64 = 1_000_000;
 const VIEW_PER_SUBJECT_MAX: i64 = 10_000;
@@ -136,7 +136,7 @@ fn unlimited(settings: &Settings) -> Config {
         max_messages_per_subject: -1,
         max_message_size: -1,
         max_consumers: -1,
-        duplicate_window: Duration::from_secs(120),
+        duplicate_window: Duration::from_mins(2),
         allow_direct: true,
         ..Config::default()
     }

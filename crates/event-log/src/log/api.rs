@@ -1,13 +1,20 @@
 //! Questions to the servers that the client has no words for.
 
+use std::time::Duration;
+
 use async_nats::{
-    Subject,
-    jetstream::{
-        self, Context, ErrorCode, context::RequestError, response::Response, stream::Info,
-    },
+    RequestError,
+    client::Request,
+    jetstream::{self, Context, ErrorCode, response::Response, stream::Info},
 };
+use bytes::Bytes;
 use fanfare_domain::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// What the subjects of the API begin with.
+const PREFIX: &str = "$JS.API";
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A question to the servers had no useful answer.
 #[derive(Debug, thiserror::Error)]
@@ -18,11 +25,14 @@ pub(crate) enum ApiError {
     /// The answer is no.
     #[error(transparent)]
     Refused(jetstream::Error),
-    /// The answer makes no sense.
-    #[error("the answer lacks {what}")]
+    /// Something is not as the API has it.
+    #[error("{what} makes no sense")]
     Senseless {
-        /// What it lacks.
+        /// What.
         what: &'static str,
+        /// Why.
+        #[source]
+        source: Option<serde_json::Error>,
     },
 }
 
@@ -60,25 +70,46 @@ impl ApiError {
     }
 }
 
-/// Asks the API of `JetStream`. `subject` is what follows its prefix.
-pub(crate) async fn ask<T, V>(
+/// Asks the API of `JetStream` a question without a body. `subject` is what follows its prefix.
+pub(crate) async fn ask<V: DeserializeOwned>(
     context: &Context,
-    subject: impl Into<Subject>,
-    question: &T,
-) -> Result<V, ApiError>
+    subject: &str,
+) -> Result<V, ApiError> {
+    request(context, subject, Bytes::new()).await
+}
+
+/// Asks the API of `JetStream` a question with a body.
+pub(crate) async fn tell<T, V>(context: &Context, subject: &str, body: &T) -> Result<V, ApiError>
 where
     T: Serialize + ?Sized,
     V: DeserializeOwned,
 {
-    match context.request(subject.into(), question).await? {
-        Response::Ok(answer) => Ok(answer),
-        Response::Err { error } => Err(ApiError::Refused(error)),
+    let body = serde_json::to_vec(body).map_err(|source| senseless("the question", source))?;
+    request(context, subject, Bytes::from(body)).await
+}
+
+async fn request<V: DeserializeOwned>(
+    context: &Context,
+    subject: &str,
+    body: Bytes,
+) -> Result<V, ApiError> {
+    // Not the client's own way, which cannot leave the body empty, as some questions must be.
+    let request = Request::new().payload(body).timeout(Some(ANSWER));
+    let answer = context.client().send_request(format!("{PREFIX}.{subject}"), request).await?;
+    match serde_json::from_slice(&answer.payload) {
+        Ok(Response::Ok(answer)) => Ok(answer),
+        Ok(Response::Err { error }) => Err(ApiError::Refused(error)),
+        Err(source) => Err(senseless("the answer", source)),
     }
+}
+
+fn senseless(what: &'static str, source: serde_json::Error) -> ApiError {
+    ApiError::Senseless { what, source: Some(source) }
 }
 
 /// What a stream's leader says of it.
 pub(crate) async fn stream_info(context: &Context, name: &str) -> Result<Info, ApiError> {
-    ask(context, format!("STREAM.INFO.{name}"), &()).await
+    ask(context, &format!("STREAM.INFO.{name}")).await
 }
 
 /// What the clock of a stream's leader says: the one that dates its messages.
@@ -87,7 +118,7 @@ pub(crate) async fn server_time(context: &Context, name: &str) -> Result<Timesta
     struct Answer {
         ts: Option<String>,
     }
-    let answer: Answer = ask(context, format!("STREAM.INFO.{name}"), &()).await?;
+    let answer: Answer = ask(context, &format!("STREAM.INFO.{name}")).await?;
     let time = answer.ts.as_deref().and_then(Timestamp::parse);
-    time.ok_or(ApiError::Senseless { what: "the server's time" })
+    time.ok_or(ApiError::Senseless { what: "the server's time", source: None })
 }

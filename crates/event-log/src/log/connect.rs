@@ -6,7 +6,7 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use crate::{OpenError, Settings, log::Link};
+use crate::{OpenError, Settings, log::Link, user};
 
 /// How often the connection is tried out while nothing comes: the third time without an answer
 /// it counts as lost.
@@ -29,7 +29,8 @@ pub(crate) async fn connect(
 ) -> Result<Client, OpenError> {
     let addresses = addresses(settings)?;
     loop {
-        let error = match options(name, settings, link).await?.connect(&addresses).await {
+        let options = options(name, settings, link).await?;
+        let error = match user::log_in(options, &addresses).connect(&addresses).await {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };

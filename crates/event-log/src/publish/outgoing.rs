@@ -116,11 +116,7 @@ impl EventLog {
         mut ticket: Ticket,
         sent: Instant,
     ) -> Result<Stored, PublishError> {
-        // Whatever the server stored of this message before this time, it either knows the id
-        // of, or we have looked for it.
-        let mut covered = sent;
-        let mut pause = PAUSE_MIN;
-        let mut worried = false;
+        let mut doubt = Doubt { sent, covered: sent, pause: PAUSE_MIN, worried: false };
         loop {
             let why = match ticket.verdict().await {
                 Verdict::Stored(stored) => return Ok(stored),
@@ -129,29 +125,41 @@ impl EventLog {
                 Verdict::Conflict => return Err(self.refused(message.stream, Unexpected)),
                 Verdict::Unknown(why) => why,
             };
-            let subject = message.subject.as_str();
-            if !worried && sent.elapsed() > WORRY {
-                worried = true;
-                warn!(why, subject, "a publish is repeated and its outcome still unknown");
+            // Boxed, because it is rare and large, and waits for acknowledgements are many.
+            match Box::pin(self.again(message, &mut doubt, why)).await? {
+                Again::Sent(again) => ticket = again,
+                Again::Found(sequence) => return Ok(Stored { sequence, duplicate: true }),
             }
-            debug!(why, subject, "the outcome of a publish is unknown: repeating it");
-            loop {
-                sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-                self.inner.link.up(&self.inner.client).await;
-                if !message.must_be_unique()
-                    || covered.elapsed() <= self.inner.settings.duplicate_window / 2
-                {
-                    break;
-                }
-                let looked = Instant::now();
-                match self.look_for(message, sent).await {
-                    Ok(Some(sequence)) => return Ok(Stored { sequence, duplicate: true }),
-                    Ok(None) => covered = looked,
-                    Err(error) => debug!(%error, subject, "cannot look for a message yet"),
-                }
+        }
+    }
+
+    /// Sends a message again, unless it turns out to be there.
+    async fn again(
+        &self,
+        message: &Outgoing,
+        doubt: &mut Doubt,
+        why: &'static str,
+    ) -> Result<Again, PublishError> {
+        let subject = message.subject.as_str();
+        if !doubt.worried && doubt.sent.elapsed() > WORRY {
+            doubt.worried = true;
+            warn!(why, subject, "a publish is repeated and its outcome still unknown");
+        }
+        debug!(why, subject, "the outcome of a publish is unknown: repeating it");
+        loop {
+            sleep(doubt.pause).await;
+            doubt.pause = (doubt.pause * 2).min(PAUSE_MAX);
+            self.inner.link.up(&self.inner.client).await;
+            let known = doubt.covered.elapsed() <= self.inner.settings.duplicate_window / 2;
+            if known || !message.must_be_unique() {
+                return self.send(message).await.map(Again::Sent);
             }
-            ticket = self.send(message).await?;
+            let looked = Instant::now();
+            match self.look_for(message, doubt.sent).await {
+                Ok(Some(sequence)) => return Ok(Again::Found(sequence)),
+                Ok(None) => doubt.covered = looked,
+                Err(error) => debug!(%error, subject, "cannot look for a message yet"),
+            }
         }
     }
 
@@ -179,6 +187,22 @@ impl EventLog {
     ) -> PublishError {
         PublishError::Refused { stream: self.topology().stream(stream), source: source.into() }
     }
+}
+
+/// What is known of a message whose outcome is not.
+struct Doubt {
+    sent: Instant,
+    /// Whatever the server stored of it before this time, it either knows the id of, or we have
+    /// looked for it.
+    covered: Instant,
+    pause: Duration,
+    worried: bool,
+}
+
+/// How a repeat went.
+enum Again {
+    Sent(Ticket),
+    Found(u64),
 }
 
 /// A conflict where nothing was expected.

@@ -30,7 +30,7 @@ const EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says that there is nothing.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 /// After how long without requests the server forgets the consumer.
-const FORGET: Duration = Duration::from_secs(60);
+const FORGET: Duration = Duration::from_mins(1);
 /// How often to look whether the connection is still the one that the consumer was made on.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long to wait before making another consumer.
@@ -147,7 +147,8 @@ impl Ordered {
         if self.open.is_none() {
             let mut patience = Patience::new(&self.log, self.name());
             let open = loop {
-                match self.try_open().await {
+                // Boxed, because it is rare and large.
+                match Box::pin(self.try_open()).await {
                     Ok(open) => break open,
                     Err(error) => patience.bear(error).await?,
                 }

@@ -151,6 +151,7 @@ fn exclusive(stream: Stream, consumer: String, filter: String) -> Place {
     Place { stream, consumer, filter, unsettled_max, exclusive: true }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "other records can be malformed")]
 fn inbox(log: &EventLog, message: &Message, _: Position) -> Result<InboxMessage, NotDecoded> {
     let rest = log.topology().tokens(&message.subject, "inbox").unwrap_or_default();
     Ok(InboxMessage::of(rest, message.headers.as_ref(), message.payload.clone()))

@@ -75,10 +75,9 @@ impl Queue {
             since: None,
         };
         let mut patience = Patience::new(log, name);
-        while queue.place.exclusive {
-            match queue.take_over().await {
-                Ok(()) => break,
-                Err(error) => patience.bear(error).await?,
+        if queue.place.exclusive {
+            while let Err(error) = queue.take_over().await {
+                patience.bear(error).await?;
             }
         }
         queue.reopen().await?;
@@ -146,7 +145,7 @@ impl Queue {
         }
         self.since = None;
         let stream = self.log.topology().stream(self.place.stream);
-        match server_time(&self.log.inner.jetstream, &stream).await {
+        match Box::pin(server_time(&self.log.inner.jetstream, &stream)).await {
             Ok(time) => self.since = Some((now, time)),
             Err(error) => debug!(%error, stream, "cannot tell which messages are new"),
         }
@@ -156,7 +155,8 @@ impl Queue {
         let name = self.log.topology().stream(self.place.stream);
         let mut patience = Patience::new(&self.log, name.clone());
         loop {
-            match self.try_open().await {
+            // Boxed, because it is rare and large.
+            match Box::pin(self.try_open()).await {
                 Ok(Some(messages)) => {
                     self.messages = Some(messages);
                     return Ok(());
@@ -210,7 +210,7 @@ impl Queue {
     async fn tell<V: DeserializeOwned>(&self, what: &str) -> Result<V, ApiError> {
         let stream = self.log.topology().stream(self.place.stream);
         let subject = format!("CONSUMER.{what}.{stream}.{}", self.place.consumer);
-        ask(&self.log.inner.jetstream, subject, &serde_json::json!({})).await
+        ask(&self.log.inner.jetstream, &subject).await
     }
 
     fn config(&self) -> pull::Config {

@@ -11,7 +11,7 @@ use crate::{EventLog, cas::Cell};
 
 /// How much older than the newest message of the bucket chunks without an entry must be: younger
 /// ones may be of a snapshot that is being written.
-const ABANDONED_AFTER: Duration = Duration::from_secs(30 * 60);
+const ABANDONED_AFTER: Duration = Duration::from_mins(30);
 
 impl EventLog {
     /// Removes what no entry refers to. One cheap question if there is no such thing.

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::Result;
 use fanfare_domain::{Fact, Record, Shard};
 use fanfare_event_log::{
-    AppendError, Column, JournalBatch, JournalFilter, JournalReader, journal::From,
+    AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter, ReadError,
+    journal::From,
 };
 use tokio::time::timeout;
 
@@ -27,10 +28,7 @@ fn sequences(batches: &[JournalBatch]) -> Vec<u64> {
 }
 
 fn epoch(record: &Record) -> Option<u64> {
-    match &record.fact {
-        Fact::ShardClaimed(claimed) => Some(claimed.epoch),
-        _ => None,
-    }
+    if let Fact::ShardClaimed(claimed) = &record.fact { Some(claimed.epoch) } else { None }
 }
 
 #[tokio::test]
@@ -75,7 +73,7 @@ async fn of_many_claims_at_once_each_gets_an_epoch_and_the_last_one_writes() -> 
     let owners = ["a", "b", "c", "d", "e", "f"];
     let claims = owners.map(|owner| log.claim(SHARD, Column::Plans, owner, time(0)));
     let mut writers = futures_util::future::try_join_all(claims).await?;
-    let epochs: BTreeSet<u64> = writers.iter().map(|writer| writer.epoch()).collect();
+    let epochs: BTreeSet<u64> = writers.iter().map(JournalWriter::epoch).collect();
     assert_eq!(epochs, (1..=6).collect());
     let mut wrote = Vec::new();
     for writer in &mut writers {
@@ -242,5 +240,24 @@ async fn facts_that_nobody_can_read_are_set_aside_and_passed_over() -> Result<()
     // A stranger's message in the column is no claim.
     context.publish("fanfare.journal.1.attempts", "no facts".into()).await?.await?;
     assert_eq!(writer.append(&[fact(1)]).await?, 4);
+    Ok(())
+}
+
+#[tokio::test]
+async fn facts_of_a_newer_version_stop_the_reader_and_stay() -> Result<()> {
+    let server = server().await?;
+    let log = log(&server).await?;
+    let context = outsider(&server).await?;
+    // A batch of one fact with a body that this version does not know: field 100.
+    let newer: &[u8] = &[0x0a, 0x03, 0xa0, 0x06, 0x01];
+    context.publish("fanfare.journal.1.attempts", newer.into()).await?.await?;
+    let mut reader = log.journal(JournalFilter::All, From::Sequence(1)).await?;
+    for _ in 0..2 {
+        let Err(ReadError::Unreadable { sequence, source, .. }) = reader.next().await else {
+            panic!("it was read, or passed over");
+        };
+        assert!(sequence == 1 && source.is_from_newer_version());
+    }
+    assert_eq!(messages(&context, "FANFARE_REJECTED").await?, 0);
     Ok(())
 }

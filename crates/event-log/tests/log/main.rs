@@ -1,8 +1,30 @@
 //! The event log on real servers: what it promises, and what happens when they die.
 
+#[cfg(test)]
 mod bootstrap;
+#[cfg(test)]
+mod config;
+#[cfg(test)]
+mod durability;
+#[cfg(test)]
+mod idempotency;
+#[cfg(test)]
 mod journal;
+#[cfg(test)]
+mod ownership;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod publish;
+#[cfg(test)]
 mod read;
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
 mod schedule;
+#[cfg(test)]
+mod snapshot;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod cluster;

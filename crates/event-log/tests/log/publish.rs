@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::Result;
 use async_nats::jetstream::stream::Config;
 use fanfare_domain::Timestamp;
-use fanfare_event_log::{EventLog, PublishError, Settings};
+use fanfare_event_log::{EventLog, Pending, PublishError, Settings};
 use tokio::time::Instant;
 
+use crate::proxy::Proxy;
 use crate::support::{
-    SHARD, delivery, event, fact, forgetful, inbox, log, messages, open, outsider, routed, server,
-    settings, task, wait_until,
+    SHARD, delivery, event, fact, forgetful, inbox, log, messages, now, open, outsider, routed,
+    server, settings, task, wait_until,
 };
 
 #[tokio::test]
@@ -140,7 +141,7 @@ async fn events_written_over_a_killed_server_are_there_exactly_once() -> Result<
             pending.push(publisher.event(&event(round * 40 + number)).await?);
         }
         let (outcomes, killed) = tokio::join!(
-            futures_util::future::join_all(pending.into_iter().map(|pending| pending.stored())),
+            futures_util::future::join_all(pending.into_iter().map(Pending::stored)),
             async {
                 server.kill().await?;
                 server.restart().await?;
@@ -157,28 +158,55 @@ async fn events_written_over_a_killed_server_are_there_exactly_once() -> Result<
     Ok(())
 }
 
-/// The acknowledgement is lost and comes back only when the server has long forgotten the id:
-/// a stopped server takes the message from its socket, but the connection is dead by then.
+/// The acknowledgement is lost, and nothing gets through until the server has forgotten the id.
 #[tokio::test]
 async fn a_publish_repeated_after_the_duplicate_window_is_looked_for_first() -> Result<()> {
-    let mut server = server().await?;
-    let log = open(&forgetful(&server)).await?;
-    log.publisher().event(&event(0)).await?.stored().await?;
-    server.suspend()?;
-    let sent = Instant::now();
-    let pending = log.publisher().event(&event(1)).await?;
-    let (stored, resumed) = tokio::join!(pending.stored(), async {
-        // Until the client gives the connection up.
-        wait_until("the connection is lost", async || Ok(!log.is_connected())).await?;
-        server.resume()?;
-        anyhow::Ok(())
-    });
-    resumed?;
-    let stored = stored?;
-    assert!(sent.elapsed() > Duration::from_secs(1), "the window had not passed");
+    let server = server().await?;
+    let proxy = Proxy::to(server.client_address()).await?;
+    let log = open(&Settings { url: proxy.url(), ..forgetful(&server) }).await?;
     let context = outsider(&server).await?;
-    assert_eq!(messages(&context, "FANFARE_EVENTS").await?, 2);
-    assert_eq!(log.event(stored.sequence).await?.map(|read| read.event.id), Some(event(1).id));
+    let publisher = log.publisher();
+    publisher.event(&event(0)).await?.stored().await?;
+    proxy.swallow_answers();
+    let sent = now();
+    let pending = [
+        publisher.event(&event(1)).await?,
+        publisher.routed(&[routed(1, 0, 1)]).await?,
+        publisher.rejected(&inbox("{"), "invalid_json", "line 1").await?,
+        publisher.dead(&delivery(1), &[fact(1)]).await?,
+    ];
+    let streams = ["FANFARE_EVENTS", "FANFARE_JOURNAL", "FANFARE_REJECTED", "FANFARE_DEAD"];
+    let counted = async || {
+        let counts = streams.map(|stream| messages(&context, stream));
+        futures_util::future::try_join_all(counts).await
+    };
+    wait_until("all is stored", async || Ok(counted().await? == [2, 1, 1, 1])).await?;
+    let forgotten = Duration::from_secs(2);
+    wait_until("the window has passed", async || Ok(now().since(sent) > forgotten)).await?;
+    proxy.cut();
+    for pending in pending {
+        assert!(pending.stored().await?.duplicate);
+    }
+    assert_eq!(counted().await?, [2, 1, 1, 1]);
+    Ok(())
+}
+
+/// As above, within the window: then the server knows the id again.
+#[tokio::test]
+async fn a_publish_repeated_within_the_duplicate_window_is_known_again() -> Result<()> {
+    let server = server().await?;
+    let proxy = Proxy::to(server.client_address()).await?;
+    let log = open(&Settings { url: proxy.url(), ..settings(&server) }).await?;
+    let context = outsider(&server).await?;
+    let publisher = log.publisher();
+    proxy.swallow_answers();
+    let pending = publisher.event(&event(1)).await?;
+    wait_until("it is stored", async || Ok(messages(&context, "FANFARE_EVENTS").await? == 1))
+        .await?;
+    proxy.cut();
+    let stored = pending.stored().await?;
+    assert_eq!((stored.sequence, stored.duplicate), (1, true));
+    assert_eq!(messages(&context, "FANFARE_EVENTS").await?, 1);
     Ok(())
 }
 
@@ -217,7 +245,7 @@ async fn events_on_record_are_found_from_a_time_on() -> Result<()> {
     }
     let found = log.events_on_record(&wanted, Timestamp::EPOCH).await?;
     assert_eq!(found, [1, 3].map(|number| event(number).id).into());
-    let late = crate::support::now().saturating_add(Duration::from_secs(60));
+    let late = now().saturating_add(Duration::from_mins(1));
     assert!(log.events_on_record(&wanted, late).await?.is_empty());
     Ok(())
 }

@@ -32,7 +32,7 @@ async fn a_schedule_replaces_the_one_before() -> Result<()> {
     let log = log(&server).await?;
     let mut due = log.read_due(SHARD).await?;
     let schedules = log.schedules();
-    let far = now().saturating_add(Duration::from_secs(3600));
+    let far = now().saturating_add(Duration::from_hours(1));
     for journal_sequence in [5, 6] {
         schedules.put(SHARD, &retry(1, far, journal_sequence)).await?.stored().await?;
     }
@@ -73,7 +73,7 @@ async fn a_rescue_is_taken_though_nothing_changed() -> Result<()> {
     let server = server().await?;
     let log = log(&server).await?;
     let schedules = log.schedules();
-    let far = now().saturating_add(Duration::from_secs(3600));
+    let far = now().saturating_add(Duration::from_hours(1));
     let put = schedules.put(SHARD, &retry(1, far, 5)).await?.stored().await?;
     assert!(schedules.put(SHARD, &retry(1, far, 5)).await?.stored().await?.duplicate);
     let rescued = schedules.rescue(SHARD, &retry(1, far, 5)).await?.stored().await?;

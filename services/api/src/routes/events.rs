@@ -141,9 +141,8 @@ fn attributes(attributes: BTreeMap<String, String>) -> Result<Vec<(String, Strin
         let why = format!("{} are more than {ATTRIBUTES_MAX}", attributes.len());
         return Err(ApiError::value("attributes", why));
     }
-    let admitted = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte)
-    };
+    let admitted =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     let mut pairs = Vec::new();
     for (name, value) in attributes {
         limits::line("attributes", &name, ATTRIBUTE_NAME_BYTES_MAX)?;
@@ -188,7 +187,8 @@ mod tests {
 
     #[test]
     fn data_is_passed_on_byte_for_byte() {
-        let json = r#"{"type":"a.b","data":{"n": 1.10e2,  "big":12345678901234567890,"u":"\u00e9"}}"#;
+        let json =
+            r#"{"type":"a.b","data":{"n": 1.10e2,  "big":12345678901234567890,"u":"\u00e9"}}"#;
         let message = message("acme", &HeaderMap::new(), new(json)).unwrap();
         let data = r#"{"n": 1.10e2,  "big":12345678901234567890,"u":"\u00e9"}"#;
         assert_eq!(message.payload, data);
@@ -228,7 +228,11 @@ mod tests {
             r#"{"type":"a.>","data":1}"#,
             &format!(r#"{{"type":"a","data":1,"ordering_key":"{long}"}}"#),
         ] {
-            assert_eq!(code(message("acme", &HeaderMap::new(), new(json))), Code::ValueInvalid, "{json}");
+            assert_eq!(
+                code(message("acme", &HeaderMap::new(), new(json))),
+                Code::ValueInvalid,
+                "{json}"
+            );
         }
         let headers = HeaderMap::from_iter([(
             axum::http::HeaderName::from_static("idempotency-key"),

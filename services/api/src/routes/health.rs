@@ -13,6 +13,7 @@ use crate::app::App;
 
 /// Whether the process is of use.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Health)]
 pub(crate) struct HealthView {
     /// False once a task has failed: the process is about to end.
     live: bool,
@@ -24,6 +25,7 @@ pub(crate) struct HealthView {
 
 /// One thing that has to hold for a process to be ready.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Condition)]
 pub(crate) struct ConditionView {
     /// Its name.
     #[schema(example = "api/directory")]
@@ -54,13 +56,13 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
 
 fn view(app: &App) -> HealthView {
     let report = app.health.report();
+    let connected = app.log.is_connected();
     // Why a condition does not hold may name hosts and errors: that is for the log.
-    let conditions = report
-        .conditions
-        .into_iter()
-        .map(|condition| ConditionView { name: condition.name, met: condition.unmet.is_none() })
-        .collect();
-    HealthView { live: report.live, ready: report.ready, conditions }
+    let own = ConditionView { name: String::from("api/log"), met: connected };
+    let others = report.conditions.into_iter();
+    let others = others.map(|other| ConditionView { name: other.name, met: other.unmet.is_none() });
+    let conditions = others.chain([own]).collect();
+    HealthView { live: report.live, ready: report.ready && connected, conditions }
 }
 
 fn answer(good: bool, view: HealthView) -> Response {

@@ -35,6 +35,7 @@ pub(crate) enum RoleName {
 
 /// An API key, without the key itself.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApiKey)]
 pub(crate) struct KeyView {
     /// Identifies the key; it is not secret.
     #[schema(example = "key_01jd3x6y8kqz7v5m2n4p6r8t0w")]
@@ -56,6 +57,7 @@ pub(crate) struct KeyView {
 
 /// An API key at the only time at which it is shown.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ApiKeyWithSecret)]
 pub(crate) struct KeyWithSecret {
     #[serde(flatten)]
     view: KeyView,
@@ -67,6 +69,7 @@ pub(crate) struct KeyWithSecret {
 /// A key to be made.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewApiKey)]
 pub(crate) struct NewKey {
     /// What people call it; up to 256 bytes.
     #[serde(default)]

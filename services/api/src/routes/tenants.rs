@@ -24,6 +24,7 @@ const CLEAR_BATCH: usize = 100;
 
 /// A customer of the operator.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tenant)]
 pub(crate) struct TenantView {
     /// Identifies the tenant.
     #[schema(example = "acme")]

@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -111,7 +110,7 @@ impl Bench<'_> {
             Memory { process: "fanfare (all services)", resident_bytes: resident_bytes(services)? },
             Memory { process: "nats-server", resident_bytes: resident_bytes(nats)? },
         ];
-        system.stop()?;
+        system.stop().await?;
         Ok(all)
     }
 
@@ -199,7 +198,7 @@ impl Bench<'_> {
             producer.publish_one(self.options.bytes).await?;
         }
         self.receiver.wait_for(u64::from(count)).await?;
-        system.stop()?;
+        system.stop().await?;
         self.progress.inc(1);
         self.receiver.counted().await
     }

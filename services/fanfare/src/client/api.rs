@@ -46,11 +46,6 @@ impl Api {
         Ok(Self { client, base, key: key.to_owned() })
     }
 
-    /// Returns where the API is.
-    pub(crate) fn base(&self) -> &str {
-        &self.base
-    }
-
     /// Asks for a resource.
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         self.call(Method::GET, path, Body::None, &[]).await

@@ -4,7 +4,7 @@ mod sender;
 
 use std::{num::NonZeroU64, path::PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use fanfare_domain::{EventType, TenantId};
 use futures_util::{StreamExt as _, stream};
@@ -25,7 +25,7 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   fanfare event send acme invoice.paid '{\"invoice\": 7, \"amount\": 42.50}'
-  fanfare event send acme invoice.paid --file invoice.json --key invoice-7
+  fanfare event send acme invoice.paid --file invoice.json --idempotency-key invoice-7
   cat invoice.json | fanfare event send acme invoice.paid -
   fanfare event send acme invoice.paid '{}' --via nats --repeat 10000";
 
@@ -52,7 +52,7 @@ pub(crate) struct Options {
     #[arg(long)]
     file: Option<PathBuf>,
     /// The idempotency key: of several events with the same one, the first is taken.
-    #[arg(long = "key-of-event", visible_alias = "idempotency-key", value_name = "KEY")]
+    #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// When it happened (RFC 3339) [default: when it is accepted].
     #[arg(long, value_name = "TIME")]

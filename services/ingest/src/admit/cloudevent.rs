@@ -1,6 +1,6 @@
 //! CloudEvents 1.0 over NATS, in binary and structured mode.
 //!
-//! | of the CloudEvent | becomes |
+//! | of the `CloudEvent` | becomes |
 //! | ----------------- | ------- |
 //! | `type` | attribute `ce-type` if it is not the subject's event type, which counts |
 //! | `id` and `source` | the idempotency key, if no other is given: together they are unique by the specification; also attributes `ce-id` and `ce-source` |
@@ -33,7 +33,7 @@ use super::{
     rejection::{Reason, Rejection},
 };
 
-/// The context attributes of a CloudEvent by their names, which are checked.
+/// The context attributes of a `CloudEvent` by their names, which are checked.
 #[derive(Debug, Default)]
 struct Context(BTreeMap<String, String>);
 

@@ -7,7 +7,7 @@ use super::rejection::{Reason, Rejection};
 pub(super) enum Media {
     /// JSON text in UTF-8; also what counts where nothing is said.
     Json,
-    /// A CloudEvent in the JSON event format.
+    /// A `CloudEvent` in the JSON event format.
     CloudEvent,
     /// A `fanfare.v1.InboxEvent`.
     Protobuf,

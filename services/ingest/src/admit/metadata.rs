@@ -32,19 +32,20 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// Adds what headers say. What the payload said counts; headers fill what it left open.
+    /// Adds what headers say. A header counts more than what stands for it in the payload, but
+    /// for the trace: headers may tell of the message's own way, and not of the event's.
     pub(super) fn fill(mut self, headers: &Headers) -> Result<Self, Rejection> {
         if let Some(text) = single(headers, header::OCCURRED_AT)? {
             let at = Timestamp::parse(text).ok_or_else(|| {
                 malformed(header::OCCURRED_AT, "is not an RFC 3339 date and time")
             })?;
-            self.occurred_at.get_or_insert(at);
+            self.occurred_at = Some(at);
         }
         if let Some(text) = single(headers, header::ORDERING_KEY)? {
-            self.ordering_key.get_or_insert_with(|| text.to_owned());
+            self.ordering_key = Some(text.to_owned());
         }
         if let Some(text) = single(headers, header::IDEMPOTENCY_KEY)? {
-            self.idempotency_key.get_or_insert_with(|| text.to_owned());
+            self.idempotency_key = Some(text.to_owned());
         }
         for (name, value) in headers.pairs() {
             if let Some(name) = strip_prefix(name, header::ATTRIBUTE_PREFIX) {

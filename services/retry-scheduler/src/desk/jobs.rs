@@ -180,3 +180,28 @@ async fn is_stored(pending: Pending) -> Result<bool, PublishError> {
         Err(error) => full(error).map(|()| false),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::{DeliveryRef, Timestamp, TraceContext};
+    use fanfare_event_log::record_length;
+
+    use super::*;
+    use crate::samples::{delivery, scheduled};
+
+    #[test]
+    fn a_full_batch_of_the_largest_plans_is_within_the_limit() {
+        let largest = DeliveryRef {
+            tenant: "t".repeat(64).parse().unwrap(),
+            event_type: "e".repeat(128).parse().unwrap(),
+            event_sequence: u64::MAX,
+            generation: u32::MAX,
+            accepted_at: Timestamp::from_nanos(u64::MAX),
+            ..delivery(1)
+        };
+        let end = Timestamp::from_nanos(u64::MAX);
+        let trace = TraceContext { traceparent: "0".repeat(256), tracestate: "s".repeat(512) };
+        let plan = Record { trace, ..scheduled(largest, u32::MAX, end, u64::MAX) };
+        assert!(record_length(&plan) * JournalWriter::FACTS_MAX <= JournalWriter::BYTES_MAX);
+    }
+}

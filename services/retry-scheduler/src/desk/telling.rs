@@ -89,7 +89,7 @@ impl Desk {
         let operator = &self.tools.settings.operator_tenant;
         let count = self.tools.log.shards();
         let first = shards.iter().map(|desk| desk.agenda.announced).min().unwrap_or_default();
-        let (events, revisions) = self.tools.view.read(|directory| {
+        let (events, revisions, last) = self.tools.view.read(|directory| {
             let has_operator = directory.has_tenant(operator);
             let (mut events, mut revisions) = (Vec::new(), Vec::new());
             for known in directory.disabled_after(first) {
@@ -100,9 +100,13 @@ impl Desk {
                     events.extend(notices::disabled(operator, known).filter(|_| has_operator));
                 }
             }
-            (events, revisions)
+            (events, revisions, directory.disabled_last())
         });
         if revisions.is_empty() {
+            // So that the same ones are not looked through again.
+            for desk in &mut self.shards {
+                desk.agenda.announced = desk.agenda.announced.max(last);
+            }
             return;
         }
         self.telling.announcing = true;

@@ -1,6 +1,6 @@
 //! Facts as they are shown.
 
-use bytes::Bytes;
+use axum::body::Bytes;
 use fanfare_domain::{
     DeliveryId, EndpointId, EventId, Fact, Outcome, Record,
     fact::{AttemptMade, DeferReason},
@@ -25,6 +25,7 @@ pub(crate) struct DeliveryOfEvent {
 /// What becomes of an event at an endpoint that wants it.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = Routing)]
 enum RoutingName {
     /// It is delivered.
     Delivery,

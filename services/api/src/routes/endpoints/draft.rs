@@ -263,10 +263,8 @@ impl Maker<'_> {
         patch: &BTreeMap<String, Option<String>>,
         chance: impl Fn() -> [u8; 56],
     ) -> Result<(), ApiError> {
-        let named: BTreeMap<String, Option<&String>> = patch
-            .iter()
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.as_ref()))
-            .collect();
+        let named: BTreeMap<String, Option<&String>> =
+            patch.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_ref())).collect();
         if named.len() < patch.len() {
             return Err(ApiError::value("headers", "a header is named twice"));
         }

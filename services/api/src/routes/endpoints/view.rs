@@ -71,6 +71,7 @@ pub(crate) struct EndpointWithSecret {
 
 /// A signing secret, without the secret itself.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Secret)]
 pub(crate) struct SecretView {
     /// When it came into use.
     #[schema(format = DateTime)]

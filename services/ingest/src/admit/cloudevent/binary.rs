@@ -14,12 +14,12 @@ use crate::admit::{
 /// What the names of attribute headers begin with.
 const PREFIX: &str = "ce-";
 
-/// Whether headers are those of a CloudEvent in binary mode.
+/// Whether headers are those of a `CloudEvent` in binary mode.
 pub(in crate::admit) fn is_binary(headers: &Headers) -> bool {
     headers.get("ce-specversion").is_some()
 }
 
-/// Reads a CloudEvent. `content_type` counts where there is no `ce-datacontenttype`.
+/// Reads a `CloudEvent`. `content_type` counts where there is no `ce-datacontenttype`.
 pub(in crate::admit) fn read(
     headers: &Headers,
     payload: &Bytes,

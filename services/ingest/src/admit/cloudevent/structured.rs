@@ -1,4 +1,4 @@
-//! Structured mode: the payload is the CloudEvent in the JSON event format.
+//! Structured mode: the payload is the `CloudEvent` in the JSON event format.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::admit::{
     rejection::{Reason, Rejection},
 };
 
-/// Reads a CloudEvent. The data is a slice of the payload, byte for byte.
+/// Reads a `CloudEvent`. The data is a slice of the payload, byte for byte.
 ///
 /// `limits` are those of the whole payload.
 pub(in crate::admit) fn read(

@@ -1,0 +1,239 @@
+//! Configuration: views read their own writes, also over restarts, and writers exclude each other.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use async_nats::jetstream::stream;
+use fanfare_domain::{Change, Entity, Tenant, Timestamp, TraceContext, config::ProfileSource};
+use fanfare_event_log::{ChangeError, ConfigFold, ConfigView, EventLog};
+use futures_util::future::try_join_all;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{log, outsider, server, time, wait_until};
+
+/// Names by id, and everything that was ever applied.
+#[derive(Default)]
+struct Names {
+    now: BTreeMap<String, String>,
+    revisions: Vec<u64>,
+    stored_at: Vec<Timestamp>,
+}
+
+impl ConfigFold for Names {
+    fn apply(&mut self, revision: u64, stored_at: Timestamp, change: &Change) {
+        let Entity::Tenant(tenant) = &change.entity else { return };
+        self.revisions.push(revision);
+        self.stored_at.push(stored_at);
+        if change.deleted {
+            self.now.remove(tenant.id.as_str());
+        } else {
+            self.now.insert(tenant.id.as_str().to_owned(), tenant.name.clone());
+        }
+    }
+}
+
+fn change(id: &str, name: &str, deleted: bool) -> Change {
+    let tenant = Tenant {
+        id: id.parse().expect("a tenant's id"),
+        name: name.to_owned(),
+        profile: String::from("standard-webhooks"),
+        created_at: time(0),
+    };
+    Change {
+        entity: Entity::Tenant(Arc::new(tenant)),
+        deleted,
+        actor: String::from("test"),
+        reason: String::new(),
+        trace: TraceContext::default(),
+    }
+}
+
+/// A view, followed until the set is dropped.
+async fn view(log: &EventLog, tasks: &mut JoinSet<()>) -> Result<ConfigView<Names>> {
+    let (view, follow) = ConfigView::<Names>::start(log, CancellationToken::new()).await?;
+    tasks.spawn(async { follow.await.expect("it follows until it is dropped") });
+    Ok(view)
+}
+
+fn name(view: &ConfigView<Names>, id: &str) -> Option<String> {
+    view.read(|names| names.now.get(id).cloned())
+}
+
+#[tokio::test]
+async fn a_view_begins_with_all_there_is_and_follows() -> Result<()> {
+    let (server, mut tasks) = (server().await?, JoinSet::new());
+    let log = log(&server).await?;
+    let first = log.change(&change("acme", "one", false), 0).await?;
+    let second = log.change(&change("acme", "two", false), first).await?;
+    let view = view(&log, &mut tasks).await?;
+    assert_eq!(view.revision(), second);
+    assert_eq!(name(&view, "acme").as_deref(), Some("two"));
+    assert_eq!(view.read(|names| names.revisions.clone()), [first, second]);
+    assert!(view.read(|names| names.stored_at.is_sorted() && names.stored_at[0] > time(0)));
+    let third = log.change(&change("acme", "two", true), second).await?;
+    assert_eq!(view.confirm().await?, third);
+    assert_eq!(name(&view, "acme"), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_before_is_seen_after_confirming() -> Result<()> {
+    let (server, mut tasks) = (server().await?, JoinSet::new());
+    let (writer, reader) = (log(&server).await?, log(&server).await?);
+    let view = view(&reader, &mut tasks).await?;
+    let mut revision = 0;
+    for number in 0..200 {
+        let before = Instant::now();
+        revision = writer.change(&change("acme", &number.to_string(), false), revision).await?;
+        let asked = Instant::now();
+        view.confirm().await?;
+        assert_eq!(name(&view, "acme"), Some(number.to_string()));
+        let confirmed_at = view.confirmed_at().unwrap();
+        assert!(confirmed_at >= asked && asked >= before, "the question was sent after the call");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn calls_at_the_same_time_share_questions() -> Result<()> {
+    let (server, mut tasks) = (server().await?, JoinSet::new());
+    let log = log(&server).await?;
+    let view = view(&log, &mut tasks).await?;
+    let asked = async || -> Result<u64> {
+        let account = outsider(&server).await?.query_account().await?;
+        Ok(account.requests.total)
+    };
+    let before = asked().await?;
+    try_join_all((0..1_000).map(|_| view.confirm())).await?;
+    let after = asked().await?;
+    assert!(after - before < 10, "{} questions for 1,000 calls", after - before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_writers_at_the_same_time_one_is_taken() -> Result<()> {
+    let server = server().await?;
+    let logs = [log(&server).await?, log(&server).await?];
+    let writes = (0..20).map(|number| {
+        let log = &logs[number % 2];
+        async move { log.change(&change("acme", &number.to_string(), false), 0).await }
+    });
+    let results = futures_util::future::join_all(writes).await;
+    let revisions: Vec<u64> =
+        results.iter().filter_map(|result| result.as_ref().ok().copied()).collect();
+    let [revision] = revisions.as_slice() else { panic!("{revisions:?} were taken") };
+    for result in &results {
+        if let Err(error) = result {
+            let ChangeError::Conflict { expected: 0, actual } = error else { panic!("{error:?}") };
+            assert_eq!(actual, revision);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deleted_thing_is_made_again_from_its_deletion() -> Result<()> {
+    let server = server().await?;
+    let log = log(&server).await?;
+    let made = log.change(&change("acme", "one", false), 0).await?;
+    let deleted = log.change(&change("acme", "one", true), made).await?;
+    let refused = log.change(&change("acme", "two", false), 0).await.unwrap_err();
+    let ChangeError::Conflict { expected: 0, actual } = refused else { panic!("{refused:?}") };
+    assert_eq!(actual, deleted);
+    assert!(log.change(&change("acme", "two", false), actual).await? > deleted);
+    // Things of other kinds and names have revisions of their own.
+    let profile = ProfileSource { name: String::from("own"), toml: String::new() };
+    let profile =
+        Change { entity: Entity::Profile(Arc::new(profile)), ..change("acme", "", false) };
+    log.change(&profile, 0).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn views_and_writers_survive_a_killed_server() -> Result<()> {
+    let (mut server, mut tasks) = (server().await?, JoinSet::new());
+    let log = log(&server).await?;
+    let view = view(&log, &mut tasks).await?;
+    let mut revision = log.change(&change("acme", "0", false), 0).await?;
+    for round in 1..=3 {
+        view.confirm().await?;
+        server.kill().await?;
+        let meanwhile = timeout(Duration::from_millis(300), view.confirm()).await;
+        assert!(meanwhile.is_err(), "nobody could confirm it: {meanwhile:?}");
+        let changed = change("acme", &round.to_string(), false);
+        let (written, restarted) = tokio::join!(log.change(&changed, revision), server.restart());
+        restarted?;
+        revision = written?;
+        assert!(timeout(Duration::from_secs(20), view.confirm()).await?? >= revision);
+        assert_eq!(name(&view, "acme"), Some(round.to_string()));
+    }
+    let applied = view.read(|names| names.revisions.clone());
+    assert!(applied.is_sorted_by(|one, other| one < other), "{applied:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_view_whose_consumer_is_gone_goes_on() -> Result<()> {
+    let (server, mut tasks) = (server().await?, JoinSet::new());
+    let log = log(&server).await?;
+    let view = view(&log, &mut tasks).await?;
+    let context = outsider(&server).await?;
+    let mut revision = 0;
+    for number in 0..3 {
+        let stream = context.get_stream("FANFARE_CONFIG").await?;
+        let consumer = wait_for_consumer(&stream).await?;
+        stream.delete_consumer(&consumer).await?;
+        revision = log.change(&change("acme", &number.to_string(), false), revision).await?;
+        timeout(Duration::from_secs(20), view.confirm()).await??;
+        assert_eq!(name(&view, "acme"), Some(number.to_string()));
+    }
+    Ok(())
+}
+
+async fn wait_for_consumer(stream: &stream::Stream) -> Result<String> {
+    use futures_util::TryStreamExt as _;
+
+    let mut found = None;
+    wait_until("the view has a consumer", async || {
+        found = stream.consumer_names().try_next().await?;
+        Ok(found.is_some())
+    })
+    .await?;
+    found.context("it was waited for")
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_passed_over() -> Result<()> {
+    let (server, mut tasks) = (server().await?, JoinSet::new());
+    let log = log(&server).await?;
+    let view = view(&log, &mut tasks).await?;
+    let context = outsider(&server).await?;
+    context.publish("fanfare.config.tenant.x.x", "no protobuf".into()).await?.await?;
+    let revision = log.change(&change("acme", "one", false), 0).await?;
+    assert_eq!(view.confirm().await?, revision);
+    assert_eq!(name(&view, "acme").as_deref(), Some("one"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_view_that_nobody_follows_cannot_be_confirmed() -> Result<()> {
+    let server = server().await?;
+    let log = log(&server).await?;
+    let stop = CancellationToken::new();
+    let (view, follow) = ConfigView::<Names>::start(&log, stop.clone()).await?;
+    let mut following = JoinSet::new();
+    following.spawn(follow);
+    stop.cancel();
+    let ended = timeout(Duration::from_secs(5), following.join_next()).await?;
+    ensure!(matches!(ended, Some(Ok(Ok(())))), "stopping is no failure");
+    assert!(view.confirm().await.is_err());
+    // Dropping the future counts as well: an aborted task must not leave anybody waiting.
+    let (view, follow) = ConfigView::<Names>::start(&log, CancellationToken::new()).await?;
+    drop(follow);
+    assert!(timeout(Duration::from_secs(5), view.confirm()).await?.is_err());
+    Ok(())
+}

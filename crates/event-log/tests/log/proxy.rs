@@ -1,0 +1,88 @@
+//! A road to a server on which answers can get lost.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Result;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, tcp},
+    sync::watch,
+    task::JoinSet,
+};
+
+/// What happens to what the server says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answers {
+    Pass,
+    Vanish,
+}
+
+/// Passes connections on to a server.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    answers: watch::Sender<Answers>,
+    cut: Arc<watch::Sender<u64>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Proxy {
+    pub(crate) async fn to(server: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (answers, says) = watch::channel(Answers::Pass);
+        let cut = Arc::new(watch::Sender::new(0));
+        let mut tasks = JoinSet::new();
+        let cutting = Arc::clone(&cut);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let (says, mut cut) = (says.clone(), cutting.subscribe());
+                connections.spawn(async move {
+                    tokio::select! {
+                        _ = pass(client, server, says) => {}
+                        _ = cut.changed() => {}
+                    }
+                });
+            }
+        });
+        Ok(Self { address, answers, cut, _tasks: tasks })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    /// From now on, answers vanish.
+    pub(crate) fn swallow_answers(&self) {
+        self.answers.send_replace(Answers::Vanish);
+    }
+
+    /// Cuts all connections; new ones are as they should be.
+    pub(crate) fn cut(&self) {
+        self.answers.send_replace(Answers::Pass);
+        self.cut.send_modify(|cuts| *cuts += 1);
+    }
+}
+
+async fn pass(client: TcpStream, server: SocketAddr, says: watch::Receiver<Answers>) -> Result<()> {
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = TcpStream::connect(server).await?.into_split();
+    let (_sender, always) = watch::channel(Answers::Pass);
+    tokio::try_join!(copy(from_client, to_server, always), copy(from_server, to_client, says))?;
+    Ok(())
+}
+
+async fn copy(
+    mut from: tcp::OwnedReadHalf,
+    mut to: tcp::OwnedWriteHalf,
+    says: watch::Receiver<Answers>,
+) -> Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        anyhow::ensure!(length > 0, "closed");
+        if *says.borrow() == Answers::Pass {
+            to.write_all(&buffer[..length]).await?;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Everything that a server has stored, byte for byte: for those who search it.
+
+use anyhow::{Context as _, Result};
+use async_nats::jetstream::{self, stream::RawMessageErrorKind};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+
+use crate::NatsServer;
+
+/// A message as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredMessage {
+    /// The stream, those of buckets included.
+    pub stream: String,
+    /// Its sequence there.
+    pub sequence: u64,
+    /// The subject.
+    pub subject: String,
+    /// The headers, values of one name apart.
+    pub headers: Vec<(String, String)>,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+impl StoredMessage {
+    /// Tells whether the bytes occur anywhere in the message.
+    pub fn contains(&self, wanted: &[u8]) -> bool {
+        let headers = self.headers.iter().flat_map(|(name, value)| [name, value]);
+        let texts = headers.chain([&self.stream, &self.subject]).map(String::as_bytes);
+        texts.chain([self.payload.as_ref()]).any(|text| occurs(wanted, text))
+    }
+}
+
+/// Tells whether bytes occur in others.
+pub fn occurs(wanted: &[u8], text: &[u8]) -> bool {
+    !wanted.is_empty() && text.windows(wanted.len()).any(|window| window == wanted)
+}
+
+impl NatsServer {
+    /// Returns every message of every stream, buckets included.
+    pub async fn everything(&self) -> Result<Vec<StoredMessage>> {
+        let context = self.jetstream().await?;
+        let names: Vec<String> =
+            context.stream_names().try_collect().await.context("list the streams")?;
+        let mut found = Vec::new();
+        for name in names {
+            let stream = context.get_stream_no_info(&name).await.context("find a stream")?;
+            let mut next = 1;
+            loop {
+                match stream.get_first_raw_message_by_subject(">", next).await {
+                    Ok(message) => {
+                        next = message.sequence + 1;
+                        let headers = message.headers.iter().flat_map(|(header, values)| {
+                            values.iter().map(|value| {
+                                (String::from(header.as_ref()), String::from(value.as_str()))
+                            })
+                        });
+                        found.push(StoredMessage {
+                            stream: name.clone(),
+                            sequence: message.sequence,
+                            subject: message.subject.to_string(),
+                            headers: headers.collect(),
+                            payload: message.payload,
+                        });
+                    }
+                    Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => break,
+                    Err(error) => return Err(error).context("read a stream"),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the last sequence of a stream.
+    pub async fn last_sequence(&self, stream: &str) -> Result<u64> {
+        let context = self.jetstream().await?;
+        let stream = context.get_stream(stream).await.context("find the stream")?;
+        Ok(stream.cached_info().state.last_sequence)
+    }
+
+    async fn jetstream(&self) -> Result<jetstream::Context> {
+        let client = async_nats::connect(self.url()).await.context("connect to nats-server")?;
+        Ok(jetstream::new(client))
+    }
+}

@@ -1,0 +1,121 @@
+//! The document that describes the API, made from the operations themselves.
+
+use utoipa::{
+    OpenApi,
+    openapi::{
+        Components, Content, PathItem, Ref, RefOr, ResponseBuilder,
+        path::Operation,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+use crate::{error::Problem, routes};
+
+/// What the name of the security scheme is.
+const SCHEME: &str = "key";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Fanfare",
+        description = "Delivers events to webhooks. Lists come in pages: `next_cursor` of one page \
+            is `cursor` of the next. A change with `If-Match` is made only from that version, the \
+            `ETag` of an earlier answer. What is wrong with a request is said as a problem \
+            (RFC 9457), whose `code` never changes its meaning. The header `Fanfare-Reason` on a \
+            change is kept with it.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    security(("key" = [])),
+    tags(
+        (name = "tenants", description = "Customers of the operator"),
+        (name = "endpoints", description = "URLs of a tenant that want some event types"),
+        (name = "events", description = "What happened"),
+        (name = "deliveries", description = "One event for one endpoint, and its attempts"),
+        (name = "keys", description = "API keys"),
+        (name = "health", description = "For load balancers"),
+    ),
+    components(schemas(Problem)),
+)]
+struct Document;
+
+/// Returns the document that describes the API (OpenAPI 3.1), as it stands in
+/// `deploy/openapi.json`.
+pub fn document() -> String {
+    let (_, described) = routes::router().split_for_parts();
+    let mut document = Document::openapi();
+    document.merge(described);
+    let components = document.components.get_or_insert_with(Components::new);
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An API key: fk_ and 64 hexadecimal digits"))
+        .build();
+    components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        describe(operation);
+        add_problem(operation);
+    }
+    let mut text = document.to_pretty_json().expect("a document of strings and numbers is JSON");
+    text.push('\n');
+    text
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten()
+}
+
+/// Says of each answer what it means, which OpenAPI wants even where the status says it.
+fn describe(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        response.description = String::from(match status.as_str() {
+            "200" => "It is so",
+            "201" => "It is created",
+            "202" => "It is stored",
+            "204" => "It is deleted",
+            _ => "It is not so",
+        });
+    }
+}
+
+/// Says of an operation that everything else it answers is a problem.
+fn add_problem(operation: &mut Operation) {
+    let schema = RefOr::Ref(Ref::from_schema_name("Problem"));
+    let problem = ResponseBuilder::new()
+        .description("What is wrong with the request")
+        .content("application/problem+json", Content::new(Some(schema)))
+        .build();
+    operation.responses.responses.insert(String::from("default"), RefOr::T(problem));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_in_the_tree_is_the_one_that_is_served() {
+        let kept = include_str!("../../../deploy/openapi.json");
+        assert!(
+            kept == document(),
+            "deploy/openapi.json is out of date: \
+             cargo run -p fanfare-api --example openapi > deploy/openapi.json"
+        );
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own_and_says_what_it_does() {
+        let document: serde_json::Value = serde_json::from_str(&document()).unwrap();
+        let mut names = std::collections::BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let name = operation["operationId"].as_str().unwrap();
+                assert!(names.insert(String::from(name)), "{method} {path}: {name}");
+                assert!(operation["summary"].is_string(), "{method} {path}");
+                for (status, response) in operation["responses"].as_object().unwrap() {
+                    assert!(response["description"].is_string(), "{method} {path} {status}");
+                }
+                assert!(operation["responses"]["default"].is_object(), "{method} {path}");
+            }
+        }
+        assert!(names.len() > 25);
+    }
+}

@@ -1,0 +1,53 @@
+//! What an endpoint was when an event was accepted decides, not what it is when it is routed.
+
+use anyhow::Result;
+use fanfare_domain::{EndpointState, PauseMode, endpoint::DisableReason};
+
+use crate::support::World;
+
+#[tokio::test]
+async fn states_count_as_they_were_when_the_event_was_accepted() -> Result<()> {
+    let world = World::new().await?;
+    let before = world.publish("a").await?;
+    let mut endpoint = world.create(&["a"]).await?;
+    let id = endpoint.endpoint.id;
+    let mut events = vec![(before, None, false)];
+    for (state, target, skipped) in [
+        (EndpointState::Active, Some(id), false),
+        (EndpointState::Paused(PauseMode::Skip), None, true),
+        (EndpointState::Paused(PauseMode::Hold), Some(id), false),
+        (EndpointState::Disabled(DisableReason::ByHand), None, false),
+        (EndpointState::Active, Some(id), false),
+    ] {
+        world.set(&mut endpoint, state).await?;
+        events.push((world.publish("a").await?, target, skipped));
+    }
+    world.delete(endpoint).await?;
+    events.push((world.publish("a").await?, None, false));
+
+    let fan_out = world.start().await?;
+    let ids: Vec<_> = events.iter().map(|(event, ..)| *event).collect();
+    let routings = world.routings(&ids).await?;
+    for (place, (event, target, skipped)) in events.into_iter().enumerate() {
+        let [routed] = routings[&event].as_slice() else { panic!("{routings:?}") };
+        assert_eq!(routed.targets, Vec::from_iter(target), "event {place}");
+        assert_eq!(routed.skipped, Vec::from_iter(skipped.then_some(id)), "event {place}");
+    }
+    fan_out.stop().await
+}
+
+#[tokio::test]
+async fn filters_count_as_they_were_when_the_event_was_accepted() -> Result<()> {
+    let world = World::new().await?;
+    let mut endpoint = world.create(&["a"]).await?;
+    let (a_before, b_before) = (world.publish("a").await?, world.publish("b").await?);
+    endpoint.endpoint.filters = vec!["b".parse()?];
+    world.set(&mut endpoint, EndpointState::Active).await?;
+    let (a_after, b_after) = (world.publish("a").await?, world.publish("b").await?);
+
+    let fan_out = world.start().await?;
+    let routings = world.routings(&[a_before, b_before, a_after, b_after]).await?;
+    let wanted = |event| !routings[&event][0].targets.is_empty();
+    assert_eq!([a_before, b_before, a_after, b_after].map(wanted), [true, false, false, true]);
+    fan_out.stop().await
+}

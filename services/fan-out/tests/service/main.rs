@@ -1,0 +1,8 @@
+//! Fan-out alone, against a real nats-server: events go in, facts and tasks come out.
+
+mod accept_time;
+mod full;
+mod matching;
+mod restart;
+mod size;
+mod support;

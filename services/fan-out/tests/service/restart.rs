@@ -1,0 +1,147 @@
+//! Crashes between the routed fact, the tasks, and the settling of the event.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Context as _, Result};
+use fanfare_domain::{
+    EndpointId, EventId, Fact, Record, Target, Task, Timestamp, TraceContext, fact::EventRouted,
+};
+use fanfare_service::{Clock as _, SystemClock};
+use fanfare_testkit::wait_until;
+
+use crate::support::{World, deliveries};
+
+/// Records a routing as a process would that crashed right afterwards.
+async fn record(world: &World, event: EventId, targets: &[EndpointId]) -> Result<u64> {
+    let stored = world.stored(event).await?;
+    let routed = EventRouted {
+        event,
+        tenant: stored.event.tenant.clone(),
+        event_sequence: stored.sequence,
+        config_revision: 1,
+        generation: 0,
+        targets: targets.to_vec(),
+        skipped: Vec::new(),
+        held: Vec::new(),
+        part: 0,
+        parts: 1,
+    };
+    let record = Record {
+        recorded_at: Timestamp::EPOCH,
+        trace: TraceContext::default(),
+        fact: Fact::EventRouted(routed),
+    };
+    let written = world.log.publisher().routed(&[record]).await?.stored().await?;
+    Ok(written.sequence)
+}
+
+#[tokio::test]
+async fn a_restart_reuses_the_recorded_routing_and_adds_the_missing_tasks() -> Result<()> {
+    let world = World::new().await?;
+    let mut endpoints = Vec::new();
+    for _ in 0..40 {
+        endpoints.push(world.create(&["a"]).await?.endpoint.id);
+    }
+    endpoints.sort_unstable();
+    let left_out = endpoints.pop().context("an endpoint")?;
+    let event = world.publish("a").await?;
+    let sequence = record(&world, event, &endpoints).await?;
+    let shard = world.log.shards().of(endpoints[0]);
+    let of_shard = endpoints.iter().filter(|endpoint| world.log.shards().of(**endpoint) == shard);
+    let targets: Vec<Target> = of_shard
+        .map(|endpoint| Target {
+            delivery: fanfare_domain::DeliveryId::of(event, *endpoint, 0),
+            endpoint: *endpoint,
+        })
+        .collect();
+    let stored = world.stored(event).await?;
+    let task = Task { event: stored, targets, generation: 0, journal_sequence: sequence };
+    world.log.publisher().task(shard, &task).await?.stored().await?;
+
+    let fan_out = world.start().await?;
+    let mut queues = world.queues().await?;
+    queues.take(&deliveries(event, &endpoints)).await?;
+    assert!(!queues.deliveries.contains(&fanfare_domain::DeliveryId::of(event, left_out, 0)));
+    assert!(queues.tasks.iter().all(|(_, task)| task.journal_sequence == sequence));
+    let after = world.publish("a").await?;
+    world.routings(&[after]).await?;
+    fan_out.stop().await?;
+    assert_eq!(queues.tasks.len(), 4, "one for each shard, and none twice");
+    assert_eq!(world.routed().await?.iter().filter(|fact| fact.event == event).count(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_routing_is_found_again_after_the_duplicate_window() -> Result<()> {
+    let window = Duration::from_millis(100);
+    let world = World::with(|settings| settings.duplicate_window = window).await?;
+    let endpoint = world.create(&["a"]).await?.endpoint.id;
+    let (event, other) = (world.publish("a").await?, world.publish("a").await?);
+    record(&world, event, &[endpoint]).await?;
+    let over = SystemClock.now().saturating_add(window * 3);
+    wait_until("the window to be over", async || match SystemClock.now() {
+        now if now > over => Ok(()),
+        now => Err(now),
+    })
+    .await;
+
+    let fan_out = world.start().await?;
+    let expected: BTreeSet<_> =
+        [event, other].into_iter().flat_map(|event| deliveries(event, [&endpoint])).collect();
+    world.queues().await?.take(&expected).await?;
+    fan_out.stop().await?;
+    let facts = world.routed().await?;
+    assert_eq!(facts.iter().map(|fact| fact.event).collect::<Vec<_>>(), [event, other]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_the_work_loses_nothing() -> Result<()> {
+    let world = World::with(|settings| settings.ack_wait = Duration::from_secs(1)).await?;
+    let mut endpoints = Vec::new();
+    for _ in 0..8 {
+        endpoints.push(world.create(&["a"]).await?.endpoint.id);
+    }
+    let mut expected = BTreeSet::new();
+    for crash in 0..5 {
+        let fan_out = world.start().await?;
+        let mut last = None;
+        for _ in 0..40 {
+            let event = world.publish("a").await?;
+            expected.extend(deliveries(event, &endpoints));
+            last = Some(event);
+        }
+        if crash < 4 {
+            fan_out.crash().await;
+            continue;
+        }
+        world.routings(&Vec::from_iter(last)).await?;
+        let mut queues = world.queues().await?;
+        queues.take(&expected).await?;
+        fan_out.stop().await?;
+        let of_targets = |(_, task): &(_, Task)| task.targets.len();
+        let made: usize = queues.tasks.iter().map(of_targets).sum();
+        assert_eq!(made, expected.len(), "no delivery is in two tasks");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_and_comes_back_costs_no_event() -> Result<()> {
+    let mut world = World::new().await?;
+    let endpoint = world.create(&["a"]).await?.endpoint.id;
+    let fan_out = world.start().await?;
+    let mut expected = BTreeSet::new();
+    for round in 0..3 {
+        for _ in 0..50 {
+            let event = world.publish("a").await?;
+            expected.extend(deliveries(event, [&endpoint]));
+        }
+        if round < 2 {
+            world.nats.server().kill().await?;
+            world.nats.server().restart().await?;
+        }
+    }
+    world.queues().await?.take(&expected).await?;
+    fan_out.stop().await
+}

@@ -1,0 +1,262 @@
+//! A log, endpoints and events in it, and what fan-out made of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use fanfare_domain::{
+    Change, DeliveryId, Endpoint, EndpointId, EndpointState, Entity, Event, EventId, Fact, Record,
+    Shard, StoredEvent, Task, TraceContext, fact::EventRouted,
+};
+use fanfare_event_log::{
+    EventLog, Reader,
+    journal::{From, JournalFilter},
+};
+use fanfare_fan_out::Settings;
+use fanfare_service::{Clock as _, Context, Failure, SystemClock, random_bytes};
+use fanfare_testkit::{NatsServer, wait_until};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long running services may take to finish what they have in hand.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A server, a log on it, and the settings of both.
+pub(crate) struct World {
+    pub(crate) nats: NatsServer,
+    pub(crate) log: EventLog,
+    pub(crate) settings: fanfare_event_log::Settings,
+}
+
+/// A running fan-out.
+pub(crate) struct FanOut {
+    stop: CancellationToken,
+    tasks: JoinSet<Result<(), Failure>>,
+}
+
+/// An endpoint as it stands in CONFIG.
+#[derive(Clone)]
+pub(crate) struct Configured {
+    pub(crate) endpoint: Endpoint,
+    revision: u64,
+}
+
+impl World {
+    pub(crate) async fn new() -> Result<Self> {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(
+        change: impl FnOnce(&mut fanfare_event_log::Settings),
+    ) -> Result<Self> {
+        let nats = NatsServer::start().await?;
+        let mut settings = nats.log_settings();
+        change(&mut settings);
+        let log = EventLog::open("test", &settings).await?;
+        Ok(Self { nats, log, settings })
+    }
+
+    pub(crate) async fn start(&self) -> Result<FanOut> {
+        let mut context = Context::new("fan-out");
+        let settings = Settings { log: self.settings.clone(), batches_max: 4, tasks_max: 256 };
+        fanfare_fan_out::start(&mut context, settings).await?;
+        let stop = context.stop();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(context.run_until_cancelled(GRACE));
+        Ok(FanOut { stop, tasks })
+    }
+
+    /// Creates an active endpoint of the tenant `acme`.
+    pub(crate) async fn create(&self, filters: &[&str]) -> Result<Configured> {
+        let now = SystemClock.now();
+        let endpoint = Endpoint {
+            id: EndpointId::new(now, random_bytes()),
+            tenant: "acme".parse()?,
+            url: String::from("https://example.com/"),
+            name: String::new(),
+            description: String::new(),
+            filters: filters.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            secrets: Vec::new(),
+            headers: BTreeMap::new(),
+            state: EndpointState::Active,
+            retry: None,
+            timeout: None,
+            concurrency: None,
+            metadata: BTreeMap::new(),
+            created_at: now,
+            updated_at: now,
+        };
+        let revision = self.write(&endpoint, false, 0).await?;
+        Ok(Configured { endpoint, revision })
+    }
+
+    pub(crate) async fn set(&self, endpoint: &mut Configured, state: EndpointState) -> Result<()> {
+        endpoint.endpoint.state = state;
+        endpoint.revision = self.write(&endpoint.endpoint, false, endpoint.revision).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn delete(&self, endpoint: Configured) -> Result<()> {
+        self.write(&endpoint.endpoint, true, endpoint.revision).await.map(drop)
+    }
+
+    async fn write(&self, endpoint: &Endpoint, deleted: bool, expected: u64) -> Result<u64> {
+        let change = Change {
+            entity: Entity::Endpoint(Arc::new(endpoint.clone())),
+            deleted,
+            actor: String::from("test"),
+            reason: String::new(),
+            trace: TraceContext::default(),
+        };
+        self.log.change(&change, expected).await.context("change an endpoint")
+    }
+
+    /// Puts an event of the tenant `acme` into the event log.
+    pub(crate) async fn publish(&self, event_type: &str) -> Result<EventId> {
+        self.publish_data(event_type, "{}").await
+    }
+
+    pub(crate) async fn publish_data(&self, event_type: &str, data: &str) -> Result<EventId> {
+        let now = SystemClock.now();
+        let event = Event {
+            id: EventId::new(now, random_bytes()),
+            tenant: "acme".parse()?,
+            event_type: event_type.parse()?,
+            occurred_at: now,
+            accepted_at: None,
+            data: String::from(data).into(),
+            ordering_key: None,
+            attributes: BTreeMap::new(),
+            idempotency_key: None,
+            trace: TraceContext::default(),
+        };
+        self.log.publisher().event(&event).await?.stored().await?;
+        Ok(event.id)
+    }
+
+    /// Returns every routed fact until now.
+    pub(crate) async fn routed(&self) -> Result<Vec<EventRouted>> {
+        let last = self.log.journal_last().await?;
+        let mut reader = self.log.journal(JournalFilter::Routed, From::Sequence(1)).await?;
+        let mut found = Vec::new();
+        while let Some(batch) = reader.next_until(last).await? {
+            for Record { fact, .. } in batch.facts {
+                let Fact::EventRouted(routed) = fact else { panic!("{fact:?}") };
+                found.push(routed);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Waits until every one of the events is on record, whole; returns the facts by event.
+    pub(crate) async fn routings(
+        &self,
+        events: &[EventId],
+    ) -> Result<BTreeMap<EventId, Vec<EventRouted>>> {
+        let by_event = wait_until("the events to be routed", async || {
+            let mut found: BTreeMap<EventId, Vec<EventRouted>> = BTreeMap::new();
+            for fact in self.routed().await.map_err(|error| format!("{error:#}"))? {
+                found.entry(fact.event).or_default().push(fact);
+            }
+            let whole = |event: &&EventId| {
+                found.get(event).is_some_and(|facts| {
+                    facts.len() >= usize::try_from(facts[0].parts).unwrap_or(usize::MAX)
+                })
+            };
+            match events.iter().filter(whole).count() {
+                count if count == events.len() => Ok(found),
+                count => Err(format!("{count} of {}", events.len())),
+            }
+        });
+        Ok(by_event.await)
+    }
+
+    /// Waits for the one routed fact of an event.
+    pub(crate) async fn routing(&self, event: EventId) -> Result<EventRouted> {
+        let mut found = self.routings(&[event]).await?.remove(&event).context("an event")?;
+        anyhow::ensure!(found.len() == 1, "{found:?}");
+        found.pop().context("a fact")
+    }
+
+    /// Opens every shard's queue.
+    pub(crate) async fn queues(&self) -> Result<Queues> {
+        let mut readers = Vec::new();
+        for shard in self.log.shards().shards() {
+            readers.push((shard, self.log.read_tasks(shard).await?));
+        }
+        Ok(Queues { readers, tasks: Vec::new(), deliveries: BTreeSet::new() })
+    }
+
+    /// Returns how many tasks were ever stored.
+    pub(crate) async fn tasks_stored(&self) -> Result<u64> {
+        self.nats.last_sequence("FANFARE_DELIVERIES").await
+    }
+
+    /// Returns an event as fan-out reads it.
+    pub(crate) async fn stored(&self, id: EventId) -> Result<StoredEvent> {
+        for sequence in 1.. {
+            let stored = self.log.event(sequence).await?.context("an event of that id")?;
+            if stored.event.id == id {
+                return Ok(stored);
+            }
+        }
+        unreachable!("sequences do not end")
+    }
+}
+
+impl FanOut {
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.stop.cancel();
+        Ok(self.tasks.join_next().await.context("it runs")???)
+    }
+
+    /// Ends it as a crash would: nothing is finished, nothing is handed back.
+    pub(crate) async fn crash(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Every shard's queue, and what came out of them.
+pub(crate) struct Queues {
+    readers: Vec<(Shard, Reader<Task>)>,
+    /// The tasks, in the order in which they came.
+    pub(crate) tasks: Vec<(Shard, Task)>,
+    /// Their deliveries.
+    pub(crate) deliveries: BTreeSet<DeliveryId>,
+}
+
+impl Queues {
+    /// Takes and settles tasks until all of the deliveries have come; panics at others.
+    pub(crate) async fn take(&mut self, expected: &BTreeSet<DeliveryId>) -> Result<()> {
+        while self.deliveries.len() < expected.len() {
+            let mut next = Vec::new();
+            for (shard, reader) in &mut self.readers {
+                next.push(Box::pin(async { (*shard, reader.next_batch(256).await) }));
+            }
+            let taken = futures_util::future::select_all(next);
+            let taken = tokio::time::timeout(Duration::from_secs(60), taken).await;
+            let ((shard, batch), ..) = taken.with_context(|| {
+                format!("{} of {} deliveries have come", self.deliveries.len(), expected.len())
+            })?;
+            for unsettled in batch? {
+                let of_task = unsettled.record.targets.iter().map(|target| target.delivery);
+                self.deliveries.extend(of_task);
+                self.tasks.push((shard, unsettled.record));
+                unsettled.settler.settle().await;
+            }
+        }
+        assert_eq!(&self.deliveries, expected);
+        Ok(())
+    }
+}
+
+/// The deliveries of an event to endpoints.
+pub(crate) fn deliveries<'a>(
+    event: EventId,
+    endpoints: impl IntoIterator<Item = &'a EndpointId>,
+) -> BTreeSet<DeliveryId> {
+    endpoints.into_iter().map(|endpoint| DeliveryId::of(event, *endpoint, 0)).collect()
+}

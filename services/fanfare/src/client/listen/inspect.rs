@@ -1,0 +1,273 @@
+//! What is to be seen in a request: what it is about, and whether it is signed as it should be.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_domain::{Profile, Timestamp, seal::Clear, verify::Unverified};
+use hyper::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    client::{
+        receiver::Arrival,
+        text::{body, clock, printable, span},
+    },
+    output::{Output, Tone},
+};
+
+/// How old a signature may be before a receiver should refuse it.
+const AGE_MAX: Duration = Duration::from_secs(300);
+/// How many lines of a body are shown.
+const BODY_LINES_MAX: usize = 24;
+
+/// Knows the profile and the secret of an endpoint.
+pub(crate) struct Inspector {
+    profile: Option<Arc<Profile>>,
+    secret: Option<Clear>,
+}
+
+/// What was seen in a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Inspected {
+    /// The event's type, as far as the body tells.
+    event_type: Option<String>,
+    /// The headers that the profile sets.
+    headers: Vec<(String, String)>,
+    /// Whether it is signed as it should be; `None` if that cannot be known here.
+    signature: Option<Result<(), Unverified>>,
+    /// How long before its arrival it was signed.
+    age: Option<Duration>,
+}
+
+impl Inspector {
+    /// Inspects requests of one endpoint.
+    pub(crate) fn new(profile: Option<Arc<Profile>>, secret: Option<Clear>) -> Self {
+        Self { profile, secret }
+    }
+
+    /// Looks at a request.
+    pub(crate) fn inspect(&self, arrival: &Arrival) -> Inspected {
+        let value = |name: &str| value(&arrival.headers, name);
+        let names = || self.profile.iter().flat_map(|profile| profile.header_names());
+        let owned = |name: &str| Some((String::from(name), printable(value(name)?)));
+        let signature = match (&self.profile, &self.secret) {
+            (Some(profile), Some(secret)) => Some(profile.verify(secret, value, &arrival.body)),
+            (Some(_) | None, _) => None,
+        };
+        let signed_at = names()
+            .filter(|name| name.ends_with("-timestamp"))
+            .find_map(|name| instant(value(name)?));
+        Inspected {
+            event_type: event_type(&arrival.body),
+            headers: names().filter_map(owned).collect(),
+            signature,
+            age: signed_at.map(|signed_at| arrival.at.since(signed_at)),
+        }
+    }
+}
+
+impl Inspected {
+    /// Shows it to people, in several lines.
+    pub(crate) fn show(&self, arrival: &Arrival, output: &Output) -> String {
+        let mut lines = vec![self.heading(arrival, output)];
+        let mut indented = |line: &str| lines.push(format!("  {line}"));
+        let width = self.headers.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, value) in &self.headers {
+            let name = output.tone(Tone::Dim, &format!("{name:<width$}"));
+            indented(&format!("{name}  {value}"));
+        }
+        let (tone, verdict) = self.verdict();
+        indented(&format!("signature {}", output.tone(tone, &verdict)));
+        for line in body(&arrival.body, BODY_LINES_MAX) {
+            indented(&line);
+        }
+        lines.push(String::new());
+        lines.join("\n")
+    }
+
+    fn heading(&self, arrival: &Arrival, output: &Output) -> String {
+        let status = arrival.answer.status;
+        let tone = if status.is_success() { Tone::Good } else { Tone::Bad };
+        let later = match arrival.answer.delay {
+            Duration::ZERO => String::new(),
+            delay => format!(" after {}", span(delay)),
+        };
+        let (method, path) = (&arrival.method, printable(&arrival.path));
+        let request = match &self.event_type {
+            Some(event_type) => format!(
+                "{}  {}",
+                output.tone(Tone::Strong, &printable(event_type)),
+                output.tone(Tone::Dim, &format!("{method} {path}")),
+            ),
+            None => output.tone(Tone::Strong, &format!("{method} {path}")),
+        };
+        format!(
+            "{}  {request}  attempt {}  {}",
+            output.tone(Tone::Dim, &clock(arrival.at)),
+            arrival.attempt,
+            output.tone(tone, &format!("answered {}{later}", status.as_u16())),
+        )
+    }
+
+    /// Says in words whether the signature is right.
+    pub(crate) fn verdict(&self) -> (Tone, String) {
+        let (tone, verdict) = match &self.signature {
+            Some(Ok(())) => (Tone::Good, String::from("verified")),
+            Some(Err(why)) => (Tone::Bad, format!("NOT verified: {why}")),
+            None => (Tone::Dim, String::from("not checked: give --secret, and a profile that is built in")),
+        };
+        match self.age {
+            Some(age) if age > AGE_MAX => {
+                let warning = format!("{verdict}, but signed {} ago: a replay?", span(age));
+                (if tone == Tone::Good { Tone::Warning } else { tone }, warning)
+            }
+            Some(age) if age >= Duration::from_secs(1) => {
+                (tone, format!("{verdict}, signed {} ago", span(age)))
+            }
+            Some(_) => (tone, format!("{verdict}, signed less than a second ago")),
+            None => (tone, verdict),
+        }
+    }
+
+    /// The headers that the profile sets, by their names in lower case.
+    pub(crate) fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
+    /// Shows it to programs.
+    pub(crate) fn document(&self, arrival: &Arrival) -> Value {
+        let headers: serde_json::Map<String, Value> = arrival
+            .headers
+            .iter()
+            .map(|(name, value)| {
+                (name.to_string(), json!(String::from_utf8_lossy(value.as_bytes())))
+            })
+            .collect();
+        let text = String::from_utf8_lossy(&arrival.body);
+        json!({
+            "received_at": arrival.at.to_string(),
+            "method": arrival.method.as_str(),
+            "path": arrival.path,
+            "event_type": self.event_type,
+            "attempt": arrival.attempt,
+            "signature": match &self.signature {
+                Some(Ok(())) => "verified",
+                Some(Err(_)) => "refused",
+                None => "unchecked",
+            },
+            "signature_error": match &self.signature {
+                Some(Err(why)) => Some(why.to_string()),
+                Some(Ok(())) | None => None,
+            },
+            "signed_ms_ago": self.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            "headers": headers,
+            "body": text,
+            "answer": arrival.answer.status.as_u16(),
+        })
+    }
+}
+
+fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Reads a time as profiles write it: Unix seconds, or RFC 3339.
+fn instant(text: &str) -> Option<Timestamp> {
+    match text.parse::<u64>() {
+        Ok(seconds) => Some(Timestamp::from_millis(seconds.saturating_mul(1_000))),
+        Err(_) => Timestamp::parse(text),
+    }
+}
+
+/// The event's type, where the profiles' bodies have it.
+fn event_type(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        event: Option<String>,
+        action: Option<String>,
+    }
+    let body: Body = serde_json::from_slice(body).ok()?;
+    match (body.kind, body.event, body.action) {
+        (Some(kind), _, _) => Some(kind),
+        (None, Some(event), Some(action)) => Some(format!("{event}.{action}")),
+        (None, Some(event), None) => Some(event),
+        (None, None, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use fanfare_domain::Profiles;
+    use hyper::{Method, StatusCode};
+
+    use super::*;
+    use crate::client::receiver::Answer;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+
+    fn arrival(signature: &str, seconds_later: u64) -> Arrival {
+        let headers = [
+            ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+            ("webhook-timestamp", "1614265330"),
+            ("webhook-signature", signature),
+        ];
+        let name = |name: &'static str| hyper::http::HeaderName::from_static(name);
+        Arrival {
+            at: Timestamp::from_millis((1_614_265_330 + seconds_later) * 1_000),
+            method: Method::POST,
+            path: String::from("/"),
+            headers: headers.map(|(key, value)| (name(key), value.parse().unwrap())).into_iter().collect(),
+            body: Bytes::from_static(b"{\"test\": 2432232314}"),
+            attempt: 1,
+            answer: Answer { status: StatusCode::OK, delay: Duration::ZERO },
+        }
+    }
+
+    fn inspector() -> Inspector {
+        let profile = Profiles::built_in().get("standard-webhooks").cloned();
+        Inspector::new(profile, Some(Clear::new(String::from(SECRET))))
+    }
+
+    #[test]
+    fn a_right_signature_is_verified_and_its_age_told() {
+        let seen = inspector().inspect(&arrival(SIGNATURE, 2));
+        assert_eq!(seen.verdict(), (Tone::Good, String::from("verified, signed 2 s ago")));
+        assert_eq!(seen.headers.len(), 3);
+    }
+
+    #[test]
+    fn an_old_or_wrong_signature_stands_out() {
+        let old = inspector().inspect(&arrival(SIGNATURE, 301));
+        assert_eq!(old.verdict().0, Tone::Warning);
+        let wrong = inspector().inspect(&arrival("v1,AAAA", 0));
+        assert_eq!(wrong.signature, Some(Err(Unverified::Mismatch)));
+        assert_eq!(wrong.verdict().0, Tone::Bad);
+        let unknown = Inspector::new(None, None).inspect(&arrival(SIGNATURE, 0));
+        assert_eq!(unknown.signature, None);
+    }
+
+    #[test]
+    fn every_profiles_body_tells_the_type() {
+        for (body, expected) in [
+            (r#"{"type":"invoice.paid","event":"x"}"#, Some("invoice.paid")),
+            (r#"{"event":"RAMP","action":"UPDATE"}"#, Some("RAMP.UPDATE")),
+            (r#"{"event":"visitor.denied"}"#, Some("visitor.denied")),
+            (r#"{"id":1}"#, None),
+            ("text", None),
+        ] {
+            assert_eq!(event_type(body.as_bytes()).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_both_forms() {
+        let expected = Some(Timestamp::from_millis(1_614_265_330_000));
+        assert_eq!(instant("1614265330"), expected);
+        assert_eq!(instant("2021-02-25T15:02:10Z"), expected);
+        assert_eq!(instant("now"), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! Stopping, crashing, and taking over.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use fanfare_domain::{Fact, Record, TraceContext, fact::RetryScheduled};
+use fanfare_event_log::{Column, snapshot::Snapshot};
+use fanfare_testkit::wait_until;
+
+use crate::support::{World, from_now, now};
+
+const SNAPSHOTS: &str = "retry-scheduler";
+
+#[tokio::test]
+async fn a_restart_goes_on_from_the_snapshot() -> Result<()> {
+    let mut world = World::new().await?;
+    let first = world.start().await?;
+    let due_at = from_now(Duration::from_secs(3));
+    let cause = world.fail(1, due_at).await?;
+    first.alarms(1).await;
+    first.stop().await?;
+    let snapshot = world.log.snapshot(SNAPSHOTS, world.shard).await?.expect("one was written");
+    assert!(snapshot.sequence >= cause, "it covers the attempt");
+    let second = world.start().await?;
+    let due = world.take_due().await?;
+    assert_eq!((due.attempt, due.due_at), (2, due_at));
+    assert_eq!(second.counters.alarms.get(), 0, "the alarm was known to be set");
+    world.succeed(1).await?;
+    world.fail(2, from_now(Duration::from_millis(200))).await?;
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(2).id, "nothing in between");
+    assert_eq!((rescues(&second), second.counters.plans.get()), (0, 1));
+    second.stop().await
+}
+
+#[tokio::test]
+async fn a_crash_between_cause_and_fact_loses_nothing() -> Result<()> {
+    let mut world = World::new().await?;
+    let first = world.start().await?;
+    first.crash().await;
+    world.fail(1, from_now(Duration::from_millis(100))).await?;
+    let second = world.start().await?;
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(1).id);
+    assert_eq!(rescues(&second), 0);
+    second.stop().await
+}
+
+#[tokio::test]
+async fn a_crash_between_fact_and_alarm_loses_nothing() -> Result<()> {
+    let mut world = World::new().await?;
+    let due_at = from_now(Duration::from_millis(100));
+    let cause_sequence = world.fail(1, due_at).await?;
+    // An earlier run wrote the fact and died.
+    let plan = RetryScheduled { delivery: world.delivery(1), attempt: 2, due_at, cause_sequence };
+    let mut writer = world.log.claim(world.shard, Column::Plans, "earlier", now()).await?;
+    let (recorded_at, trace) = (now(), TraceContext::default());
+    let fact = Fact::RetryScheduled(plan);
+    writer.append(&[Record { recorded_at, trace, fact }]).await?;
+    let scheduler = world.start().await?;
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(1).id);
+    let counters = &scheduler.counters;
+    assert_eq!((counters.plans.get(), counters.alarms.get(), counters.rescues.get()), (0, 1, 0));
+    scheduler.stop().await
+}
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_read_is_ignored() -> Result<()> {
+    let mut world = World::new().await?;
+    let sequence = world.fail(1, from_now(Duration::from_millis(100))).await?;
+    let state = "FFRS of another version".into();
+    world.log.put_snapshot(SNAPSHOTS, world.shard, &Snapshot { sequence, state }).await?;
+    let scheduler = world.start().await?;
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(1).id);
+    scheduler.stop().await
+}
+
+#[tokio::test]
+async fn a_second_process_stands_by_until_the_first_has_ended() -> Result<()> {
+    let mut world = World::new().await?;
+    let first = world.start().await?;
+    world.fail(1, from_now(Duration::from_hours(1))).await?;
+    first.alarms(1).await;
+    let second = world.start().await?;
+    world.fail(2, from_now(Duration::from_hours(1))).await?;
+    first.alarms(2).await;
+    assert_eq!(second.counters.batches.get(), 0, "it does not work");
+    first.stop().await?;
+    world.fail(3, from_now(Duration::from_millis(100))).await?;
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(3).id);
+    assert_eq!(rescues(&second), 0);
+    second.stop().await
+}
+
+#[tokio::test]
+async fn the_state_is_saved_while_the_service_runs() -> Result<()> {
+    let mut world = World::new().await?;
+    let scheduler = world.start().await?;
+    let cause = world.fail(1, from_now(Duration::from_secs(4))).await?;
+    wait_until("a snapshot of the attempt", async || {
+        let snapshot = world.log.snapshot(SNAPSHOTS, world.shard).await;
+        match snapshot {
+            Ok(Some(snapshot)) if snapshot.sequence > cause => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    scheduler.crash().await;
+    let second = world.start().await?;
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(1).id);
+    assert_eq!(rescues(&second), 0);
+    second.stop().await
+}
+
+fn rescues(scheduler: &crate::support::Scheduler) -> u64 {
+    scheduler.counters.rescues.get()
+}

@@ -1,0 +1,110 @@
+//! Alarms that do not go off: the servers can lose sight of one for ever.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use fanfare_event_log::{Headers, InboxMessage, PublishError};
+use fanfare_testkit::{NatsServer, wait_until};
+
+use crate::support::{World, from_now, now};
+
+#[tokio::test]
+async fn a_missing_alarm_is_made_again_from_its_fact() -> Result<()> {
+    let mut world = World::new().await?;
+    let scheduler = world.start().await?;
+    world.fail(1, from_now(Duration::from_secs(2))).await?;
+    world.fail(2, from_now(Duration::from_secs(2))).await?;
+    scheduler.alarms(2).await;
+    // Somebody purges its subject.
+    world.log.schedules().cancel(world.shard, world.delivery(1).id).await?;
+    let other = world.take_due().await?;
+    assert_eq!(other.delivery.id, world.delivery(2).id);
+    world.succeed(2).await?;
+    let rescued = world.take_due().await?;
+    assert_eq!((rescued.delivery.id, rescued.attempt), (world.delivery(1).id, 2));
+    assert_eq!(scheduler.counters.rescues.get(), 1);
+    world.succeed(1).await?;
+    scheduler.stop().await
+}
+
+#[tokio::test]
+async fn a_stuck_alarm_is_set_again() -> Result<()> {
+    let mut world = World::on(NatsServer::start_with_store(16 << 20).await?).await?;
+    let scheduler = world.start_with(|settings| settings.sweep_grace = GRACE).await?;
+    let due_at = from_now(Duration::from_secs(3));
+    world.fail(1, due_at).await?;
+    scheduler.alarms(1).await;
+    fill(&world).await?;
+    assert!(now() < due_at, "the store was filled too late");
+    wait_until("the alarm to have failed to go off", async || {
+        let failed_at = due_at.saturating_add(Duration::from_secs(1));
+        if now() > failed_at { Ok(()) } else { Err(now()) }
+    })
+    .await;
+    empty(&world).await?;
+    // There is room again, an alarm that is set now goes off, and the first does not.
+    world.fail(2, from_now(Duration::from_millis(500))).await?;
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(2).id);
+    let scheduled = world.log.schedules().get(world.shard, world.delivery(1).id).await?;
+    assert!(scheduled.is_some(), "the alarm is not stuck");
+    assert_eq!(scheduler.counters.rescues.get(), 0);
+    world.succeed(2).await?;
+    let rescued = world.take_due().await?;
+    assert_eq!((rescued.delivery.id, rescued.attempt), (world.delivery(1).id, 2));
+    assert_eq!(scheduler.counters.rescues.get(), 1);
+    scheduler.stop().await
+}
+
+#[tokio::test]
+async fn what_waits_in_the_due_queue_is_left_alone() -> Result<()> {
+    let mut world = World::new().await?;
+    let scheduler = world.start().await?;
+    world.fail(1, from_now(Duration::from_millis(100))).await?;
+    let slow = world.next_due().await?;
+    // By the time at which this one falls due, the first has been overdue for long.
+    world.fail(2, from_now(Duration::from_secs(6))).await?;
+    let other = world.take_due().await?;
+    assert_eq!(other.delivery.id, world.delivery(2).id, "the first was set again");
+    assert_eq!(scheduler.counters.rescues.get(), 0);
+    slow.settler.settle().await;
+    scheduler.stop().await
+}
+
+/// Long enough for the store to be emptied again before the sweeper looks.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// Fills the store, with large messages first and small ones last.
+async fn fill(world: &World) -> Result<()> {
+    let publisher = world.log.publisher();
+    for bytes in [900 << 10, 100 << 10, 10 << 10, 1 << 10, 1] {
+        loop {
+            let message = InboxMessage {
+                tenant: String::from("acme"),
+                event_type: String::from("filler"),
+                headers: Headers::new(Vec::new()),
+                payload: Bytes::from(vec![b'x'; bytes]),
+            };
+            match publisher.inbox(&message).await?.stored().await {
+                Ok(_) => {}
+                Err(PublishError::Full { .. }) => break,
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes out again what [`fill`] put in.
+async fn empty(world: &World) -> Result<()> {
+    let mut inbox = world.log.read_inbox().await?;
+    loop {
+        let batch = inbox.next_batch(64);
+        let Ok(batch) = tokio::time::timeout(Duration::from_millis(500), batch).await else {
+            return Ok(());
+        };
+        for message in batch? {
+            message.settle().await;
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What operators are told of.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use fanfare_domain::{Conclusion, EventId, StoredEvent};
+use fanfare_event_log::topology::Stream;
+use fanfare_testkit::wait_until;
+
+use crate::support::{World, add_tenant, from_now};
+
+#[tokio::test]
+async fn an_exhausted_delivery_is_in_dead_and_the_operator_gets_an_event() -> Result<()> {
+    let mut world = World::new().await?;
+    add_tenant(&world.log, "operator").await?;
+    let scheduler = world.start().await?;
+    exhaust(&mut world, 1).await?;
+    let event = event(&world, 1).await;
+    assert_eq!(event.event.tenant.as_str(), "operator");
+    assert_eq!(event.event.event_type.as_str(), "delivery.exhausted");
+    let data: serde_json::Value = serde_json::from_slice(&event.event.data)?;
+    assert_eq!(data["delivery_id"], world.delivery(1).id.to_string());
+    assert_eq!(data["last_attempt"]["status"], 500);
+    assert_eq!(dead(&world).await?, 1);
+    scheduler.stop().await
+}
+
+#[tokio::test]
+async fn what_a_crash_kept_from_being_told_is_told_by_the_next_run() -> Result<()> {
+    let mut world = World::new().await?;
+    add_tenant(&world.log, "operator").await?;
+    let first = world.start().await?;
+    first.crash().await;
+    exhaust(&mut world, 1).await?;
+    let second = world.start().await?;
+    let told = event(&world, 1).await;
+    second.crash().await;
+    // The one after that finds it told, and goes on to the next.
+    exhaust(&mut world, 2).await?;
+    let third = world.start().await?;
+    let next = event(&world, 2).await;
+    assert_ne!(told.event.id, next.event.id);
+    third.stop().await
+}
+
+#[tokio::test]
+async fn without_an_operator_there_are_no_operational_events() -> Result<()> {
+    let mut world = World::new().await?;
+    let scheduler = world.start().await?;
+    exhaust(&mut world, 1).await?;
+    wait_until("a message in DEAD", async || match dead(&world).await {
+        Ok(1) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    add_tenant(&world.log, "operator").await?;
+    exhaust(&mut world, 2).await?;
+    let first: EventId = event(&world, 1).await.event.id;
+    let data: serde_json::Value = serde_json::from_slice(&event(&world, 1).await.event.data)?;
+    assert_eq!(data["delivery_id"], world.delivery(2).id.to_string(), "{first}");
+    scheduler.stop().await
+}
+
+async fn exhaust(world: &mut World, number: u8) -> Result<()> {
+    let facts =
+        vec![world.attempt(number, 2, 500, None), world.concluded(number, Conclusion::Exhausted)];
+    world.record(facts).await?;
+    // Whatever comes later in the journal is not told of.
+    world.fail(number + 100, from_now(Duration::from_hours(1))).await?;
+    Ok(())
+}
+
+/// Waits for the event at a place in EVENTS.
+pub(crate) async fn event(world: &World, sequence: u64) -> StoredEvent {
+    wait_until("an event", async || match world.log.event(sequence).await {
+        Ok(Some(event)) => Ok(event),
+        other => Err(other),
+    })
+    .await
+}
+
+async fn dead(world: &World) -> Result<usize> {
+    let topology = world.log.topology();
+    let subject = topology.dead(&world.endpoint.tenant, world.endpoint.id);
+    Ok(world.nats.stored(&topology.stream(Stream::Dead), &subject).await?.len())
+}

@@ -1,0 +1,15 @@
+//! The promises of the README, tried on real servers with every service a process of its own.
+//!
+//! Each test owns what it starts: a nats-server, five services, receivers. Nothing is started by
+//! hand and nothing is shared, so that tests run at the same time.
+
+mod accepted_is_delivered;
+mod configuration_reads_its_own_writes;
+mod duplicate_is_delivered_once;
+mod killed_processes_lose_nothing;
+mod paused_endpoints_get_nothing;
+mod private_address_is_refused;
+mod profiles;
+mod retries_are_on_time;
+mod secrets_never_leave;
+mod support;

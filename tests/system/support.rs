@@ -1,0 +1,23 @@
+//! What the system tests stand on: an installation of separate processes, producers, receivers,
+//! faults, and a checker that trusts none of the services.
+
+pub(crate) mod api;
+mod binary;
+pub(crate) mod checker;
+pub(crate) mod evidence;
+pub(crate) mod foreign;
+pub(crate) mod hooks;
+pub(crate) mod installation;
+pub(crate) mod logs;
+pub(crate) mod nemesis;
+mod process;
+pub(crate) mod producer;
+pub(crate) mod scene;
+
+pub(crate) use api::{Api, Refused};
+pub(crate) use checker::{Evidence, Report, Subscriber, check};
+pub(crate) use hooks::{Answer, Hooks};
+pub(crate) use installation::{Expected, Installation, Options};
+pub(crate) use process::Service;
+pub(crate) use producer::{Acknowledged, Planned, Producer, Route};
+pub(crate) use scene::Scene;
