@@ -13,6 +13,7 @@ pub(crate) mod nemesis;
 mod process;
 pub(crate) mod producer;
 pub(crate) mod scene;
+mod search;
 
 pub(crate) use api::{Api, Refused};
 pub(crate) use checker::{Evidence, Report, Subscriber, check};
@@ -21,3 +22,4 @@ pub(crate) use installation::{Expected, Installation, Options};
 pub(crate) use process::Service;
 pub(crate) use producer::{Acknowledged, Planned, Producer, Route};
 pub(crate) use scene::Scene;
+pub(crate) use search::Needles;

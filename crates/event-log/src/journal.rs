@@ -3,7 +3,11 @@
 mod reader;
 mod writer;
 
+use std::{sync::atomic::Ordering, time::Duration};
+
 use fanfare_domain::{Record, Shard, Timestamp};
+use tokio::time::{Instant, sleep};
+use tracing::warn;
 
 pub use self::{
     reader::JournalReader,
@@ -14,6 +18,11 @@ use crate::{
     log::{Which, timestamp},
     topology::Stream,
 };
+
+/// How long a journal that is shorter than it was is put down to a server that is not up to date.
+const OUTDATED: Duration = Duration::from_secs(15);
+/// How long to wait before asking such a server again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Which of a shard's two subjects: each has one writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,8 +89,29 @@ pub struct JournalBatch {
 
 impl EventLog {
     /// The last sequence of JOURNAL at this moment, for [`JournalReader::next_until`].
+    ///
+    /// A server that led the stream, was stopped for a while and does not know that it leads no
+    /// more would tell an old one; what this process has written or read is never left out.
     pub async fn journal_last(&self) -> Result<u64, ReadError> {
-        self.last_sequence(Stream::Journal).await
+        let begun = Instant::now();
+        loop {
+            let seen = self.inner.journal_seen.load(Ordering::Acquire);
+            let last = self.last_sequence(Stream::Journal).await?;
+            if last >= seen {
+                return Ok(last);
+            }
+            if begun.elapsed() > OUTDATED {
+                warn!(last, seen, "the journal is shorter than it was");
+                self.inner.journal_seen.fetch_min(last, Ordering::AcqRel);
+                return Ok(last);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Notes that JOURNAL is at least this long.
+    pub(crate) fn saw_journal(&self, sequence: u64) {
+        self.inner.journal_seen.fetch_max(sequence, Ordering::AcqRel);
     }
 
     /// One batch by its sequence; `None` if it has aged out.
@@ -96,6 +126,18 @@ impl EventLog {
                 let stream = self.topology().stream(Stream::Journal);
                 Err(ReadError::Unreadable { stream, sequence, source })
             }
+        }
+    }
+
+    /// Whether a filter takes a message of this subject.
+    fn journal_takes(&self, filter: &JournalFilter, subject: &str) -> bool {
+        let column = self.topology().column(subject);
+        match filter {
+            JournalFilter::All => true,
+            JournalFilter::Shard(shard) => column.is_some_and(|(of, _)| of == *shard),
+            JournalFilter::Column(shard, wanted) => column == Some((*shard, *wanted)),
+            JournalFilter::Deliveries => column.is_some(),
+            JournalFilter::Routed => subject == self.topology().routed(),
         }
     }
 

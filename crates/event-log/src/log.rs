@@ -4,7 +4,11 @@ mod api;
 mod connect;
 mod link;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use async_nats::{
     connection::State,
@@ -128,6 +132,8 @@ pub(crate) struct Inner {
     /// Who waits for which acknowledgement.
     pub(crate) acks: Arc<Acks>,
     pub(crate) link: Arc<Link>,
+    /// The highest sequence of JOURNAL that this process knows of.
+    pub(crate) journal_seen: AtomicU64,
     /// Cancelled when the log is being closed.
     pub(crate) closed: CancellationToken,
     /// Ends with the log.
@@ -164,6 +170,7 @@ impl EventLog {
             inbox_identity: found.inbox_identity,
             acks,
             link,
+            journal_seen: AtomicU64::new(0),
             closed: CancellationToken::new(),
             _tasks: tasks,
         };

@@ -7,5 +7,5 @@ mod streams;
 mod wait;
 
 pub use nats::NatsServer;
-pub use streams::{StoredMessage, occurs};
+pub use streams::StoredMessage;
 pub use wait::{wait_at_most, wait_until};

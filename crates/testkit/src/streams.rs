@@ -1,7 +1,7 @@
 //! Everything that a server has stored, byte for byte: for those who search it.
 
 use anyhow::{Context as _, Result};
-use async_nats::jetstream::{self, stream::RawMessageErrorKind};
+use async_nats::jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 
@@ -23,17 +23,24 @@ pub struct StoredMessage {
 }
 
 impl StoredMessage {
-    /// Tells whether the bytes occur anywhere in the message.
-    pub fn contains(&self, wanted: &[u8]) -> bool {
-        let headers = self.headers.iter().flat_map(|(name, value)| [name, value]);
-        let texts = headers.chain([&self.stream, &self.subject]).map(String::as_bytes);
-        texts.chain([self.payload.as_ref()]).any(|text| occurs(wanted, text))
+    fn of(stream: &str, message: StreamMessage) -> Self {
+        let headers = message.headers.iter().flat_map(|(name, values)| {
+            values.iter().map(move |value| (name.to_string(), String::from(value.as_str())))
+        });
+        Self {
+            stream: String::from(stream),
+            sequence: message.sequence,
+            subject: message.subject.to_string(),
+            headers: headers.collect(),
+            payload: message.payload.clone(),
+        }
     }
-}
 
-/// Tells whether bytes occur in others.
-pub fn occurs(wanted: &[u8], text: &[u8]) -> bool {
-    !wanted.is_empty() && text.windows(wanted.len()).any(|window| window == wanted)
+    /// Returns every part of the message that holds bytes of somebody's.
+    pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        let headers = self.headers.iter().flat_map(|(name, value)| [name, value]);
+        headers.chain([&self.subject]).map(String::as_bytes).chain([self.payload.as_ref()])
+    }
 }
 
 impl NatsServer {
@@ -50,18 +57,7 @@ impl NatsServer {
                 match stream.get_first_raw_message_by_subject(">", next).await {
                     Ok(message) => {
                         next = message.sequence + 1;
-                        let headers = message.headers.iter().flat_map(|(header, values)| {
-                            values.iter().map(|value| {
-                                (String::from(header.as_ref()), String::from(value.as_str()))
-                            })
-                        });
-                        found.push(StoredMessage {
-                            stream: name.clone(),
-                            sequence: message.sequence,
-                            subject: message.subject.to_string(),
-                            headers: headers.collect(),
-                            payload: message.payload,
-                        });
+                        found.push(StoredMessage::of(&name, message));
                     }
                     Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => break,
                     Err(error) => return Err(error).context("read a stream"),

@@ -6,13 +6,24 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{bench, client};
 
+/// The heading of options that every command has.
+const EVERYWHERE: &str = "Options of every command";
+
+const EXAMPLES: &str = "\
+Begin with:
+  fanfare demo      a tour of a throw-away system, in half a minute
+  fanfare up        a system to keep, in the directory fanfare-data";
+
 /// Delivers events to webhooks, with NATS JetStream as its only store.
 #[derive(Debug, Parser)]
-#[command(name = "fanfare", version, about, propagate_version = true)]
+#[command(name = "fanfare", version, about, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// Print results as JSON, for programs.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
+    /// What services log: a level, and exceptions by module, such as `info,fanfare_dispatcher=debug`.
+    #[arg(long, global = true, env = "FANFARE_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(subcommand)]
@@ -23,10 +34,24 @@ pub(crate) struct Cli {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Connection {
     /// Where the API is [default: that of the running `fanfare up`, else http://127.0.0.1:8080].
-    #[arg(long, global = true, env = "FANFARE_API", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "FANFARE_API",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = EVERYWHERE
+    )]
     pub(crate) api: Option<String>,
     /// The API key [default: the operator's key in the data directory].
-    #[arg(long, global = true, env = "FANFARE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    #[arg(
+        long,
+        global = true,
+        env = "FANFARE_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        help_heading = EVERYWHERE
+    )]
     pub(crate) key: Option<String>,
     /// The data directory of `fanfare up`.
     #[arg(
@@ -34,8 +59,9 @@ pub(crate) struct Connection {
         global = true,
         env = "FANFARE_DATA",
         hide_env_values = true,
-        default_value = "fanfare-data",
-        value_name = "DIR"
+        default_value = DATA,
+        value_name = "DIR",
+        help_heading = EVERYWHERE
     )]
     pub(crate) data: PathBuf,
 }

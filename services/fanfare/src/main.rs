@@ -37,8 +37,8 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli, output: &Output) -> anyhow::Result<()> {
     match cli.command {
-        Command::Up(options) => up::up(options, cli.connection.data, output).await,
-        Command::Run(options) => services::run(options).await,
+        Command::Up(options) => up::up(options, cli.connection.data, cli.log.as_deref(), output).await,
+        Command::Run(options) => services::run(options, cli.log.as_deref()).await,
         Command::Bench(options) => bench::bench(options, output).await,
         Command::Client(command) => client::run(command, &cli.connection, output).await,
     }

@@ -93,8 +93,18 @@ fn load<S: Settings>(sources: Sources) -> Result<S> {
     sources.load().context("read the settings")
 }
 
+/// Sets up logging: what is asked for on the command line or in `FANFARE_LOG`, else variables such
+/// as `FANFARE_TELEMETRY__FORMAT`, else this default.
+pub(crate) fn init_logging(default: &str, asked: Option<&str>) -> Result<()> {
+    let mut sources = Sources::new("telemetry", "")?.set("filter", default).env(&process_env()?);
+    if let Some(filter) = asked {
+        sources = sources.set("filter", filter);
+    }
+    telemetry::init(&load(sources)?).context("set up logging")
+}
+
 /// `fanfare run`: one service until it is told to stop.
-pub(crate) async fn run(options: Run) -> Result<()> {
+pub(crate) async fn run(options: Run, log: Option<&str>) -> Result<()> {
     let service = options.service;
     let mut sources = service.sources()?;
     if let Some(path) = &options.config {
@@ -112,7 +122,7 @@ pub(crate) async fn run(options: Run) -> Result<()> {
         service.check(sources)?;
         return crate::output::settings(&shown);
     }
-    telemetry::init(&telemetry::Telemetry::default()).context("set up logging")?;
+    init_logging("info,async_nats=warn", log)?;
     tracing::info!(service = service.name(), settings = ?shown, "starting");
     let mut context = Context::new(service.name());
     service.start(&mut context, sources).await?;

@@ -60,7 +60,7 @@ impl ThrowAway {
             .arg("--nats-server")
             .arg(nats_server)
             .env_remove("FANFARE_NATS_URL")
-            .env("RUST_LOG", "warn")
+            .env("FANFARE_LOG", "warn")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)

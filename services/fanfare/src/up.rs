@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result};
 use fanfare_domain::{AddressPolicy, address::AllowRule};
 use fanfare_nats_server::{Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals};
-use fanfare_service::{Context, SettingsFile, process_env, telemetry};
+use fanfare_service::{Context, SettingsFile, process_env};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use crate::{
     cli::{Durability, Service, Up},
     data_dir::DataDir,
     output::{Output, Tone},
-    services::GRACE,
+    services::{GRACE, init_logging},
 };
 
 /// How many shards a new installation of `up` gets: one process needs few.
@@ -44,8 +44,14 @@ struct Nats {
 }
 
 /// Runs everything until a signal.
-pub(crate) async fn up(options: Up, data: PathBuf, output: &Output) -> Result<()> {
-    telemetry::init(&telemetry::Telemetry::default()).context("set up logging")?;
+pub(crate) async fn up(
+    options: Up,
+    data: PathBuf,
+    log: Option<&str>,
+    output: &Output,
+) -> Result<()> {
+    // What `up` has to say to people it prints; the log is for what goes wrong.
+    init_logging("warn", log)?;
     let data = DataDir::new(&data);
     data.prepare()?;
     let mut context = Context::new("fanfare");

@@ -15,7 +15,11 @@ use tracing::{debug, info, warn};
 use crate::{
     Column, EventLog, PublishError, ReadError,
     log::Which,
-    publish::{outgoing::Outgoing, verdict::Verdict},
+    publish::{
+        acks::{ANSWER_MAX, ANSWER_MIN},
+        outgoing::Outgoing,
+        verdict::Verdict,
+    },
     topology::{Stream, header},
 };
 
@@ -168,14 +172,16 @@ impl JournalWriter {
         let payload = fanfare_proto::encode_journal(facts);
         let begun = Instant::now();
         let mut pause = PAUSE_MIN;
+        let mut patience = ANSWER_MIN;
         let mut worried = false;
         loop {
             let message = self.message(&mark, payload.clone());
             let ticket = self.log.send(&message).await?;
             let closed = self.log.inner.closed.clone();
-            let verdict = closed.run_until_cancelled(ticket.verdict()).await;
+            let verdict = closed.run_until_cancelled(ticket.verdict(patience)).await;
             let why = match verdict.ok_or(PublishError::Closed)? {
                 Verdict::Stored(stored) => {
+                    self.log.saw_journal(stored.sequence);
                     self.last = stored.sequence;
                     return Ok(stored.sequence);
                 }
@@ -193,6 +199,7 @@ impl JournalWriter {
                 worried = true;
                 warn!(%shard, column, why, "the outcome of a batch of facts is still unknown");
             }
+            patience = (patience * 2).min(ANSWER_MAX);
             self.wait(&mut pause).await?;
             if let Some(sequence) = self.find_out(&mark, &payload).await? {
                 return Ok(sequence);

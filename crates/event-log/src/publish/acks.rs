@@ -19,8 +19,10 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::publish::verdict::{self, Verdict};
 
-/// How long an acknowledgement may take before the outcome counts as unknown.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long an acknowledgement may take before the outcome counts as unknown: at the first try,
+/// and at most. Longer each time, so that servers with too much to do do not get more of it.
+pub(crate) const ANSWER_MIN: Duration = Duration::from_secs(2);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(8);
 
 /// Publishes whose acknowledgement has not come.
 #[derive(Default)]
@@ -84,8 +86,8 @@ impl Acks {
 
 impl Ticket {
     /// Waits for the acknowledgement and judges it.
-    pub(crate) async fn verdict(mut self) -> Verdict {
-        match timeout(ANSWER, &mut self.answer).await {
+    pub(crate) async fn verdict(mut self, patience: Duration) -> Verdict {
+        match timeout(patience, &mut self.answer).await {
             Ok(Ok(answer)) => verdict::judge(&answer),
             Ok(Err(_)) => Verdict::Unknown("the connection was lost"),
             Err(_) => Verdict::Unknown("no acknowledgement came"),

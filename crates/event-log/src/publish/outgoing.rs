@@ -12,7 +12,10 @@ use tracing::{debug, warn};
 use crate::{
     EventLog, PublishError, Stored,
     log::server_time,
-    publish::{acks::Ticket, verdict::Verdict},
+    publish::{
+        acks::{ANSWER_MAX, ANSWER_MIN, Ticket},
+        verdict::Verdict,
+    },
     topology::Stream,
 };
 
@@ -116,9 +119,10 @@ impl EventLog {
         mut ticket: Ticket,
         sent: Instant,
     ) -> Result<Stored, PublishError> {
-        let mut doubt = Doubt { sent, covered: sent, pause: PAUSE_MIN, worried: false };
+        let mut doubt =
+            Doubt { sent, covered: sent, pause: PAUSE_MIN, patience: ANSWER_MIN, worried: false };
         loop {
-            let why = match ticket.verdict().await {
+            let why = match ticket.verdict(doubt.patience).await {
                 Verdict::Stored(stored) => return Ok(stored),
                 Verdict::Full => return Err(self.full(message.stream)),
                 Verdict::Refused(refusal) => return Err(self.refused(message.stream, refusal)),
@@ -146,6 +150,7 @@ impl EventLog {
             warn!(why, subject, "a publish is repeated and its outcome still unknown");
         }
         debug!(why, subject, "the outcome of a publish is unknown: repeating it");
+        doubt.patience = (doubt.patience * 2).min(ANSWER_MAX);
         loop {
             sleep(doubt.pause).await;
             doubt.pause = (doubt.pause * 2).min(PAUSE_MAX);
@@ -196,6 +201,7 @@ struct Doubt {
     /// looked for it.
     covered: Instant,
     pause: Duration,
+    patience: Duration,
     worried: bool,
 }
 

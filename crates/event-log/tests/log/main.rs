@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bootstrap;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod durability;
@@ -26,5 +28,3 @@ mod schedule;
 mod snapshot;
 #[cfg(test)]
 mod support;
-#[cfg(test)]
-mod cluster;

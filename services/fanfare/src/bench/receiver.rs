@@ -27,6 +27,9 @@ use crate::output::Output;
 /// What stands before the producer's time, in nanoseconds since the epoch, in the event's data.
 pub(crate) const SENT_AT: &str = "\"sent_at\":";
 
+/// The longest time that is told from longer ones: five minutes, in microseconds.
+const MICROS_MAX: u64 = 300_000_000;
+
 /// What the receiver counted since it was last reset.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counted {
@@ -57,7 +60,9 @@ pub(crate) async fn serve(output: &Output) -> Result<()> {
     let state = Arc::new(State {
         requests: AtomicU64::new(0),
         timing: AtomicBool::new(false),
-        micros: Mutex::new(Histogram::new(3).context("make a histogram")?),
+        micros: Mutex::new(
+            Histogram::new_with_bounds(1, MICROS_MAX, 3).context("make a histogram")?,
+        ),
     });
     let mut connections = JoinSet::new();
     loop {

@@ -18,6 +18,7 @@ const NATS: &str = "nats://127.0.0.1:4222";
 
 /// Where NATS is, for commands that speak it.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of NATS")]
 pub(crate) struct Nats {
     /// Where NATS is [default: that of the running `fanfare up`, else nats://127.0.0.1:4222].
     #[arg(long, env = "FANFARE_NATS_URL", hide_env_values = true, value_name = "URL")]
@@ -26,7 +27,7 @@ pub(crate) struct Nats {
     #[arg(long, env = "FANFARE_NATS_CREDENTIALS", hide_env_values = true, value_name = "FILE")]
     pub(crate) nats_credentials: Option<PathBuf>,
     /// What the installation's subjects begin with.
-    #[arg(long, env = "FANFARE_PREFIX", hide_env_values = true, default_value = "fanfare")]
+    #[arg(long, env = "FANFARE_PREFIX", hide_env_values = true, default_value = "fanfare", value_name = "PREFIX")]
     pub(crate) nats_prefix: String,
 }
 

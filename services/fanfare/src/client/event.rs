@@ -46,7 +46,7 @@ pub(crate) struct Options {
     #[arg(value_name = "TYPE")]
     event_type: EventType,
     /// What happened, as JSON; - reads it from standard input [default: {}].
-    #[arg(conflicts_with = "file")]
+    #[arg(id = "event_data", value_name = "DATA", conflicts_with = "file")]
     data: Option<Data>,
     /// Read the data from a file.
     #[arg(long)]

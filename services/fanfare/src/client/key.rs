@@ -44,6 +44,7 @@ pub(crate) enum Command {
     /// Delete a key: it stops working at once.
     Revoke {
         /// The key's id (not the key itself).
+        #[arg(id = "key_id", value_name = "KEY_ID")]
         key: KeyId,
         /// The tenant that the key is for.
         #[arg(long)]

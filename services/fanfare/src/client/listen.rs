@@ -161,7 +161,10 @@ fn introduce(
     let answers = match (options.fail, options.delay) {
         (0, Duration::ZERO) => options.status.to_string(),
         (0, delay) => format!("{} after {}", options.status, span(delay)),
-        (fail, _) => format!("500 to the first {fail} of each delivery, then {}", options.status),
+        (1, _) => format!("500 to the first attempt of each delivery, then {}", options.status),
+        (fail, _) => {
+            format!("500 to the first {fail} attempts of each delivery, then {}", options.status)
+        }
     };
     let delays = wanted.retry_delays.as_ref().map_or_else(
         || format!("as {} has them", registered.profile),

@@ -123,7 +123,7 @@ pub(crate) async fn events_at_least(
 ) -> Result<Vec<StoredEvent>> {
     wait_until(&format!("there are {count} events"), async || {
         let count_now = server.last_sequence("FANFARE_EVENTS").await.unwrap_or_default();
-        if usize::try_from(count_now) >= Ok(count) { Ok(()) } else { Err(count_now) }
+        if usize::try_from(count_now).is_ok_and(|now| now >= count) { Ok(()) } else { Err(count_now) }
     })
     .await;
     events(server, log).await

@@ -1,8 +1,8 @@
 //! Which alarms should have gone off long ago.
 //!
 //! There is no index by due time: it would double what a waiting delivery costs. The whole agenda
-//! is looked through instead, a few milliseconds for a million deliveries, and only once the
-//! earliest of them can be overdue.
+//! is looked through instead, some tens of milliseconds for a million deliveries, and only once
+//! the earliest of them can be overdue.
 
 use std::{collections::BinaryHeap, time::Duration};
 

@@ -32,7 +32,11 @@ async fn a_missing_alarm_is_made_again_from_its_fact() -> Result<()> {
 async fn a_stuck_alarm_is_set_again() -> Result<()> {
     let mut world = World::on(NatsServer::start_with_store(16 << 20).await?).await?;
     let scheduler = world.start_with(|settings| settings.sweep_grace = GRACE).await?;
-    let due_at = from_now(Duration::from_secs(3));
+    // Most of it beforehand, so that the rest does not take long.
+    for _ in 0..10 {
+        put(&world, LARGE).await?;
+    }
+    let due_at = from_now(Duration::from_secs(4));
     world.fail(1, due_at).await?;
     scheduler.alarms(1).await;
     fill(&world).await?;
@@ -74,25 +78,30 @@ async fn what_waits_in_the_due_queue_is_left_alone() -> Result<()> {
 /// Long enough for the store to be emptied again before the sweeper looks.
 const GRACE: Duration = Duration::from_secs(8);
 
+/// The size of a large message, in bytes.
+const LARGE: usize = 900 << 10;
+
 /// Fills the store, with large messages first and small ones last.
 async fn fill(world: &World) -> Result<()> {
-    let publisher = world.log.publisher();
-    for bytes in [900 << 10, 100 << 10, 10 << 10, 1 << 10, 1] {
-        loop {
-            let message = InboxMessage {
-                tenant: String::from("acme"),
-                event_type: String::from("filler"),
-                headers: Headers::new(Vec::new()),
-                payload: Bytes::from(vec![b'x'; bytes]),
-            };
-            match publisher.inbox(&message).await?.stored().await {
-                Ok(_) => {}
-                Err(PublishError::Full { .. }) => break,
-                Err(other) => return Err(other.into()),
-            }
-        }
+    for bytes in [LARGE, 100 << 10, 10 << 10, 1 << 10, 1] {
+        while put(world, bytes).await? {}
     }
     Ok(())
+}
+
+/// Stores a message of a size. Returns whether there was room.
+async fn put(world: &World, bytes: usize) -> Result<bool> {
+    let message = InboxMessage {
+        tenant: String::from("acme"),
+        event_type: String::from("filler"),
+        headers: Headers::new(Vec::new()),
+        payload: Bytes::from(vec![b'x'; bytes]),
+    };
+    match world.log.publisher().inbox(&message).await?.stored().await {
+        Ok(_) => Ok(true),
+        Err(PublishError::Full { .. }) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
 }
 
 /// Takes out again what [`fill`] put in.

@@ -1,0 +1,91 @@
+//! A tenant's key sees nothing of another tenant: each route answers as if it were absent.
+
+use anyhow::Result;
+use fanfare_domain::{
+    EndpointId, EventId, Fact, Record, TenantId, Timestamp, TraceContext, fact::EventRouted,
+};
+use fanfare_service::{Clock as _, SystemClock, random_bytes};
+use reqwest::StatusCode;
+
+use crate::support::{World, any_body, operations};
+
+/// Puts an event with one target on record, and returns it.
+async fn routed(world: &World, tenant: &str, endpoint: EndpointId) -> Result<EventId> {
+    let event = EventId::new(SystemClock.now(), random_bytes());
+    let fact = Fact::EventRouted(EventRouted {
+        event,
+        tenant: tenant.parse::<TenantId>()?,
+        event_sequence: 1,
+        config_revision: 1,
+        generation: 0,
+        targets: vec![endpoint],
+        skipped: Vec::new(),
+        held: Vec::new(),
+        part: 0,
+        parts: 1,
+    });
+    let record = Record { recorded_at: Timestamp::EPOCH, trace: TraceContext::default(), fact };
+    world.log.publisher().routed(&[record]).await?.stored().await?;
+    Ok(event)
+}
+
+#[tokio::test]
+async fn every_route_hides_other_tenants() -> Result<()> {
+    let world = World::new().await?;
+    world.tenant("acme", "kryptos").await?;
+    world.tenant("other", "kryptos").await?;
+    let (_, key) = world.key(Some("acme"), "admin").await?;
+    let endpoint = world.endpoint("other").await?;
+    let (key_id, _) = world.key(Some("other"), "read").await?;
+    let event = routed(&world, "other", endpoint.parse()?).await?;
+    let delivery = fanfare_domain::DeliveryId::of(event, endpoint.parse()?, 0);
+    let (event, delivery) = (event.to_string(), delivery.to_string());
+    let ids =
+        [("endpoint", &*endpoint), ("key", &*key_id), ("event", &*event), ("delivery", &*delivery)];
+
+    let mut tried = 0;
+    for operation in operations() {
+        if !operation.path.contains("{tenant}") {
+            continue;
+        }
+        tried += 1;
+        let call = async |tenant: &str| {
+            let path = operation.path_with(&[&ids[..], &[("tenant", tenant)]].concat());
+            world.api.call(operation.method.clone(), &path, Some(&key), any_body(&operation)).await
+        };
+        let (theirs, nobodys) = (call("other").await?, call("ghost").await?);
+        assert_eq!(theirs.status, StatusCode::NOT_FOUND, "{operation:?}");
+        assert_eq!(theirs.body, nobodys.body, "{operation:?}");
+        // Their things under our own name are not there either.
+        if ids.iter().any(|(name, _)| operation.path.contains(&format!("{{{name}}}"))) {
+            let mixed = call("acme").await?;
+            assert_eq!(mixed.status, StatusCode::NOT_FOUND, "{operation:?} {mixed:?}");
+        }
+    }
+    assert!(tried > 15, "the document lost its routes");
+
+    for (path, expected) in [
+        (format!("/v1/tenants/other/endpoints/{endpoint}"), "active"),
+        (format!("/v1/tenants/other/deliveries/{delivery}"), "pending"),
+    ] {
+        assert_eq!(world.get(&path).await?.text("state"), expected, "it is there all the same");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn lists_hold_the_tenants_own_things_only() -> Result<()> {
+    let world = World::new().await?;
+    for tenant in ["acme", "other"] {
+        world.tenant(tenant, "kryptos").await?;
+        world.endpoint(tenant).await?;
+        world.key(Some(tenant), "read").await?;
+    }
+    for list in ["endpoints", "keys"] {
+        let answer = world.get(&format!("/v1/tenants/acme/{list}")).await?;
+        let owners: Vec<_> =
+            answer.body["data"].as_array().unwrap().iter().map(|one| &one["tenant_id"]).collect();
+        assert_eq!(owners, ["acme"], "{list}");
+    }
+    Ok(())
+}

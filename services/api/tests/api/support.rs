@@ -1,0 +1,230 @@
+//! A running API, and a client of it.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result};
+use fanfare_api::{EndpointHttps, Settings, generate_key};
+use fanfare_domain::{AddressPolicy, address::AllowRule, seal::Clear, url::Ports};
+use fanfare_event_log::EventLog;
+use fanfare_service::{Context, Failure, random_bytes};
+use fanfare_testkit::NatsServer;
+use reqwest::{Method, StatusCode, header::HeaderMap};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long requests in flight may take once the service stops.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A server, a log on it, and one API.
+pub(crate) struct World {
+    pub(crate) nats: NatsServer,
+    pub(crate) log: EventLog,
+    /// An operator's key with every right.
+    pub(crate) operator: String,
+    pub(crate) api: Api,
+    sealing_key_file: PathBuf,
+    _directory: TempDir,
+}
+
+/// A running API.
+pub(crate) struct Api {
+    pub(crate) address: SocketAddr,
+    client: reqwest::Client,
+    stop: CancellationToken,
+    tasks: JoinSet<Result<(), Failure>>,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// The body; `null` if it is empty.
+    pub(crate) body: Value,
+}
+
+impl World {
+    pub(crate) async fn new() -> Result<Self> {
+        fanfare_service::install_crypto_provider();
+        let nats = NatsServer::start().await?;
+        let log = nats.log().await?;
+        let directory = tempfile::tempdir()?;
+        let sealing_key_file = directory.path().join("sealing.key");
+        std::fs::write(&sealing_key_file, "ab".repeat(32))?;
+        let operator = generate_key(random_bytes());
+        let api = Api::start(settings(&nats, sealing_key_file.clone(), &operator)).await?;
+        Ok(Self { nats, log, operator, api, sealing_key_file, _directory: directory })
+    }
+
+    /// Starts one more API on the same log.
+    pub(crate) async fn another(&self) -> Result<Api> {
+        Api::start(settings(&self.nats, self.sealing_key_file.clone(), &self.operator)).await
+    }
+
+    /// Calls as the operator.
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> Result<Answer> {
+        self.api.call(method, path, Some(&self.operator), body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer> {
+        self.call(Method::GET, path, Value::Null).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Result<Answer> {
+        self.call(Method::POST, path, body).await
+    }
+
+    /// Creates a tenant of a profile.
+    pub(crate) async fn tenant(&self, id: &str, profile: &str) -> Result<()> {
+        let made = self.post("/v1/tenants", json!({"id": id, "profile": profile})).await?;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+        Ok(())
+    }
+
+    /// Creates an endpoint and returns its id.
+    pub(crate) async fn endpoint(&self, tenant: &str) -> Result<String> {
+        let path = format!("/v1/tenants/{tenant}/endpoints");
+        let body = json!({"url": "https://example.com/hook", "event_types": ["a.b"]});
+        let made = self.post(&path, body).await?;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+        Ok(made.text("id"))
+    }
+
+    /// Makes a key; for a tenant, or for the operator.
+    pub(crate) async fn key(&self, tenant: Option<&str>, role: &str) -> Result<(String, String)> {
+        let place = tenant.map_or_else(String::new, |tenant| format!("/tenants/{tenant}"));
+        let made = self.post(&format!("/v1{place}/keys"), json!({"role": role})).await?;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+        Ok((made.text("id"), made.text("key")))
+    }
+}
+
+fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Settings {
+    Settings {
+        log: nats.log_settings(),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        sealing_key_file,
+        operator_key_file: None,
+        operator_key: Some(Clear::new(String::from(operator))),
+        profiles_dir: None,
+        endpoint_https: EndpointHttps::ByProfile,
+        endpoint_ports: Ports::default(),
+        endpoint_addresses: AddressPolicy {
+            allow: AllowRule::LOOPBACK.to_vec(),
+            deny: Vec::new(),
+        },
+    }
+}
+
+impl Api {
+    pub(crate) async fn start(settings: Settings) -> Result<Self> {
+        let mut context = Context::new("api");
+        let address = fanfare_api::bind_and_start(&mut context, settings).await?;
+        let stop = context.stop();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(context.run_until_cancelled(GRACE));
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        Ok(Self { address, client, stop, tasks })
+    }
+
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.stop.cancel();
+        Ok(self.tasks.join_next().await.context("it runs")???)
+    }
+
+    /// Begins a request.
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// Calls with a key, or without; a `null` body is none.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: Value,
+    ) -> Result<Answer> {
+        let mut request = self.request(method, path);
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        Answer::of(request).await
+    }
+}
+
+impl Answer {
+    /// Sends a request.
+    pub(crate) async fn of(request: reqwest::RequestBuilder) -> Result<Self> {
+        let response = request.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await?;
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? };
+        Ok(Self { status, headers, body })
+    }
+
+    /// Returns a member of the body.
+    pub(crate) fn text(&self, name: &str) -> String {
+        let text = self.body[name].as_str();
+        String::from(text.unwrap_or_else(|| panic!("{name} of {self:?}")))
+    }
+
+    /// Returns the code of the problem.
+    pub(crate) fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_else(|| panic!("{self:?}"))
+    }
+
+    /// Returns the version.
+    pub(crate) fn etag(&self) -> String {
+        let etag = self.headers.get("etag").and_then(|etag| etag.to_str().ok());
+        String::from(etag.unwrap_or_else(|| panic!("no etag: {self:?}")))
+    }
+}
+
+/// An operation of the API, as the document has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) id: String,
+    pub(crate) needs_key: bool,
+}
+
+impl Operation {
+    /// Fills in the path's parameters.
+    pub(crate) fn path_with(&self, values: &[(&str, &str)]) -> String {
+        let mut path = self.path.clone();
+        for (name, value) in values {
+            path = path.replace(&format!("{{{name}}}"), value);
+        }
+        path
+    }
+}
+
+/// Returns every operation of the document.
+pub(crate) fn operations() -> Vec<Operation> {
+    let document: Value = serde_json::from_str(&fanfare_api::openapi_document()).unwrap();
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            operations.push(Operation {
+                method: method.to_uppercase().parse().unwrap(),
+                path: path.clone(),
+                id: String::from(operation["operationId"].as_str().unwrap()),
+                needs_key: operation.get("security").is_none(),
+            });
+        }
+    }
+    operations
+}
+
+/// Returns a body for an operation that takes one.
+pub(crate) fn any_body(operation: &Operation) -> Value {
+    let takes_one = [Method::POST, Method::PATCH].contains(&operation.method);
+    if takes_one { json!({}) } else { Value::Null }
+}
