@@ -6,6 +6,7 @@
 mod accepted_is_delivered;
 mod configuration_reads_its_own_writes;
 mod duplicate_is_delivered_once;
+mod frozen_dispatcher_sends_nothing;
 mod killed_processes_lose_nothing;
 mod paused_endpoints_get_nothing;
 mod private_address_is_refused;

@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::{
     Answer, Failure, Head, Protocol, Settings, fault,
-    guard::{DIAL, Guard, Route},
+    guard::{DIAL, Guard, Refusal, Route, WANTED, Wanted},
     resolve::Resolver,
     tls::{self, TlsError},
 };
@@ -68,6 +68,12 @@ pub enum ClientError {
     Build(#[source] reqwest::Error),
 }
 
+/// Why a request has no answer.
+enum Unanswered {
+    Failed(Failure),
+    Withdrawn,
+}
+
 impl Client {
     /// Makes a client. It reads the system's root certificates, which takes some milliseconds.
     pub fn new(settings: &Settings) -> Result<Self, ClientError> {
@@ -115,14 +121,26 @@ impl Client {
     ///
     /// Not cancel safe: a request that is dropped may have been received.
     pub async fn send(&self, request: Request) -> Answer {
+        let always: Wanted = Arc::new(|| true);
+        let withdrawn = || Answer::failed(fault::refused(&Refusal::Withdrawn));
+        self.send_while(request, always).await.unwrap_or_else(withdrawn)
+    }
+
+    /// Sends one request unless it is no longer wanted when its connection is made, which can take
+    /// as long as the connect time-out; returns `None` if it was not sent for that reason.
+    ///
+    /// A request on a connection that is there already is sent at once, and not asked about.
+    /// Not cancel safe: a request that is dropped may have been received.
+    pub async fn send_while(&self, request: Request, wanted: Wanted) -> Option<Answer> {
         let started = Instant::now();
         let deadline = started + request.deadline.min(DEADLINE_MAX);
-        let mut answer = match self.exchange(request, deadline).await {
+        let mut answer = match self.exchange(request, deadline, wanted).await {
             Ok(response) => self.finish(response, deadline).await,
-            Err(failure) => Answer::failed(failure),
+            Err(Unanswered::Failed(failure)) => Answer::failed(failure),
+            Err(Unanswered::Withdrawn) => return None,
         };
         answer.duration = started.elapsed();
-        answer
+        Some(answer)
     }
 
     /// Sends the request and waits for the head of the answer.
@@ -130,15 +148,20 @@ impl Client {
         &self,
         request: Request,
         deadline: Instant,
-    ) -> Result<reqwest::Response, Failure> {
-        let dial = self.guard.declare(&request.url).map_err(|refusal| fault::refused(&refusal))?;
+        wanted: Wanted,
+    ) -> Result<reqwest::Response, Unanswered> {
+        let failed = Unanswered::Failed;
+        let declared = self.guard.declare(&request.url);
+        let dial = declared.map_err(|refusal| failed(fault::refused(&refusal)))?;
         let mut outgoing = reqwest::Request::new(Method::POST, request.url);
         *outgoing.headers_mut() = request.headers;
         *outgoing.body_mut() = Some(request.body.into());
-        match timeout_at(deadline, DIAL.scope(dial, self.http.execute(outgoing))).await {
+        let exchange = WANTED.scope(wanted, DIAL.scope(dial, self.http.execute(outgoing)));
+        match timeout_at(deadline, exchange).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(fault::classify(&error, self.limits.timeout_connect)),
-            Err(_) => Err(Failure::new(Fault::TimedOut, "no answer within the deadline")),
+            Ok(Err(error)) if fault::is_withdrawn(&error) => Err(Unanswered::Withdrawn),
+            Ok(Err(error)) => Err(failed(fault::classify(&error, self.limits.timeout_connect))),
+            Err(_) => Err(failed(Failure::new(Fault::TimedOut, "no answer within the deadline"))),
         }
     }
 

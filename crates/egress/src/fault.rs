@@ -22,9 +22,14 @@ pub(crate) fn refused(refusal: &Refusal) -> Failure {
     let fault = match refusal {
         Refusal::Forbidden(_) | Refusal::Undeclared => Fault::AddressForbidden,
         Refusal::Lookup(_) => Fault::DnsFailed,
-        Refusal::NoHost => Fault::RequestInvalid,
+        Refusal::NoHost | Refusal::Withdrawn => Fault::RequestInvalid,
     };
     Failure::new(fault, refusal.to_string())
+}
+
+/// Tells whether the request was withdrawn when its connection was made, and not sent.
+pub(crate) fn is_withdrawn(error: &reqwest::Error) -> bool {
+    find::<Refusal>(error) == Some(&Refusal::Withdrawn)
 }
 
 /// Returns the fault that the error stands for.

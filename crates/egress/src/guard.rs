@@ -21,7 +21,12 @@ use crate::resolve::{LookupError, Resolver};
 tokio::task_local! {
     /// Where the connection goes that is being made.
     pub(crate) static DIAL: Dial;
+    /// Whether the request is still wanted: asked again when its connection is made.
+    pub(crate) static WANTED: Wanted;
 }
+
+/// Tells whether a request is still wanted.
+pub type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Where a connection goes.
 #[derive(Clone, Debug)]
@@ -54,6 +59,9 @@ pub(crate) enum Refusal {
     /// No call has said where the connection goes.
     #[error("a connection that no request asked for")]
     Undeclared,
+    /// The request is no longer wanted.
+    #[error("the request was withdrawn before it was sent")]
+    Withdrawn,
     /// The URL has no host or no port.
     #[error("the URL has no host and port")]
     NoHost,
@@ -178,12 +186,18 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let declared = DIAL.try_with(Clone::clone);
+        let wanted = WANTED.try_with(Clone::clone).ok();
         let connecting = self.connector.call(request);
         let guard = self.guard.clone();
         Box::pin(async move {
             let dial = guard.admit(declared.map_err(|_| Refusal::Undeclared)?).await?;
             // The connection may outlive the call that asked for it: the pool then finishes it.
-            DIAL.scope(dial, connecting).await
+            let connection = DIAL.scope(dial, connecting).await?;
+            // Name, TCP and TLS can take seconds, and a request may only begin while it is wanted.
+            if wanted.is_some_and(|is_wanted| !is_wanted()) {
+                return Err(Refusal::Withdrawn.into());
+            }
+            Ok(connection)
         })
     }
 }

@@ -27,6 +27,7 @@ mod tls;
 
 pub use answer::{Answer, Failure, Head};
 pub use client::{Client, ClientError, Request};
+pub use guard::Wanted;
 pub use settings::{Protocol, Settings};
 pub use tls::TlsError;
 pub use url::Url;

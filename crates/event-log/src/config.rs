@@ -71,7 +71,8 @@ impl<F: ConfigFold> ConfigView<F> {
     /// Waits for servers that are away, for ever: bound it from outside. If `stop` comes first,
     /// the view is returned as far as it has come, and cannot be confirmed.
     ///
-    /// The future, too, waits out whatever happens to the servers. It ends with an error only at
+    /// The future ends a moment after `stop`, once nobody asks for confirmations any more. It,
+    /// too, waits out whatever happens to the servers. It ends with an error only at
     /// a record that a newer version wrote and that changes something this version knows:
     /// passing over it would go against what was acknowledged. Other records that cannot be read
     /// are passed over with an error in the log: nothing is ever removed from CONFIG.

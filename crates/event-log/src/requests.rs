@@ -63,7 +63,8 @@ pub struct Reply {
 }
 
 impl EventLog {
-    /// Announces the service (`nats micro list` shows it) and takes its requests.
+    /// Announces the service (`nats micro list` shows it) and takes its requests. What is sent
+    /// after this returns comes.
     pub async fn requests(&self) -> Result<Requests, ReadError> {
         let prefix = self.topology().prefix();
         let name = format!("{prefix}-{KIND}");
@@ -85,6 +86,10 @@ impl EventLog {
             .map_err(error)?;
         let subject = format!("{prefix}.{KIND}.>");
         let endpoint = service.endpoint_builder().name(KIND).add(subject).await.map_err(error)?;
+        // Its answer comes after all that was subscribed to before: from here on, requests come.
+        let ping = format!("$SRV.PING.{name}.{}", service.info().await.id);
+        let pong = self.inner.client.request(ping, Bytes::new()).await;
+        pong.map_err(|source| error(source.into()))?;
         Ok(Requests { topology: self.topology().clone(), service, endpoint, refused })
     }
 }

@@ -85,7 +85,7 @@ impl Default for Settings {
             window: 1024,
             inbox_per_subject_max: 100_000,
             stream_bytes_max: None,
-            ack_wait: Duration::from_mins(1),
+            ack_wait: Duration::from_secs(15),
             compression: Compression::None,
         }
     }

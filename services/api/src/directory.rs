@@ -277,7 +277,7 @@ mod tests {
                 expires_at,
             }))
         };
-        let second = |second| Timestamp::from_millis(second * 1_000);
+        let second = |second: u64| Timestamp::from_millis(second * 1_000);
         apply(&mut directory, 1, key(1, None), false);
         apply(&mut directory, 2, key(2, Some(second(5))), false);
         assert!(directory.key_with(&[1; 32], second(9)).is_some());

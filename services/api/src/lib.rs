@@ -74,10 +74,12 @@ pub async fn bind_and_start(
     let (directory, follow) = ConfigView::<Directory>::start(&log, context.support_stop())
         .await
         .context("read the configuration")?;
-    context.spawn_support(
-        "directory",
-        async move { follow.await.context("follow the configuration") },
-    );
+    let last = log.clone();
+    context.spawn_support("directory", async move {
+        let followed = follow.await.context("follow the configuration");
+        last.close().await;
+        followed
+    });
     let app = App::new(app::Parts {
         log,
         directory,
@@ -94,11 +96,10 @@ pub async fn bind_and_start(
         scans: Semaphore::new(SCANS_MAX),
     });
     bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;
-    let router = server::router(app.clone());
+    let router = server::router(app);
     let stop = context.stop();
     context.spawn("serving", async move {
         server::serve(listener, router, stop).await;
-        app.log.close().await;
         Ok(())
     });
     info!(%address, "listening");

@@ -12,14 +12,13 @@ use anyhow::{Context as _, Result};
 use fanfare_domain::{
     DeliveryId, DeliveryRef, EndpointId, Fact, Fault, Outcome, Record, RetryDue, StoredEvent,
     Target, Timestamp, TraceContext,
-    fact::{
-        AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryParked,
-    },
+    fact::{AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryParked},
     profile::{Attempt, Profile},
     request::Rendered,
     retry::{Judged, Policy},
     retry_after,
 };
+use fanfare_egress::Wanted;
 use fanfare_event_log::EventLog;
 use fanfare_service::Clock;
 use http::{HeaderName, HeaderValue};
@@ -35,8 +34,10 @@ use crate::{
 /// How many bytes of an answer's headers are kept.
 const HEADERS_KEPT_MAX: usize = 8 << 10;
 
-/// How long a delivery is put off whose event cannot be read at the moment.
+/// How long a delivery is put off whose event cannot be read at the moment: a tenth of its age,
+/// between these.
 const EVENT_WAIT: Duration = Duration::from_secs(5);
+const EVENT_WAIT_MAX: Duration = Duration::from_hours(1);
 
 /// An attempt that is to be made.
 #[derive(Debug)]
@@ -84,8 +85,12 @@ impl TaskEvent {
         {
             return Ok(Arc::clone(rendered));
         }
-        let rendered = Rendered::new(profile, &self.stored.event).map_err(|error| error.to_string())?;
-        Ok(Arc::clone(self.rendered.get_or_init(|| Arc::new(rendered))))
+        let rendered =
+            Rendered::new(profile, &self.stored.event).map_err(|error| error.to_string())?;
+        let rendered = Arc::new(rendered);
+        // Where another profile's is kept already, this one is used and forgotten.
+        let _kept = self.rendered.set(Arc::clone(&rendered));
+        Ok(rendered)
     }
 }
 
@@ -144,13 +149,28 @@ impl Desk {
         self.guard.view().read(|registry: &Registry| registry.concurrency(endpoint))
     }
 
+    /// The log, to read from.
+    pub(crate) fn log(&self) -> &EventLog {
+        &self.log
+    }
+
+    /// Tells later whether an attempt may still begin.
+    fn wanted(self: &Arc<Self>, delivery: &DeliveryRef) -> Wanted {
+        let (desk, endpoint) = (Arc::clone(self), delivery.endpoint);
+        let accepted_at = delivery.accepted_at;
+        Arc::new(move || {
+            let permission = desk.guard.view().read(|it| it.permit(endpoint, accepted_at));
+            desk.guard.is_held() && matches!(permission, Permission::Go { .. })
+        })
+    }
+
     fn permit(&self, delivery: &DeliveryRef) -> Permission {
         self.guard.view().read(|registry| registry.permit(delivery.endpoint, delivery.accepted_at))
     }
 }
 
 /// Makes an attempt, unless it must not be made; returns the facts about it.
-pub(crate) async fn make(desk: &Desk, mut job: Job) -> Vec<Record> {
+pub(crate) async fn make(desk: &Arc<Desk>, mut job: Job) -> Vec<Record> {
     let event = match job.event.take() {
         Some(event) => event,
         None => match fetch(desk, &job).await {
@@ -158,26 +178,37 @@ pub(crate) async fn make(desk: &Desk, mut job: Job) -> Vec<Record> {
             Err(record) => return vec![*record],
         },
     };
-    // The last look before the request: nothing below waits until it is sent.
-    desk.guard.held().await;
     let trace = event.stored.event.trace.clone();
-    let facts = match desk.permit(&job.delivery) {
-        Permission::Cancelled(reason) => vec![cancelled(job, reason)],
-        Permission::Hold => {
-            let Job { delivery, attempt, .. } = job;
-            vec![Fact::DeliveryParked(DeliveryParked { delivery, attempt })]
-        }
-        Permission::Go { endpoint, revision, profile } => {
-            let now = desk.now();
-            match desk.readying.ready(&endpoint, revision, &profile, now) {
-                Ok(ready) => send(desk, job, &event, (&ready, revision, now)).await,
-                Err(unready) => unsendable(desk, job, (&profile, revision, now), &unready),
-            }
+    let facts = loop {
+        match try_once(desk, job, &event).await {
+            Ok(facts) => break facts,
+            Err(withdrawn) => job = withdrawn,
         }
     };
     let recorded_at = desk.now();
     let record = |fact| Record { recorded_at, trace: trace.clone(), fact };
     facts.into_iter().map(record).collect()
+}
+
+/// Looks and sends; returns the job if it was no longer permitted once a connection was made.
+async fn try_once(desk: &Arc<Desk>, job: Job, event: &TaskEvent) -> Result<Vec<Fact>, Job> {
+    // The last look before the request: nothing below waits until it is sent, but for the making
+    // of a connection, after which it is looked again.
+    desk.guard.held().await;
+    match desk.permit(&job.delivery) {
+        Permission::Cancelled(reason) => Ok(vec![cancelled(job, reason)]),
+        Permission::Hold => {
+            let Job { delivery, attempt, .. } = job;
+            Ok(vec![Fact::DeliveryParked(DeliveryParked { delivery, attempt })])
+        }
+        Permission::Go { endpoint, revision, profile } => {
+            let now = desk.now();
+            match desk.readying.ready(&endpoint, revision, &profile, now) {
+                Ok(ready) => send(desk, job, event, (&ready, revision, now)).await,
+                Err(unready) => Ok(unsendable(desk, job, (&profile, revision, now), &unready)),
+            }
+        }
+    }
 }
 
 /// Reads the event that a due retry refers to.
@@ -187,21 +218,23 @@ async fn fetch(desk: &Desk, job: &Job) -> Result<Arc<TaskEvent>, Box<Record>> {
         Ok(Some(stored)) if stored.event.id == job.delivery.event => {
             Ok(Arc::new(TaskEvent::new(stored)))
         }
-        Ok(_) => {
-            let fact = concluded(
-                job.delivery.clone(),
-                job.attempt.saturating_sub(1),
-                (fanfare_domain::Conclusion::Exhausted, ConclusionReason::EventGone),
-            );
-            Err(Box::new(Record { recorded_at: now, trace: TraceContext::default(), fact }))
-        }
+        Ok(_) => Err(event_gone(job, now)),
+        // It will not be readable any more: nothing waits for ever.
+        Err(_) if now.since(job.delivery.accepted_at) > desk.retention => Err(event_gone(job, now)),
         Err(error) => {
             tracing::warn!(%error, delivery_id = %job.delivery.id, "an event could not be read");
-            let put_off = (now.saturating_add(EVENT_WAIT), DeferReason::EventUnavailable);
+            let wait = (now.since(job.delivery.accepted_at) / 10).clamp(EVENT_WAIT, EVENT_WAIT_MAX);
+            let put_off = (now.saturating_add(wait), DeferReason::EventUnavailable);
             let (delivery, trace) = (job.delivery.clone(), TraceContext::default());
             Err(Box::new(deferred(delivery, job.attempt, put_off, now, trace)))
         }
     }
+}
+
+fn event_gone(job: &Job, now: Timestamp) -> Box<Record> {
+    let ending = (fanfare_domain::Conclusion::Exhausted, ConclusionReason::EventGone);
+    let fact = concluded(job.delivery.clone(), job.attempt.saturating_sub(1), ending);
+    Box::new(Record { recorded_at: now, trace: TraceContext::default(), fact })
 }
 
 /// What is known of an attempt before it is judged.
@@ -217,11 +250,11 @@ struct Made {
 }
 
 async fn send(
-    desk: &Desk,
+    desk: &Arc<Desk>,
     job: Job,
     event: &TaskEvent,
     (ready, revision, now): (&Ready, u64, Timestamp),
-) -> Vec<Fact> {
+) -> Result<Vec<Fact>, Job> {
     let mut made = Made {
         job,
         now,
@@ -236,12 +269,15 @@ async fn send(
     if now > give_up_at {
         let attempts = made.job.attempt.saturating_sub(1);
         let ending = (fanfare_domain::Conclusion::Exhausted, ConclusionReason::Expired);
-        return vec![concluded(made.job.delivery, attempts, ending)];
+        return Ok(vec![concluded(made.job.delivery, attempts, ending)]);
     }
     match build(ready, event, made.job.delivery.id, (made.job.attempt, now)) {
         Ok((request, signature)) => {
             made.signature = signature;
-            let answer = desk.client.send(request).await;
+            let wanted = desk.wanted(&made.job.delivery);
+            let Some(answer) = desk.client.send_while(request, wanted).await else {
+                return Err(made.job);
+            };
             made.outcome = judge_answer(&ready.profile, &answer, desk.now());
             if let Err(failure) = &answer.result {
                 made.detail.clone_from(&failure.detail);
@@ -250,7 +286,7 @@ async fn send(
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }
-    conclude(made, &ready.policy, desk.now(), give_up_at)
+    Ok(conclude(made, &ready.policy, desk.now(), give_up_at))
 }
 
 /// Builds and signs the request; returns it with its signature.
@@ -287,13 +323,13 @@ fn judge_answer(profile: &Profile, answer: &fanfare_egress::Answer, now: Timesta
 fn conclude(made: Made, policy: &Policy, ended_at: Timestamp, give_up_at: Timestamp) -> Vec<Fact> {
     let Made { job, now, revision, outcome, detail, url, signature, answer } = made;
     let Job { delivery, attempt, .. } = job;
-    let judged =
-        Judged { delivery: delivery.id, attempt, outcome: &outcome, ended_at, give_up_at };
+    let judged = Judged { delivery: delivery.id, attempt, outcome: &outcome, ended_at, give_up_at };
     let verdict = policy.judge(&judged);
     let retry_at = match verdict {
         fanfare_domain::retry::Verdict::RetryAt(due) => Some(due),
-        fanfare_domain::retry::Verdict::Delivered
-        | fanfare_domain::retry::Verdict::GiveUp(_) => None,
+        fanfare_domain::retry::Verdict::Delivered | fanfare_domain::retry::Verdict::GiveUp(_) => {
+            None
+        }
     };
     let ending = verdict.conclusion().map(|ending| concluded(delivery.clone(), attempt, ending));
     let (response_headers, response_body, response_truncated, duration) = match answer {

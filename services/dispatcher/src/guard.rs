@@ -20,7 +20,7 @@ pub(crate) const CONFIRMED_FOR: Duration = Duration::from_millis(700);
 const CONFIRM_EVERY: Duration = Duration::from_millis(200);
 
 /// How often a held request looks again.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Tells whether requests may be sent.
 #[derive(Clone)]

@@ -4,7 +4,10 @@
 //! A fold over the shard's facts. It covers at least a window of journal time; what is older
 //! can no longer be handed out again, because its messages were settled long before.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use fanfare_domain::{DeliveryId, Fact, Timestamp};
 
@@ -42,41 +45,64 @@ pub(crate) struct Ledger {
     entries_max: usize,
     young: HashMap<DeliveryId, Progress>,
     old: HashMap<DeliveryId, Progress>,
-    young_since: Timestamp,
+    young_from: Place,
+    old_from: Place,
+}
+
+/// A place in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The sequence of a batch.
+    pub(crate) sequence: u64,
+    /// When that batch was recorded.
+    pub(crate) at: Timestamp,
 }
 
 impl Ledger {
-    /// Makes an empty ledger that remembers for `window` of journal time at least, and holds at
-    /// most twice `entries_max` deliveries.
-    pub(crate) fn new(window: Duration, entries_max: usize) -> Self {
+    /// Makes a ledger that is about to fold the journal from a place on, remembers for `window`
+    /// of journal time at least, and holds at most twice `entries_max` deliveries.
+    pub(crate) fn new(window: Duration, entries_max: usize, from: Place) -> Self {
         Self {
             window,
             entries_max,
             young: HashMap::new(),
             old: HashMap::new(),
-            young_since: Timestamp::EPOCH,
+            young_from: from,
+            old_from: from,
         }
     }
 
-    /// Folds a fact, recorded at `at`.
-    pub(crate) fn record(&mut self, fact: &Fact, at: Timestamp) {
-        let progress = match fact {
-            Fact::AttemptMade(made) => Some((made.delivery.id, Progress::Next(made.attempt + 1))),
-            Fact::DeliveryDeferred(deferred) => {
-                Some((deferred.delivery.id, Progress::Next(deferred.attempt)))
-            }
-            Fact::DeliveryParked(parked) => {
-                Some((parked.delivery.id, Progress::Next(parked.attempt)))
-            }
-            Fact::DeliveryConcluded(concluded) => {
-                Some((concluded.delivery.id, Progress::Concluded))
-            }
-            Fact::ShardClaimed(_) | Fact::RetryScheduled(_) | Fact::EventRouted(_) => None,
-        };
-        let Some((delivery, progress)) = progress else { return };
-        self.turn(at);
+    /// Returns the place from which on everything is remembered. About what lies before it the
+    /// ledger knows nothing, and the journal has to be asked.
+    pub(crate) fn covers_from(&self) -> Place {
+        self.old_from
+    }
+
+    /// Tells whether anything is known of a delivery.
+    pub(crate) fn knows(&self, delivery: DeliveryId) -> bool {
+        self.get(delivery).is_some()
+    }
+
+    /// Tells whether an attempt of the delivery was asked for and has no fact yet.
+    pub(crate) fn is_live(&self, delivery: DeliveryId) -> bool {
+        matches!(self.get(delivery), Some(Progress::Live(_)))
+    }
+
+    /// Folds a fact of a batch at that place.
+    pub(crate) fn record(&mut self, fact: &Fact, place: Place) {
+        let Some((delivery, progress)) = progress(fact) else { return };
+        self.turn(place);
         // Facts of one batch may conclude a delivery before its attempt is folded again.
         if self.get(delivery) != Some(Progress::Concluded) {
+            self.young.insert(delivery, progress);
+        }
+    }
+
+    /// Folds a fact from before [`Self::covers_from`], read again; what is known is newer.
+    /// `wanted` are the deliveries that nothing was known of.
+    pub(crate) fn recall(&mut self, fact: &Fact, wanted: &BTreeSet<DeliveryId>) {
+        let Some((delivery, progress)) = progress(fact) else { return };
+        if wanted.contains(&delivery) && self.get(delivery) != Some(Progress::Concluded) {
             self.young.insert(delivery, progress);
         }
     }
@@ -116,8 +142,8 @@ impl Ledger {
         self.young.get(&delivery).or_else(|| self.old.get(&delivery)).copied()
     }
 
-    fn turn(&mut self, at: Timestamp) {
-        let covered = at.since(self.young_since) >= self.window;
+    fn turn(&mut self, place: Place) {
+        let covered = place.at.since(self.young_from.at) >= self.window;
         if !covered && self.young.len() < self.entries_max {
             return;
         }
@@ -127,7 +153,21 @@ impl Ledger {
             old.into_iter().filter(|(_, entry)| matches!(entry, Progress::Live(_))).collect();
         self.young.retain(|delivery, _| !young.contains_key(delivery));
         self.old = young;
-        self.young_since = at;
+        self.old_from = self.young_from;
+        self.young_from = place;
+    }
+}
+
+/// What a fact says of how far its delivery has come.
+fn progress(fact: &Fact) -> Option<(DeliveryId, Progress)> {
+    match fact {
+        Fact::AttemptMade(made) => Some((made.delivery.id, Progress::Next(made.attempt + 1))),
+        Fact::DeliveryDeferred(deferred) => {
+            Some((deferred.delivery.id, Progress::Next(deferred.attempt)))
+        }
+        Fact::DeliveryParked(parked) => Some((parked.delivery.id, Progress::Next(parked.attempt))),
+        Fact::DeliveryConcluded(concluded) => Some((concluded.delivery.id, Progress::Concluded)),
+        Fact::ShardClaimed(_) | Fact::RetryScheduled(_) | Fact::EventRouted(_) => None,
     }
 }
 
@@ -139,6 +179,8 @@ mod tests {
     };
 
     use super::*;
+
+    const START: Place = Place { sequence: 1, at: Timestamp::EPOCH };
 
     fn delivery(n: u8) -> DeliveryRef {
         let event = EventId::from_bytes([n; 16]);
@@ -174,7 +216,7 @@ mod tests {
     }
 
     fn ledger() -> Ledger {
-        Ledger::new(Duration::from_mins(10), 1_000)
+        Ledger::new(Duration::from_mins(10), 1_000, START)
     }
 
     #[test]
@@ -182,27 +224,30 @@ mod tests {
         let mut ledger = ledger();
         assert_eq!(ledger.admit_first(delivery(1).id), Admission::Make);
         assert_eq!(ledger.admit_first(delivery(1).id), Admission::Live);
-        ledger.record(&concluded(1), Timestamp::EPOCH);
+        ledger.record(&concluded(1), START);
         assert_eq!(ledger.admit_first(delivery(1).id), Admission::OnRecord);
     }
 
     #[test]
     fn a_schedule_fired_twice_makes_one_attempt() {
         let mut ledger = ledger();
-        ledger.record(&deferred(1, 2), Timestamp::EPOCH);
+        ledger.record(&deferred(1, 2), START);
         assert_eq!(ledger.admit_first(delivery(1).id), Admission::OnRecord);
         assert_eq!(ledger.admit_due(delivery(1).id, 1), Admission::OnRecord);
         assert_eq!(ledger.admit_due(delivery(1).id, 2), Admission::Make);
         assert_eq!(ledger.admit_due(delivery(1).id, 2), Admission::Live);
         assert_eq!(ledger.admit_due(delivery(1).id, 3), Admission::Early);
-        ledger.record(&deferred(1, 3), Timestamp::EPOCH);
+        ledger.record(&deferred(1, 3), START);
         assert_eq!(ledger.admit_due(delivery(1).id, 2), Admission::OnRecord);
     }
 
     #[test]
     fn what_is_within_the_window_is_remembered() {
         let mut ledger = ledger();
-        let at = |minutes| Timestamp::EPOCH.saturating_add(Duration::from_mins(minutes));
+        let at = |minutes| Place {
+            sequence: minutes,
+            at: Timestamp::EPOCH.saturating_add(Duration::from_mins(minutes)),
+        };
         ledger.record(&concluded(1), at(100));
         ledger.record(&concluded(2), at(109));
         ledger.record(&concluded(3), at(110));
@@ -216,12 +261,26 @@ mod tests {
 
     #[test]
     fn what_is_live_is_never_forgotten() {
-        let mut ledger = Ledger::new(Duration::from_mins(10), 2);
+        let mut ledger = Ledger::new(Duration::from_mins(10), 2, START);
         assert_eq!(ledger.admit_first(delivery(9).id), Admission::Make);
         for n in 0..8 {
-            ledger.record(&concluded(n), Timestamp::EPOCH);
+            ledger.record(&concluded(n), START);
         }
         assert_eq!(ledger.admit_first(delivery(9).id), Admission::Live);
         assert!(ledger.len() <= 5);
+    }
+
+    #[test]
+    fn what_was_forgotten_can_be_recalled() {
+        let mut ledger = Ledger::new(Duration::from_mins(10), 1, START);
+        for n in 1..5 {
+            let place = Place { sequence: u64::from(n), at: Timestamp::EPOCH };
+            ledger.record(&concluded(n), place);
+        }
+        assert!(!ledger.knows(delivery(1).id) && ledger.covers_from().sequence > 1);
+        let wanted = BTreeSet::from([delivery(1).id]);
+        ledger.recall(&concluded(1), &wanted);
+        ledger.recall(&deferred(1, 1), &wanted);
+        assert_eq!(ledger.admit_first(delivery(1).id), Admission::OnRecord);
     }
 }

@@ -26,7 +26,7 @@ mod shard;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use fanfare_domain::Shard;
+use fanfare_domain::{Shard, Timestamp};
 use fanfare_event_log::{
     Column, ConfigView, EventLog, JournalWriter,
     journal::{From, JournalFilter},
@@ -40,7 +40,7 @@ pub use settings::Settings;
 use crate::{
     attempt::Desk,
     guard::Guard,
-    ledger::Ledger,
+    ledger::{Ledger, Place},
     registry::Registry,
     shard::{Parts, ShardWorker},
 };
@@ -57,10 +57,11 @@ const LEDGER_ENTRIES_MAX: usize = 4_000_000;
 /// Connects to the log and starts to work as soon as no other dispatcher does.
 pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
     let log = EventLog::open("dispatcher", &settings.log).await.context("open the event log")?;
-    let (view, follow) = ConfigView::start(&log, context.support_stop())
-        .await
-        .context("read the configuration")?;
-    context.spawn_support("config view", async move { follow.await.context("follow the configuration") });
+    let (view, follow) =
+        ConfigView::start(&log, context.support_stop()).await.context("read the configuration")?;
+    context.spawn_support("config view", async move {
+        follow.await.context("follow the configuration")
+    });
     let process = Process {
         readiness: context.readiness("dispatching"),
         clock: context.clock(),
@@ -94,7 +95,8 @@ impl Process {
         };
         let Some((lease, heartbeat)) = acquired.context("take the role")? else { return Ok(()) };
         let guard = Guard::new(self.view.clone(), lease);
-        let desk = Desk::new(guard.clone(), self.log.clone(), Arc::clone(&self.clock), &self.settings);
+        let desk =
+            Desk::new(guard.clone(), self.log.clone(), Arc::clone(&self.clock), &self.settings);
         let desk = Arc::new(desk.context("prepare to send")?);
         let mut around = JoinSet::new();
         around.spawn(async move { heartbeat.await.context("keep the role") });
@@ -111,7 +113,6 @@ impl Process {
     }
 
     /// Claims every shard, folds what is on record, and works until the stop.
-    #[expect(clippy::large_futures, reason = "it lives in a task of its own, on the heap")]
     async fn work(&self, desk: Arc<Desk>, owner: &str) -> Result<()> {
         let log = &self.log;
         let permits = Arc::new(Semaphore::new(self.settings.in_flight_max));
@@ -147,38 +148,46 @@ fn ended_early(ended: Option<Result<Result<()>, tokio::task::JoinError>>) -> any
     match ended {
         Some(Ok(Err(error))) => error,
         Some(Err(error)) => error.into(),
-        Some(Ok(Ok(()))) | None => anyhow::anyhow!("the role's heartbeat ended before it was asked to"),
+        Some(Ok(Ok(()))) | None => {
+            anyhow::anyhow!("the role's heartbeat ended before it was asked to")
+        }
     }
 }
 
 /// Folds what is on record about everything that may still be handed out: from the oldest fact
 /// that an unsettled message refers to, and the last [`LEDGER_WINDOW`] of journal time at least.
-#[expect(clippy::large_futures, reason = "it lives in a task of its own, on the heap")]
 async fn fold(
     log: &EventLog,
     shard: Shard,
     writer: &JournalWriter,
     entries_max: usize,
 ) -> Result<Ledger> {
-    let mut ledger = Ledger::new(LEDGER_WINDOW, entries_max);
     let last = writer.claimed_at();
-    let claim = log.journal_batch(last).await.context("read the claim")?;
-    let now = claim.map(|batch| batch.stored_at).unwrap_or_default();
-    let oldest = log.oldest_unsettled(shard).await.context("find the oldest message")?;
+    let before = log.journal_batch(writer.claimed_after()).await.context("read the last facts")?;
+    let Some(before) = before else {
+        // No facts at all: whatever will be is ours.
+        let place = Place { sequence: last, at: Timestamp::EPOCH };
+        return Ok(Ledger::new(LEDGER_WINDOW, entries_max, place));
+    };
+    let waiting = log.schedules().oldest_due(shard).await.context("find the oldest due retry")?;
+    let newest = waiting.map_or(before.stored_at, |due| due.min(before.stored_at));
+    let since = newest.saturating_sub(LEDGER_WINDOW);
+    let oldest = log.oldest_task_reference(shard).await.context("find the oldest task")?;
     let filter = JournalFilter::Column(shard, Column::Attempts);
-    let mut from = From::Time(now.saturating_sub(LEDGER_WINDOW));
-    let mut reader = log.journal(filter.clone(), from).await.context("read the journal")?;
+    let reader = log.journal(filter.clone(), From::Time(since)).await;
+    let mut reader = reader.context("read the journal")?;
     let mut batch = reader.next_until(last).await.context("fold the journal")?;
-    if let (Some(oldest), Some(first)) = (oldest, &batch)
-        && oldest < first.sequence
-    {
-        from = From::Sequence(oldest);
-        reader = log.journal(filter, from).await.context("read the journal")?;
+    let first = batch.as_ref().map_or(last, |batch| batch.sequence);
+    if let Some(oldest) = oldest.filter(|oldest| *oldest < first) {
+        reader = log.journal(filter, From::Sequence(oldest)).await.context("read the journal")?;
         batch = reader.next_until(last).await.context("fold the journal")?;
     }
+    let sequence = oldest.map_or(first, |oldest| oldest.min(first));
+    let mut ledger = Ledger::new(LEDGER_WINDOW, entries_max, Place { sequence, at: since });
     while let Some(read) = batch {
+        let place = Place { sequence: read.sequence, at: read.stored_at };
         for record in &read.facts {
-            ledger.record(&record.fact, read.stored_at);
+            ledger.record(&record.fact, place);
         }
         batch = reader.next_until(last).await.context("fold the journal")?;
     }

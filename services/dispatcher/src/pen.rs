@@ -1,10 +1,9 @@
 //! Facts on their way to the journal: what gathers while a batch is being written is the next.
 
+use std::time::Duration;
+
 use fanfare_domain::Record;
-use fanfare_event_log::{
-    JournalWriter, Settler,
-    journal::AppendError,
-};
+use fanfare_event_log::{JournalWriter, PublishError, Settler, journal::AppendError};
 use tokio::task::JoinSet;
 
 use crate::messages::{MessageKey, Messages};
@@ -18,7 +17,18 @@ pub(crate) struct Entry {
 }
 
 /// One batch that was written, or was not.
-pub(crate) type Written = Result<(JournalWriter, Vec<Record>), AppendError>;
+type Written = Result<(JournalWriter, Batch), AppendError>;
+
+/// Facts on record.
+pub(crate) struct Batch {
+    /// The batch's sequence in JOURNAL.
+    pub(crate) sequence: u64,
+    /// The facts.
+    pub(crate) records: Vec<Record>,
+}
+
+/// How long a full journal is left alone.
+const FULL_WAIT: Duration = Duration::from_secs(1);
 
 /// Writes a shard's facts in batches, one batch at a time.
 pub(crate) struct Pen {
@@ -36,6 +46,11 @@ impl Pen {
     /// Gathers facts for the next batch.
     pub(crate) fn gather(&mut self, entry: Entry) {
         self.gathered.push(entry);
+    }
+
+    /// How many deliveries wait for their facts to be written.
+    pub(crate) fn gathered(&self) -> usize {
+        self.gathered.len()
     }
 
     /// Tells whether everything that was gathered is on record.
@@ -71,25 +86,35 @@ impl Pen {
     }
 
     /// Waits for the batch that is under way; for ever if there is none. Cancel safe.
-    pub(crate) async fn written(&mut self) -> Result<Vec<Record>, AppendError> {
+    pub(crate) async fn written(&mut self) -> Result<Batch, AppendError> {
         let Some(joined) = self.writing.join_next().await else {
             return std::future::pending().await;
         };
         let written = joined.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             // Only a shutdown of the runtime cancels it, and then nobody waits any more.
-            Err(_) => Err(AppendError::Refused(fanfare_event_log::PublishError::Closed)),
+            Err(_) => Err(AppendError::Refused(PublishError::Closed)),
         });
-        let (writer, records) = written?;
+        let (writer, batch) = written?;
         self.writer = Some(writer);
-        Ok(records)
+        Ok(batch)
     }
 }
 
 async fn write(mut writer: JournalWriter, records: Vec<Record>, settlers: Vec<Settler>) -> Written {
-    writer.append(&records).await?;
+    let sequence = loop {
+        match writer.append(&records).await {
+            Ok(sequence) => break sequence,
+            // Somebody has to make room. Until then nothing is settled, and nothing new is sent.
+            Err(AppendError::Refused(error @ PublishError::Full { .. })) => {
+                tracing::warn!(%error, "facts cannot be recorded, so no attempts are made");
+                tokio::time::sleep(FULL_WAIT).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
     for settler in settlers {
         settler.settle().await;
     }
-    Ok((writer, records))
+    Ok((writer, Batch { sequence, records }))
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use fanfare_domain::{
     Change, Endpoint, EndpointId, EndpointState, Entity, PauseMode, TenantId, Timestamp,
-    fact::ConclusionReason,
+    fact::ConclusionReason, profile::Profile,
 };
 use fanfare_event_log::ConfigFold;
 
@@ -92,7 +92,10 @@ impl Registry {
         if entry.endpoint.state == EndpointState::Paused(PauseMode::Hold) {
             return Permission::Hold;
         }
-        let profile = self.profiles.get(&entry.endpoint.tenant).map_or_else(|| Arc::from(""), Arc::clone);
+        let profile = self
+            .profiles
+            .get(&entry.endpoint.tenant)
+            .map_or_else(|| Arc::from(Profile::DEFAULT), Arc::clone);
         Permission::Go { endpoint: Arc::clone(&entry.endpoint), revision: entry.revision, profile }
     }
 
@@ -175,8 +178,14 @@ mod tests {
     #[test]
     fn deleted_unknown_and_disabled_endpoints_get_nothing() {
         let gone = [(10, EndpointState::Active, true)];
-        assert!(matches!(permit(&gone, 15), Permission::Cancelled(ConclusionReason::EndpointDeleted)));
-        assert!(matches!(permit(&[], 15), Permission::Cancelled(ConclusionReason::EndpointDeleted)));
+        assert!(matches!(
+            permit(&gone, 15),
+            Permission::Cancelled(ConclusionReason::EndpointDeleted)
+        ));
+        assert!(matches!(
+            permit(&[], 15),
+            Permission::Cancelled(ConclusionReason::EndpointDeleted)
+        ));
         let disabled = [(10, EndpointState::Disabled(DisableReason::Gone), false)];
         assert!(matches!(
             permit(&disabled, 15),

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use fanfare_egress::Url;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The most endpoints that are kept ready; beyond that all are made ready again.
-const READY_MAX: usize = 10_000;
+const READY_MAX: usize = 200_000;
 
 /// An endpoint, ready to send to.
 #[derive(Debug)]
@@ -70,13 +70,13 @@ pub(crate) enum Unready {
 pub(crate) struct Readying {
     profiles: Profiles,
     keyring: Keyring,
-    ready: Mutex<HashMap<EndpointId, Arc<Ready>>>,
+    ready: RwLock<HashMap<EndpointId, Arc<Ready>>>,
 }
 
 impl Readying {
     /// Opens secrets with these keys, for these profiles.
     pub(crate) fn new(profiles: Profiles, keyring: Keyring) -> Self {
-        Self { profiles, keyring, ready: Mutex::default() }
+        Self { profiles, keyring, ready: RwLock::default() }
     }
 
     /// Returns the endpoint as of that revision, ready to send to at `now`.
@@ -87,14 +87,16 @@ impl Readying {
         profile: &str,
         now: Timestamp,
     ) -> Result<Arc<Ready>, Unready> {
-        let mut kept = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ready) = kept.get(&endpoint.id)
+        if let Some(ready) =
+            self.ready.read().unwrap_or_else(PoisonError::into_inner).get(&endpoint.id)
             && ready.revision == revision
             && ready.valid_until.is_none_or(|end| now < end)
+            && ready.profile.name == profile
         {
             return Ok(Arc::clone(ready));
         }
         let ready = Arc::new(self.make(endpoint, revision, profile, now)?);
+        let mut kept = self.ready.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= READY_MAX {
             kept.clear();
         }
@@ -139,8 +141,7 @@ impl Readying {
         let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 8);
         for (name, sealed) in &endpoint.headers {
             let clear = self.keyring.open(&header_owner(endpoint.id, name), sealed)?;
-            let name =
-                HeaderName::try_from(name.as_str()).map_err(|_| Unready::HeaderMalformed)?;
+            let name = HeaderName::try_from(name.as_str()).map_err(|_| Unready::HeaderMalformed)?;
             let mut value =
                 HeaderValue::try_from(clear.expose()).map_err(|_| Unready::HeaderMalformed)?;
             value.set_sensitive(true);

@@ -9,30 +9,43 @@
 //! One task of the runtime owns all of it, so that nothing is locked; only the attempts and the
 //! writing of a batch run beside it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
-    DeliveryRef, Fact, Record, RetryDue, Shard, Task, Timestamp, TraceContext,
+    DeliveryId, DeliveryRef, Fact, Record, RetryDue, Shard, Task, Timestamp, TraceContext,
     fact::{DeferReason, DeliveryDeferred},
 };
-use fanfare_event_log::{JournalWriter, Reader, Settler, Unsettled};
+use fanfare_event_log::{
+    Column, JournalWriter, ReadError, Reader, Settler, Unsettled,
+    journal::{From, JournalFilter},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::{Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     attempt::{self, Desk, Job, TaskEvent},
-    lanes::{Lanes, Queued},
-    ledger::{Admission, Ledger},
+    lanes::{Lanes, PutOff, Queued},
+    ledger::{Admission, Ledger, Place},
     messages::{MessageKey, Messages},
-    pen::{Entry, Pen},
+    pen::{Batch, Entry, Pen},
 };
 
 /// The most messages that are taken from a queue at once.
 const BATCH_MAX: usize = 128;
+
+/// How many deliveries may wait for their facts to be written before no new attempt is started.
+const UNRECORDED_MAX: usize = 1_024;
+
+/// How often slow lanes are looked for.
+const SHED_EVERY: Duration = Duration::from_millis(500);
+
+/// How far the clocks of servers and services may be apart.
+const CLOCKS_APART: Duration = Duration::from_mins(1);
 
 /// How long a message waits that came before the fact that it follows from.
 const EARLY_WAIT: Duration = Duration::from_secs(1);
@@ -61,7 +74,7 @@ pub(crate) struct ShardWorker {
     attempts: JoinSet<Finished>,
     desk: Arc<Desk>,
     permits: Arc<Semaphore>,
-    queued_max: usize,
+    shedding: Interval,
 }
 
 /// An attempt that waits in its lane.
@@ -85,19 +98,19 @@ impl ShardWorker {
             tasks: parts.tasks,
             due: parts.due,
             ledger: parts.ledger,
-            lanes: Lanes::new(),
+            lanes: Lanes::new(parts.queued_max),
             messages: Messages::new(),
             pen: Pen::new(parts.writer),
             attempts: JoinSet::new(),
             desk: parts.desk,
             permits: parts.permits,
-            queued_max: parts.queued_max,
+            shedding: tokio::time::interval(SHED_EVERY),
         }
     }
 
     /// Works until `stop`; then finishes what is in flight, writes its facts, and gives back what waits.
-    #[expect(clippy::large_futures, reason = "it lives in a task of its own, on the heap")]
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<()> {
+        self.shedding.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
             self.step(&stop).await?;
         }
@@ -118,7 +131,8 @@ impl ShardWorker {
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<()> {
         self.pen.write(&mut self.messages, fanfare_event_log::record_length);
-        let room = self.queued_max.saturating_sub(self.lanes.queued()).min(BATCH_MAX);
+        let room = self.lanes.room().min(BATCH_MAX);
+        let may_start = self.lanes.has_ready() && self.pen.gathered() < UNRECORDED_MAX;
         let permits = Arc::clone(&self.permits);
         tokio::select! {
             () = stop.cancelled() => {}
@@ -131,16 +145,21 @@ impl ShardWorker {
             written = self.pen.written() => {
                 self.recorded(&written.with_context(|| format!("record attempts of shard {}", self.shard))?);
             }
-            permit = permits.acquire_owned(), if self.lanes.has_ready() => {
+            _ = self.shedding.tick() => self.shed(),
+            permit = permits.acquire_owned(), if may_start => {
                 self.start(permit.context("the permits are never closed")?);
             }
             batch = self.tasks.next_batch(room), if room > 0 => {
-                for task in batch.context("read tasks")? {
+                let tasks = batch.context("read tasks")?;
+                self.recall_tasks(&tasks).await.context("look for what is on record")?;
+                for task in tasks {
                     self.take_task(task).await;
                 }
             }
             batch = self.due.next_batch(room), if room > 0 => {
-                for retry in batch.context("read due retries")? {
+                let retries = batch.context("read due retries")?;
+                self.recall_due(&retries).await.context("look for what is on record")?;
+                for retry in retries {
                     self.take_due(retry).await;
                 }
             }
@@ -175,30 +194,67 @@ impl ShardWorker {
         self.pen.gather(Entry { records: finished.records, message: finished.message });
     }
 
-    fn recorded(&mut self, records: &[Record]) {
-        for record in records {
-            self.ledger.record(&record.fact, record.recorded_at);
+    fn recorded(&mut self, batch: &Batch) {
+        for record in &batch.records {
+            let place = Place { sequence: batch.sequence, at: record.recorded_at };
+            self.ledger.record(&record.fact, place);
         }
+    }
+
+    /// Asks the journal about deliveries of tasks that were made before what the ledger covers:
+    /// fan-out writes such tasks again when it was away for long.
+    async fn recall_tasks(&mut self, tasks: &[Unsettled<Task>]) -> Result<(), ReadError> {
+        let horizon = self.ledger.covers_from().sequence;
+        let old = || tasks.iter().filter(|task| task.record.journal_sequence < horizon);
+        let targets = old().flat_map(|task| &task.record.targets).map(|target| target.delivery);
+        let wanted: BTreeSet<_> =
+            targets.filter(|delivery| !self.ledger.knows(*delivery)).collect();
+        let Some(first) = old().map(|task| task.record.journal_sequence).min() else {
+            return Ok(());
+        };
+        self.recall(From::Sequence(first), &wanted).await
+    }
+
+    /// The same for retries: facts about an attempt are no older than the time it was due.
+    async fn recall_due(&mut self, retries: &[Unsettled<RetryDue>]) -> Result<(), ReadError> {
+        let horizon = self.ledger.covers_from().at;
+        let old = || retries.iter().map(|retry| &retry.record).filter(|it| it.due_at < horizon);
+        let deliveries = old().map(|retry| retry.delivery.id);
+        let wanted = deliveries.filter(|delivery| !self.ledger.knows(*delivery)).collect();
+        let Some(first) = old().map(|retry| retry.due_at).min() else { return Ok(()) };
+        self.recall(From::Time(first.saturating_sub(CLOCKS_APART)), &wanted).await
+    }
+
+    async fn recall(&mut self, from: From, wanted: &BTreeSet<DeliveryId>) -> Result<(), ReadError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let last = self.ledger.covers_from().sequence;
+        tracing::info!(shard = self.shard.index(), deliveries = wanted.len(), "recalling facts");
+        let filter = JournalFilter::Column(self.shard, Column::Attempts);
+        let mut reader = self.desk.log().journal(filter, from).await?;
+        while let Some(batch) = reader.next_until(last).await? {
+            for record in &batch.facts {
+                self.ledger.recall(&record.fact, wanted);
+            }
+        }
+        Ok(())
     }
 
     async fn take_task(&mut self, task: Unsettled<Task>) {
         let Unsettled { record: task, settler, .. } = task;
+        // The message before this one settles it; or it is handed out again, and all is on
+        // record. Taking a part of it now would settle it while the live ones have no fact.
+        if task.targets.iter().any(|target| self.ledger.is_live(target.delivery)) {
+            return;
+        }
         let event = Arc::new(TaskEvent::new(task.event));
         let mut jobs = Vec::with_capacity(task.targets.len());
-        let mut is_live = false;
         for target in &task.targets {
-            match self.ledger.admit_first(target.delivery) {
-                Admission::Make => {
-                    let delivery = event.delivery(target, task.generation);
-                    jobs.push(Job::first(delivery, Arc::clone(&event)));
-                }
-                Admission::Live | Admission::Early => is_live = true,
-                Admission::OnRecord => {}
+            if self.ledger.admit_first(target.delivery) == Admission::Make {
+                let delivery = event.delivery(target, task.generation);
+                jobs.push(Job::first(delivery, Arc::clone(&event)));
             }
-        }
-        // The message before it settles it; or it is handed out again, and all is on record.
-        if is_live && jobs.is_empty() {
-            return;
         }
         self.queue(settler, jobs).await;
     }
@@ -226,15 +282,26 @@ impl ShardWorker {
             let endpoint = job.delivery.endpoint;
             let concurrency = self.desk.concurrency(endpoint);
             let waiting = Waiting { job, message };
-            if let Queued::Deferred(waiting, until) =
-                self.lanes.queue(endpoint, concurrency, now, waiting)
+            if let Queued::Deferred(put_off) = self.lanes.queue(endpoint, concurrency, now, waiting)
             {
-                let job = waiting.job;
-                let trace = job.trace();
-                let record = deferred(job.delivery, job.attempt, (until, DeferReason::LaneFull), now, trace);
-                self.pen.gather(Entry { records: vec![record], message });
+                self.put_off(put_off, now);
             }
         }
+    }
+
+    /// Puts off what slow lanes hold beyond what they may keep.
+    fn shed(&mut self) {
+        let now = self.desk.now();
+        for put_off in self.lanes.shed(now) {
+            self.put_off(put_off, now);
+        }
+    }
+
+    fn put_off(&mut self, PutOff { item, until }: PutOff<Waiting>, now: Timestamp) {
+        let Waiting { job, message } = item;
+        let (trace, why) = (job.trace(), (until, DeferReason::LaneFull));
+        let record = deferred(job.delivery, job.attempt, why, now, trace);
+        self.pen.gather(Entry { records: vec![record], message });
     }
 }
 

@@ -25,7 +25,7 @@ use fanfare_testkit::{
     receiver::{Behaviour, Receiver},
 };
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -44,13 +44,14 @@ struct World {
 /// A running dispatcher.
 struct Running {
     stop: CancellationToken,
-    ended: JoinHandle<Result<(), fanfare_service::Failure>>,
+    ended: JoinSet<Result<(), fanfare_service::Failure>>,
 }
 
 impl Running {
-    async fn stop(self) -> Result<()> {
+    async fn stop(mut self) -> Result<()> {
         self.stop.cancel();
-        Ok(self.ended.await??)
+        let ended = self.ended.join_next().await.context("it runs")?;
+        Ok(ended??)
     }
 }
 
@@ -77,7 +78,7 @@ impl World {
             secrets: vec![Secret { sealed, created_at: now, expires_at: None }],
             headers: BTreeMap::new(),
             state: EndpointState::Active,
-            retry: Some(Policy::from_delays(vec![Duration::from_secs(3_600)])),
+            retry: Some(Policy::from_delays(vec![Duration::from_hours(1)])),
             timeout: None,
             concurrency: None,
             metadata: BTreeMap::new(),
@@ -119,7 +120,8 @@ impl World {
         fanfare_dispatcher::start(&mut context, settings).await?;
         let stop = context.stop();
         let grace = Duration::from_secs(10);
-        let ended = tokio::task::spawn(context.run_until_cancelled(grace));
+        let mut ended = JoinSet::new();
+        ended.spawn(context.run_until_cancelled(grace));
         Ok(Running { stop, ended })
     }
 
@@ -169,11 +171,15 @@ impl World {
                         continue;
                     }
                     let is_end = match &record.fact {
-                        Fact::AttemptMade(made) => made.retry_at.is_some() && made.attempt > attempts,
+                        Fact::AttemptMade(made) => {
+                            made.retry_at.is_some() && made.attempt > attempts
+                        }
                         Fact::DeliveryConcluded(_)
                         | Fact::DeliveryDeferred(_)
                         | Fact::DeliveryParked(_) => true,
-                        Fact::ShardClaimed(_) | Fact::RetryScheduled(_) | Fact::EventRouted(_) => false,
+                        Fact::ShardClaimed(_) | Fact::RetryScheduled(_) | Fact::EventRouted(_) => {
+                            false
+                        }
                     };
                     story.push(record.fact);
                     if is_end {
@@ -263,7 +269,7 @@ async fn a_refused_attempt_asks_for_a_retry_and_the_last_one_exhausts() -> Resul
     let [Fact::AttemptMade(made)] = story.as_slice() else { panic!("{story:?}") };
     assert_eq!(made.outcome, Outcome::Refused { status: 500, retry_after: None });
     let due_at = made.retry_at.context("a retry is asked for")?;
-    assert!(due_at >= made.started_at.saturating_add(Duration::from_secs(3_600)));
+    assert!(due_at >= made.started_at.saturating_add(Duration::from_hours(1)));
     let retry = RetryDue {
         delivery: made.delivery.clone(),
         attempt: 2,

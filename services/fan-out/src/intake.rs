@@ -64,7 +64,7 @@ impl Intake {
             };
             let span = debug_span!("route", events = taken.len());
             let routing = self.route(taken).instrument(span.clone());
-            // The view stands still once the service stops, so waiting for it has to end too.
+            // Confirming waits for servers that are away.
             let Some(batch) = stop.run_until_cancelled(routing).await else { break };
             under_way.spawn(self.0.work.clone().write(batch?).instrument(span));
         }

@@ -38,27 +38,26 @@ pub use settings::Settings;
 pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
     let readiness = context.readiness("routing");
     let log = EventLog::open("fan-out", &settings.log).await.context("open the event log")?;
-    let stop = context.stop();
-    let (routes, follow) =
-        ConfigView::<Routes>::start(&log, stop.clone()).await.context("read the configuration")?;
+    // What is being written when the service stops needs the log until it is written.
+    let (routes, follow) = ConfigView::<Routes>::start(&log, context.support_stop())
+        .await
+        .context("read the configuration")?;
     let events = log.read_events().await.context("read events")?;
+    let stop = context.stop();
+    let outlet = Outlet::new(log.publisher(), stop.clone());
     let intake = Intake::new(Parts {
         clock: context.clock(),
         lookup: Lookup::new(log.clone()),
         routes,
-        work: Work::new(
-            log.clone(),
-            Outlet::new(log.publisher(), stop.clone()),
-            settings.tasks_max,
-        ),
+        work: Work::new(log.clone(), outlet, settings.tasks_max),
         batches_max: settings.batches_max,
         stop,
     });
-    context.spawn("configuration", async move { follow.await.context("follow the configuration") });
-    context.spawn("routing", async move {
-        let result = intake.run(events).await;
+    context.spawn("routing", intake.run(events));
+    context.spawn_support("configuration", async move {
+        let followed = follow.await.context("follow the configuration");
         log.close().await;
-        result
+        followed
     });
     readiness.ready();
     Ok(())

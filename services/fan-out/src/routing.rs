@@ -202,9 +202,9 @@ mod tests {
         };
         assert_eq!(all(|fact| &fact.targets), matches.targets);
         assert_eq!(all(|fact| &fact.skipped), matches.skipped);
-        for (part, fact) in (0..).zip(&facts) {
+        for (number, fact) in (0..).zip(&facts) {
             let fact = part(fact);
-            assert_eq!((fact.part, fact.parts), (part, 3));
+            assert_eq!((fact.part, fact.parts), (number, 3));
             assert!(fact.targets.len() + fact.skipped.len() <= EventRouted::TARGETS_MAX);
         }
     }

@@ -1,10 +1,16 @@
 //! The command line: what can be asked for, and its help.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{bench, client};
+
+/// The data directory of `fanfare up`, if nothing says.
+const DATA: &str = "fanfare-data";
 
 /// The heading of options that every command has.
 const EVERYWHERE: &str = "Options of every command";
@@ -22,7 +28,14 @@ pub(crate) struct Cli {
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
     /// What services log: a level, and exceptions by module, such as `info,fanfare_dispatcher=debug`.
-    #[arg(long, global = true, env = "FANFARE_LOG", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "FANFARE_LOG",
+        hide_env_values = true,
+        value_name = "FILTER",
+        help_heading = EVERYWHERE
+    )]
     pub(crate) log: Option<String>,
     #[command(flatten)]
     pub(crate) connection: Connection,
@@ -64,6 +77,18 @@ pub(crate) struct Connection {
         help_heading = EVERYWHERE
     )]
     pub(crate) data: PathBuf,
+}
+
+/// How this program is called for a data directory: for hints that can be pasted.
+pub(crate) fn program(data: &Path) -> String {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let called = called.to_string_lossy();
+    let name = if called.contains('/') { &*called } else { "fanfare" };
+    if data == Path::new(DATA) {
+        String::from(name)
+    } else {
+        format!("{name} --data {}", data.display())
+    }
 }
 
 /// What can be asked for.
@@ -152,4 +177,77 @@ pub(crate) enum Service {
     RetryScheduler,
     /// Answers REST requests.
     Api,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn subcommands<'a>(command: &'a clap::Command, all: &mut Vec<&'a clap::Command>) {
+        for subcommand in command.get_subcommands() {
+            all.push(subcommand);
+            subcommands(subcommand, all);
+        }
+    }
+
+    #[test]
+    fn no_command_has_an_argument_that_all_commands_have() {
+        let cli = Cli::command();
+        let everywhere: BTreeSet<&str> =
+            cli.get_arguments().map(|argument| argument.get_id().as_str()).collect();
+        let mut all = Vec::new();
+        subcommands(&cli, &mut all);
+        assert!(all.len() > 20, "{}", all.len());
+        for command in all {
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                assert!(!everywhere.contains(id), "{} of {}", id, command.get_name());
+            }
+        }
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_clients_commands_are_read() {
+        for line in [
+            "fanfare tenant create acme --name ACME --profile kryptos",
+            "fanfare endpoint create acme https://example.com --types a.*,b.> --header x=1 --header y=2",
+            "fanfare endpoint create acme https://example.com --retry-delays 1s,5s,30s --timeout 2s",
+            "fanfare endpoint pause acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --mode hold",
+            "fanfare endpoint rotate-secret acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --overlap 1h",
+            "fanfare event send acme invoice.paid - --attribute a=b --via nats --repeat 5",
+            "fanfare --data d event send acme invoice.paid {} --key fk_1 --idempotency-key k",
+            "fanfare listen --fail 2 --status 503 --delay 2s",
+            "fanfare listen --no-register --secret s --port 3000 --profile killb",
+            "fanfare watch --tenant acme --since 10m --nats-url nats://one:4222,two:4222",
+            "fanfare delivery get acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w --json",
+            "fanfare key create --tenant acme --role publish --expires 30d",
+            "fanfare key revoke key_01jd3x6y8kqz7v5m2n4p6r8t0w",
+            "fanfare demo --stay",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "fanfare tenant create a.b",
+            "fanfare endpoint get acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w",
+            "fanfare event send acme invoice..paid",
+            "fanfare event send acme invoice.paid {a:1}",
+            "fanfare event send acme invoice.paid {} --file x",
+            "fanfare event send acme invoice.paid --repeat 0",
+            "fanfare listen --no-register --types a",
+            "fanfare listen --status 99",
+            "fanfare watch --since soon",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
 }

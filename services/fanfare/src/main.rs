@@ -25,7 +25,9 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return output.failed(&anyhow::Error::from(error).context("start the runtime")),
+        Err(error) => {
+            return output.failed(&anyhow::Error::from(error).context("start the runtime"));
+        }
     };
     let result = runtime.block_on(Box::pin(run(cli, &output)));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -37,7 +39,9 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli, output: &Output) -> anyhow::Result<()> {
     match cli.command {
-        Command::Up(options) => up::up(options, cli.connection.data, cli.log.as_deref(), output).await,
+        Command::Up(options) => {
+            up::up(options, cli.connection.data, cli.log.as_deref(), output).await
+        }
         Command::Run(options) => services::run(options, cli.log.as_deref()).await,
         Command::Bench(options) => bench::bench(options, output).await,
         Command::Client(command) => client::run(command, &cli.connection, output).await,

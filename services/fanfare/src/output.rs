@@ -108,6 +108,15 @@ impl Output {
         }
     }
 
+    /// Writes commands to be typed, with what each does.
+    pub(crate) fn commands(&self, commands: &[(String, &str)]) {
+        let width = commands.iter().map(|(command, _)| width(command)).max().unwrap_or(0);
+        for (command, what) in commands {
+            let what = self.tone(Tone::Dim, &format!("# {what}"));
+            self.line(&format!("  {command:<width$}   {what}"));
+        }
+    }
+
     /// Writes rows below headings, each column as wide as its widest cell.
     pub(crate) fn table(&self, headings: &[&str], rows: &[Vec<String>]) {
         let widths: Vec<usize> = headings

@@ -51,7 +51,13 @@ impl ThrowAway {
         let data = directory.path().join("data");
         let log = directory.path().join("up.log");
         let stderr = std::fs::File::create(&log).context("make the system's log")?;
-        let mut child = Command::new(std::env::current_exe().context("find this program")?)
+        let mut command = Command::new(std::env::current_exe().context("find this program")?);
+        // What is set for another system must not reach this one.
+        let names = std::env::vars_os().map(|(name, _)| name);
+        for name in names.filter(|name| name.to_string_lossy().starts_with("FANFARE_")) {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(["--json", "up", "--stop-with-stdin", "--nats-port", "0"])
             .args(["--listen", "127.0.0.1:0", "--config"])
             .arg(&settings_file)
@@ -59,8 +65,6 @@ impl ThrowAway {
             .arg(&data)
             .arg("--nats-server")
             .arg(nats_server)
-            .env_remove("FANFARE_NATS_URL")
-            .env("FANFARE_LOG", "warn")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)

@@ -4,14 +4,16 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{AddressPolicy, address::AllowRule};
-use fanfare_nats_server::{Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals};
+use fanfare_nats_server::{
+    Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals,
+};
 use fanfare_service::{Context, SettingsFile, process_env};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{Durability, Service, Up},
+    cli::{Durability, Service, Up, program},
     data_dir::DataDir,
     output::{Output, Tone},
     services::{GRACE, init_logging},
@@ -72,6 +74,9 @@ pub(crate) async fn up(
     welcome(&options, &data, &running, output);
     let result = context.run_until_stopped(GRACE).await;
     data.forget_running();
+    if result.is_ok() {
+        output.say("Stopped.");
+    }
     result
 }
 
@@ -166,11 +171,8 @@ async fn run_nats(
         ..ServerOptions::default()
     };
     let server = Server::start(&binary, server_options).await.context("start nats-server")?;
-    let nats = Nats {
-        url: server.client_url(),
-        system_url: Some(server.system_url()),
-        pid: server.pid(),
-    };
+    let nats =
+        Nats { url: server.client_url(), system_url: Some(server.system_url()), pid: server.pid() };
     let stop = context.support_stop();
     context.service("nats-server").spawn_support("process", watch(server, stop));
     Ok(nats)
@@ -216,31 +218,43 @@ fn welcome(options: &Up, data: &DataDir, running: &Running, output: &Output) {
         return;
     }
     let nats = if running.nats_pid.is_some() { "our own nats-server" } else { "yours" };
-    output.line(&output.tone(Tone::Strong, "Fanfare is up."));
-    output.line("");
-    output.line(&format!("  NATS        {}  ({nats})", running.nats));
-    output.line(&format!("  API         {}/v1", running.api));
-    output.line(&format!("  data        {}", data.root().display()));
-    output.line(&format!("  key         {}", data.operator_key().display()));
     let durability = match options.durability {
-        Durability::Process => "process: any process may be killed and nothing is lost; power loss is not covered (--durability site)",
+        Durability::Process => {
+            "process: a killed process loses nothing; for power loss, --durability site"
+        }
         Durability::Node => "node: a minority of the servers may lose power",
         Durability::Site => "site: every write is synced to disk",
     };
-    output.line(&format!("  durability  {durability}"));
-    if options.forbid_loopback {
-        output.line("  addresses   only public ones (--forbid-loopback)");
+    let addresses = if options.forbid_loopback {
+        "at public addresses only (--forbid-loopback)"
     } else {
-        output.line("  addresses   public ones, and this machine: 127.0.0.0/8 and ::1 are allowed for trying things out");
-    }
+        "at public addresses, and on this machine for trying things out (see --forbid-loopback)"
+    };
+    output.line(&output.tone(Tone::Strong, "Fanfare is up."));
     output.line("");
-    output.line("Try next, in other terminals:");
+    output.fields(&[
+        ("  API", format!("{0}/v1, described by {0}/openapi.json", running.api)),
+        ("  NATS", format!("{}, {nats}", running.nats)),
+        ("  data", format!("{}, with the operator's key in operator.key", data.root().display())),
+        ("  durability", String::from(durability)),
+        ("  endpoints", String::from(addresses)),
+    ]);
     output.line("");
-    output.line("  fanfare listen --tenant acme            # an endpoint that prints what arrives");
-    output.line("  fanfare event send acme invoice.paid '{\"amount\": 42}'");
-    output.line("  fanfare watch                           # what becomes of each delivery");
+    output.line("Try it, each in another terminal:");
+    output.line("");
+    output.commands(&first_steps(&program(data.root())));
     output.line("");
     output.line("Ctrl-C stops everything in order.");
+}
+
+/// What to do with a new system.
+pub(crate) fn first_steps(program: &str) -> [(String, &'static str); 3] {
+    let event = r#"event send acme invoice.paid '{"amount": 42}'"#;
+    [
+        (format!("{program} listen"), "a receiver that shows what arrives"),
+        (format!("{program} watch"), "what becomes of each delivery"),
+        (format!("{program} {event}"), "an event"),
+    ]
 }
 
 impl Durability {

@@ -51,11 +51,6 @@ impl Api {
         Ok(Self { client, key: String::from(key), address: None })
     }
 
-    /// The same API with another key.
-    pub(crate) fn with_key(&self, key: &str) -> Self {
-        Self { key: String::from(key), ..self.clone() }
-    }
-
     /// The operator's key.
     pub(crate) fn key(&self) -> &str {
         &self.key

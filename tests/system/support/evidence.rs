@@ -42,9 +42,9 @@ pub(crate) async fn journal(log: &EventLog) -> Result<Vec<JournalBatch>> {
 }
 
 /// Waits until every delivery of the acknowledged events is concluded, as far as the journal
-/// says; fails after `patience` with how many are open.
+/// says; fails after `patience` with how many are open, or when a service has ended by itself.
 pub(crate) async fn concluded(
-    log: &EventLog,
+    (installation, log): (&Installation, &EventLog),
     acknowledged: &[Acknowledged],
     subscribers: &[Subscriber],
     patience: Duration,
@@ -54,6 +54,9 @@ pub(crate) async fn concluded(
     let mut ended: BTreeSet<DeliveryId> = BTreeSet::new();
     let mut routed: BTreeSet<EventId> = BTreeSet::new();
     wait_at_most(patience, "every delivery to be concluded", async || {
+        if let Err(ended) = installation.check_alive() {
+            return Ok(Err(ended));
+        }
         let last = match log.journal_last().await {
             Ok(last) => last,
             Err(error) => return Err(format!("{error:#}")),
@@ -72,13 +75,12 @@ pub(crate) async fn concluded(
             }
         }
         if ended.len() >= wanted && routed.len() >= acknowledged.len() {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let (ended, routed) = (ended.len(), routed.len());
         Err(format!("{ended} of {wanted} concluded, {routed} of {} routed", acknowledged.len()))
     })
-    .await;
-    Ok(())
+    .await
 }
 
 fn wants(event: &Acknowledged, subscribers: &[Subscriber]) -> usize {

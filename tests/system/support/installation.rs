@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use data_encoding::HEXLOWER;
 use fanfare_event_log::EventLog;
 use fanfare_service::random_bytes;
@@ -125,9 +125,15 @@ impl Installation {
         self.running(service)?.stop().await
     }
 
-    /// A service that runs, to freeze it.
-    pub(crate) fn process(&self, service: Service) -> Result<&Process> {
-        self.processes.get(&service).with_context(|| format!("{service} does not run"))
+    /// Starts another process of a service, which is the test's to end.
+    pub(crate) fn another(&self, service: Service) -> Result<Process> {
+        let log = self.logs().join(format!("{service}-another.log"));
+        Process::start(&self.binary, service, &self.settings(service), &log)
+    }
+
+    /// Takes a service out of the installation: it is the test's to end.
+    pub(crate) fn take(&mut self, service: Service) -> Result<Process> {
+        self.running(service)
     }
 
     /// The server, to kill or restart it.
@@ -150,11 +156,6 @@ impl Installation {
         &self.api
     }
 
-    /// Where everything is kept but the server's own files.
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     /// Where the logs are.
     pub(crate) fn logs(&self) -> PathBuf {
         self.directory.path().join("logs")
@@ -172,9 +173,7 @@ impl Installation {
 
     /// Checks that all processes are still there and have said nothing unexpected, and ends them.
     pub(crate) async fn finish(mut self, expected: Expected) -> Result<()> {
-        for process in self.processes.values_mut() {
-            process.check_alive()?;
-        }
+        self.check_alive()?;
         for service in Service::ALL {
             if self.processes.contains_key(&service) {
                 self.stop(service).await?;
@@ -185,6 +184,11 @@ impl Installation {
         }
         self.finished = true;
         Ok(())
+    }
+
+    /// Fails if a service has ended by itself.
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        self.processes.values().try_for_each(Process::check_alive)
     }
 
     fn check_calm(&self) -> Result<()> {
@@ -233,11 +237,12 @@ impl Installation {
                 set("sealing_key_file", file(SEALING_KEY));
                 set("operator_key_file", file(OPERATOR_KEY));
                 set("endpoint_https", String::from("optional"));
+                set("endpoint_ports", String::from("1-65535"));
                 // Clients know the API by its first port.
                 let address = self.api.address();
                 set("listen", address.unwrap_or_else(|| String::from("127.0.0.1:0")));
                 if self.options.api_allows_loopback {
-                    set("endpoint_addresses", String::from(LOOPBACK));
+                    set("allow", String::from(LOOPBACK));
                 }
             }
         }
@@ -247,27 +252,22 @@ impl Installation {
     /// Learns where the API listens, and waits until it is ready.
     async fn api_ready(&mut self) -> Result<()> {
         let log = log_file(&self.logs(), Service::Api);
-        if self.api.address().is_none() {
-            let address = wait_until("the API to say where it listens", async || {
-                let lines = logs::read(&log).unwrap_or_default();
-                let said = lines.iter().find_map(|line| line.field("address").map(String::from));
-                self.processes.get_mut(&Service::Api).map(Process::check_alive);
-                said.ok_or_else(|| lines.last().map(|line| line.text.clone()))
-            });
-            let address = address.await;
-            self.api.set_address(&address);
-        }
-        let ready = wait_until("the API to be ready", async || {
-            let process = self.processes.get_mut(&Service::Api);
-            if let Some(Err(ended)) = process.map(Process::check_alive) {
+        let process = self.processes.get(&Service::Api).context("the API runs")?;
+        let api = &mut self.api;
+        wait_until("the API to be ready", async || {
+            if let Err(ended) = process.check_alive() {
                 return Ok(Err(ended));
             }
-            self.api.ready().await.map(Ok)
-        });
-        match ready.await {
-            Ok(()) => Ok(()),
-            Err(ended) => bail!(ended),
-        }
+            if api.address().is_none() {
+                let lines = logs::read(&log).unwrap_or_default();
+                let Some(address) = lines.iter().find_map(|line| line.field("address")) else {
+                    return Err(lines.last().map(|line| line.text.clone()).unwrap_or_default());
+                };
+                api.set_address(address);
+            }
+            api.ready().await.map(Ok)
+        })
+        .await
     }
 }
 

@@ -8,8 +8,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-/// How many of a log's last lines are shown.
+/// How many of a log's last lines are shown, and how much of each.
 const TAIL: usize = 60;
+const WIDTH: usize = 600;
 
 /// How serious a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,10 +79,14 @@ pub(crate) fn show(directory: &Path) {
         let serious = lines.iter().filter(|line| line.level > Level::Normal);
         eprintln!("── {} ({} lines)", path.display(), lines.len());
         for line in serious.take(TAIL) {
-            eprintln!("  !! {}", line.text);
+            eprintln!("  !! {}", short(&line.text));
         }
         for line in lines.iter().rev().take(TAIL).rev() {
-            eprintln!("  {}", line.text);
+            eprintln!("  {}", short(&line.text));
         }
     }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(WIDTH).collect()
 }

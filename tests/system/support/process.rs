@@ -6,6 +6,7 @@ use std::{
     fs::OpenOptions,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -60,7 +61,7 @@ impl fmt::Display for Service {
 /// A running service. Dropping it kills it.
 pub(crate) struct Process {
     service: Service,
-    child: Child,
+    child: Mutex<Child>,
 }
 
 impl Process {
@@ -86,24 +87,28 @@ impl Process {
         }
         command.stdin(Stdio::null()).stdout(output).stderr(errors).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("start {service}"))?;
-        Ok(Self { service, child })
+        Ok(Self { service, child: Mutex::new(child) })
     }
 
     /// Kills the process with SIGKILL, and waits until it is gone.
-    pub(crate) async fn kill(mut self) -> Result<()> {
-        self.child.start_kill().with_context(|| format!("kill {}", self.service))?;
-        self.child.wait().await.with_context(|| format!("wait for {}", self.service))?;
+    pub(crate) async fn kill(self) -> Result<()> {
+        let Self { service, child } = self;
+        let mut child = child.into_inner().unwrap_or_else(PoisonError::into_inner);
+        child.start_kill().with_context(|| format!("kill {service}"))?;
+        child.wait().await.with_context(|| format!("wait for {service}"))?;
         Ok(())
     }
 
     /// Asks the process to end, and waits until it has, in order.
-    pub(crate) async fn stop(mut self) -> Result<()> {
+    pub(crate) async fn stop(self) -> Result<()> {
         self.signal(Signal::TERM)?;
-        match timeout(STOP, self.child.wait()).await {
+        let Self { service, child } = self;
+        let mut child = child.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match timeout(STOP, child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => bail!("{} ended with {status}", self.service),
-            Ok(Err(error)) => Err(error).with_context(|| format!("wait for {}", self.service)),
-            Err(_) => bail!("{} did not end within {STOP:?}", self.service),
+            Ok(Ok(status)) => bail!("{service} ended with {status}"),
+            Ok(Err(error)) => Err(error).with_context(|| format!("wait for {service}")),
+            Err(_) => bail!("{service} did not end within {STOP:?}"),
         }
     }
 
@@ -118,15 +123,19 @@ impl Process {
     }
 
     /// Fails if the process has ended by itself.
-    pub(crate) fn check_alive(&mut self) -> Result<()> {
-        match self.child.try_wait().with_context(|| format!("look at {}", self.service))? {
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        match self.child().try_wait().with_context(|| format!("look at {}", self.service))? {
             None => Ok(()),
             Some(status) => bail!("{} ended by itself with {status}", self.service),
         }
     }
 
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = self.child().id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let pid = pid.with_context(|| format!("{} has ended", self.service))?;
         kill_process(pid, signal).with_context(|| format!("signal {}", self.service))
     }

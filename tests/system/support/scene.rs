@@ -129,7 +129,8 @@ impl Scene {
 
     /// Waits until all that was published is concluded.
     pub(crate) async fn concluded(&self, patience: Duration) -> Result<()> {
-        evidence::concluded(&self.log, &self.acknowledged, &self.subscribers, patience).await
+        let at = (&self.installation, &self.log);
+        evidence::concluded(at, &self.acknowledged, &self.subscribers, patience).await
     }
 
     /// Waits until the endpoints have got so many requests together.

@@ -21,12 +21,16 @@ use crate::{
 const QUESTION: Duration = Duration::from_secs(2);
 /// How long to wait after the servers did not answer.
 const PAUSE: Duration = Duration::from_millis(100);
+/// After how long without questions a stopped view ends, and after how long in any case.
+const QUIET: Duration = Duration::from_millis(300);
+const LINGER_MAX: Duration = Duration::from_secs(10);
 /// How long a change that is known to be there may take to come before it is fetched anew.
 const STALL: Duration = Duration::from_millis(300);
 /// The most that is waited between two fetches.
 const STALL_MAX: Duration = Duration::from_secs(5);
 
-/// Follows CONFIG until `stop`.
+/// Follows CONFIG until `stop`, and then for as long as others, who finish what they have in hand,
+/// ask for confirmations.
 pub(super) async fn run<F: ConfigFold>(
     log: EventLog,
     shared: Arc<Shared<F>>,
@@ -39,7 +43,21 @@ pub(super) async fn run<F: ConfigFold>(
             never = confirm(&log, &shared) => never,
         }
     };
-    stop.run_until_cancelled(working).await.unwrap_or(Ok(()))
+    let stopped = async {
+        stop.cancelled().await;
+        let mut asked = shared.asked.subscribe();
+        let quiet = async { while let Ok(Ok(())) = timeout(QUIET, asked.changed()).await {} };
+        timeout(LINGER_MAX, quiet).await
+    };
+    let ended = tokio::select! {
+        ended = working => ended,
+        _ = stopped => Ok(()),
+    };
+    match ended {
+        // Whoever else stops may have closed the log before.
+        Err(ReadError::Closed) if stop.is_cancelled() => Ok(()),
+        ended => ended,
+    }
 }
 
 /// Tells those who wait that nobody follows any more, also when the task is aborted.

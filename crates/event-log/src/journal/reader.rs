@@ -21,7 +21,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub struct JournalReader {
     log: EventLog,
     messages: Ordered,
-    subjects: Vec<String>,
+    filter: JournalFilter,
     /// Taken, and not returned: it lies behind the end that was asked for.
     ahead: Option<Numbered>,
     /// The sequence up to which everything was taken.
@@ -53,8 +53,7 @@ impl EventLog {
             From::New => Start::Sequence(self.journal_last().await? + 1),
         };
         let subjects = self.journal_subjects(&filter);
-        let selection =
-            Selection { stream: Stream::Journal, subjects: subjects.clone(), headers_only: false };
+        let selection = Selection { stream: Stream::Journal, subjects, headers_only: false };
         let reached = match start {
             Start::Sequence(sequence) => sequence.saturating_sub(1),
             Start::Time(_) => 0,
@@ -62,14 +61,7 @@ impl EventLog {
         let mut messages = Ordered::new(self, selection, start);
         // So that a refusal is told here, and what is written from now on is followed.
         messages.pending().await?;
-        Ok(JournalReader {
-            log: self.clone(),
-            messages,
-            subjects,
-            ahead: None,
-            reached,
-            goal: None,
-        })
+        Ok(JournalReader { log: self.clone(), messages, filter, ahead: None, reached, goal: None })
     }
 }
 
@@ -90,7 +82,8 @@ impl JournalReader {
     }
 
     /// Returns the next batch at or before `last`, or `None` once all of them (under the filter)
-    /// are read. Cancel safe. `last` is taken from [`EventLog::journal_last`].
+    /// are read. Cancel safe. `last` is taken from [`EventLog::journal_last`], or is the sequence of
+    /// one's own claim, which is the surer end in the moment that a leader of the stream changes.
     pub async fn next_until(&mut self, last: u64) -> Result<Option<JournalBatch>, ReadError> {
         loop {
             if let Some(ahead) = &self.ahead {
@@ -135,6 +128,7 @@ impl JournalReader {
         };
         self.ahead = None;
         self.reached = sequence;
+        self.log.saw_journal(sequence);
         Ok(batch)
     }
 
@@ -147,12 +141,22 @@ impl JournalReader {
             return Ok(goal.found);
         }
         let asked_at = Instant::now();
-        let mut found = 0;
-        for subject in &self.subjects {
-            let message = self.log.get(Stream::Journal, Which::Last(subject)).await?;
-            found = found.max(message.map_or(0, |message| message.sequence));
-        }
+        let end = self.log.get(Stream::Journal, Which::Sequence(last)).await?;
+        let found = match end {
+            // The usual end, an owner's claim: no server that is not up to date can hide it.
+            Some(end) if self.log.journal_takes(&self.filter, &end.subject) => last,
+            Some(_) | None => self.last_under_filter().await?,
+        };
         self.goal = Some(Goal { last, found, asked_at });
         Ok(found)
+    }
+
+    async fn last_under_filter(&self) -> Result<u64, ReadError> {
+        let mut last = 0;
+        for subject in self.log.journal_subjects(&self.filter) {
+            let message = self.log.get(Stream::Journal, Which::Last(&subject)).await?;
+            last = last.max(message.map_or(0, |message| message.sequence));
+        }
+        Ok(last)
     }
 }

@@ -39,6 +39,7 @@ pub struct JournalWriter {
     epoch: u64,
     owner: String,
     claimed_at: u64,
+    claimed_after: u64,
     /// The column's last sequence, as far as we know.
     last: u64,
     /// The number of the next batch of this claim.
@@ -101,6 +102,7 @@ impl EventLog {
             epoch: 0,
             owner: owner.to_owned(),
             claimed_at: 0,
+            claimed_after: 0,
             last: 0,
             batch: 0,
         };
@@ -109,6 +111,7 @@ impl EventLog {
             let before = found.as_ref().and_then(|found| found.mark.as_ref());
             writer.epoch = before.map_or(0, |mark| mark.epoch) + 1;
             writer.last = found.map_or(0, |found| found.sequence);
+            writer.claimed_after = writer.last;
             writer.batch = 0;
             let owner = writer.owner.clone();
             let fact = Fact::ShardClaimed(ShardClaimed { shard, epoch: writer.epoch, owner });
@@ -140,6 +143,11 @@ impl JournalWriter {
     /// The sequence of our claim.
     pub fn claimed_at(&self) -> u64 {
         self.claimed_at
+    }
+
+    /// The sequence of the column's last message before our claim; 0 if there was none.
+    pub fn claimed_after(&self) -> u64 {
+        self.claimed_after
     }
 
     /// Our claim's epoch.

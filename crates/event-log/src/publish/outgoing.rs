@@ -162,7 +162,10 @@ impl EventLog {
             let looked = Instant::now();
             match self.look_for(message, doubt.sent).await {
                 Ok(Some(sequence)) => return Ok(Again::Found(sequence)),
-                Ok(None) => doubt.covered = looked,
+                Ok(None) => {
+                    doubt.covered = looked;
+                    return self.send(message).await.map(Again::Sent);
+                }
                 Err(error) => debug!(%error, subject, "cannot look for a message yet"),
             }
         }

@@ -58,11 +58,17 @@ impl EventLog {
     /// Looks through both queues, which takes about a second for 100,000 messages. What is
     /// stored while it looks may be missed.
     pub async fn oldest_unsettled(&self, shard: Shard) -> Result<Option<u64>, ReadError> {
-        let deliveries = self.topology().deliveries(shard);
         let due = self.topology().retry_due(shard);
-        let tasks = self.smallest_reference(Stream::Deliveries, deliveries).await?;
+        let tasks = self.oldest_task_reference(shard).await?;
         let due = self.smallest_reference(Stream::Retries, due).await?;
         Ok(tasks.into_iter().chain(due).min())
+    }
+
+    /// The smallest journal sequence that an unsettled task of the shard refers to; `None` if
+    /// there is no task.
+    pub async fn oldest_task_reference(&self, shard: Shard) -> Result<Option<u64>, ReadError> {
+        let deliveries = self.topology().deliveries(shard);
+        self.smallest_reference(Stream::Deliveries, deliveries).await
     }
 
     async fn smallest_reference(

@@ -111,7 +111,8 @@ async fn cluster() -> Result<()> {
         .await?;
     }
     assert_eq!(messages(&context, &format!("{upper}_EVENTS")).await?, 180);
-    assert_eq!(messages(&context, &format!("{upper}_JOURNAL")).await?, 121);
+    wait_until("121", async || Ok(messages(&context, &format!("{upper}_JOURNAL")).await? == 121))
+        .await?;
     log.close().await;
     other.close().await;
     Ok(())

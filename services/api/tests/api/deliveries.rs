@@ -24,7 +24,8 @@ async fn route(world: &World, endpoints: &[EndpointId]) -> Result<EventId> {
     let parts: Vec<_> = endpoints.chunks(2).collect();
     for (part, chunk) in parts.iter().enumerate() {
         let last = part + 1 == parts.len();
-        let (targets, skipped) = if last { chunk.split_at(chunk.len() - 1) } else { (*chunk, &[][..]) };
+        let (targets, skipped) =
+            if last { chunk.split_at(chunk.len() - 1) } else { (*chunk, &[][..]) };
         let fact = Fact::EventRouted(EventRouted {
             event,
             tenant: "acme".parse()?,
@@ -92,8 +93,7 @@ async fn a_delivery_is_explained_by_its_facts() -> Result<()> {
     assert_eq!(world.get(&path).await?.text("state"), "pending");
 
     let shard = world.log.shards().of(endpoint);
-    let mut writer =
-        world.log.claim(shard, Column::Attempts, "test", SystemClock.now()).await?;
+    let mut writer = world.log.claim(shard, Column::Attempts, "test", SystemClock.now()).await?;
     let other = DeliveryRef { id: DeliveryId::of(event, endpoint, 9), ..delivery.clone() };
     writer.append(&[record(attempt(&delivery, 1, 500)), record(attempt(&other, 1, 200))]).await?;
     let retrying = world.get(&path).await?;
@@ -112,8 +112,12 @@ async fn a_delivery_is_explained_by_its_facts() -> Result<()> {
     assert_eq!(done.text("endpoint_id"), endpoint.to_string());
 
     let all = world.get(&format!("{path}/facts")).await?;
-    let names: Vec<_> =
-        all.body["data"].as_array().unwrap().iter().map(|fact| fact["fact"].as_str().unwrap()).collect();
+    let names: Vec<_> = all.body["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|fact| fact["fact"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["attempt_made", "attempt_made", "delivery_concluded"]);
     let first = &all.body["data"][0];
     assert_eq!((first["outcome"].as_str(), first["status"].as_u64()), (Some("refused"), Some(500)));
@@ -142,7 +146,16 @@ async fn an_event_lists_what_became_of_it_for_each_endpoint() -> Result<()> {
     let all = world.get(&path).await?;
     let data = all.body["data"].as_array().unwrap();
     let shown: BTreeSet<_> = data.iter().map(|one| one["endpoint_id"].as_str().unwrap()).collect();
-    assert_eq!(shown, endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().iter().map(String::as_str).collect());
+    assert_eq!(
+        shown,
+        endpoints
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .iter()
+            .map(String::as_str)
+            .collect()
+    );
     let skipped: Vec<_> = data.iter().filter(|one| one["routing"] == "skipped").collect();
     assert_eq!(skipped.len(), 1);
     assert_eq!((&skipped[0]["id"], data[0]["routing"].as_str()), (&Value::Null, Some("delivery")));

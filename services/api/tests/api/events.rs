@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{EventId, Timestamp};
-use fanfare_event_log::{InboxMessage, PublishAnswer, Reply, Request};
+use fanfare_event_log::{InboxMessage, PublishAnswer, Request};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -13,10 +13,11 @@ async fn publish(world: &World, answer: PublishAnswer) -> Result<(Answer, InboxM
     let mut requests = world.log.requests().await?;
     let body = json!({"type": "a.b", "data": {"n": 1}, "attributes": {"k": "v"}});
     let request = world.api.request(Method::POST, "/v1/tenants/acme/events");
-    let request = request.bearer_auth(&world.operator).header("idempotency-key", "once").json(&body);
+    let request =
+        request.bearer_auth(&world.operator).header("idempotency-key", "once").json(&body);
     let ingest = async {
         let Request { message, reply } = requests.next().await.context("a request")?;
-        Reply::answer(reply, &answer).await;
+        reply.send(&answer).await;
         anyhow::Ok(message)
     };
     let (told, message) = tokio::join!(Answer::of(request), ingest);
@@ -29,7 +30,8 @@ async fn an_accepted_event_is_answered_with_its_id() -> Result<()> {
     let world = World::new().await?;
     world.tenant("acme", "kryptos").await?;
     let event = EventId::new(Timestamp::from_millis(7), [1; 10]);
-    let (told, message) = publish(&world, PublishAnswer::Accepted { event, duplicate: true }).await?;
+    let (told, message) =
+        publish(&world, PublishAnswer::Accepted { event, duplicate: true }).await?;
     assert_eq!(told.status, StatusCode::ACCEPTED);
     assert_eq!(told.body, json!({"id": event.to_string(), "duplicate": true}));
     assert_eq!((message.tenant.as_str(), message.event_type.as_str()), ("acme", "a.b"));

@@ -7,7 +7,7 @@ use fanfare_api::{EndpointHttps, Settings, generate_key};
 use fanfare_domain::{AddressPolicy, address::AllowRule, seal::Clear, url::Ports};
 use fanfare_event_log::EventLog;
 use fanfare_service::{Context, Failure, random_bytes};
-use fanfare_testkit::NatsServer;
+use fanfare_testkit::{NatsServer, StoredMessage};
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -111,10 +111,7 @@ fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Set
         profiles_dir: None,
         endpoint_https: EndpointHttps::ByProfile,
         endpoint_ports: Ports::default(),
-        endpoint_addresses: AddressPolicy {
-            allow: AllowRule::LOOPBACK.to_vec(),
-            deny: Vec::new(),
-        },
+        endpoint_addresses: AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() },
     }
 }
 
@@ -184,6 +181,12 @@ impl Answer {
         let etag = self.headers.get("etag").and_then(|etag| etag.to_str().ok());
         String::from(etag.unwrap_or_else(|| panic!("no etag: {self:?}")))
     }
+}
+
+/// Tells whether the text occurs anywhere in a message as it is stored.
+pub(crate) fn holds(message: &StoredMessage, text: &str) -> bool {
+    let occurs = |part: &[u8]| part.windows(text.len()).any(|window| window == text.as_bytes());
+    message.texts().any(occurs)
 }
 
 /// An operation of the API, as the document has it.

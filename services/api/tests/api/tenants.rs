@@ -17,7 +17,10 @@ async fn a_tenant_is_created_shown_changed_and_deleted() -> Result<()> {
     assert_eq!((again.status, again.code()), (StatusCode::CONFLICT, "tenant_exists"));
     let change = json!({"profile": "kyberaccess"});
     let changed = world.call(Method::PATCH, "/v1/tenants/acme", change).await?;
-    assert_eq!((changed.text("name"), changed.text("profile")), ("Acme".into(), "kyberaccess".into()));
+    assert_eq!(
+        (changed.text("name"), changed.text("profile")),
+        ("Acme".into(), "kyberaccess".into())
+    );
     assert_eq!(world.get("/v1/tenants/acme").await?.body, changed.body);
     let gone = world.call(Method::DELETE, "/v1/tenants/acme", Value::Null).await?;
     assert_eq!(gone.status, StatusCode::NO_CONTENT);

@@ -34,7 +34,10 @@ async fn a_change_from_an_old_version_is_refused() -> Result<()> {
         assert_eq!(changed.status, StatusCode::OK);
         assert_ne!(changed.etag(), old);
         let lost = change(&world, Method::PATCH, path, &old, json!({"name": "two"})).await?;
-        assert_eq!((lost.status, lost.code()), (StatusCode::PRECONDITION_FAILED, "precondition_failed"));
+        assert_eq!(
+            (lost.status, lost.code()),
+            (StatusCode::PRECONDITION_FAILED, "precondition_failed")
+        );
         assert_eq!(world.get(path).await?.text("name"), "one");
         let same = change(&world, Method::PATCH, path, &changed.etag(), named).await?;
         assert_eq!(same.etag(), changed.etag(), "what changes nothing makes no version");

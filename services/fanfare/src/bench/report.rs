@@ -111,7 +111,8 @@ pub(crate) fn show(options: &Options, measured: &Measured, output: &Output) -> R
     if let Some(latency) = &measured.latency {
         let title = format!("Latency, publish to receiver, at {} events/s", options.rate);
         output.line(&output.tone(Tone::Strong, &title));
-        let cells = [latency.p50_ms, latency.p99_ms, latency.p999_ms].map(|ms| format!("{ms:.2} ms"));
+        let cells =
+            [latency.p50_ms, latency.p99_ms, latency.p999_ms].map(|ms| format!("{ms:.2} ms"));
         output.table(&["p50", "p99", "p99.9"], &[cells.to_vec()]);
         output.line("");
     }
@@ -186,7 +187,13 @@ mod tests {
     use super::*;
 
     fn round(seconds: f64) -> Round {
-        Round { deliveries: 1_000, events: 1_000, seconds, cpu_seconds: seconds, accepted_seconds: 0.0 }
+        Round {
+            deliveries: 1_000,
+            events: 1_000,
+            seconds,
+            cpu_seconds: seconds,
+            accepted_seconds: 0.0,
+        }
     }
 
     #[test]

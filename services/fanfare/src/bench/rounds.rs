@@ -50,7 +50,8 @@ struct Receiver {
 pub(crate) async fn measure(options: &Options, output: &Output) -> Result<Measured> {
     let binary = crate::up::locate(options.nats_server.clone(), output).await?;
     let receiver = Receiver::start()?;
-    let steps = options.endpoints.len() * options.rounds * 3 + usize::from(options.latency_seconds > 0);
+    let steps =
+        options.endpoints.len() * options.rounds * 3 + usize::from(options.latency_seconds > 0);
     let progress = progress_bar(steps, output)?;
     let mut measured = Measured { throughput: Vec::new(), latency: None, memory: Vec::new() };
     for endpoints in &options.endpoints {
@@ -162,7 +163,13 @@ impl Bench<'_> {
         if let Some(mut server) = server {
             server.stop().await?;
         }
-        Ok(Round { deliveries: count, events: count, seconds: run.seconds, cpu_seconds, accepted_seconds: 0.0 })
+        Ok(Round {
+            deliveries: count,
+            events: count,
+            seconds: run.seconds,
+            cpu_seconds,
+            accepted_seconds: 0.0,
+        })
     }
 
     async fn run_floor(&self, kind: Kind, nats: &str, count: u64) -> Result<FloorRun> {

@@ -27,7 +27,13 @@ pub(crate) struct Nats {
     #[arg(long, env = "FANFARE_NATS_CREDENTIALS", hide_env_values = true, value_name = "FILE")]
     pub(crate) nats_credentials: Option<PathBuf>,
     /// What the installation's subjects begin with.
-    #[arg(long, env = "FANFARE_PREFIX", hide_env_values = true, default_value = "fanfare", value_name = "PREFIX")]
+    #[arg(
+        long,
+        env = "FANFARE_PREFIX",
+        hide_env_values = true,
+        default_value = "fanfare",
+        value_name = "PREFIX"
+    )]
     pub(crate) nats_prefix: String,
 }
 
@@ -46,7 +52,9 @@ impl Connection {
             None if running.as_deref() == Some(base) || is_this_machine(base) => {
                 operator_key(&data)?
             }
-            None => bail!("{base} is another machine: give the API key with --key or FANFARE_API_KEY"),
+            None => {
+                bail!("{base} is another machine: give the API key with --key or FANFARE_API_KEY")
+            }
         };
         Api::new(base, &key)
     }

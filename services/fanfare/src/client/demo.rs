@@ -22,6 +22,7 @@ use super::{
     text::span,
 };
 use crate::{
+    cli::{Connection, program},
     output::{Output, Tone},
     throw_away::ThrowAway,
 };
@@ -45,24 +46,33 @@ pub(crate) struct Options {
 }
 
 /// Gives the tour, and clears up after it.
-pub(crate) async fn demo(options: Options, output: &Output) -> Result<()> {
+pub(crate) async fn demo(options: Options, connection: &Connection, output: &Output) -> Result<()> {
     let mut stop = Stop::install()?;
-    output.say(&output.tone(Tone::Strong, "One event, three endpoints: what Fanfare does with it."));
+    output
+        .say(&output.tone(Tone::Strong, "One event, three endpoints: what Fanfare does with it."));
     output.say("");
     let system = tokio::select! {
         system = start(&options, output) => system?,
         () = stop.asked() => return Ok(()),
     };
     let toured = tokio::select! {
-        toured = Box::pin(tour(&system, output)) => toured,
-        () = stop.asked() => Ok(()),
+        toured = Box::pin(tour(&system, output)) => toured.map(|()| true),
+        () = stop.asked() => Ok(false),
     };
-    if options.stay && toured.is_ok() {
-        let data = system.data().display();
-        output.say(&format!("The system goes on until Ctrl-C. Look around with --data {data}"));
+    if options.stay && matches!(toured, Ok(true)) {
+        let program = program(system.data());
+        output.say("\nThe system stays until Ctrl-C. Look around in it:\n");
+        let story = format!("{program} watch --tenant {TENANT} --since 1h");
+        let endpoints = format!("{program} endpoint list {TENANT}");
+        if !output.json {
+            output.commands(&[(story, "the story again"), (endpoints, "the endpoints")]);
+        }
         stop.asked().await;
+    } else if let Ok(true) = toured {
+        output.say("");
+        ending::farewell(connection, output);
     }
-    system.stop().await.and(toured)
+    system.stop().await.and(toured.map(drop))
 }
 
 async fn start(options: &Options, output: &Output) -> Result<ThrowAway> {
@@ -79,7 +89,8 @@ async fn tour(system: &ThrowAway, output: &Output) -> Result<()> {
     let mut cast = Cast::hire(&api, &TENANT.parse()?).await?;
     step(output, "Three receivers in this process, each an endpoint of the tenant demo.");
     cast.introduce(output);
-    let nats = Nats { nats_url: None, nats_credentials: None, nats_prefix: String::from("fanfare") };
+    let nats =
+        Nats { nats_url: None, nats_credentials: None, nats_prefix: String::from("fanfare") };
     let log = nats::open(&system.running().nats, &nats).await?;
     let mut journal =
         log.journal(JournalFilter::All, From::New).await.context("read the journal")?;
@@ -111,8 +122,6 @@ async fn tour(system: &ThrowAway, output: &Output) -> Result<()> {
     ending::request(&arrivals, &cast, output);
     step(output, "What could not be delivered is kept as a dead letter, for any NATS client:");
     ending::dead_letter(system, &nats, &cast, output).await?;
-    output.say("");
-    ending::farewell(output);
     Ok(())
 }
 

@@ -143,9 +143,8 @@ async fn send_once(sender: &Sender, event: &NewEvent, output: &Output) -> Result
 async fn send_often(sender: &Sender, event: &NewEvent, times: u64, output: &Output) -> Result<()> {
     let mut stop = Stop::install()?;
     let mut progress = output.progress(times);
-    let mut answers = stream::iter(0..times)
-        .map(|_| sender.send(event))
-        .buffer_unordered(sender.in_flight_max());
+    let mut answers =
+        stream::iter(0..times).map(|_| sender.send(event)).buffer_unordered(sender.in_flight_max());
     let mut tally = Tally::default();
     loop {
         tokio::select! {
@@ -176,7 +175,11 @@ async fn send_often(sender: &Sender, event: &NewEvent, times: u64, output: &Outp
         output.line(&format!("{line} in {} ({} per second)", span(seconds), thousands(rate)));
     }
     let first = tally.first_refusal.unwrap_or_default();
-    ensure!(tally.refused == 0, "{} failed, the first with: {first}", count(tally.refused, "event"));
+    ensure!(
+        tally.refused == 0,
+        "{} failed, the first with: {first}",
+        count(tally.refused, "event")
+    );
     Ok(())
 }
 

@@ -83,7 +83,8 @@ impl Line {
     }
 
     fn routed(at: Timestamp, routed: &EventRouted) -> Self {
-        let number = |ids: &[fanfare_domain::EndpointId]| u64::try_from(ids.len()).unwrap_or(u64::MAX);
+        let number =
+            |ids: &[fanfare_domain::EndpointId]| u64::try_from(ids.len()).unwrap_or(u64::MAX);
         let mut details = match number(&routed.targets) {
             0 => String::from("no endpoint wants it"),
             targets => format!("to {}", count(targets, "endpoint")),
@@ -106,7 +107,7 @@ impl Line {
         format!(
             "{}  {}  {}  {}",
             output.tone(Tone::Dim, &clock(self.at)),
-            output.tone(self.tone, &format!("{:<10}", self.what)),
+            output.tone(self.tone, &format!("{:<9}", self.what)),
             self.subject,
             output.tone(self.tone, &self.details),
         )
@@ -258,3 +259,6 @@ fn add_delivery(members: &mut Map<String, Value>, delivery: &DeliveryRef) {
     }
     members.insert(String::from("generation"), json!(delivery.generation));
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use super::{
     text::span,
 };
 use crate::{
-    cli::Connection,
+    cli::{Connection, program},
     output::{Output, Tone},
 };
 
@@ -82,7 +82,11 @@ const DELAY_MAX: Duration = Duration::from_secs(30);
 const RETRIES_MAX: u32 = 20;
 
 /// Receives until it is told to stop.
-pub(crate) async fn listen(options: Options, connection: &Connection, output: &Output) -> Result<()> {
+pub(crate) async fn listen(
+    options: Options,
+    connection: &Connection,
+    output: &Output,
+) -> Result<()> {
     let mut stop = Stop::install()?;
     let plan = Plan { fail: options.fail, status: options.status, delay: options.delay };
     let address = SocketAddr::new(options.bind, options.port);
@@ -107,7 +111,13 @@ pub(crate) async fn listen(options: Options, connection: &Connection, output: &O
         retry_delays: options.retry_delays.clone().or_else(|| failing_delays(options.fail)),
     };
     let registered = Registered::make(&api, &wanted, &profile).await?;
-    introduce(&options, &local, &wanted, &registered, output);
+    if !output.json {
+        introduce(&options, &local, &wanted, &registered, output);
+        let send = format!("event send {} {}", options.tenant, registered.example());
+        let send = format!("{} {send}", program(&connection.data));
+        output.commands(&[(send, "something to receive")]);
+        output.line("\nCtrl-C deletes the endpoint.\n");
+    }
     let inspector = Inspector::new(profile.built_in, Some(registered.secret.clone()));
     show_arrivals(&mut receiver, &inspector, &mut stop, output).await;
     tokio::select! {
@@ -149,14 +159,13 @@ fn introduce(
     registered: &Registered,
     output: &Output,
 ) {
-    if output.json {
-        return;
-    }
     let tenant = &options.tenant;
     if registered.tenant_is_new {
         output.line(&format!("Made the tenant {tenant} ({}).", registered.profile));
     }
-    output.line(&output.tone(Tone::Strong, &format!("Listening at {local} as an endpoint of {tenant}.")));
+    output.line(
+        &output.tone(Tone::Strong, &format!("Listening at {local} as an endpoint of {tenant}.")),
+    );
     output.line("");
     let answers = match (options.fail, options.delay) {
         (0, Duration::ZERO) => options.status.to_string(),
@@ -168,7 +177,12 @@ fn introduce(
     };
     let delays = wanted.retry_delays.as_ref().map_or_else(
         || format!("as {} has them", registered.profile),
-        |delays| format!("after {}", delays.iter().map(|delay| span(*delay)).collect::<Vec<_>>().join(", ")),
+        |delays| {
+            format!(
+                "after {}",
+                delays.iter().map(|delay| span(*delay)).collect::<Vec<_>>().join(", ")
+            )
+        },
     );
     output.fields(&[
         ("  endpoint", registered.endpoint.clone()),
@@ -176,10 +190,6 @@ fn introduce(
         ("  answers", answers),
         ("  retries", delays),
     ]);
-    output.line("");
-    let example = registered.example();
-    output.line(&format!("Send something: fanfare event send {tenant} {example}"));
-    output.line("Ctrl-C deletes the endpoint.");
     output.line("");
 }
 

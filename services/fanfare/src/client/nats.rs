@@ -66,11 +66,14 @@ async fn settings_of(context: &jetstream::Context, url: &str, nats: &Nats) -> Re
                 ),
                 GetStreamErrorKind::EmptyName
                 | GetStreamErrorKind::InvalidStreamName
-                | GetStreamErrorKind::Request => Err(error).with_context(|| format!("ask for {name}")),
+                | GetStreamErrorKind::Request => {
+                    Err(error).with_context(|| format!("ask for {name}"))
+                }
             },
         }
     };
-    let (journal, inbox) = (configuration(Stream::Journal).await?, configuration(Stream::Inbox).await?);
+    let (journal, inbox) =
+        (configuration(Stream::Journal).await?, configuration(Stream::Inbox).await?);
     let settings = Settings {
         url: url.to_owned(),
         credentials_file: nats.nats_credentials.clone(),
@@ -82,7 +85,8 @@ async fn settings_of(context: &jetstream::Context, url: &str, nats: &Nats) -> Re
 
 /// Completes settings by which nothing changes about streams that are so.
 fn same_as(journal: &Config, inbox: &Config, settings: Settings) -> Result<Settings> {
-    let shards = journal.metadata.get(SHARDS).context("JOURNAL does not say how many shards there are")?;
+    let shards =
+        journal.metadata.get(SHARDS).context("JOURNAL does not say how many shards there are")?;
     Ok(Settings {
         shards: shards.parse().context("JOURNAL names no number of shards")?,
         replicas: journal.num_replicas,

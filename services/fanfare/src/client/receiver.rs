@@ -21,8 +21,8 @@ use hyper_util::{
 };
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
-pub(crate) use self::plan::{Answer, Plan, identity};
 use self::plan::Seen;
+pub(crate) use self::plan::{Answer, Plan, identity};
 
 /// The longest body that is kept, in bytes.
 const BODY_BYTES_MAX: usize = 4 << 20;

@@ -100,7 +100,7 @@ async fn list(api: &Api, output: &Output) -> Result<()> {
         return Ok(());
     }
     if tenants.is_empty() {
-        output.line("There are no tenants yet. Make one with: fanfare tenant create acme");
+        output.line("There are no tenants yet. Make one: fanfare tenant create acme");
         return Ok(());
     }
     let names = ["id", "name", "profile", "created_at"];

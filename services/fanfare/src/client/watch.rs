@@ -43,7 +43,11 @@ pub(crate) struct Options {
 }
 
 /// Shows facts until it is told to stop.
-pub(crate) async fn watch(options: Options, connection: &Connection, output: &Output) -> Result<()> {
+pub(crate) async fn watch(
+    options: Options,
+    connection: &Connection,
+    output: &Output,
+) -> Result<()> {
     let mut stop = Stop::install()?;
     let log = nats::open(&connection.nats_url(&options.nats), &options.nats).await?;
     let from = match options.since {
@@ -51,8 +55,7 @@ pub(crate) async fn watch(options: Options, connection: &Connection, output: &Ou
         None => From::New,
     };
     let interest = Interest { tenant: options.tenant, event: options.event };
-    let mut journal =
-        log.journal(JournalFilter::All, from).await.context("read the journal")?;
+    let mut journal = log.journal(JournalFilter::All, from).await.context("read the journal")?;
     output.say(&output.tone(Tone::Dim, "Watching deliveries. Ctrl-C ends it."));
     loop {
         let batch = tokio::select! {

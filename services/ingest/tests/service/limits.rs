@@ -23,7 +23,7 @@ async fn a_full_log_holds_messages_back_and_tells_requests() -> Result<()> {
         }
     };
     ensure!(matches!(refused, PublishAnswer::Unavailable { .. }), "{refused:?}");
-    ensure!(accepted > 10, "{accepted} were accepted");
+    ensure!(accepted > 10, "{accepted} were accepted, then {refused:?}");
     for _ in 0..3 {
         publish(&log, &large).await?;
     }

@@ -69,13 +69,14 @@ async fn too_many_requests_are_turned_away_and_none_is_left_without_an_answer() 
     let settings = fanfare_ingest::Settings { requests_max: 1, ..settings(&server) };
     let log = open(&settings).await?;
     tenant(&log, "acme", "standard-webhooks").await?;
-    let ingest = Ingest::start(settings).await?;
+    let mut ingest = Ingest::start(settings).await?;
     let message = message(&[], "{}");
     let answers = try_join_all((0..100).map(|_| ask(&log, &message))).await?;
     let accepted =
         answers.iter().filter(|answer| matches!(answer, PublishAnswer::Accepted { .. })).count();
     let unavailable =
         answers.iter().filter(|answer| matches!(answer, PublishAnswer::Unavailable { .. })).count();
+    ingest.check()?;
     assert_eq!((accepted > 0, accepted + unavailable), (true, 100), "{answers:?}");
     assert_eq!(events(&server, &log).await?.len(), accepted);
     assert_eq!(ingest.counters.unavailable(), u64::try_from(unavailable)?);

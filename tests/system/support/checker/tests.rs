@@ -294,7 +294,8 @@ fn a_journal_that_reads_differently_or_without_claims_is_found() {
     assert_eq!(differ, [Violation::FoldsDiffer]);
     let (shard, column) = (Shard::from_index(0), Column::Attempts);
     let falling = plant(|evidence| repeat(evidence, |fact| matches!(fact, Fact::ShardClaimed(_))));
-    assert_eq!(falling, [Violation::ClaimsNotRising(shard, column)]);
+    let plans = Violation::ClaimsNotRising(shard, Column::Plans);
+    assert_eq!(falling, [plans]);
     let unclaimed = plant(|evidence| remove(evidence, |fact| matches!(fact, Fact::ShardClaimed(_))));
     assert!(unclaimed.contains(&Violation::ClaimsNotRising(shard, column)), "{unclaimed:?}");
     assert_eq!(Timestamp::EPOCH, at(0));

@@ -52,7 +52,8 @@ fn words(fact: &Value, at: Timestamp) -> (Tone, String, String) {
             (Tone::Dim, String::from("scheduled"), details)
         }
         "delivery_deferred" => {
-            let details = format!("attempt {attempt} in {}: {}", soon("until"), text(fact, "reason"));
+            let details =
+                format!("attempt {attempt} in {}: {}", soon("until"), text(fact, "reason"));
             (Tone::Dim, String::from("put off"), details)
         }
         "delivery_parked" => {
@@ -75,7 +76,8 @@ fn words(fact: &Value, at: Timestamp) -> (Tone, String, String) {
 
 fn outcome(fact: &Value) -> String {
     let status = fact.get("status").and_then(Value::as_u64);
-    let what = status.map_or_else(|| String::from(text(fact, "fault")), |status| status.to_string());
+    let what =
+        status.map_or_else(|| String::from(text(fact, "fault")), |status| status.to_string());
     match text(fact, "detail") {
         "" => what,
         detail => format!("{what}: {}", printable(detail)),

@@ -82,7 +82,9 @@ impl Cast {
             let name = output.tone(Tone::Strong, &format!("{:<7}", member.name));
             output.say(&format!("     {name} {}", member.part));
         }
-        output.say("     A failed attempt is tried again after 1 s, then after 2 s.");
+        output.say(
+            "     A failed attempt is tried again after 1 s, then 2 s, and up to a tenth more.",
+        );
     }
 
     /// Returns their names by their endpoints.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::cast::Cast;
 use crate::{
+    cli::{Connection, program},
     client::{
         connection::Nats,
         nats,
@@ -17,6 +18,7 @@ use crate::{
     },
     output::{Output, Tone},
     throw_away::ThrowAway,
+    up::first_steps,
 };
 
 /// How long the dead letter may take to appear.
@@ -41,9 +43,9 @@ pub(super) fn request(arrivals: &[(&'static str, Arrival)], cast: &Cast, output:
         output.line(&format!("     {line}"));
     }
     let (tone, verdict) = inspected.verdict();
-    let secret = member.secret.expose();
     let verdict = output.tone(tone, &verdict);
-    output.line(&format!("     signature {verdict}, with the secret {secret}"));
+    output.line(&format!("     signature {verdict}"));
+    output.line(&format!("     (with the endpoint's secret, {})", member.secret.expose()));
 }
 
 /// Shows where the exhausted delivery is.
@@ -78,17 +80,13 @@ pub(super) async fn dead_letter(
 }
 
 /// Says how to go on.
-pub(super) fn farewell(output: &Output) {
+pub(super) fn farewell(connection: &Connection, output: &Output) {
     if output.json {
         return;
     }
     output.line(&output.tone(Tone::Strong, "Now yourself, each in a terminal of its own:"));
-    for (command, what) in [
-        ("fanfare up", "the same system, to keep"),
-        ("fanfare listen --fail 2", "a receiver that fails twice"),
-        ("fanfare watch", "what becomes of each delivery"),
-        ("fanfare event send acme invoice.paid '{\"amount\": 42}'", "an event"),
-    ] {
-        output.line(&format!("  {command:<56} {}", output.tone(Tone::Dim, &format!("# {what}"))));
-    }
+    output.line("");
+    let program = program(&connection.data);
+    let up = (format!("{program} up"), "the same system, to keep");
+    output.commands(&[vec![up], first_steps(&program).to_vec()].concat());
 }

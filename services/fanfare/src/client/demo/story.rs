@@ -90,9 +90,7 @@ fn attempt(at: Timestamp, made: &AttemptMade) -> (Tone, String) {
         span(made.duration)
     );
     match made.retry_at {
-        Some(retry_at) => {
-            (Tone::Warning, format!("{what}; again in {}", span_until(retry_at, at)))
-        }
+        Some(retry_at) => (Tone::Warning, format!("{what}; again in {}", span_until(retry_at, at))),
         None if made.outcome.status().is_some_and(|status| (200..300).contains(&status)) => {
             (Tone::Good, what)
         }
@@ -164,22 +162,25 @@ mod tests {
             200 => Outcome::Accepted { status },
             _ => Outcome::Refused { status, retry_after: None },
         };
-        record(millis, Fact::AttemptMade(Box::new(AttemptMade {
-            delivery: delivery(),
-            attempt: number,
-            started_at: BEGUN,
-            duration: Duration::from_millis(3),
-            outcome,
-            detail: String::new(),
-            config_revision: 1,
-            url: Arc::from("http://127.0.0.1/"),
-            signature: String::new(),
-            response_headers: Vec::new(),
-            response_body: Bytes::new(),
-            response_truncated: false,
-            retry_at: retry_in
-                .map(|retry_in| BEGUN.saturating_add(Duration::from_millis(millis + retry_in))),
-        })))
+        record(
+            millis,
+            Fact::AttemptMade(Box::new(AttemptMade {
+                delivery: delivery(),
+                attempt: number,
+                started_at: BEGUN,
+                duration: Duration::from_millis(3),
+                outcome,
+                detail: String::new(),
+                config_revision: 1,
+                url: Arc::from("http://127.0.0.1/"),
+                signature: String::new(),
+                response_headers: Vec::new(),
+                response_body: Bytes::new(),
+                response_truncated: false,
+                retry_at: retry_in
+                    .map(|retry_in| BEGUN.saturating_add(Duration::from_millis(millis + retry_in))),
+            })),
+        )
     }
 
     #[test]
@@ -210,10 +211,8 @@ mod tests {
             attempt(1_020, 2, 200, None),
             record(1_020, concluded),
         ];
-        let told: Vec<String> = facts
-            .iter()
-            .filter_map(|fact| Some(story.tell(fact)?.show(&output)))
-            .collect();
+        let told: Vec<String> =
+            facts.iter().filter_map(|fact| Some(story.tell(fact)?.show(&output))).collect();
         let expected = [
             "     +0 ms          routed to 1 endpoint",
             "     +4 ms  shaky   attempt 1: 500 in 3 ms; again in 1 s",

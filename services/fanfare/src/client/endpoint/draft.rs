@@ -99,7 +99,10 @@ impl Draft {
             Some(delays) => {
                 let found = api.get(&tenant::path(tenant)).await?;
                 let profiles = Profiles::built_in();
-                Some(policy(profiles.get(text(&found, "profile")).map(|profile| &**profile), delays)?)
+                Some(policy(
+                    profiles.get(text(&found, "profile")).map(|profile| &**profile),
+                    delays,
+                )?)
             }
             None => None,
         };

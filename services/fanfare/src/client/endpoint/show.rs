@@ -47,8 +47,16 @@ pub(super) fn endpoint(found: &Value, output: &Output) {
         ("types", types(found)),
         ("state", output.tone(tone, &state)),
         ("headers", words(found, "headers")),
-        ("timeout", number(found, "timeout_ms").map(|ms| span(Duration::from_millis(ms))).unwrap_or_default()),
-        ("concurrency", number(found, "concurrency").map(|number| number.to_string()).unwrap_or_default()),
+        (
+            "timeout",
+            number(found, "timeout_ms")
+                .map(|ms| span(Duration::from_millis(ms)))
+                .unwrap_or_default(),
+        ),
+        (
+            "concurrency",
+            number(found, "concurrency").map(|number| number.to_string()).unwrap_or_default(),
+        ),
         ("retries", retries(found)),
         ("secrets", secrets.to_string()),
         ("created", plain("created_at")),

@@ -212,8 +212,7 @@ mod tests {
             attributes: &event.attributes,
         };
         let text = serde_json::to_string(&body).unwrap();
-        let expected =
-            r#"{"type":"invoice.paid","data":{"n": 1.10},"attributes":{"region":"eu"}}"#;
+        let expected = r#"{"type":"invoice.paid","data":{"n": 1.10},"attributes":{"region":"eu"}}"#;
         assert_eq!(text, expected);
     }
 }

@@ -114,7 +114,10 @@ impl Inspected {
         let (tone, verdict) = match &self.signature {
             Some(Ok(())) => (Tone::Good, String::from("verified")),
             Some(Err(why)) => (Tone::Bad, format!("NOT verified: {why}")),
-            None => (Tone::Dim, String::from("not checked: give --secret, and a profile that is built in")),
+            None => (
+                Tone::Dim,
+                String::from("not checked: give --secret, and a profile that is built in"),
+            ),
         };
         match self.age {
             Some(age) if age > AGE_MAX => {
@@ -220,7 +223,10 @@ mod tests {
             at: Timestamp::from_millis((1_614_265_330 + seconds_later) * 1_000),
             method: Method::POST,
             path: String::from("/"),
-            headers: headers.map(|(key, value)| (name(key), value.parse().unwrap())).into_iter().collect(),
+            headers: headers
+                .map(|(key, value)| (name(key), value.parse().unwrap()))
+                .into_iter()
+                .collect(),
             body: Bytes::from_static(b"{\"test\": 2432232314}"),
             attempt: 1,
             answer: Answer { status: StatusCode::OK, delay: Duration::ZERO },

@@ -59,7 +59,9 @@ pub(super) async fn profile(api: &Api, tenant: &TenantId, profile: &str) -> Resu
         None => match tenant::create(api, tenant, "", profile).await {
             Ok(made) => (made, true),
             // Another listener was faster.
-            Err(error) if Problem::of(&error).is_some_and(|problem| problem.is("tenant_exists")) => {
+            Err(error)
+                if Problem::of(&error).is_some_and(|problem| problem.is("tenant_exists")) =>
+            {
                 (api.get(&path).await?, false)
             }
             Err(error) => return Err(error).with_context(|| format!("make the tenant {tenant}")),
@@ -116,7 +118,9 @@ impl Registered {
         match api.delete(&self.path).await {
             Ok(_) => Ok(()),
             // Somebody else has deleted it.
-            Err(error) if Problem::of(&error).is_some_and(|problem| problem.status == 404) => Ok(()),
+            Err(error) if Problem::of(&error).is_some_and(|problem| problem.status == 404) => {
+                Ok(())
+            }
             Err(error) => Err(error).context("delete the temporary endpoint"),
         }
     }

@@ -1,0 +1,83 @@
+//! What the built binary says of itself: the help of every command, as people see it.
+//!
+//! After a change that is meant: `FANFARE_UPDATE_HELP=1 cargo test -p fanfare --test help`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// Each command whose help is kept, as it is typed.
+const COMMANDS: &[&str] = &[
+    "",
+    "up",
+    "run",
+    "bench",
+    "demo",
+    "tenant",
+    "tenant create",
+    "endpoint",
+    "endpoint create",
+    "endpoint pause",
+    "endpoint rotate-secret",
+    "event send",
+    "listen",
+    "watch",
+    "delivery",
+    "delivery get",
+    "key",
+    "key create",
+    "key revoke",
+];
+
+fn fanfare(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fanfare")).args(arguments).env_clear().output().unwrap()
+}
+
+fn kept(command: &str) -> PathBuf {
+    let name = if command.is_empty() { "fanfare" } else { command };
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
+    directory.join(format!("{}.txt", name.replace(' ', "-")))
+}
+
+#[test]
+fn the_help_of_every_command_is_as_it_was_agreed_on() {
+    let update = std::env::var_os("FANFARE_UPDATE_HELP").is_some();
+    for command in COMMANDS {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let output = fanfare(&arguments);
+        assert!(output.status.success(), "{command}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        let path = kept(command);
+        if update {
+            std::fs::write(&path, &said).unwrap();
+        }
+        let agreed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(said, agreed, "the help of {command:?} differs from {}", path.display());
+    }
+}
+
+#[test]
+fn no_help_is_kept_of_a_command_that_is_gone() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    let mut expected: Vec<PathBuf> = COMMANDS.iter().map(|command| kept(command)).collect();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn exit_codes_tell_usage_from_failure() {
+    assert_eq!(fanfare(&["--version"]).status.code(), Some(0));
+    assert_eq!(fanfare(&["fly"]).status.code(), Some(2));
+    assert_eq!(fanfare(&["tenant", "create", "a.b"]).status.code(), Some(2));
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let failed = fanfare(&["--json", "--data", data, "tenant", "list"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let said = String::from_utf8(failed.stderr).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert!(said["error"].as_str().unwrap().contains("fanfare up"), "{said}");
+}

@@ -1,0 +1,56 @@
+//! A dispatcher that was stopped for a while and wakes sends nothing of what another has taken
+//! over meanwhile: the claim guards the records, and the lease the requests.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use fanfare_service::{Clock as _, SystemClock};
+
+use crate::support::{
+    Answer, Expected, Hooks, Options, Planned, Route, Scene, Service,
+    nemesis::{Kill, Victim},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const EVENTS: usize = 200;
+
+fn plan(scene: &Scene) -> Result<Vec<Planned>> {
+    (0..EVENTS).map(|_| scene.plan("a.b", Route::Inbox)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_takes_over_and_the_first_stays_silent_when_it_wakes() -> Result<()> {
+    let hooks = Hooks::answering(|_, earlier| match earlier {
+        0 => Answer::Status(500),
+        _ => Answer::Status(200),
+    });
+    let mut scene = Scene::set_with(Options::default(), hooks.await?).await?;
+    for path in ["/a", "/b", "/c"] {
+        scene.subscribe(path, &[">"], &["500ms", "1s"]).await?;
+    }
+    let another = scene.installation.another(Service::Dispatcher)?;
+    let planned = plan(&scene)?;
+    scene.publish(planned).await?;
+    scene.hooks_have(EVENTS).await;
+    // In the midst of its work.
+    let first = scene.installation.take(Service::Dispatcher)?;
+    first.suspend()?;
+    let at = SystemClock.now();
+    let planned = plan(&scene)?;
+    scene.publish(planned).await?;
+    scene.concluded(PATIENCE).await?;
+    let back = SystemClock.now();
+    scene.kills.push(Kill { victim: Victim::Service(Service::Dispatcher), at, back });
+    let before = scene.hooks.count();
+    first.resume()?;
+    // What was concluded stays so, and new events come once.
+    let planned = plan(&scene)?;
+    scene.publish(planned).await?;
+    scene.concluded(PATIENCE).await?;
+    assert_eq!(scene.hooks.count(), before + 2 * 3 * EVENTS);
+    scene.judge().await?;
+    another.stop().await?;
+    // It may have ended by itself when it saw that it lost its role.
+    first.kill().await?;
+    scene.finish(Expected::Turmoil).await
+}
