@@ -17,10 +17,22 @@ const OURS: &[(&str, &[&str])] = &[
     ("fanfare-event-log", &["fanfare-domain", "fanfare-proto"]),
     ("fanfare-service", &["fanfare-domain"]),
     ("fanfare-egress", &["fanfare-domain"]),
-    ("fanfare-testkit", &["fanfare-domain", "fanfare-proto", "fanfare-event-log", "fanfare-service", "fanfare-nats-server"]),
+    (
+        "fanfare-testkit",
+        &[
+            "fanfare-domain",
+            "fanfare-proto",
+            "fanfare-event-log",
+            "fanfare-service",
+            "fanfare-nats-server",
+        ],
+    ),
     ("fanfare-ingest", SERVICE),
     ("fanfare-fan-out", SERVICE),
-    ("fanfare-dispatcher", &["fanfare-domain", "fanfare-event-log", "fanfare-service", "fanfare-egress"]),
+    (
+        "fanfare-dispatcher",
+        &["fanfare-domain", "fanfare-event-log", "fanfare-service", "fanfare-egress"],
+    ),
     ("fanfare-retry-scheduler", SERVICE),
     ("fanfare-api", SERVICE),
 ];

@@ -7,11 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::support::{
-    Answer, Expected, Hooks, Options, Route, Scene, foreign::{self, Language},
+    Answer, Expected, Hooks, Options, Route, Scene,
+    foreign::{self, Language},
     scene::TENANT,
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const ROUTES: [Route; 3] = [Route::Inbox, Route::Request, Route::Http];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

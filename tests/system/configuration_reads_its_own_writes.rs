@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{Expected, Planned, Route, Scene, api::Made, scene::TENANT};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How many endpoints are made, each with an event right after.
 const ROUNDS: usize = 40;
 /// How many other events are published meanwhile.

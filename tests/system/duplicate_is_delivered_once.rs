@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::support::{Expected, Planned, Route, Scene};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_event_over_every_way_is_delivered_once() -> Result<()> {

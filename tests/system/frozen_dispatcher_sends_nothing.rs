@@ -11,7 +11,7 @@ use crate::support::{
     nemesis::{Kill, Victim},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const EVENTS: usize = 200;
 
 fn plan(scene: &Scene) -> Result<Vec<Planned>> {

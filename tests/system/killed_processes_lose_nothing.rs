@@ -61,7 +61,7 @@ async fn nothing_is_lost_and_every_duplicate_has_its_crash() -> Result<()> {
     }
     run(&mut scene, &nemesis::plan(seed, size.kills_of_each, window), size).await?;
     restart_everything(&mut scene, window).await?;
-    scene.concluded(Duration::from_secs(180)).await?;
+    scene.concluded(Duration::from_mins(3)).await?;
     let report = scene.judge().await.with_context(|| format!("seed {seed}"))?;
     tell(&scene, &report)?;
     scene.finish(Expected::Turmoil).await

@@ -2,6 +2,7 @@
 //!
 //! Each test owns what it starts: a nats-server, five services, receivers. Nothing is started by
 //! hand and nothing is shared, so that tests run at the same time.
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod accepted_is_delivered;
 mod configuration_reads_its_own_writes;

@@ -10,10 +10,7 @@ use fanfare_testkit::wait_until;
 use serde_json::json;
 
 use crate::support::{
-    Expected, Hooks, Options, Planned, Route, Scene,
-    api::Made,
-    checker::fold,
-    evidence,
+    Expected, Hooks, Options, Planned, Route, Scene, api::Made, checker::fold, evidence,
     scene::TENANT,
 };
 

@@ -46,7 +46,7 @@ async fn the_dispatcher_refuses_to_connect_inside_whatever_the_api_let_pass() ->
     scene.subscribe("/inside", &[">"], &["100ms"]).await?;
     let planned = vec![scene.plan("a.b", Route::Inbox)?];
     scene.publish(planned).await?;
-    scene.concluded(Duration::from_secs(60)).await?;
+    scene.concluded(Duration::from_mins(1)).await?;
     let journal = evidence::journal(&scene.log).await?;
     let histories = fold(&journal);
     let attempts: Vec<_> = histories.values().flat_map(|history| &history.attempts).collect();

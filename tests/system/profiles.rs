@@ -15,7 +15,7 @@ use crate::support::{
     foreign::{Language, Receiver},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Data in which whatever can go wrong in a serialisation does.
 const DATA: [&str; 3] = [
@@ -152,8 +152,7 @@ async fn deceive(api: &Api, receiver: &mut Receiver, tenant: &str, case: Case) -
 fn check(case: Case, seen: &[Value]) -> Result<()> {
     for data in DATA {
         let published: Value = serde_json::from_str(data)?;
-        let own: Vec<&Value> =
-            seen.iter().filter(|seen| same(&seen["data"], &published)).collect();
+        let own: Vec<&Value> = seen.iter().filter(|seen| same(&seen["data"], &published)).collect();
         let [first, second] = own.as_slice() else {
             anyhow::bail!("{data} came {} times: {seen:#?}", own.len());
         };

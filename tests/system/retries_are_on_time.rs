@@ -8,7 +8,7 @@ use fanfare_testkit::wait_until;
 
 use crate::support::{Answer, Expected, Hooks, Options, Report, Route, Scene, Service};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How many deliveries fail.
 const DELIVERIES: usize = 1_000;
 /// How late the 99th of 100 later attempts may be.
@@ -25,7 +25,8 @@ async fn failing(failures: usize, delays: &[&str]) -> Result<Scene> {
         scene.subscribe(path, &[">"], delays).await?;
     }
     let count = DELIVERIES / PATHS.len();
-    let planned = (0..count).map(|_| scene.plan("a.b", Route::Inbox)).collect::<Result<Vec<_>>>()?;
+    let planned =
+        (0..count).map(|_| scene.plan("a.b", Route::Inbox)).collect::<Result<Vec<_>>>()?;
     scene.publish(planned).await?;
     Ok(scene)
 }

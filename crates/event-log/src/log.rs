@@ -37,7 +37,7 @@ use crate::{
 /// How long a server that is starting is waited for.
 const START: Duration = Duration::from_secs(30);
 /// How long one question to the servers may take before it is asked again.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(3);
 /// How long closing may take.
 const CLOSE: Duration = Duration::from_secs(5);
 

@@ -23,7 +23,7 @@ pub struct StoredMessage {
 }
 
 impl StoredMessage {
-    fn of(stream: &str, message: StreamMessage) -> Self {
+    fn of(stream: &str, message: &StreamMessage) -> Self {
         let headers = message.headers.iter().flat_map(|(name, values)| {
             values.iter().map(move |value| (name.to_string(), String::from(value.as_str())))
         });
@@ -57,7 +57,7 @@ impl NatsServer {
                 match stream.get_first_raw_message_by_subject(">", next).await {
                     Ok(message) => {
                         next = message.sequence + 1;
-                        found.push(StoredMessage::of(&name, message));
+                        found.push(StoredMessage::of(&name, &message));
                     }
                     Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => break,
                     Err(error) => return Err(error).context("read a stream"),

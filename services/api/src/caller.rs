@@ -124,14 +124,13 @@ impl FromRequestParts<App> for Caller {
         let text = bearer(&parts.headers).ok_or(Code::Unauthenticated)?;
         let hash = secret_key::hash(text);
         let find = || app.directory.read(|directory| directory.key_with(&hash, app.now()));
-        let key = match find() {
-            Some(key) => key,
+        let mut key = find();
+        if key.is_none() {
             // It may have been made elsewhere a moment ago.
-            None => {
-                app.confirm().await?;
-                find().ok_or(Code::Unauthenticated)?
-            }
-        };
+            app.confirm().await?;
+            key = find();
+        }
+        let key = key.ok_or(Code::Unauthenticated)?;
         Ok(Self::new(&key, &parts.headers))
     }
 }

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use fanfare_domain::{DeliveryId, EndpointId, EventId, KeyId};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
     app::{App, BODY_BYTES_MAX, BODY_TIMEOUT},
@@ -93,11 +93,13 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalBody<T> {
     async fn from_request(request: Request, _app: &App) -> Result<Self, ApiError> {
         let is_json = is_json(request.headers());
         let bytes = read(request).await?;
-        match bytes.is_empty() {
-            true => Ok(Self(T::default())),
-            false if is_json => parse(&bytes).map(Self),
-            false => Err(Code::MediaTypeUnsupported.into()),
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
         }
+        if !is_json {
+            return Err(Code::MediaTypeUnsupported.into());
+        }
+        parse(&bytes).map(Self)
     }
 }
 
@@ -140,13 +142,38 @@ fn is_json(headers: &HeaderMap) -> bool {
         .any(|known| essence.eq_ignore_ascii_case(known))
 }
 
-/// Reads a member that can be absent, `null` or a value: what a merge patch tells apart (RFC 7396).
-pub(crate) fn given<'de, T, D>(source: D) -> Result<Option<Option<T>>, D::Error>
-where
-    T: serde::Deserialize<'de>,
-    D: serde::Deserializer<'de>,
-{
-    serde::Deserialize::deserialize(source).map(Some)
+/// A member of a merge patch (RFC 7396). Needs `#[serde(default)]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Patched<T> {
+    /// It is left out: what is there stays.
+    #[default]
+    Absent,
+    /// It is `null`: what is there is taken away.
+    Null,
+    /// It is this.
+    Value(T),
+}
+
+impl<T> Patched<T> {
+    /// Changes a value as the patch says, by way of a check.
+    pub(crate) fn apply<S>(
+        &self,
+        value: &mut Option<S>,
+        check: impl FnOnce(&T) -> Result<S, ApiError>,
+    ) -> Result<(), ApiError> {
+        match self {
+            Self::Absent => {}
+            Self::Null => *value = None,
+            Self::Value(new) => *value = Some(check(new)?),
+        }
+        Ok(())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patched<T> {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        Option::deserialize(source).map(|value| value.map_or(Self::Null, Self::Value))
+    }
 }
 
 #[cfg(test)]

@@ -40,6 +40,10 @@ struct Document;
 
 /// Returns the document that describes the API (OpenAPI 3.1), as it stands in
 /// `deploy/openapi.json`.
+///
+/// # Panics
+///
+/// Never: the document is made of strings and numbers.
 pub fn document() -> String {
     let (_, described) = routes::router().split_for_parts();
     let mut document = Document::openapi();

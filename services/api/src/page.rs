@@ -56,7 +56,7 @@ impl Paging {
 }
 
 /// Returns the cursor that goes on after something.
-pub(crate) fn cursor(last: impl ToString) -> String {
+pub(crate) fn cursor(last: &impl ToString) -> String {
     BASE64URL_NOPAD.encode(last.to_string().as_bytes())
 }
 
@@ -70,7 +70,7 @@ impl<T> Page<T> {
     ) -> Self {
         let more = found.len() > limit;
         found.truncate(limit);
-        let next_cursor = found.last().filter(|_| more).map(|last| cursor(id(last)));
+        let next_cursor = found.last().filter(|_| more).map(|last| cursor(&id(last)));
         Self { data: found.iter().map(show).collect(), next_cursor }
     }
 }

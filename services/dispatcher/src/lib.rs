@@ -163,7 +163,10 @@ async fn fold(
     entries_max: usize,
 ) -> Result<Ledger> {
     let last = writer.claimed_at();
-    let before = log.journal_batch(writer.claimed_after()).await.context("read the last facts")?;
+    let before = match writer.claimed_after() {
+        0 => None,
+        before => log.journal_batch(before).await.context("read the last facts")?,
+    };
     let Some(before) = before else {
         // No facts at all: whatever will be is ours.
         let place = Place { sequence: last, at: Timestamp::EPOCH };

@@ -64,7 +64,7 @@ enum Part {
 }
 
 /// Runs the benchmark, or one of its processes.
-pub(crate) async fn bench(options: Options, output: &Output) -> Result<()> {
+pub(crate) async fn bench(options: Options, output: Output) -> Result<()> {
     match options.part {
         Some(Part::Receiver) => return receiver::serve(output).await,
         Some(Part::Floor(floor)) => return floor::run(floor, output).await,

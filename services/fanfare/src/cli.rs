@@ -46,7 +46,7 @@ pub(crate) struct Cli {
 /// Where the API and NATS are, for the commands of the client.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Connection {
-    /// Where the API is [default: that of the running `fanfare up`, else http://127.0.0.1:8080].
+    /// Where the API is [default: that of the running `fanfare up`, else `http://127.0.0.1:8080`].
     #[arg(
         long,
         global = true,

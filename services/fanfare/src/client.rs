@@ -50,7 +50,7 @@ pub(crate) enum Command {
 }
 
 /// Does what was asked for.
-pub(crate) async fn run(command: Command, connection: &Connection, output: &Output) -> Result<()> {
+pub(crate) async fn run(command: Command, connection: &Connection, output: Output) -> Result<()> {
     match command {
         Command::Demo(options) => Box::pin(demo::demo(options, connection, output)).await,
         Command::Tenant(command) => tenant::run(command, &connection.open_api()?, output).await,

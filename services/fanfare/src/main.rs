@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli, output: &Output) -> anyhow::Result<()> {
+async fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
     match cli.command {
         Command::Up(options) => {
             up::up(options, cli.connection.data, cli.log.as_deref(), output).await

@@ -54,13 +54,13 @@ impl Output {
     }
 
     /// Writes one line of text.
-    pub(crate) fn line(&self, text: &str) {
+    pub(crate) fn line(self, text: &str) {
         // A reader that went away, as `head` does, is no failure of ours.
         let _gone = self.offer(text);
     }
 
     /// Writes one line of text; breaks if nobody reads any more, as when `head` has enough.
-    pub(crate) fn offer(&self, text: &str) -> ControlFlow<()> {
+    pub(crate) fn offer(self, text: &str) -> ControlFlow<()> {
         match writeln!(io::stdout().lock(), "{text}") {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
@@ -68,24 +68,24 @@ impl Output {
     }
 
     /// Writes text for people only: nothing when JSON was asked for.
-    pub(crate) fn say(&self, text: &str) {
+    pub(crate) fn say(self, text: &str) {
         if !self.json {
             self.line(text);
         }
     }
 
     /// Writes a remark on what is going on to standard error.
-    pub(crate) fn note(&self, text: &str) {
+    pub(crate) fn note(self, text: &str) {
         let _gone = writeln!(io::stderr().lock(), "{}", self.tone(Tone::Dim, text));
     }
 
     /// Writes one JSON document on a line.
-    pub(crate) fn document(&self, value: &Value) {
+    pub(crate) fn document(self, value: &Value) {
         self.line(&value.to_string());
     }
 
     /// Colours text, if there are colours.
-    pub(crate) fn tone(&self, tone: Tone, text: &str) -> String {
+    pub(crate) fn tone(self, tone: Tone, text: &str) -> String {
         if !self.colours {
             return String::from(text);
         }
@@ -101,7 +101,7 @@ impl Output {
     }
 
     /// Writes names and values, one pair a line, the values below each other.
-    pub(crate) fn fields(&self, fields: &[(&str, String)]) {
+    pub(crate) fn fields(self, fields: &[(&str, String)]) {
         let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
             self.line(&format!("{}  {value}", self.tone(Tone::Dim, &format!("{name:<width$}"))));
@@ -109,7 +109,7 @@ impl Output {
     }
 
     /// Writes commands to be typed, with what each does.
-    pub(crate) fn commands(&self, commands: &[(String, &str)]) {
+    pub(crate) fn commands(self, commands: &[(String, &str)]) {
         let width = commands.iter().map(|(command, _)| width(command)).max().unwrap_or(0);
         for (command, what) in commands {
             let what = self.tone(Tone::Dim, &format!("# {what}"));
@@ -118,7 +118,7 @@ impl Output {
     }
 
     /// Writes rows below headings, each column as wide as its widest cell.
-    pub(crate) fn table(&self, headings: &[&str], rows: &[Vec<String>]) {
+    pub(crate) fn table(self, headings: &[&str], rows: &[Vec<String>]) {
         let widths: Vec<usize> = headings
             .iter()
             .enumerate()
@@ -142,7 +142,7 @@ impl Output {
     }
 
     /// Says what went wrong, and returns the exit code that goes with it.
-    pub(crate) fn failed(&self, error: &anyhow::Error) -> ExitCode {
+    pub(crate) fn failed(self, error: &anyhow::Error) -> ExitCode {
         let mut stderr = io::stderr().lock();
         let text = if self.json {
             let problem = error.downcast_ref::<Problem>();
@@ -170,7 +170,7 @@ pub(crate) struct Progress {
 impl Output {
     /// Begins something of a known length. What is shown goes to standard error, if that is a
     /// terminal.
-    pub(crate) fn progress(&self, length: u64) -> Progress {
+    pub(crate) fn progress(self, length: u64) -> Progress {
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
         let template = "{bar:30} {human_pos}/{human_len}  {per_sec}  {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -181,7 +181,7 @@ impl Output {
 
     /// Shows that something of unknown length goes on: a turning sign on a terminal, a remark
     /// elsewhere. It is gone once the bar is dropped or finished.
-    pub(crate) fn spinner(&self, text: &str) -> ProgressBar {
+    pub(crate) fn spinner(self, text: &str) -> ProgressBar {
         if self.json || !io::stderr().is_terminal() {
             self.note(text);
             return ProgressBar::hidden();

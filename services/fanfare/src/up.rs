@@ -50,7 +50,7 @@ pub(crate) async fn up(
     options: Up,
     data: PathBuf,
     log: Option<&str>,
-    output: &Output,
+    output: Output,
 ) -> Result<()> {
     // What `up` has to say to people it prints; the log is for what goes wrong.
     init_logging("warn", log)?;
@@ -98,7 +98,7 @@ async fn start(
     context: &mut Context,
     options: &Up,
     data: &DataDir,
-    output: &Output,
+    output: Output,
 ) -> Result<Running> {
     let nats = match &options.nats_url {
         Some(url) => {
@@ -155,7 +155,7 @@ async fn run_nats(
     context: &mut Context,
     options: &Up,
     data: &DataDir,
-    output: &Output,
+    output: Output,
 ) -> Result<Nats> {
     let binary = locate(options.nats_server.clone(), output).await?;
     let server_options = ServerOptions {
@@ -179,7 +179,7 @@ async fn run_nats(
 }
 
 /// Finds or fetches nats-server, saying what takes time.
-pub(crate) async fn locate(binary: Option<PathBuf>, output: &Output) -> Result<Binary> {
+pub(crate) async fn locate(binary: Option<PathBuf>, output: Output) -> Result<Binary> {
     let options = Options { binary, ..Options::from_env() };
     let output = *output;
     let located = tokio::task::spawn_blocking(move || {
@@ -212,7 +212,7 @@ async fn watch(mut server: Server, stop: CancellationToken) -> Result<()> {
     }
 }
 
-fn welcome(options: &Up, data: &DataDir, running: &Running, output: &Output) {
+fn welcome(options: &Up, data: &DataDir, running: &Running, output: Output) {
     if output.json {
         output.document(&serde_json::json!(running));
         return;

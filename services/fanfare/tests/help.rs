@@ -2,6 +2,8 @@
 //!
 //! After a change that is meant: `FANFARE_UPDATE_HELP=1 cargo test -p fanfare --test help`.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},

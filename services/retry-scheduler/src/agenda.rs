@@ -245,7 +245,7 @@ impl Agenda {
     ) -> BTreeSet<u64> {
         let mut sequences = BTreeSet::new();
         for endpoint in self.parked.keys().copied().collect::<Vec<_>>() {
-            let freed = if true || directory.holds(endpoint) {
+            let freed = if directory.holds(endpoint) {
                 self.unpark_given_up(endpoint, directory, retention, now)
             } else {
                 self.parked.remove(&endpoint).unwrap_or_default()

@@ -195,7 +195,8 @@ impl Receiver {
         wait_until("a receiver to know an endpoint", async || {
             let reports = self.reports();
             let known = |report: &Value| {
-                report.get("path").is_some_and(|known| known == path) && report.get("status").is_none()
+                report.get("path").is_some_and(|known| known == path)
+                    && report.get("status").is_none()
             };
             reports.iter().any(known).then_some(()).ok_or(reports)
         })

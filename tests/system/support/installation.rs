@@ -1,11 +1,6 @@
 //! An installation of a test's own: a nats-server and every service as a process.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::HEXLOWER;

@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::api::{Api, Refused};
 
 /// How long an acknowledgement is waited for, over however many kills.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How long one request may go unanswered.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How many events are on their way at once.
@@ -103,16 +103,17 @@ impl Producer {
 
     async fn request(&self, planned: &Planned) -> Result<EventId> {
         let message = message(planned);
-        let answered = wait_at_most(PATIENCE, "an answer to a publish request", async || {
-            match self.log.publish_request(&message, ANSWER).await {
-                Ok(PublishAnswer::Accepted { event, .. }) => Ok(Ok(event)),
-                Ok(PublishAnswer::Refused { reason, detail, .. }) => {
-                    Ok(Err(anyhow::anyhow!("refused: {reason}: {detail}")))
+        let answered =
+            wait_at_most(PATIENCE, "an answer to a publish request", async || {
+                match self.log.publish_request(&message, ANSWER).await {
+                    Ok(PublishAnswer::Accepted { event, .. }) => Ok(Ok(event)),
+                    Ok(PublishAnswer::Refused { reason, detail, .. }) => {
+                        Ok(Err(anyhow::anyhow!("refused: {reason}: {detail}")))
+                    }
+                    Ok(PublishAnswer::Unavailable { detail }) => Err(detail),
+                    Err(error) => Err(error.to_string()),
                 }
-                Ok(PublishAnswer::Unavailable { detail }) => Err(detail),
-                Err(error) => Err(error.to_string()),
-            }
-        });
+            });
         answered.await
     }
 

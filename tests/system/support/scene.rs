@@ -1,6 +1,9 @@
 //! The usual scene of a test: an installation, one tenant, some endpoints, a producer.
 
-use std::{sync::atomic::{AtomicUsize, Ordering}, time::Duration};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -10,8 +13,8 @@ use fanfare_testkit::wait_until;
 use serde_json::{Value, json};
 
 use super::{
-    Acknowledged, Api, Evidence, Expected, Hooks, Installation, Options, Planned, Producer,
-    Report, Route, Subscriber, api::Made, check, evidence, nemesis::Kill,
+    Acknowledged, Api, Evidence, Expected, Hooks, Installation, Options, Planned, Producer, Report,
+    Route, Subscriber, api::Made, check, evidence, nemesis::Kill,
 };
 
 /// The tenant of a scene.
@@ -110,7 +113,8 @@ impl Scene {
     /// Plans an event with data of its own.
     pub(crate) fn plan(&self, event_type: &str, route: Route) -> Result<Planned> {
         let number = self.keys.fetch_add(1, Ordering::Relaxed);
-        let data = format!(r#"{{"number": {number},  "text":"Zoë \u00e9 \"☂\" 1e3","price":98.50}}"#);
+        let data =
+            format!(r#"{{"number": {number},  "text":"Zoë \u00e9 \"☂\" 1e3","price":98.50}}"#);
         Ok(Planned {
             key: format!("key-{number}"),
             tenant: tenant()?,

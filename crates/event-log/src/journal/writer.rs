@@ -207,7 +207,7 @@ impl JournalWriter {
                 worried = true;
                 warn!(%shard, column, why, "the outcome of a batch of facts is still unknown");
             }
-            patience = (patience * 2).min(ANSWER_MAX);
+            patience = (patience * 3 / 2).min(ANSWER_MAX);
             self.wait(&mut pause).await?;
             if let Some(sequence) = self.find_out(&mark, &payload).await? {
                 return Ok(sequence);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// What the subjects of the API begin with.
 const PREFIX: &str = "$JS.API";
 /// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// A question to the servers had no useful answer.
 #[derive(Debug, thiserror::Error)]

@@ -21,8 +21,8 @@ use crate::publish::verdict::{self, Verdict};
 
 /// How long an acknowledgement may take before the outcome counts as unknown: at the first try,
 /// and at most. Longer each time, so that servers with too much to do do not get more of it.
-pub(crate) const ANSWER_MIN: Duration = Duration::from_secs(2);
-pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(8);
+pub(crate) const ANSWER_MIN: Duration = Duration::from_millis(1500);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Publishes whose acknowledgement has not come.
 #[derive(Default)]

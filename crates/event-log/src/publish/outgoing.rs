@@ -150,7 +150,7 @@ impl EventLog {
             warn!(why, subject, "a publish is repeated and its outcome still unknown");
         }
         debug!(why, subject, "the outcome of a publish is unknown: repeating it");
-        doubt.patience = (doubt.patience * 2).min(ANSWER_MAX);
+        doubt.patience = (doubt.patience * 3 / 2).min(ANSWER_MAX);
         loop {
             sleep(doubt.pause).await;
             doubt.pause = (doubt.pause * 2).min(PAUSE_MAX);

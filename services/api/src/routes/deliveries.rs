@@ -108,7 +108,7 @@ pub(crate) async fn list_facts_of_delivery(
     let facts = scan::facts(&app.log, &found, from, limit, &mut budget).await?;
     let show = |(place, record): &(Place, _)| FactView::of(place.sequence, record);
     let data = facts.found.iter().filter_map(show).collect();
-    Ok(Json(Page { data, next_cursor: facts.next.map(cursor) }))
+    Ok(Json(Page { data, next_cursor: facts.next.as_ref().map(cursor) }))
 }
 
 async fn find(

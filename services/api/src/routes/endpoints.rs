@@ -146,10 +146,8 @@ pub(crate) async fn delete_endpoint(
     if_match: IfMatch,
 ) -> Result<StatusCode, ApiError> {
     let find = |directory: &Directory| directory.endpoint(access.id(), id);
-    match app.delete(&access.caller, &if_match, find).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(Code::EndpointNotFound.into()),
-    }
+    let deleted = app.delete(&access.caller, &if_match, find).await?;
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Code::EndpointNotFound.into()) }
 }
 
 fn tagged<P>(

@@ -265,8 +265,6 @@ async fn delete(
     let own = |directory: &crate::directory::Directory| {
         directory.key(id).filter(|key| key.value.tenant.as_ref() == tenant)
     };
-    match app.delete(caller, &IfMatch::Absent, own).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(Code::KeyNotFound.into()),
-    }
+    let deleted = app.delete(caller, &IfMatch::Absent, own).await?;
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Code::KeyNotFound.into()) }
 }

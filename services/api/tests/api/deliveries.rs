@@ -127,10 +127,8 @@ async fn a_delivery_is_explained_by_its_facts() -> Result<()> {
     loop {
         let page = world.get(&format!("{path}/facts?limit=1{cursor}")).await?;
         seen.extend(page.body["data"].as_array().unwrap().clone());
-        match &page.body["next_cursor"] {
-            Value::String(next) => cursor = format!("&cursor={next}"),
-            _ => break,
-        }
+        let Value::String(next) = &page.body["next_cursor"] else { break };
+        cursor = format!("&cursor={next}");
     }
     assert_eq!(Value::from(seen), all.body["data"], "one at a time they are the same");
     Ok(())

@@ -102,7 +102,7 @@ async fn raw(world: &World, bytes: &[u8]) -> Result<String> {
     stream.write_all(bytes).await?;
     let mut text = Vec::new();
     let read = stream.read_to_end(&mut text);
-    tokio::time::timeout(std::time::Duration::from_secs(60), read).await??;
+    tokio::time::timeout(std::time::Duration::from_mins(1), read).await??;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

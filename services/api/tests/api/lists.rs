@@ -15,10 +15,8 @@ async fn walk(world: &World, path: &str, limit: usize) -> Result<(Vec<usize>, Ve
         let data = page.body["data"].as_array().unwrap_or_else(|| panic!("{page:?}"));
         sizes.push(data.len());
         ids.extend(data.iter().map(|one| String::from(one["id"].as_str().unwrap())));
-        match &page.body["next_cursor"] {
-            Value::String(next) => cursor = format!("&cursor={next}"),
-            _ => return Ok((sizes, ids)),
-        }
+        let Value::String(next) = &page.body["next_cursor"] else { return Ok((sizes, ids)) };
+        cursor = format!("&cursor={next}");
     }
 }
 

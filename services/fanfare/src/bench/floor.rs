@@ -49,7 +49,7 @@ pub(crate) struct Options {
 }
 
 /// Runs a floor, and prints the seconds that it took.
-pub(crate) async fn run(options: Options, output: &Output) -> Result<()> {
+pub(crate) async fn run(options: Options, output: Output) -> Result<()> {
     let client =
         Arc::new(Client::new(&super::egress_settings(options.in_flight)).context("make a client")?);
     let sender = Sender::new(client, &options.receiver)?;

@@ -53,7 +53,7 @@ struct State {
 }
 
 /// Serves until the process is ended. Prints the address it listens at.
-pub(crate) async fn serve(output: &Output) -> Result<()> {
+pub(crate) async fn serve(output: Output) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("listen")?;
     let address: SocketAddr = listener.local_addr()?;
     output.line(&address.to_string());

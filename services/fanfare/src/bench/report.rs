@@ -87,7 +87,7 @@ fn ratio(ours: &[Round], floor: &[Round]) -> f64 {
 }
 
 /// Shows what was measured.
-pub(crate) fn show(options: &Options, measured: &Measured, output: &Output) -> Result<()> {
+pub(crate) fn show(options: &Options, measured: &Measured, output: Output) -> Result<()> {
     if output.json {
         output.document(&document(options, measured)?);
         return Ok(());
@@ -126,7 +126,7 @@ pub(crate) fn show(options: &Options, measured: &Measured, output: &Output) -> R
     Ok(())
 }
 
-fn heading(options: &Options, throughput: &Throughput, output: &Output) {
+fn heading(options: &Options, throughput: &Throughput, output: Output) {
     let plural = if throughput.endpoints == 1 { "endpoint" } else { "endpoints" };
     let title = format!(
         "Each event to {} {plural}: {} deliveries of {} bytes, {} in flight, median of {} rounds",

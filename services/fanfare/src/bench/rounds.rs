@@ -47,7 +47,7 @@ struct Receiver {
 }
 
 /// Measures everything that the options ask for.
-pub(crate) async fn measure(options: &Options, output: &Output) -> Result<Measured> {
+pub(crate) async fn measure(options: &Options, output: Output) -> Result<Measured> {
     let binary = crate::up::locate(options.nats_server.clone(), output).await?;
     let receiver = Receiver::start()?;
     let steps =
@@ -66,7 +66,7 @@ pub(crate) async fn measure(options: &Options, output: &Output) -> Result<Measur
     Ok(measured)
 }
 
-fn progress_bar(steps: usize, output: &Output) -> Result<ProgressBar> {
+fn progress_bar(steps: usize, output: Output) -> Result<ProgressBar> {
     if output.json {
         return Ok(ProgressBar::hidden());
     }

@@ -20,12 +20,12 @@ const NATS: &str = "nats://127.0.0.1:4222";
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Options of NATS")]
 pub(crate) struct Nats {
-    /// Where NATS is [default: that of the running `fanfare up`, else nats://127.0.0.1:4222].
-    #[arg(long, env = "FANFARE_NATS_URL", hide_env_values = true, value_name = "URL")]
-    pub(crate) nats_url: Option<String>,
+    /// Where NATS is [default: that of the running `fanfare up`, else `nats://127.0.0.1:4222`].
+    #[arg(id = "nats_url", long, env = "FANFARE_NATS_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
     /// A file with NATS credentials (JWT and nkey).
     #[arg(long, env = "FANFARE_NATS_CREDENTIALS", hide_env_values = true, value_name = "FILE")]
-    pub(crate) nats_credentials: Option<PathBuf>,
+    pub(crate) credentials: Option<PathBuf>,
     /// What the installation's subjects begin with.
     #[arg(
         long,
@@ -34,7 +34,7 @@ pub(crate) struct Nats {
         default_value = "fanfare",
         value_name = "PREFIX"
     )]
-    pub(crate) nats_prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl Connection {
@@ -62,7 +62,7 @@ impl Connection {
     /// Finds NATS.
     pub(crate) fn nats_url(&self, nats: &Nats) -> String {
         let running = || DataDir::new(&self.data).running().map(|running| running.nats);
-        nats.nats_url.clone().or_else(running).unwrap_or_else(|| String::from(NATS))
+        nats.url.clone().or_else(running).unwrap_or_else(|| String::from(NATS))
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) enum Command {
 }
 
 /// Does what was asked for.
-pub(crate) async fn run(command: Command, api: &Api, output: &Output) -> Result<()> {
+pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
         Command::List { tenant, event } => {
             let path = format!("/v1/tenants/{tenant}/events/{event}/deliveries");
@@ -47,13 +47,13 @@ pub(crate) async fn run(command: Command, api: &Api, output: &Output) -> Result<
             let path = format!("/v1/tenants/{tenant}/deliveries/{delivery}");
             let found = api.get(&path).await?;
             let facts = api.list(&format!("{path}/facts")).await?;
-            show(&found, facts, output);
+            show(&found, &facts, output);
         }
     }
     Ok(())
 }
 
-fn list(found: Vec<Value>, output: &Output) {
+fn list(found: Vec<Value>, output: Output) {
     if output.json {
         output.document(&Value::Array(found));
         return;
@@ -69,7 +69,7 @@ fn list(found: Vec<Value>, output: &Output) {
     output.table(&["delivery", "endpoint", "routing"], &rows);
 }
 
-fn show(found: &Value, facts: Vec<Value>, output: &Output) {
+fn show(found: &Value, facts: &[Value], output: Output) {
     if output.json {
         output.document(&json!({ "delivery": found, "facts": facts }));
         return;
@@ -96,7 +96,7 @@ fn show(found: &Value, facts: Vec<Value>, output: &Output) {
     if facts.is_empty() {
         output.line("Nothing has happened to it yet.");
     }
-    for fact in &facts {
+    for fact in facts {
         for line in timeline::lines(fact, output) {
             output.line(&line);
         }

@@ -32,7 +32,7 @@ const TENANT: &str = "demo";
 /// The event of the tour.
 const EVENT: &str = r#"{"type":"invoice.paid","data":{"invoice":7,"amount":42.50}}"#;
 /// How long the whole story may take.
-const STORY: Duration = Duration::from_secs(60);
+const STORY: Duration = Duration::from_mins(1);
 
 /// Options of `fanfare demo`.
 #[derive(Args, Clone, Debug)]
@@ -46,7 +46,7 @@ pub(crate) struct Options {
 }
 
 /// Gives the tour, and clears up after it.
-pub(crate) async fn demo(options: Options, connection: &Connection, output: &Output) -> Result<()> {
+pub(crate) async fn demo(options: Options, connection: &Connection, output: Output) -> Result<()> {
     let mut stop = Stop::install()?;
     output
         .say(&output.tone(Tone::Strong, "One event, three endpoints: what Fanfare does with it."));
@@ -75,7 +75,7 @@ pub(crate) async fn demo(options: Options, connection: &Connection, output: &Out
     system.stop().await.and(toured.map(drop))
 }
 
-async fn start(options: &Options, output: &Output) -> Result<ThrowAway> {
+async fn start(options: &Options, output: Output) -> Result<ThrowAway> {
     let binary = crate::up::locate(options.nats_server.clone(), output).await?;
     let begun = Instant::now();
     let system = ThrowAway::start(binary.path(), "").await?;
@@ -84,13 +84,13 @@ async fn start(options: &Options, output: &Output) -> Result<ThrowAway> {
     Ok(system)
 }
 
-async fn tour(system: &ThrowAway, output: &Output) -> Result<()> {
+async fn tour(system: &ThrowAway, output: Output) -> Result<()> {
     let api = system.api()?;
     let mut cast = Cast::hire(&api, &TENANT.parse()?).await?;
     step(output, "Three receivers in this process, each an endpoint of the tenant demo.");
     cast.introduce(output);
     let nats =
-        Nats { nats_url: None, nats_credentials: None, nats_prefix: String::from("fanfare") };
+        Nats { url: None, credentials: None, prefix: String::from("fanfare") };
     let log = nats::open(&system.running().nats, &nats).await?;
     let mut journal =
         log.journal(JournalFilter::All, From::New).await.context("read the journal")?;
@@ -108,7 +108,9 @@ async fn tour(system: &ThrowAway, output: &Output) -> Result<()> {
                 continue;
             }
             if output.json {
-                fact::document(record).iter().for_each(|document| output.document(document));
+                for document in fact::document(record) {
+                    output.document(&document);
+                }
             }
             if let Some(line) = story.tell(record) {
                 output.say(&line.show(output));
@@ -125,7 +127,7 @@ async fn tour(system: &ThrowAway, output: &Output) -> Result<()> {
     Ok(())
 }
 
-async fn send(api: &Api, output: &Output) -> Result<EventId> {
+async fn send(api: &Api, output: Output) -> Result<EventId> {
     let body = RawValue::from_string(String::from(EVENT)).context("write the event")?;
     let answer = api.post_raw(&format!("/v1/tenants/{TENANT}/events"), &body, &[]).await?;
     let event: EventId = text(&answer, "id").parse().context("read the event's id")?;
@@ -138,6 +140,6 @@ async fn send(api: &Api, output: &Output) -> Result<EventId> {
     Ok(event)
 }
 
-fn step(output: &Output, text: &str) {
+fn step(output: Output, text: &str) {
     output.say(&format!("  {} {text}", output.tone(Tone::Accent, "▸")));
 }

@@ -87,7 +87,7 @@ pub(crate) enum PauseMode {
 }
 
 /// Does what was asked for.
-pub(crate) async fn run(command: Command, api: &Api, output: &Output) -> Result<()> {
+pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
         Command::Create(options) => {
             let made = options.draft().create(api, &options.tenant).await?;
@@ -129,7 +129,7 @@ async fn change(
     named: &Named,
     action: &str,
     body: &Value,
-    output: &Output,
+    output: Output,
 ) -> Result<()> {
     let changed = api.post(&format!("{}/{action}", named.path()), body).await?;
     if output.json {

@@ -94,7 +94,7 @@ struct Tally {
 }
 
 /// Sends the event as often as was asked for.
-pub(crate) async fn send(options: Options, connection: &Connection, output: &Output) -> Result<()> {
+pub(crate) async fn send(options: Options, connection: &Connection, output: Output) -> Result<()> {
     let event = NewEvent {
         tenant: options.tenant,
         event_type: options.event_type,
@@ -114,7 +114,7 @@ pub(crate) async fn send(options: Options, connection: &Connection, output: &Out
     sent
 }
 
-async fn send_once(sender: &Sender, event: &NewEvent, output: &Output) -> Result<()> {
+async fn send_once(sender: &Sender, event: &NewEvent, output: Output) -> Result<()> {
     let answer = sender.send(event).await?;
     if output.json {
         output.document(&match &answer {
@@ -140,7 +140,7 @@ async fn send_once(sender: &Sender, event: &NewEvent, output: &Output) -> Result
     Ok(())
 }
 
-async fn send_often(sender: &Sender, event: &NewEvent, times: u64, output: &Output) -> Result<()> {
+async fn send_often(sender: &Sender, event: &NewEvent, times: u64, output: Output) -> Result<()> {
     let mut stop = Stop::install()?;
     let mut progress = output.progress(times);
     let mut answers =
@@ -170,7 +170,7 @@ async fn send_often(sender: &Sender, event: &NewEvent, times: u64, output: &Outp
         let accepted = count(tally.accepted, "event");
         let mut line = format!("{} {accepted}", output.tone(Tone::Good, "accepted"));
         if tally.duplicates > 0 {
-            line.push_str(&format!(", {} again", count(tally.duplicates, "duplicate")));
+            line = format!("{line}, and {} of it", count(tally.duplicates, "duplicate"));
         }
         output.line(&format!("{line} in {} ({} per second)", span(seconds), thousands(rate)));
     }

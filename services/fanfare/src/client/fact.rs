@@ -91,11 +91,11 @@ impl Line {
         };
         for (ids, why) in [(&routed.skipped, "skipped: paused"), (&routed.held, "held: paused")] {
             if !ids.is_empty() {
-                details.push_str(&format!(", {} {why}", number(ids)));
+                details = format!("{details}, {} {why}", number(ids));
             }
         }
         if routed.generation > 0 {
-            details.push_str(&format!(" (replay {})", routed.generation));
+            details = format!("{details} (replay {})", routed.generation);
         }
         let tone = if routed.targets.is_empty() { Tone::Dim } else { Tone::Accent };
         let subject = format!("{}  {}", routed.event, routed.tenant);
@@ -103,7 +103,7 @@ impl Line {
     }
 
     /// Writes the line.
-    pub(crate) fn show(&self, output: &Output) -> String {
+    pub(crate) fn show(&self, output: Output) -> String {
         format!(
             "{}  {}  {}  {}",
             output.tone(Tone::Dim, &clock(self.at)),
@@ -136,7 +136,7 @@ fn attempt(at: Timestamp, made: &AttemptMade) -> (Tone, String, String) {
         span(made.duration)
     );
     if let Some(retry_at) = made.retry_at {
-        details.push_str(&format!(", next attempt in {}", span_until(retry_at, at)));
+        details = format!("{details}, next attempt in {}", span_until(retry_at, at));
     }
     (tone, format!("attempt {}", made.attempt), details)
 }
@@ -171,7 +171,7 @@ fn conclusion(at: Timestamp, concluded: &DeliveryConcluded) -> (Tone, String, St
     let took = span(at.since(concluded.delivery.accepted_at));
     let mut details = format!("after {attempts}, {took} after the event was accepted");
     if let Some(why) = why {
-        details.push_str(&format!(": {why}"));
+        details = format!("{details}: {why}");
     }
     (tone, String::from(concluded.conclusion.as_str()), details)
 }

@@ -64,7 +64,7 @@ pub(crate) enum Role {
 }
 
 /// Does what was asked for.
-pub(crate) async fn run(command: Command, api: &Api, output: &Output) -> Result<()> {
+pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
         Command::Create { tenant, role, name, expires } => {
             let expires_at = expires.map(|span| SystemClock.now().saturating_add(span).to_string());
@@ -88,7 +88,7 @@ pub(crate) async fn run(command: Command, api: &Api, output: &Output) -> Result<
     Ok(())
 }
 
-fn show_made(made: &Value, output: &Output) {
+fn show_made(made: &Value, output: Output) {
     if output.json {
         output.document(made);
         return;
@@ -105,7 +105,7 @@ fn show_made(made: &Value, output: &Output) {
     output.line("Keep the key: it is not shown again.");
 }
 
-async fn list(api: &Api, tenant: Option<&TenantId>, output: &Output) -> Result<()> {
+async fn list(api: &Api, tenant: Option<&TenantId>, output: Output) -> Result<()> {
     let found = api.list(&keys(tenant)).await?;
     if output.json {
         output.document(&Value::Array(found));

@@ -85,7 +85,7 @@ const RETRIES_MAX: u32 = 20;
 pub(crate) async fn listen(
     options: Options,
     connection: &Connection,
-    output: &Output,
+    output: Output,
 ) -> Result<()> {
     let mut stop = Stop::install()?;
     let plan = Plan { fail: options.fail, status: options.status, delay: options.delay };
@@ -132,7 +132,7 @@ async fn show_arrivals(
     receiver: &mut Receiver,
     inspector: &Inspector,
     stop: &mut Stop,
-    output: &Output,
+    output: Output,
 ) {
     loop {
         let arrival = tokio::select! {
@@ -157,7 +157,7 @@ fn introduce(
     local: &str,
     wanted: &Wanted,
     registered: &Registered,
-    output: &Output,
+    output: Output,
 ) {
     let tenant = &options.tenant;
     if registered.tenant_is_new {

@@ -39,7 +39,7 @@ pub(crate) async fn open(url: &str, nats: &Nats) -> Result<EventLog> {
 /// Connects to NATS itself, for what is not the event log's business.
 pub(crate) async fn connect(url: &str, nats: &Nats) -> Result<jetstream::Context> {
     let mut options = ConnectOptions::new().name("fanfare-client").connection_timeout(CONNECT);
-    if let Some(path) = &nats.nats_credentials {
+    if let Some(path) = &nats.credentials {
         options = options
             .credentials_file(path)
             .await
@@ -53,7 +53,7 @@ pub(crate) async fn connect(url: &str, nats: &Nats) -> Result<jetstream::Context
 }
 
 async fn settings_of(context: &jetstream::Context, url: &str, nats: &Nats) -> Result<Settings> {
-    let topology = Topology::new(&nats.nats_prefix);
+    let topology = Topology::new(&nats.prefix);
     let configuration = async |stream| -> Result<Config> {
         let name = topology.stream(stream);
         match context.get_stream(&name).await {
@@ -61,7 +61,7 @@ async fn settings_of(context: &jetstream::Context, url: &str, nats: &Nats) -> Re
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(_) => bail!(
                     "there is no Fanfare installation {:?} at {} (no stream {name})",
-                    nats.nats_prefix,
+                    nats.prefix,
                     shown(url)
                 ),
                 GetStreamErrorKind::EmptyName
@@ -76,8 +76,8 @@ async fn settings_of(context: &jetstream::Context, url: &str, nats: &Nats) -> Re
         (configuration(Stream::Journal).await?, configuration(Stream::Inbox).await?);
     let settings = Settings {
         url: url.to_owned(),
-        credentials_file: nats.nats_credentials.clone(),
-        prefix: nats.nats_prefix.clone(),
+        credentials_file: nats.credentials.clone(),
+        prefix: nats.prefix.clone(),
         ..Settings::default()
     };
     same_as(&journal, &inbox, settings)

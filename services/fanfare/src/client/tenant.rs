@@ -44,7 +44,7 @@ pub(crate) enum Command {
 }
 
 /// Does what was asked for.
-pub(crate) async fn run(command: Command, api: &Api, output: &Output) -> Result<()> {
+pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
         Command::Create { tenant, name, profile } => {
             let made = create(api, &tenant, &name, &profile).await?;
@@ -93,7 +93,7 @@ pub(crate) fn path(tenant: &TenantId) -> String {
     format!("/v1/tenants/{tenant}")
 }
 
-async fn list(api: &Api, output: &Output) -> Result<()> {
+async fn list(api: &Api, output: Output) -> Result<()> {
     let tenants = api.list("/v1/tenants").await?;
     if output.json {
         output.document(&Value::Array(tenants));

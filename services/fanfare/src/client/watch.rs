@@ -46,7 +46,7 @@ pub(crate) struct Options {
 pub(crate) async fn watch(
     options: Options,
     connection: &Connection,
-    output: &Output,
+    output: Output,
 ) -> Result<()> {
     let mut stop = Stop::install()?;
     let log = nats::open(&connection.nats_url(&options.nats), &options.nats).await?;
@@ -72,7 +72,7 @@ pub(crate) async fn watch(
 }
 
 /// Shows a batch; returns whether somebody still reads.
-fn show(batch: &JournalBatch, interest: &Interest, output: &Output) -> bool {
+fn show(batch: &JournalBatch, interest: &Interest, output: Output) -> bool {
     batch.facts.iter().filter(|record| interest.includes(&record.fact)).all(|record| {
         let text = if output.json {
             fact::document(record).map(|document| document.to_string())

@@ -57,12 +57,15 @@ pub(super) fn check(
     }
 }
 
-fn check_answers(id: DeliveryId, history: &History, seen: &[&Seen], violations: &mut Vec<Violation>) {
-    let delivered = history
-        .conclusion()
-        .is_some_and(|concluded| concluded.conclusion == Conclusion::Delivered);
-    let accepted =
-        |seen: &&Seen| seen.answered.is_some_and(|status| (200..300).contains(&status));
+fn check_answers(
+    id: DeliveryId,
+    history: &History,
+    seen: &[&Seen],
+    violations: &mut Vec<Violation>,
+) {
+    let delivered =
+        history.conclusion().is_some_and(|concluded| concluded.conclusion == Conclusion::Delivered);
+    let accepted = |seen: &&Seen| seen.answered.is_some_and(|status| (200..300).contains(&status));
     if delivered && !seen.iter().any(accepted) {
         violations.push(Violation::NotSeen(id));
     }

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fanfare_domain::{
-    DeliveryId, EndpointId, EventId, Fact, StoredEvent, fact::EventRouted,
-};
+use fanfare_domain::{DeliveryId, EndpointId, EventId, Fact, StoredEvent, fact::EventRouted};
 
 use super::{Evidence, History, Violation};
 

@@ -159,7 +159,8 @@ fn deliveries_that_nobody_asked_for_are_found() {
 
 #[test]
 fn missing_doubled_and_wrong_conclusions_are_found() {
-    let of = |fact: &Fact| matches!(fact, Fact::DeliveryConcluded(one) if one.delivery.id == retried());
+    let of =
+        |fact: &Fact| matches!(fact, Fact::DeliveryConcluded(one) if one.delivery.id == retried());
     let none = plant(|evidence| remove(evidence, of));
     assert!(none.contains(&Violation::NotConcluded(retried())), "{none:?}");
     let nothing = plant(|evidence| {
@@ -262,7 +263,7 @@ fn duplicates_need_a_crash_of_the_dispatcher_or_the_server_near_them() {
     };
     assert!(unexplained(&duplicate(None, 1)));
     assert!(unexplained(&duplicate(Some((Victim::Service(Service::Ingest), soon)), 1)));
-    assert!(unexplained(&duplicate(Some((dispatcher, Duration::from_secs(60))), 1)));
+    assert!(unexplained(&duplicate(Some((dispatcher, Duration::from_mins(1))), 1)));
     let many = duplicate(Some((dispatcher, soon)), 2);
     assert!(many.iter().any(|found| matches!(found, Violation::TooManyRequests(_, 4))), "{many:?}");
 }
@@ -296,7 +297,8 @@ fn a_journal_that_reads_differently_or_without_claims_is_found() {
     let falling = plant(|evidence| repeat(evidence, |fact| matches!(fact, Fact::ShardClaimed(_))));
     let plans = Violation::ClaimsNotRising(shard, Column::Plans);
     assert_eq!(falling, [plans]);
-    let unclaimed = plant(|evidence| remove(evidence, |fact| matches!(fact, Fact::ShardClaimed(_))));
+    let unclaimed =
+        plant(|evidence| remove(evidence, |fact| matches!(fact, Fact::ShardClaimed(_))));
     assert!(unclaimed.contains(&Violation::ClaimsNotRising(shard, column)), "{unclaimed:?}");
     assert_eq!(Timestamp::EPOCH, at(0));
 }

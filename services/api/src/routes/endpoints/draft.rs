@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use crate::{
     app::Edited,
     error::ApiError,
-    extract::given,
+    extract::Patched,
     limits::{self, DESCRIPTION_BYTES_MAX, NAME_BYTES_MAX},
     url_rules::UrlRules,
 };
@@ -82,17 +82,17 @@ pub(crate) struct EndpointPatch {
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, Option<String>>,
     /// Replaces the profile's retry policy; `null` for the profile's own.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    pub(crate) retry: Option<Option<Policy>>,
+    pub(crate) retry: Patched<Policy>,
     /// Replaces the profile's time-out, in milliseconds; `null` for the profile's own.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<u64>, minimum = 100, maximum = 60_000)]
-    pub(crate) timeout_ms: Option<Option<u64>>,
+    pub(crate) timeout_ms: Patched<u64>,
     /// How many requests may be in flight at once; `null` for the default of 16.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 1_000)]
-    pub(crate) concurrency: Option<Option<u16>>,
+    pub(crate) concurrency: Patched<u16>,
     /// Notes to set, or with `null` to remove; others stay.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, Option<String>>,
@@ -169,15 +169,9 @@ impl Maker<'_> {
         if let Some(event_types) = &patch.event_types {
             next.filters = self.filters(event_types)?;
         }
-        if let Some(retry) = &patch.retry {
-            next.retry.clone_from(retry);
-        }
-        if let Some(given) = patch.timeout_ms {
-            next.timeout = given.map(timeout).transpose()?;
-        }
-        if let Some(given) = patch.concurrency {
-            next.concurrency = given.map(concurrency).transpose()?;
-        }
+        patch.retry.apply(&mut next.retry, |policy| Ok(policy.clone()))?;
+        patch.timeout_ms.apply(&mut next.timeout, |millis| timeout(*millis))?;
+        patch.concurrency.apply(&mut next.concurrency, |count| concurrency(*count))?;
         merge(&mut next.metadata, &patch.metadata);
         limits::metadata(&next.metadata)?;
         self.patch_headers(&mut next, &patch.headers, chance)?;

@@ -17,7 +17,7 @@ use crate::{
 const BODY_LINES_MAX: usize = 6;
 
 /// Puts a fact in words: what happened, and below it what else is known.
-pub(super) fn lines(fact: &Value, output: &Output) -> Vec<String> {
+pub(super) fn lines(fact: &Value, output: Output) -> Vec<String> {
     let at = Timestamp::parse(text(fact, "recorded_at")).unwrap_or_default();
     let (tone, what, details) = words(fact, at);
     let heading = format!(

@@ -77,7 +77,7 @@ impl Cast {
     }
 
     /// Says who they are.
-    pub(super) fn introduce(&self, output: &Output) {
+    pub(super) fn introduce(&self, output: Output) {
         for member in &self.members {
             let name = output.tone(Tone::Strong, &format!("{:<7}", member.name));
             output.say(&format!("     {name} {}", member.part));

@@ -27,7 +27,7 @@ const DEAD_LETTER: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Shows one request with its signature.
-pub(super) fn request(arrivals: &[(&'static str, Arrival)], cast: &Cast, output: &Output) {
+pub(super) fn request(arrivals: &[(&'static str, Arrival)], cast: &Cast, output: Output) {
     let Some((name, arrival)) = arrivals.first() else { return };
     let Some(member) = cast.member(name) else { return };
     let inspected = member.inspector().inspect(arrival);
@@ -53,9 +53,9 @@ pub(super) async fn dead_letter(
     system: &ThrowAway,
     nats: &Nats,
     cast: &Cast,
-    output: &Output,
+    output: Output,
 ) -> Result<()> {
-    let topology = Topology::new(&nats.nats_prefix);
+    let topology = Topology::new(&nats.prefix);
     let member = cast.member("broken").context("the cast has its broken member")?;
     let subject = topology.dead(&cast.tenant, member.endpoint);
     let name = topology.stream(Stream::Dead);
@@ -80,7 +80,7 @@ pub(super) async fn dead_letter(
 }
 
 /// Says how to go on.
-pub(super) fn farewell(connection: &Connection, output: &Output) {
+pub(super) fn farewell(connection: &Connection, output: Output) {
     if output.json {
         return;
     }

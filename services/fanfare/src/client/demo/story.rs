@@ -110,7 +110,7 @@ fn conclusion(concluded: &DeliveryConcluded) -> (Tone, String) {
 
 impl Sentence {
     /// Writes it.
-    pub(super) fn show(&self, output: &Output) -> String {
+    pub(super) fn show(&self, output: Output) -> String {
         let after = output.tone(Tone::Dim, &format!("{:>8}", format!("+{}", self.after)));
         let who = output.tone(Tone::Strong, &format!("{:<7}", self.who));
         format!("  {after}  {who} {}", output.tone(self.tone, &self.what))

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Shows an endpoint with its secret, which is not shown again.
-pub(super) fn with_secret(made: &Value, done: &str, output: &Output) {
+pub(super) fn with_secret(made: &Value, done: &str, output: Output) {
     if output.json {
         output.document(made);
         return;
@@ -30,7 +30,7 @@ pub(super) fn with_secret(made: &Value, done: &str, output: &Output) {
 }
 
 /// Shows an endpoint.
-pub(super) fn endpoint(found: &Value, output: &Output) {
+pub(super) fn endpoint(found: &Value, output: Output) {
     if output.json {
         output.document(found);
         return;
@@ -65,7 +65,7 @@ pub(super) fn endpoint(found: &Value, output: &Output) {
 }
 
 /// Shows a tenant's endpoints.
-pub(super) fn list(tenant: &TenantId, found: Vec<Value>, output: &Output) {
+pub(super) fn list(tenant: &TenantId, found: Vec<Value>, output: Output) {
     if output.json {
         output.document(&Value::Array(found));
         return;

@@ -202,7 +202,7 @@ fn only_what_is_of_interest_is_included() {
         assert!(of_event(event()).includes(&fact));
         assert!(!of_event(EventId::new(ACCEPTED, [9; 10])).includes(&fact));
     }
-    let shard = ShardClaimed { shard: Shard::new(1), epoch: 1, owner: String::new() };
+    let shard = ShardClaimed { shard: Shard::from_index(1), epoch: 1, owner: String::new() };
     let claimed = Fact::ShardClaimed(shard);
     assert!(!everything.includes(&claimed));
     assert_eq!(Line::of(&record(claimed)), None);

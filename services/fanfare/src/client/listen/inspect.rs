@@ -68,7 +68,7 @@ impl Inspector {
 
 impl Inspected {
     /// Shows it to people, in several lines.
-    pub(crate) fn show(&self, arrival: &Arrival, output: &Output) -> String {
+    pub(crate) fn show(&self, arrival: &Arrival, output: Output) -> String {
         let mut lines = vec![self.heading(arrival, output)];
         let mut indented = |line: &str| lines.push(format!("  {line}"));
         let width = self.headers.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -85,7 +85,7 @@ impl Inspected {
         lines.join("\n")
     }
 
-    fn heading(&self, arrival: &Arrival, output: &Output) -> String {
+    fn heading(&self, arrival: &Arrival, output: Output) -> String {
         let status = arrival.answer.status;
         let tone = if status.is_success() { Tone::Good } else { Tone::Bad };
         let later = match arrival.answer.delay {
@@ -204,7 +204,7 @@ fn event_type(body: &[u8]) -> Option<String> {
 mod tests {
     use bytes::Bytes;
     use fanfare_domain::Profiles;
-    use hyper::{Method, StatusCode};
+    use hyper::{Method, StatusCode, header::HeaderName};
 
     use super::*;
     use crate::client::receiver::Answer;
@@ -218,13 +218,12 @@ mod tests {
             ("webhook-timestamp", "1614265330"),
             ("webhook-signature", signature),
         ];
-        let name = |name: &'static str| hyper::http::HeaderName::from_static(name);
         Arrival {
             at: Timestamp::from_millis((1_614_265_330 + seconds_later) * 1_000),
             method: Method::POST,
             path: String::from("/"),
             headers: headers
-                .map(|(key, value)| (name(key), value.parse().unwrap()))
+                .map(|(key, value)| (HeaderName::from_static(key), value.parse().unwrap()))
                 .into_iter()
                 .collect(),
             body: Bytes::from_static(b"{\"test\": 2432232314}"),

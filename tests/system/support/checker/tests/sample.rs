@@ -7,17 +7,12 @@ use fanfare_domain::{
     Conclusion, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Fact, Outcome, Record, Shard,
     StoredEvent, Timestamp, TraceContext,
     fact::{
-        AttemptMade, ConclusionReason, DeliveryConcluded, EventRouted, RetryScheduled,
-        ShardClaimed,
+        AttemptMade, ConclusionReason, DeliveryConcluded, EventRouted, RetryScheduled, ShardClaimed,
     },
 };
 use fanfare_event_log::{Column, JournalBatch};
 
-use crate::support::{
-    Acknowledged, Subscriber,
-    checker::Evidence,
-    hooks::Seen,
-};
+use crate::support::{Acknowledged, Subscriber, checker::Evidence, hooks::Seen};
 
 const TYPES: [&str; 2] = ["order.paid", "user.created"];
 
@@ -207,7 +202,12 @@ pub(super) fn sample() -> Evidence {
         events: events.clone(),
         journal: journal(),
         journal_again: journal(),
-        requests: vec![seen(0, 0, 1, 500), seen(1, 0, 1, 200), seen(0, 1, 1, 200), seen(0, 0, 2, 200)],
+        requests: vec![
+            seen(0, 0, 1, 500),
+            seen(1, 0, 1, 200),
+            seen(0, 1, 1, 200),
+            seen(0, 0, 2, 200),
+        ],
         kills: Vec::new(),
     }
 }
