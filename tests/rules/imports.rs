@@ -66,17 +66,23 @@ fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>> {
         .context("run cargo metadata")?;
     let metadata: Value = serde_json::from_slice(&output.stdout).context("read its output")?;
     let mut found = BTreeMap::new();
-    for package in metadata["packages"].as_array().context("packages")? {
-        let names = package["dependencies"]
-            .as_array()
-            .context("dependencies")?
+    for package in list(&metadata, "packages")? {
+        let names = list(package, "dependencies")?
             .iter()
-            .filter(|dependency| dependency["kind"] != "dev")
-            .filter_map(|dependency| dependency["name"].as_str().map(String::from))
+            .filter(|dependency| dependency.get("kind").and_then(Value::as_str) != Some("dev"))
+            .filter_map(|dependency| text(dependency, "name").map(String::from))
             .collect();
-        found.insert(String::from(package["name"].as_str().context("name")?), names);
+        found.insert(String::from(text(package, "name").context("name")?), names);
     }
     Ok(found)
+}
+
+fn list<'a>(value: &'a Value, key: &'static str) -> Result<&'a Vec<Value>> {
+    value.get(key).and_then(Value::as_array).context(key)
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    value.get(key)?.as_str()
 }
 
 #[test]

@@ -1,8 +1,12 @@
-//! Events on their way in, as protobuf.
+//! Events on their way in: as protobuf, and those that our client cannot even read.
+
+mod unreadable;
 
 use bytes::Bytes;
 use fanfare_domain::InboxEvent;
 use fanfare_proto::DecodeError;
+
+pub use unreadable::UnreadableMessage;
 
 /// Bytes that are no `fanfare.v1.InboxEvent`.
 #[derive(Debug, thiserror::Error)]

@@ -65,8 +65,9 @@ impl DataDir {
     /// Tells other commands where everything is.
     pub(crate) fn write_running(&self, running: &Running) -> Result<()> {
         let path = self.running_file();
-        fs::write(&path, serde_json::to_vec_pretty(running)?)
-            .with_context(|| format!("write {}", path.display()))
+        self.forget_running();
+        // The URL of NATS may have a password in it.
+        keep(&path, &serde_json::to_string_pretty(running)?)
     }
 
     /// Takes that back.

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             return output.failed(&anyhow::Error::from(error).context("start the runtime"));
         }
     };
-    let result = runtime.block_on(Box::pin(run(cli, &output)));
+    let result = runtime.block_on(Box::pin(run(cli, output)));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,10 @@
 //! `fanfare up`: everything in one process, with a nats-server of its own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{AddressPolicy, address::AllowRule};
@@ -23,7 +27,7 @@ use crate::{
 const SHARDS: &str = "4";
 
 /// How long nats-server may take to start on a large data directory.
-const NATS_READY: Duration = Duration::from_secs(120);
+const NATS_READY: Duration = Duration::from_mins(2);
 
 /// What a running `up` tells other commands, in `up.json` of its data directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -134,13 +138,25 @@ async fn start(
             sources = sources.set("log.system_url", url.as_str());
         }
         match service {
-            Service::Api => api = format!("http://{}", service.start_api(context, sources).await?),
+            Service::Api => {
+                api = format!("http://{}", reachable(service.start_api(context, sources).await?));
+            }
             Service::Ingest | Service::FanOut | Service::Dispatcher | Service::RetryScheduler => {
                 service.start(context, sources).await?;
             }
         }
     }
     Ok(Running { api, nats: nats.url, pid: std::process::id(), nats_pid: nats.pid })
+}
+
+/// An address that leads to a listener: one that listens everywhere is reached here.
+fn reachable(mut listener: SocketAddr) -> SocketAddr {
+    match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => listener.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => listener.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    listener
 }
 
 /// The networks of this machine alone, as a setting.
@@ -181,7 +197,6 @@ async fn run_nats(
 /// Finds or fetches nats-server, saying what takes time.
 pub(crate) async fn locate(binary: Option<PathBuf>, output: Output) -> Result<Binary> {
     let options = Options { binary, ..Options::from_env() };
-    let output = *output;
     let located = tokio::task::spawn_blocking(move || {
         let mut spinner = ProgressBar::hidden();
         let mut show = |text: &str| {
@@ -232,9 +247,10 @@ fn welcome(options: &Up, data: &DataDir, running: &Running, output: Output) {
     };
     output.line(&output.tone(Tone::Strong, "Fanfare is up."));
     output.line("");
+    let shown = fanfare_event_log::Settings { url: running.nats.clone(), ..Default::default() };
     output.fields(&[
         ("  API", format!("{0}/v1, described by {0}/openapi.json", running.api)),
-        ("  NATS", format!("{}, {nats}", running.nats)),
+        ("  NATS", format!("{}, {nats}", shown.shown_url())),
         ("  data", format!("{}, with the operator's key in operator.key", data.root().display())),
         ("  durability", String::from(durability)),
         ("  endpoints", String::from(addresses)),

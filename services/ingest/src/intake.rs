@@ -6,6 +6,7 @@
 //! ```
 
 mod batch;
+mod sweeper;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -15,14 +16,15 @@ use fanfare_event_log::{InboxMessage, Position, ReadError, Reader, Unsettled};
 use futures_util::{StreamExt as _, stream};
 use tokio::{
     task::{JoinError, JoinSet, yield_now},
-    time::{Instant, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span, warn};
 
-pub(crate) use self::batch::Finisher;
+pub(crate) use self::{batch::Finisher, sweeper::Sweeper};
 use self::batch::{Batch, Entry, Verdict};
 use crate::{
+    door::{Condition, Door},
     judge::Judge,
     keys::{Keys, Standing},
     outlet::chain,
@@ -34,11 +36,20 @@ const MESSAGES_MAX: usize = 128;
 const JUDGED_AT_ONCE: usize = 256 * 1_024;
 /// How often a batch is looked up anew because too much time has passed, before it is sent anyway.
 const LOOKS_MAX: usize = 4;
+/// How often the connection is looked at, and how often messages that came again.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait after the servers refused to be asked.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Takes messages until the service stops.
 pub(crate) struct Intake(Parts);
+
+/// Why a connection is not read from any more.
+enum End {
+    Stopped,
+    DoorDied,
+}
 
 /// What an [`Intake`] is made of.
 pub(crate) struct Parts {
@@ -50,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) keys: Keys,
     /// Writes and settles.
     pub(crate) finisher: Finisher,
+    /// Puts aside what breaks connections.
+    pub(crate) sweeper: Sweeper,
     /// How many batches may be written at once.
     pub(crate) batches_max: usize,
     /// How many keys are looked up at once.
@@ -64,33 +77,86 @@ impl Intake {
         Self(parts)
     }
 
-    /// Takes what the reader hands out. Once `stop` is cancelled, finishes what is being written.
-    pub(crate) async fn run(self, mut inbox: Reader<InboxMessage>) -> anyhow::Result<()> {
+    /// Takes what comes by the door. Once `stop` is cancelled, finishes what is being written.
+    pub(crate) async fn run(self, door: Door<Reader<InboxMessage>>) -> anyhow::Result<()> {
         let stop = self.0.stop.clone();
         let mut under_way = JoinSet::new();
-        loop {
-            let has_room = under_way.len() < self.0.batches_max;
-            let taken = tokio::select! {
-                () = stop.cancelled() => break,
-                Some(done) = under_way.join_next() => {
-                    finish(done)?;
-                    continue;
+        let mut next = Some(door);
+        while let Some(mut door) = next {
+            // What breaks connections may have been handed out to a process before this one.
+            self.sweep(false).await;
+            match self.session(&mut door, &mut under_way).await? {
+                End::Stopped => {
+                    while let Some(done) = under_way.join_next().await {
+                        finish(done)?;
+                    }
+                    let Door { entry, log, .. } = door;
+                    entry.stop().await;
+                    log.close().await;
+                    break;
                 }
-                taken = inbox.next_batch(MESSAGES_MAX), if has_room => {
-                    taken.context("next messages")?
-                }
-            };
-            let span = debug_span!("ingest", messages = taken.len());
-            let sending = self.take(taken).instrument(span.clone());
-            // The view stands still once the service stops, so waiting for it has to end too.
-            let Some(batch) = stop.run_until_cancelled(sending).await else { break };
-            under_way.spawn(self.0.finisher.clone().finish(batch?).instrument(span));
+                End::DoorDied => next = door.open_again(&stop).await,
+            }
         }
         while let Some(done) = under_way.join_next().await {
             finish(done)?;
         }
-        inbox.stop().await;
         Ok(())
+    }
+
+    /// Takes messages for as long as the connection lives.
+    async fn session(
+        &self,
+        door: &mut Door<Reader<InboxMessage>>,
+        under_way: &mut JoinSet<anyhow::Result<()>>,
+    ) -> anyhow::Result<End> {
+        let stop = &self.0.stop;
+        let (mut looks, mut sweeps) = (interval(LOOK_EVERY), interval(SWEEP_EVERY));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let has_room = under_way.len() < self.0.batches_max;
+            let taken = tokio::select! {
+                () = stop.cancelled() => return Ok(End::Stopped),
+                Some(done) = under_way.join_next() => {
+                    finish(done)?;
+                    continue;
+                }
+                _ = looks.tick() => {
+                    match door.look().await {
+                        Condition::Calm => {}
+                        Condition::Reconnected => self.sweep(false).await,
+                        Condition::Dead => return Ok(End::DoorDied),
+                    }
+                    continue;
+                }
+                _ = sweeps.tick() => {
+                    self.sweep(true).await;
+                    continue;
+                }
+                taken = door.entry.next_batch(MESSAGES_MAX), if has_room => taken,
+            };
+            let taken = match taken {
+                Ok(taken) => taken,
+                Err(_) if !door.log.is_alive().await => return Ok(End::DoorDied),
+                Err(error) => return Err(error).context("next messages"),
+            };
+            let span = debug_span!("ingest", messages = taken.len());
+            let sending = self.take(taken).instrument(span.clone());
+            // The view stands still once the service stops, so waiting for it has to end too.
+            let Some(batch) = stop.run_until_cancelled(sending).await else {
+                return Ok(End::Stopped);
+            };
+            under_way.spawn(self.0.finisher.clone().finish(batch?).instrument(span));
+        }
+    }
+
+    /// Puts messages aside that break connections. `redelivered_only`: if some came again.
+    async fn sweep(&self, redelivered_only: bool) {
+        let swept = self.0.sweeper.sweep(redelivered_only);
+        if let Some(Err(error)) = self.0.stop.run_until_cancelled(swept).await {
+            warn!(error = chain(&error), "cannot look for messages that break connections");
+        }
     }
 
     /// Decides on a batch and sends its events. Cancel safe: what is dropped is handed out again,

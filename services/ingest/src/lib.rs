@@ -19,6 +19,7 @@
 mod admit;
 mod counters;
 mod directory;
+mod door;
 mod intake;
 mod judge;
 mod keys;
@@ -36,7 +37,8 @@ use fanfare_service::{Context, load_profiles};
 use crate::{
     admit::Rules,
     directory::Directory,
-    intake::{Finisher, Intake, Parts},
+    door::Door,
+    intake::{Finisher, Intake, Parts, Sweeper},
     judge::Judge,
     keys::Keys,
     outlet::Outlet,
@@ -73,16 +75,19 @@ pub async fn start_counted(
     let keys = Keys::open(&log, Arc::clone(&clock), settings.log.duplicate_window)
         .await
         .context("open the idempotency keys")?;
-    let inbox = log.read_inbox().await.context("read the inbox")?;
-    let requests = log.requests().await.context("take requests")?;
-    let outlet = |log: &EventLog| Outlet::new(log.publisher(), stop.clone());
+    let outlet = || Outlet::new(log.publisher(), stop.clone());
     let intake = Intake::new(Parts {
         inbox_identity: log.inbox_identity().to_owned(),
         judge: Arc::clone(&judge),
         keys: keys.clone(),
         finisher: Finisher {
-            outlet: outlet(&log),
+            outlet: outlet(),
             keys: keys.clone(),
+            counters: Arc::clone(&counters),
+        },
+        sweeper: Sweeper {
+            log: log.clone(),
+            outlet: outlet(),
             counters: Arc::clone(&counters),
         },
         batches_max: settings.batches_max,
@@ -92,11 +97,13 @@ pub async fn start_counted(
     let timeout = settings.request_timeout;
     let desk = Desk {
         // A window of its own: a flood of messages must not hold requests back.
-        clerk: Arc::new(Clerk { judge, keys, outlet: outlet(&log), clock, counters, timeout }),
+        clerk: Arc::new(Clerk { judge, keys, outlet: outlet(), clock, counters, timeout }),
         requests_max: settings.requests_max,
         bytes_max: settings.requests_bytes_max,
         stop,
     };
+    let inbox = Door::open(&settings.log).await?;
+    let requests = Door::open(&settings.log).await?;
     context.spawn("configuration", async move { follow.await.context("follow the configuration") });
     context.spawn("intake", async move {
         let ended = tokio::try_join!(intake.run(inbox), desk.run(requests));

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
 use fanfare_domain::{Event, EventId};
 use fanfare_event_log::{
     InboxMessage, PublishAnswer, PublishError, ReadError, Reply, Request, Requests,
@@ -24,6 +23,7 @@ use tracing::{Instrument as _, debug, debug_span, warn};
 use crate::{
     admit::Rejection,
     counters::Counters,
+    door::Door,
     judge::Judge,
     keys::{Keys, Standing},
     outlet::{Outlet, chain},
@@ -68,7 +68,7 @@ enum Obstacle {
 struct Held(Arc<AtomicU64>);
 
 /// Bytes that are given back when it is dropped.
-struct Hold {
+struct Taken {
     bytes: u64,
     all: Held,
 }
@@ -77,42 +77,54 @@ impl Desk {
     /// Takes requests. Once `stop` is cancelled, answers those in hand. Requests are taken as
     /// fast as they come, and refused if there are too many: where they wait otherwise, nobody
     /// tells those who sent them.
-    pub(crate) async fn run(self, mut requests: Requests) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, door: Door<Requests>) -> anyhow::Result<()> {
         let mut in_hand = JoinSet::new();
-        let bytes_in_hand = Held::default();
+        let mut next = Some(door);
+        while let Some(mut door) = next {
+            if self.session(&mut door, &mut in_hand).await {
+                next = door.open_again(&self.stop).await;
+                continue;
+            }
+            let Door { entry, log, .. } = door;
+            entry.stop().await;
+            while in_hand.join_next().await.is_some() {}
+            log.close().await;
+            break;
+        }
+        Ok(())
+    }
+
+    /// Takes requests until the service stops, or the connection dies: then it returns `true`.
+    async fn session(&self, door: &mut Door<Requests>, in_hand: &mut JoinSet<()>) -> bool {
+        let held = Held::default();
         loop {
             let request = tokio::select! {
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => return false,
                 Some(done) = in_hand.join_next() => {
                     if let Err(error) = done {
                         warn!(%error, "answering a request failed");
                     }
                     continue;
                 }
-                request = requests.next() => request,
+                request = door.entry.next() => request,
             };
-            let Some(Request { message, reply }) = request else {
-                bail!("the publish service ended");
-            };
-            let hold = bytes_in_hand.hold(&message, self.bytes_max);
-            match hold.filter(|_| in_hand.len() < self.requests_max) {
-                Some(hold) => {
+            let Some(Request { message, reply }) = request else { return true };
+            let taken = held.take(&message, self.bytes_max);
+            match taken.filter(|_| in_hand.len() < self.requests_max) {
+                Some(taken) => {
                     let clerk = Arc::clone(&self.clerk);
                     let span = debug_span!("publish", tenant_id = message.tenant);
-                    in_hand.spawn(clerk.serve(message, reply, hold).instrument(span));
+                    in_hand.spawn(clerk.serve(message, reply, taken).instrument(span));
                 }
                 None => self.clerk.turn_away(reply).await,
             }
         }
-        requests.stop().await;
-        while in_hand.join_next().await.is_some() {}
-        Ok(())
     }
 }
 
 impl Held {
     /// Adds a message's bytes; `None` if that is too much.
-    fn hold(&self, message: &InboxMessage, max: u64) -> Option<Hold> {
+    fn take(&self, message: &InboxMessage, max: u64) -> Option<Taken> {
         let bytes = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
         let before = self.0.load(Ordering::Relaxed);
         // Only one task adds.
@@ -120,18 +132,18 @@ impl Held {
             return None;
         }
         self.0.fetch_add(bytes, Ordering::Relaxed);
-        Some(Hold { bytes, all: self.clone() })
+        Some(Taken { bytes, all: self.clone() })
     }
 }
 
-impl Drop for Hold {
+impl Drop for Taken {
     fn drop(&mut self) {
         self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 impl Clerk {
-    async fn serve(self: Arc<Self>, message: InboxMessage, reply: Reply, _hold: Hold) {
+    async fn serve(self: Arc<Self>, message: InboxMessage, reply: Reply, _taken: Taken) {
         let answer = match timeout(self.timeout, self.publish(&message)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(Obstacle::Rejected(rejection))) => self.refusal(&message, rejection),

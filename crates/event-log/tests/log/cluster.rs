@@ -117,3 +117,20 @@ async fn cluster() -> Result<()> {
     other.close().await;
     Ok(())
 }
+
+#[tokio::test]
+async fn dump() -> Result<()> {
+    let context = async_nats::jetstream::new(async_nats::connect("nats://127.0.0.1:35221").await?);
+    let name = std::fs::read_to_string("/tmp/r3/prefix")?;
+    let stream = context.get_stream(format!("{}_EVENTS", name.trim())).await?;
+    let last = stream.cached_info().state.last_sequence;
+    println!("{:?}", stream.cached_info().cluster);
+    let mut seen = std::collections::BTreeMap::new();
+    for sequence in 1..=last {
+        let m = stream.get_raw_message(sequence).await?;
+        let id = m.headers.get("Nats-Msg-Id").unwrap().to_string();
+        let first = *seen.entry(id.clone()).or_insert(sequence);
+        println!("{sequence} {} {id} {}", m.time, if first == sequence { String::new() } else { format!("DUP of {first}") });
+    }
+    Ok(())
+}

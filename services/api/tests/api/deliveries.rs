@@ -112,12 +112,7 @@ async fn a_delivery_is_explained_by_its_facts() -> Result<()> {
     assert_eq!(done.text("endpoint_id"), endpoint.to_string());
 
     let all = world.get(&format!("{path}/facts")).await?;
-    let names: Vec<_> = all.body["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|fact| fact["fact"].as_str().unwrap())
-        .collect();
+    let names: Vec<_> = all.data().iter().map(|fact| fact["fact"].as_str().unwrap()).collect();
     assert_eq!(names, ["attempt_made", "attempt_made", "delivery_concluded"]);
     let first = &all.body["data"][0];
     assert_eq!((first["outcome"].as_str(), first["status"].as_u64()), (Some("refused"), Some(500)));
@@ -126,7 +121,7 @@ async fn a_delivery_is_explained_by_its_facts() -> Result<()> {
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = world.get(&format!("{path}/facts?limit=1{cursor}")).await?;
-        seen.extend(page.body["data"].as_array().unwrap().clone());
+        seen.extend(page.data().clone());
         let Value::String(next) = &page.body["next_cursor"] else { break };
         cursor = format!("&cursor={next}");
     }
@@ -142,7 +137,7 @@ async fn an_event_lists_what_became_of_it_for_each_endpoint() -> Result<()> {
     let event = route(&world, &endpoints).await?;
     let path = format!("/v1/tenants/acme/events/{event}/deliveries");
     let all = world.get(&path).await?;
-    let data = all.body["data"].as_array().unwrap();
+    let data = all.data();
     let shown: BTreeSet<_> = data.iter().map(|one| one["endpoint_id"].as_str().unwrap()).collect();
     assert_eq!(
         shown,

@@ -83,8 +83,7 @@ async fn lists_hold_the_tenants_own_things_only() -> Result<()> {
     }
     for list in ["endpoints", "keys"] {
         let answer = world.get(&format!("/v1/tenants/acme/{list}")).await?;
-        let owners: Vec<_> =
-            answer.body["data"].as_array().unwrap().iter().map(|one| &one["tenant_id"]).collect();
+        let owners: Vec<_> = answer.data().iter().map(|one| &one["tenant_id"]).collect();
         assert_eq!(owners, ["acme"], "{list}");
     }
     Ok(())

@@ -6,17 +6,11 @@ use serde_json::{Value, json};
 
 use crate::support::{World, holds};
 
-async fn ids(world: &World) -> Result<Vec<String>> {
-    let list = world.get("/v1/keys").await?;
-    let keys = list.body["data"].as_array().unwrap().iter();
-    Ok(keys.map(|key| String::from(key["id"].as_str().unwrap())).collect())
-}
-
 #[tokio::test]
 async fn the_operators_key_is_admitted_once_and_deleted_for_good() -> Result<()> {
     let world = World::new().await?;
     let (one, other) = tokio::try_join!(world.another(), world.another())?;
-    let admitted = ids(&world).await?;
+    let admitted = world.get("/v1/keys").await?.ids();
     assert_eq!(admitted.len(), 1);
     one.stop().await?;
     other.stop().await?;
@@ -29,7 +23,7 @@ async fn the_operators_key_is_admitted_once_and_deleted_for_good() -> Result<()>
     let refused = again.call(Method::GET, "/v1/keys", Some(&world.operator), Value::Null).await?;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "it is not admitted again");
     let left = again.call(Method::GET, "/v1/keys", Some(&new), Value::Null).await?;
-    assert_eq!(left.body["data"].as_array().map(Vec::len), Some(1));
+    assert_eq!(left.data().len(), 1);
     again.stop().await
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use serde_json::Value;
 
 use crate::support::World;
 
@@ -12,11 +11,10 @@ async fn walk(world: &World, path: &str, limit: usize) -> Result<(Vec<usize>, Ve
     let (mut sizes, mut ids, mut cursor) = (Vec::new(), Vec::new(), String::new());
     loop {
         let page = world.get(&format!("{path}?limit={limit}{cursor}")).await?;
-        let data = page.body["data"].as_array().unwrap_or_else(|| panic!("{page:?}"));
-        sizes.push(data.len());
-        ids.extend(data.iter().map(|one| String::from(one["id"].as_str().unwrap())));
-        let Value::String(next) = &page.body["next_cursor"] else { return Ok((sizes, ids)) };
-        cursor = format!("&cursor={next}");
+        sizes.push(page.data().len());
+        ids.extend(page.ids());
+        let Some(next) = page.next() else { return Ok((sizes, ids)) };
+        cursor = next;
     }
 }
 

@@ -165,21 +165,47 @@ impl Answer {
         Ok(Self { status, headers, body })
     }
 
-    /// Returns a member of the body.
+    /// Returns a member of the body that is text.
+    #[track_caller]
     pub(crate) fn text(&self, name: &str) -> String {
-        let text = self.body[name].as_str();
-        String::from(text.unwrap_or_else(|| panic!("{name} of {self:?}")))
+        let text = self.body.get(name).and_then(Value::as_str);
+        assert!(text.is_some(), "no {name}: {self:?}");
+        String::from(text.unwrap_or_default())
     }
 
     /// Returns the code of the problem.
-    pub(crate) fn code(&self) -> &str {
-        self.body["code"].as_str().unwrap_or_else(|| panic!("{self:?}"))
+    #[track_caller]
+    pub(crate) fn code(&self) -> String {
+        self.text("code")
     }
 
     /// Returns the version.
+    #[track_caller]
     pub(crate) fn etag(&self) -> String {
         let etag = self.headers.get("etag").and_then(|etag| etag.to_str().ok());
-        String::from(etag.unwrap_or_else(|| panic!("no etag: {self:?}")))
+        assert!(etag.is_some(), "no version: {self:?}");
+        String::from(etag.unwrap_or_default())
+    }
+
+    /// Returns what is on the page.
+    #[track_caller]
+    pub(crate) fn data(&self) -> &[Value] {
+        let data = self.body.get("data").and_then(Value::as_array);
+        assert!(data.is_some(), "no page: {self:?}");
+        data.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Returns the ids of what is on the page.
+    #[track_caller]
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let id = |one: &Value| one.get("id").and_then(Value::as_str).map(String::from);
+        self.data().iter().filter_map(id).collect()
+    }
+
+    /// Returns the query that gives the next page, to stand after others.
+    pub(crate) fn next(&self) -> Option<String> {
+        let cursor = self.body.get("next_cursor").and_then(Value::as_str)?;
+        Some(format!("&cursor={cursor}"))
     }
 }
 
@@ -211,18 +237,22 @@ impl Operation {
 
 /// Returns every operation of the document.
 pub(crate) fn operations() -> Vec<Operation> {
-    let document: Value = serde_json::from_str(&fanfare_api::openapi_document()).unwrap();
+    let document: Value =
+        serde_json::from_str(&fanfare_api::openapi_document()).expect("the document is JSON");
+    let members = |value: &Value| value.as_object().cloned().unwrap_or_default();
     let mut operations = Vec::new();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap() {
+    for (path, item) in members(document.get("paths").unwrap_or(&Value::Null)) {
+        for (method, operation) in members(&item) {
+            let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default();
             operations.push(Operation {
-                method: method.to_uppercase().parse().unwrap(),
+                method: method.to_uppercase().parse().expect("the document has methods of HTTP"),
                 path: path.clone(),
-                id: String::from(operation["operationId"].as_str().unwrap()),
+                id: String::from(id),
                 needs_key: operation.get("security").is_none(),
             });
         }
     }
+    assert!(operations.len() > 25, "the document has lost operations");
     operations
 }
 

@@ -27,7 +27,7 @@ use super::{
 use crate::output::Output;
 
 /// How long a round may take before the benchmark gives up.
-const ROUND_MAX: Duration = Duration::from_secs(300);
+const ROUND_MAX: Duration = Duration::from_mins(5);
 
 /// How often the receiver is asked how much has come.
 const ASK_EVERY: Duration = Duration::from_millis(5);

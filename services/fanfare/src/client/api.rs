@@ -1,10 +1,15 @@
 //! Calls of the REST API.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use reqwest::Method;
 use serde_json::{Value, value::RawValue};
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a request may take; the API itself gives up before.
+const ANSWER: Duration = Duration::from_secs(40);
 
 /// The API, and the key to it. Cheap to clone; clones share connections.
 #[derive(Clone)]
@@ -40,6 +45,8 @@ impl Api {
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .timeout(ANSWER)
             .build()
             .context("make an HTTP client")?;
         let base = base.trim_end_matches('/').to_owned();

@@ -21,14 +21,27 @@ const NATS: &str = "nats://127.0.0.1:4222";
 #[command(next_help_heading = "Options of NATS")]
 pub(crate) struct Nats {
     /// Where NATS is [default: that of the running `fanfare up`, else `nats://127.0.0.1:4222`].
-    #[arg(id = "nats_url", long, env = "FANFARE_NATS_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        id = "nats_url",
+        long = "nats-url",
+        env = "FANFARE_NATS_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub(crate) url: Option<String>,
     /// A file with NATS credentials (JWT and nkey).
-    #[arg(long, env = "FANFARE_NATS_CREDENTIALS", hide_env_values = true, value_name = "FILE")]
+    #[arg(
+        id = "nats_credentials",
+        long = "nats-credentials",
+        env = "FANFARE_NATS_CREDENTIALS",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub(crate) credentials: Option<PathBuf>,
     /// What the installation's subjects begin with.
     #[arg(
-        long,
+        id = "nats_prefix",
+        long = "nats-prefix",
         env = "FANFARE_PREFIX",
         hide_env_values = true,
         default_value = "fanfare",

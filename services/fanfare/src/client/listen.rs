@@ -12,6 +12,7 @@ use anyhow::Result;
 use clap::Args;
 use fanfare_domain::{Profile, Profiles, TenantId, seal::Clear, settings::parse_duration};
 use hyper::StatusCode;
+use serde_json::json;
 
 pub(crate) use self::inspect::Inspector;
 use self::register::{Registered, Wanted};
@@ -111,7 +112,13 @@ pub(crate) async fn listen(
         retry_delays: options.retry_delays.clone().or_else(|| failing_delays(options.fail)),
     };
     let registered = Registered::make(&api, &wanted, &profile).await?;
-    if !output.json {
+    if output.json {
+        output.document(&json!({
+            "listening": wanted.url,
+            "tenant_id": options.tenant.as_str(),
+            "endpoint_id": registered.endpoint,
+        }));
+    } else {
         introduce(&options, &local, &wanted, &registered, output);
         let send = format!("event send {} {}", options.tenant, registered.example());
         let send = format!("{} {send}", program(&connection.data));

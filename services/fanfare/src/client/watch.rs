@@ -19,6 +19,9 @@ use crate::{
     output::{Output, Tone},
 };
 
+/// How often the connection is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 const EXAMPLES: &str = "\
 Examples:
   fanfare watch
@@ -43,11 +46,7 @@ pub(crate) struct Options {
 }
 
 /// Shows facts until it is told to stop.
-pub(crate) async fn watch(
-    options: Options,
-    connection: &Connection,
-    output: Output,
-) -> Result<()> {
+pub(crate) async fn watch(options: Options, connection: &Connection, output: Output) -> Result<()> {
     let mut stop = Stop::install()?;
     let log = nats::open(&connection.nats_url(&options.nats), &options.nats).await?;
     let from = match options.since {
@@ -57,13 +56,22 @@ pub(crate) async fn watch(
     let interest = Interest { tenant: options.tenant, event: options.event };
     let mut journal = log.journal(JournalFilter::All, from).await.context("read the journal")?;
     output.say(&output.tone(Tone::Dim, "Watching deliveries. Ctrl-C ends it."));
+    let mut connected = true;
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
-        let batch = tokio::select! {
-            batch = journal.next() => batch.context("read the journal")?,
+        tokio::select! {
+            batch = journal.next() => {
+                if !show(&batch.context("read the journal")?, &interest, output) {
+                    break;
+                }
+            }
+            _ = look.tick() => {
+                if log.is_connected() != connected {
+                    connected = !connected;
+                    output.note(if connected { "NATS is back" } else { "NATS is gone: waiting for it" });
+                }
+            }
             () = stop.asked() => break,
-        };
-        if !show(&batch, &interest, output) {
-            break;
         }
     }
     drop(journal);

@@ -7,3 +7,4 @@ mod scheduling;
 mod support;
 mod sweeping;
 mod telling;
+mod zz_speed;

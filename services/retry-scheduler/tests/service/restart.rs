@@ -1,6 +1,6 @@
 //! Stopping, crashing, and taking over.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
 use fanfare_domain::{Fact, Record, TraceContext, fact::RetryScheduled};
@@ -108,6 +108,33 @@ async fn the_state_is_saved_while_the_service_runs() -> Result<()> {
     assert_eq!(world.take_due().await?.delivery.id, world.delivery(1).id);
     assert_eq!(rescues(&second), 0);
     second.stop().await
+}
+
+#[tokio::test]
+async fn crashes_at_any_point_lose_nothing() -> Result<()> {
+    let mut world = World::new().await?;
+    let mut wanted = BTreeSet::new();
+    for (round, alarms) in (0_u8..).zip([0, 1, 17]) {
+        let scheduler = world.start().await?;
+        let due_at = from_now(Duration::from_secs(2));
+        for number in (0..50).map(|number| round * 50 + number) {
+            world.fail(number, due_at).await?;
+            wanted.insert(world.delivery(number).id);
+        }
+        // With some alarms set, some facts written, and some not.
+        scheduler.alarms(alarms).await;
+        scheduler.crash().await;
+    }
+    let last = world.start().await?;
+    while !wanted.is_empty() {
+        let due = world.next_due().await?;
+        wanted.remove(&due.record.delivery.id);
+        let facts = vec![world.attempt_of(&due.record, 200)];
+        world.record(facts).await?;
+        due.settler.settle().await;
+    }
+    assert_eq!(rescues(&last), 0);
+    last.stop().await
 }
 
 fn rescues(scheduler: &crate::support::Scheduler) -> u64 {

@@ -140,6 +140,17 @@ impl World {
         }))
     }
 
+    /// The attempt that fell due was made.
+    pub(crate) fn attempt_of(&self, retry: &RetryDue, status: u16) -> Fact {
+        match self.attempt(0, retry.attempt, status, None) {
+            Fact::AttemptMade(made) => {
+                let delivery = retry.delivery.clone();
+                Fact::AttemptMade(Box::new(AttemptMade { delivery, ..*made }))
+            }
+            other => other,
+        }
+    }
+
     /// A delivery's attempt fails and is to be followed by another.
     pub(crate) async fn fail(&mut self, number: u8, retry_at: Timestamp) -> Result<u64> {
         let fact = self.attempt(number, 1, 500, Some(retry_at));

@@ -135,7 +135,7 @@ mod tests {
             "               answered:",
             "                 oh no",
         ];
-        assert_eq!(lines(&attempt, &output), expected);
+        assert_eq!(lines(&attempt, output), expected);
     }
 
     #[test]

@@ -212,7 +212,7 @@ mod tests {
             record(1_020, concluded),
         ];
         let told: Vec<String> =
-            facts.iter().filter_map(|fact| Some(story.tell(fact)?.show(&output))).collect();
+            facts.iter().filter_map(|fact| Some(story.tell(fact)?.show(output))).collect();
         let expected = [
             "     +0 ms          routed to 1 endpoint",
             "     +4 ms  shaky   attempt 1: 500 in 3 ms; again in 1 s",

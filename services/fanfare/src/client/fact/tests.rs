@@ -166,7 +166,7 @@ fn a_line_names_its_delivery() {
         "22:13:21.500Z  delivered  {}  invoice.paid  after 2 attempts, 1.5 s after the event was accepted",
         delivery().id
     );
-    assert_eq!(Line::of(&record).unwrap().show(&output), expected);
+    assert_eq!(Line::of(&record).unwrap().show(output), expected);
 }
 
 #[test]
