@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result};
 
 use crate::support::{
     Answer, Expected, Hooks, Options, Route, Scene,
+    api::text,
+    checker::fold,
     foreign::{self, Language},
     scene::TENANT,
 };
@@ -40,15 +41,20 @@ async fn every_accepted_event_reaches_every_endpoint_that_wants_it_once() -> Res
 async fn tell_of_one(scene: &Scene) -> Result<()> {
     let evidence = scene.evidence().await?;
     let event = evidence.events.first().context("there are events")?.event.id;
+    let histories = fold(&evidence.journal);
+    let own = histories.values().filter(|history| history.delivery.event == event);
+    let mut known: Vec<String> = own.map(|history| history.delivery.id.to_string()).collect();
     let path = format!("/v1/tenants/{TENANT}/events/{event}/deliveries");
     let answer = scene.api().get(&path).await?;
-    let told = answer.get("data").and_then(Value::as_array).context("a list")?;
-    let histories = crate::support::checker::fold(&evidence.journal);
-    let known = histories.values().filter(|history| history.delivery.event == event);
-    ensure!(told.len() == known.count(), "{answer}");
-    for delivery in told {
-        let state = delivery.get("state").and_then(Value::as_str);
-        ensure!(state == Some("delivered"), "{delivery}");
+    let list = answer["data"].as_array().context("a list")?;
+    let mut told = list.iter().map(|one| text(one, "id")).collect::<Result<Vec<_>>>()?;
+    known.sort_unstable();
+    told.sort_unstable();
+    assert_eq!(told, known);
+    for id in told {
+        let delivery = scene.api().get(&format!("/v1/tenants/{TENANT}/deliveries/{id}")).await?;
+        assert_eq!(delivery["state"], "delivered", "{delivery}");
+        assert_eq!(delivery["attempts"], 1, "{delivery}");
     }
     Ok(())
 }

@@ -7,16 +7,20 @@ use std::{
 
 use async_nats::header::NATS_MESSAGE_ID;
 use fanfare_domain::{EventId, Fact, Timestamp, fact::EventRouted};
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::{
     EventLog, ReadError,
+    log::{Which, timestamp},
     read::{Numbered, Ordered, Selection, Start, chain},
     topology::Stream,
 };
 
 /// How much earlier than asked a look begins: clocks of servers differ.
 const MARGIN: Duration = Duration::from_secs(1);
+/// After how long without a message to ask again how far to go.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl EventLog {
     /// Which of these events are in EVENTS, stored at `since` or later. Reads headers only, one
@@ -105,17 +109,36 @@ impl EventLog {
         since: Timestamp,
         mut look: impl FnMut(&Numbered) -> bool,
     ) -> Result<(), ReadError> {
-        let last = self.last_sequence(selection.stream).await?;
-        let start = Start::Time(since.saturating_sub(MARGIN));
-        let mut messages = Ordered::new(self, selection, start);
-        while messages.pending().await? > 0 {
-            let numbered = messages.next().await?;
-            if numbered.sequence > last || !look(&numbered) || numbered.sequence == last {
+        let start = since.saturating_sub(MARGIN);
+        // By the leader: the messages themselves come from a replica that may lag behind.
+        let mut end = self.last_of(&selection, start).await?;
+        let mut messages = Ordered::new(self, selection.clone(), Start::Time(start));
+        let mut reached = 0;
+        while reached < end {
+            let Ok(next) = timeout(ASK_AGAIN, messages.next()).await else {
+                // The end may have aged out meanwhile.
+                end = end.min(self.last_of(&selection, start).await?);
+                continue;
+            };
+            let numbered = next?;
+            reached = numbered.sequence;
+            if reached > end || !look(&numbered) {
                 break;
             }
         }
         messages.close().await;
         Ok(())
+    }
+
+    /// The last sequence under the selection's subjects; 0 if nothing was stored since `start`.
+    async fn last_of(&self, selection: &Selection, start: Timestamp) -> Result<u64, ReadError> {
+        let mut last = 0;
+        for subject in &selection.subjects {
+            let found = self.get(selection.stream, Which::Last(subject)).await?;
+            let found = found.filter(|message| timestamp(message.time) >= start);
+            last = last.max(found.map_or(0, |message| message.sequence));
+        }
+        Ok(last)
     }
 }
 

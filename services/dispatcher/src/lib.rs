@@ -28,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use fanfare_domain::{Shard, Timestamp};
 use fanfare_event_log::{
-    Column, ConfigView, EventLog, JournalWriter,
+    Column, ConfigView, EventLog, JournalWriter, ReadError,
     journal::{From, JournalFilter},
 };
 use fanfare_service::{Clock, Context, Readiness, random_bytes};
@@ -60,7 +60,11 @@ pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
     let (view, follow) =
         ConfigView::start(&log, context.support_stop()).await.context("read the configuration")?;
     context.spawn_support("config view", async move {
-        follow.await.context("follow the configuration")
+        match follow.await {
+            // The work is over, and has closed the log after its last acknowledgement.
+            Ok(()) | Err(ReadError::Closed) => Ok(()),
+            Err(error) => Err(error).context("follow the configuration"),
+        }
     });
     let process = Process {
         readiness: context.readiness("dispatching"),

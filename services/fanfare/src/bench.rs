@@ -48,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 20)]
     latency_seconds: u32,
     /// The nats-server to run, instead of the one that is found or fetched.
-    #[arg(long, env = "FANFARE_NATS_SERVER", value_name = "FILE")]
+    #[arg(long, env = "FANFARE_NATS_SERVER", hide_env_values = true, value_name = "FILE")]
     nats_server: Option<std::path::PathBuf>,
 }
 

@@ -119,13 +119,13 @@ pub(crate) enum Durability {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Up {
     /// Use this NATS instead of running one.
-    #[arg(long, env = "FANFARE_NATS_URL", value_name = "URL")]
+    #[arg(long, env = "FANFARE_NATS_URL", hide_env_values = true, value_name = "URL")]
     pub(crate) nats_url: Option<String>,
     /// Where the system account of that NATS is, to check its settings at `node` and `site`.
     #[arg(long, env = "FANFARE_NATS_SYSTEM_URL", hide_env_values = true, value_name = "URL")]
     pub(crate) nats_system_url: Option<String>,
     /// The nats-server to run, instead of the one that is found or fetched.
-    #[arg(long, env = "FANFARE_NATS_SERVER", value_name = "FILE")]
+    #[arg(long, env = "FANFARE_NATS_SERVER", hide_env_values = true, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,
     /// The port of the NATS that is run, on 127.0.0.1; 0 takes any free one.
     #[arg(long, default_value_t = 4222, value_name = "PORT")]

@@ -60,6 +60,7 @@ impl Output {
     }
 
     /// Writes one line of text; breaks if nobody reads any more, as when `head` has enough.
+    #[expect(clippy::unused_self, reason = "only who has an output may write")]
     pub(crate) fn offer(self, text: &str) -> ControlFlow<()> {
         match writeln!(io::stdout().lock(), "{text}") {
             Ok(()) => ControlFlow::Continue(()),

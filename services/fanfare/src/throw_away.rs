@@ -20,9 +20,9 @@ use tokio::{
 use crate::{client::api::Api, up::Running};
 
 /// How long the system may take to start.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(2);
 /// How long the system may take to end.
-const END: Duration = Duration::from_secs(60);
+const END: Duration = Duration::from_mins(1);
 /// How long dropping waits for the end, in steps of a millisecond, before it kills.
 const DROP_STEPS: u32 = 5_000;
 /// How many lines of the system's log are shown if it does not start.
@@ -37,6 +37,7 @@ pub(crate) struct ThrowAway {
     _stdout: BufReader<ChildStdout>,
     running: Running,
     data: PathBuf,
+    log: PathBuf,
     // Goes last: the processes write into it.
     _directory: TempDir,
 }
@@ -79,7 +80,7 @@ impl ThrowAway {
             Ok(Err(_)) => bail!("the system did not start: {}", last_lines(&log)),
             Err(_) => bail!("the system did not start within {START:?}: {}", last_lines(&log)),
         };
-        Ok(Self { child, stdin, _stdout: stdout, running, data, _directory: directory })
+        Ok(Self { child, stdin, _stdout: stdout, running, data, log, _directory: directory })
     }
 
     /// Returns where everything is.
@@ -104,7 +105,7 @@ impl ThrowAway {
         drop(self.stdin.take());
         let ended = timeout(END, self.child.wait()).await;
         let status = ended.context("the system does not end")?.context("wait for its end")?;
-        ensure!(status.success(), "the system ended with {status}");
+        ensure!(status.success(), "the system ended with {status}: {}", last_lines(&self.log));
         Ok(())
     }
 }

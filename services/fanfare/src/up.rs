@@ -14,6 +14,7 @@ use fanfare_nats_server::{
 use fanfare_service::{Context, SettingsFile, process_env};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -61,12 +62,14 @@ pub(crate) async fn up(
     let data = DataDir::new(&data);
     data.prepare()?;
     let mut context = Context::new("fanfare");
-    let started = start(&mut context, &options, &data, output).await;
+    let (lend, lent) = oneshot::channel();
+    let started = start(&mut context, &options, &data, (lend, output)).await;
     let running = match started {
         Ok(running) => running,
         Err(error) => {
             // What was started before the failure ends in order; the failure is what counts.
             let _second = context.shut_down(GRACE).await;
+            stop_nats(lent).await?;
             return Err(error);
         }
     };
@@ -78,10 +81,19 @@ pub(crate) async fn up(
     welcome(&options, &data, &running, output);
     let result = context.run_until_stopped(GRACE).await;
     data.forget_running();
+    stop_nats(lent).await?;
     if result.is_ok() {
         output.say("Stopped.");
     }
     result
+}
+
+/// Stops the nats-server that was run, if one was and still runs: after everything that needs it.
+async fn stop_nats(lent: oneshot::Receiver<Server>) -> Result<()> {
+    match lent.await {
+        Ok(mut server) => server.stop().await.context("stop nats-server"),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Asks for an end once standard input is closed: whoever started this process is gone, or wants
@@ -102,13 +114,13 @@ async fn start(
     context: &mut Context,
     options: &Up,
     data: &DataDir,
-    output: Output,
+    (lend, output): (oneshot::Sender<Server>, Output),
 ) -> Result<Running> {
     let nats = match &options.nats_url {
         Some(url) => {
             Nats { url: url.clone(), system_url: options.nats_system_url.clone(), pid: None }
         }
-        None => run_nats(context, options, data, output).await?,
+        None => run_nats(context, options, data, (lend, output)).await?,
     };
     let file = options.config.as_deref().map(SettingsFile::read).transpose()?;
     let variables = process_env()?;
@@ -171,7 +183,7 @@ async fn run_nats(
     context: &mut Context,
     options: &Up,
     data: &DataDir,
-    output: Output,
+    (lend, output): (oneshot::Sender<Server>, Output),
 ) -> Result<Nats> {
     let binary = locate(options.nats_server.clone(), output).await?;
     let server_options = ServerOptions {
@@ -190,7 +202,7 @@ async fn run_nats(
     let nats =
         Nats { url: server.client_url(), system_url: Some(server.system_url()), pid: server.pid() };
     let stop = context.support_stop();
-    context.service("nats-server").spawn_support("process", watch(server, stop));
+    context.service("nats-server").spawn_support("process", watch(server, stop, lend));
     Ok(nats)
 }
 
@@ -220,11 +232,19 @@ pub(crate) async fn locate(binary: Option<PathBuf>, output: Output) -> Result<Bi
     located.await?.context("find nats-server")
 }
 
-async fn watch(mut server: Server, stop: CancellationToken) -> Result<()> {
+/// Watches the server for as long as anything needs it, then hands it back.
+async fn watch(
+    mut server: Server,
+    stop: CancellationToken,
+    lend: oneshot::Sender<Server>,
+) -> Result<()> {
     tokio::select! {
-        exited = server.exited() => Err(exited.into()),
-        () = stop.cancelled() => server.stop().await.context("stop nats-server"),
+        exited = server.exited() => return Err(exited.into()),
+        () = stop.cancelled() => {}
     }
+    // Nobody waits for it where the process ends at once; then dropping it ends it.
+    let _dropped = lend.send(server);
+    Ok(())
 }
 
 fn welcome(options: &Up, data: &DataDir, running: &Running, output: Output) {

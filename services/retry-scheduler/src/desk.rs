@@ -191,7 +191,7 @@ impl Desk {
         self.position = sequence;
         desk.saved.note_change();
         self.tools.counters.batches.add(1);
-        let commands = desk.agenda.commands(sequence, &facts, self.tools.clock.now());
+        let commands = desk.agenda.commands(sequence, &facts, self.tools.now());
         let cancels = effects.cancels.into_iter().map(|delivery| (shard, delivery));
         self.cancels.extend(cancels.take(CANCELS_QUEUED_MAX.saturating_sub(self.cancels.len())));
         for endpoint in effects.failing {
@@ -294,7 +294,7 @@ impl Desk {
                 self.tools.counters.cancels.add(usize::from(cancelled));
             }
             Done::Told { causes, told } => {
-                self.telling.end();
+                self.telling.end(told, self.tools.now());
                 self.tools.counters.exhausted.add(if told { causes.len() } else { 0 });
                 for (shard, cause) in causes {
                     self.settle(shard, cause, told);
@@ -338,7 +338,7 @@ impl Desk {
         sequence: u64,
         recalled: jobs::Recalled,
     ) -> anyhow::Result<()> {
-        let now = self.tools.clock.now();
+        let now = self.tools.now();
         let Some(desk) = of_shard(&mut self.shards, shard) else { return Ok(()) };
         match recalled {
             jobs::Recalled::Facts(facts) => {
@@ -347,7 +347,7 @@ impl Desk {
             }
             jobs::Recalled::AgedOut => {
                 for delivery in desk.agenda.forget(sequence) {
-                    error!(%delivery, sequence, "the journal does not hold this delivery any more");
+                    error!(delivery_id = %delivery, sequence, "the journal does not hold it any more");
                 }
                 Ok(())
             }
@@ -360,7 +360,7 @@ impl Desk {
 
     /// Takes up parked deliveries whose endpoints hold nothing back any more.
     fn resume(&mut self) {
-        let (now, retention) = (self.tools.clock.now(), self.tools.settings.log.retention);
+        let (now, retention) = (self.tools.now(), self.tools.settings.log.retention);
         let (shards, recalls) = (&mut self.shards, &mut self.recalls);
         self.tools.view.read(|directory| {
             for desk in shards {

@@ -1,4 +1,5 @@
 //! The `fanfare` binary, built once per run of the tests so that it is never a stale one.
+//! `FANFARE_TEST_BINARY` names another one to test, for instance one that is to be released.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,10 @@ pub(crate) async fn fanfare() -> Result<PathBuf> {
 }
 
 async fn build() -> Result<PathBuf> {
+    let variables = fanfare_service::process_env().context("read the environment")?;
+    if let Some(path) = variables.get("FANFARE_TEST_BINARY") {
+        return Ok(PathBuf::from(path));
+    }
     let profile_dir = profile_dir()?;
     let target_dir = profile_dir.parent().context("a profile's directory is in another")?;
     let mut command = Command::new(env!("CARGO"));

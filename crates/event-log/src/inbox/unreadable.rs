@@ -91,7 +91,8 @@ impl EventLog {
         }
         let mut next = info.ack_floor.stream_sequence + 1;
         while next <= info.delivered.stream_sequence {
-            let Some(stored) = self.stored(&name, next).await.map_err(|error| refused(error.into()))?
+            let Some(stored) =
+                self.stored(&name, next).await.map_err(|error| refused(error.into()))?
             else {
                 break;
             };
@@ -127,7 +128,8 @@ impl EventLog {
 
     fn unreadable(&self, stored: Stored) -> Option<UnreadableMessage> {
         let Stored { subject, seq, hdrs, data, time } = stored;
-        let decoded = |text: &str| BASE64_MIME_PERMISSIVE.decode(text.as_bytes()).unwrap_or_default();
+        let decoded =
+            |text: &str| BASE64_MIME_PERMISSIVE.decode(text.as_bytes()).unwrap_or_default();
         let raw = decoded(&hdrs);
         let detail = defect(&subject, &raw)?;
         let place = self.topology().tokens(&subject, "inbox").unwrap_or(&subject);

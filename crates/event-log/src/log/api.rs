@@ -41,7 +41,7 @@ impl ApiError {
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
             Self::Unanswered(_) => true,
-            Self::Refused(error) => error.code() >= 500 && !self.is_short_of_storage(),
+            Self::Refused(error) => error.code() >= 500 && !self.is_for_a_person(),
             Self::Senseless { .. } => false,
         }
     }
@@ -59,8 +59,10 @@ impl ApiError {
         }
     }
 
-    fn is_short_of_storage(&self) -> bool {
+    /// Whether somebody has to do something about it.
+    fn is_for_a_person(&self) -> bool {
         [
+            ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
             ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
             ErrorCode::INSUFFICIENT_RESOURCES,
             ErrorCode::STORAGE_RESOURCES_EXCEEDED,

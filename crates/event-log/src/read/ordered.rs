@@ -28,7 +28,7 @@ const AHEAD_BYTES: usize = 16 * 1024 * 1024;
 /// How long one request for messages lives.
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says that there is nothing.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// After how long without requests the server forgets the consumer.
 const FORGET: Duration = Duration::from_mins(1);
 /// How often to look whether the connection is still the one that the consumer was made on.

@@ -28,7 +28,7 @@ const AHEAD_BYTES: usize = 16 * 1024 * 1024;
 /// How long one request for messages lives.
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says that there is nothing.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long to wait before opening it again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The metadata of an exclusive consumer that tells whose it is.

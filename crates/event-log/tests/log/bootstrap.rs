@@ -1,9 +1,12 @@
 //! Making and migrating the streams.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use fanfare_domain::ShardCount;
 use fanfare_event_log::{EventLog, OpenError, Settings};
+use tokio::time::timeout;
 
 use crate::support::{log, open, outsider, server, settings};
 
@@ -90,5 +93,17 @@ async fn a_log_that_nobody_closes_is_dropped_in_peace() -> Result<()> {
     let pending = log.publisher().event(&crate::support::event(1)).await?;
     drop(log);
     drop(pending);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_account_without_jetstream_is_told_at_once() -> Result<()> {
+    let server = server().await?;
+    let settings = Settings { url: server.system_url(), ..settings(&server) };
+    let opened = timeout(Duration::from_secs(10), EventLog::open("test", &settings)).await?;
+    let Err(OpenError::NoJetStream { url, .. }) = opened else {
+        panic!("opened, or another error");
+    };
+    assert_eq!(url, server.client_url(), "user and password are not shown");
     Ok(())
 }

@@ -3,8 +3,6 @@
 #[cfg(test)]
 mod bootstrap;
 #[cfg(test)]
-mod cluster;
-#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod durability;

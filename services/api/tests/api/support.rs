@@ -175,8 +175,10 @@ impl Answer {
 
     /// Returns the code of the problem.
     #[track_caller]
-    pub(crate) fn code(&self) -> String {
-        self.text("code")
+    pub(crate) fn code(&self) -> &str {
+        let code = self.body.get("code").and_then(Value::as_str);
+        assert!(code.is_some(), "no problem: {self:?}");
+        code.unwrap_or_default()
     }
 
     /// Returns the version.

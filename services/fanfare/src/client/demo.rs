@@ -106,10 +106,10 @@ async fn tour(system: &ThrowAway, output: Output) -> Result<()> {
             if !story.is_about(&record.fact) {
                 continue;
             }
-            if output.json {
-                for document in fact::document(record) {
-                    output.document(&document);
-                }
+            if output.json
+                && let Some(document) = fact::document(record)
+            {
+                output.document(&document);
             }
             if let Some(line) = story.tell(record) {
                 output.say(&line.show(output));

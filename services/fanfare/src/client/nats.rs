@@ -119,7 +119,7 @@ mod tests {
             metadata: HashMap::from([(String::from(SHARDS), String::from("4"))]),
             num_replicas: 3,
             duplicate_window: Duration::from_secs(7),
-            max_age: Duration::from_secs(3_600),
+            max_age: Duration::from_hours(1),
             max_bytes: 1 << 30,
             compression: Some(Compression::S2),
             ..Config::default()
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(settings.shards.get(), 4);
         assert_eq!(settings.replicas, 3);
         assert_eq!(settings.duplicate_window, Duration::from_secs(7));
-        assert_eq!(settings.retention, Duration::from_secs(3_600));
+        assert_eq!(settings.retention, Duration::from_hours(1));
         assert_eq!(settings.inbox_per_subject_max, 77);
         assert_eq!(settings.stream_bytes_max, Some(1 << 30));
         assert_eq!(settings.compression, Kept::S2);

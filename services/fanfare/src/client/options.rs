@@ -48,12 +48,12 @@ impl std::str::FromStr for Data {
     type Err = serde_json::Error;
 
     fn from_str(text: &str) -> Result<Self, serde_json::Error> {
-        if text == "-" { Ok(Self::StandardInput) } else { raw(text.to_owned()).map(Self::Json) }
+        if text == "-" { Ok(Self::StandardInput) } else { raw(text).map(Self::Json) }
     }
 }
 
 /// Returns JSON exactly as it is written, but for white space around it.
-fn raw(text: String) -> Result<Box<RawValue>, serde_json::Error> {
+fn raw(text: &str) -> Result<Box<RawValue>, serde_json::Error> {
     RawValue::from_string(text.trim().to_owned())
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn read_data(data: Option<Data>, file: Option<PathBuf>) -> Result<Box
         }
         (None, None) => (String::from("{}"), String::new()),
     };
-    raw(text).map_err(|error| anyhow!("{origin} is not JSON: {error}"))
+    raw(&text).map_err(|error| anyhow!("{origin} is not JSON: {error}"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@ use anyhow::{Result, ensure};
 use fanfare_event_log::PublishAnswer;
 use fanfare_testkit::{NatsServer, wait_until};
 
-use crate::support::{Ingest, ask, events, message, open, publish, settings, stored, tenant};
+use crate::support::{
+    Ingest, ask, events, events_at_least, inbox_is_empty, message, open, publish, settings, stored,
+    tenant,
+};
 
 #[tokio::test]
 async fn a_full_log_holds_messages_back_and_tells_requests() -> Result<()> {
@@ -13,7 +16,7 @@ async fn a_full_log_holds_messages_back_and_tells_requests() -> Result<()> {
     settings.log.stream_bytes_max = Some(200_000);
     let log = open(&settings).await?;
     tenant(&log, "acme", "standard-webhooks").await?;
-    let mut ingest = Ingest::start(settings).await?;
+    let mut ingest = Ingest::start(settings.clone()).await?;
     let large = message(&[], format!("\"{}\"", "x".repeat(10_000)));
     let mut accepted = 0;
     let refused = loop {
@@ -43,7 +46,12 @@ async fn a_full_log_holds_messages_back_and_tells_requests() -> Result<()> {
     // It can stop although it waits for room.
     ingest.stop().await?;
     assert_eq!(stored(&server, "FANFARE_INBOX").await?.len(), 3);
-    Ok(())
+    // An operator makes room.
+    settings.log.stream_bytes_max = None;
+    let ingest = Ingest::start(settings).await?;
+    assert_eq!(events_at_least(&server, &log, accepted + 3).await?.len(), accepted + 3);
+    inbox_is_empty(&server).await;
+    ingest.stop().await
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod duplicates;
+mod hostile;
 mod inbox;
 mod limits;
 mod requests;

@@ -4,7 +4,8 @@
 //! "FFRS" version shard folded announced | waiting | duties | parked | health | checksum
 //! ```
 //!
-//! A snapshot is only a shortcut: one that cannot be read is as good as none.
+//! What is not done yet is part of it, so that it may cover facts whose alarms are still on their
+//! way. It is only a shortcut: one that cannot be read is as good as none.
 
 use std::collections::BTreeMap;
 

@@ -71,11 +71,11 @@ async fn disable(
     match tools.log.change(&change, revision).await {
         Ok(revision) => {
             let tenant = &endpoint.tenant;
-            warn!(endpoint = %id, %tenant, revision, why = change.reason, "disabled an endpoint");
+            warn!(endpoint_id = %id, tenant_id = %tenant, revision, why = change.reason, "disabled an endpoint");
             tools.counters.disabled.add(1);
         }
         Err(ChangeError::Conflict { actual, .. }) => {
-            debug!(endpoint = %id, actual, "the endpoint was changed by somebody else");
+            debug!(endpoint_id = %id, actual, "the endpoint was changed by somebody else");
         }
         Err(ChangeError::Refused(error)) => {
             jobs::full(error).context("disable an endpoint")?;

@@ -155,7 +155,7 @@ pub(super) async fn cancel(
 ) -> anyhow::Result<Done> {
     let cancelled = schedules.cancel(shard, delivery).await;
     if let Err(error) = &cancelled {
-        debug!(%error, %delivery, "an alarm was not cancelled");
+        debug!(%error, delivery_id = %delivery, "an alarm was not cancelled");
     }
     Ok(Done::Cancelled { cancelled: cancelled.is_ok() })
 }

@@ -96,7 +96,7 @@ impl Desk {
     /// Lets what is on its way arrive, saves what changed, and ends.
     pub(super) async fn finish(mut self) -> anyhow::Result<()> {
         let arriving = async {
-            while self.alarms > 0 || self.shards.iter().any(|desk| desk.writing > 0) {
+            while self.is_writing() {
                 let Some(done) = self.jobs.join_next().await else { break };
                 self.finished(done.context("a job panicked")??).await?;
             }
@@ -120,6 +120,11 @@ impl Desk {
             .for_each(async |_| ())
             .await;
         Ok(())
+    }
+
+    fn is_writing(&self) -> bool {
+        let writing = self.shards.iter().any(|desk| desk.writing > 0);
+        writing || self.alarms > 0 || self.saving.running
     }
 
     fn snapshot(&mut self, shard: Shard) -> Option<Snapshot> {

@@ -140,8 +140,17 @@ impl Desk {
             return Ok(());
         }
         desk.saved.note_change();
-        let (late, attempt) = (now.since(*due), retry.attempt);
-        warn!(%delivery, attempt, %shard, ?state, ?late, "an alarm did not go off and is set again");
+        warn!(
+            tenant_id = %retry.delivery.tenant,
+            event_id = %retry.delivery.event,
+            endpoint_id = %retry.delivery.endpoint,
+            delivery_id = %delivery,
+            attempt = retry.attempt,
+            %shard,
+            ?state,
+            late = ?now.since(*due),
+            "an alarm did not go off and is set again"
+        );
         self.tools.wait_for_lease().await;
         match self.tools.schedules.rescue(shard, retry).await {
             Ok(pending) => {
@@ -191,7 +200,7 @@ async fn find(
             None if is_missing(&overdue, oldest, grace) => {
                 missing.entry(overdue.sequence).or_insert_with(Vec::new).push(overdue);
             }
-            None => debug!(delivery = %overdue.delivery, %shard, "still in the due queue"),
+            None => debug!(delivery_id = %overdue.delivery, %shard, "still in the due queue"),
         }
     }
     let restored: Vec<Vec<Finding>> = stream::iter(missing)

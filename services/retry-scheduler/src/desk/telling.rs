@@ -32,7 +32,7 @@ pub(super) struct Telling {
     queue: VecDeque<(Shard, Exhausted)>,
     running: usize,
     announcing: bool,
-    /// What happened before may have been told of by an earlier run.
+    /// What happened before may have been told of, by an earlier run or an attempt that failed.
     suspect_before: Timestamp,
 }
 
@@ -61,9 +61,12 @@ impl Telling {
         self.queue.len() + self.running
     }
 
-    /// Notes that what was being told is done, or has failed.
-    pub(super) fn end(&mut self) {
+    /// Notes that what was being told is done, or failed: then some of it may have been told.
+    pub(super) fn end(&mut self, told: bool, now: Timestamp) {
         self.running = 0;
+        if !told {
+            self.suspect_before = now;
+        }
     }
 }
 
@@ -117,6 +120,9 @@ impl Desk {
     /// Notes of which disabled endpoints operators were told.
     pub(super) fn announced(&mut self, revisions: &[(Shard, u64)]) {
         self.telling.announcing = false;
+        if revisions.is_empty() {
+            self.telling.suspect_before = self.tools.now();
+        }
         for (shard, revision) in revisions {
             if let Some(desk) = of_shard(&mut self.shards, *shard) {
                 desk.agenda.announced = desk.agenda.announced.max(*revision);

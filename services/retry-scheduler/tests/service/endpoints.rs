@@ -42,10 +42,8 @@ async fn an_endpoint_that_is_gone_is_disabled_and_the_operator_gets_an_event() -
         let Some(Change { entity: Entity::Endpoint(endpoint), .. }) = &last else {
             return Err(None);
         };
-        match endpoint.state {
-            EndpointState::Disabled(DisableReason::Gone) => Ok(last),
-            other => Err(Some(other)),
-        }
+        let gone = EndpointState::Disabled(DisableReason::Gone);
+        if endpoint.state == gone { Ok(last) } else { Err(Some(endpoint.state)) }
     })
     .await;
     assert_eq!(change.map(|change| change.actor).as_deref(), Some("retry-scheduler"));

@@ -7,4 +7,3 @@ mod scheduling;
 mod support;
 mod sweeping;
 mod telling;
-mod zz_speed;

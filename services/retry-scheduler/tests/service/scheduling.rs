@@ -67,12 +67,12 @@ async fn a_cancelled_delivery_never_falls_due() -> Result<()> {
     let scheduler = world.start().await?;
     world.fail(1, from_now(Duration::from_hours(1))).await?;
     scheduler.alarms(1).await;
-    let schedules = world.log.schedules();
-    assert!(schedules.get(world.shard, world.delivery(1).id).await?.is_some());
+    let clocks = world.log.schedules();
+    assert!(clocks.get(world.shard, world.delivery(1).id).await?.is_some());
     world.record(vec![world.concluded(1, Conclusion::Cancelled)]).await?;
     wait_until("the alarm to be cancelled", async || {
-        let scheduled = schedules.get(world.shard, world.delivery(1).id).await;
-        if matches!(scheduled, Ok(None)) { Ok(()) } else { Err(scheduled) }
+        let set = clocks.get(world.shard, world.delivery(1).id).await;
+        if matches!(set, Ok(None)) { Ok(()) } else { Err(set) }
     })
     .await;
     scheduler.stop().await

@@ -142,13 +142,11 @@ impl World {
 
     /// The attempt that fell due was made.
     pub(crate) fn attempt_of(&self, retry: &RetryDue, status: u16) -> Fact {
-        match self.attempt(0, retry.attempt, status, None) {
-            Fact::AttemptMade(made) => {
-                let delivery = retry.delivery.clone();
-                Fact::AttemptMade(Box::new(AttemptMade { delivery, ..*made }))
-            }
-            other => other,
+        let mut fact = self.attempt(0, retry.attempt, status, None);
+        if let Fact::AttemptMade(made) = &mut fact {
+            made.delivery = retry.delivery.clone();
         }
+        fact
     }
 
     /// A delivery's attempt fails and is to be followed by another.
@@ -184,7 +182,7 @@ impl World {
 
     /// Waits for the next retry to fall due; it stays unsettled.
     pub(crate) async fn next_due(&mut self) -> Result<Unsettled<RetryDue>> {
-        let next = tokio::time::timeout(Duration::from_secs(60), self.due.next_batch(1)).await;
+        let next = tokio::time::timeout(Duration::from_mins(1), self.due.next_batch(1)).await;
         let due = next.context("nothing fell due")??;
         due.into_iter().next().context("an empty batch")
     }

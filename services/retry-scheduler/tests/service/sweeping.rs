@@ -50,8 +50,8 @@ async fn a_stuck_alarm_is_set_again() -> Result<()> {
     // There is room again, an alarm that is set now goes off, and the first does not.
     world.fail(2, from_now(Duration::from_millis(500))).await?;
     assert_eq!(world.take_due().await?.delivery.id, world.delivery(2).id);
-    let scheduled = world.log.schedules().get(world.shard, world.delivery(1).id).await?;
-    assert!(scheduled.is_some(), "the alarm is not stuck");
+    let still_set = world.log.schedules().get(world.shard, world.delivery(1).id).await?;
+    assert!(still_set.is_some(), "the alarm is not stuck");
     assert_eq!(scheduler.counters.rescues.get(), 0);
     world.succeed(2).await?;
     let rescued = world.take_due().await?;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How old a signature may be before a receiver should refuse it.
-const AGE_MAX: Duration = Duration::from_secs(300);
+const AGE_MAX: Duration = Duration::from_mins(5);
 /// How many lines of a body are shown.
 const BODY_LINES_MAX: usize = 24;
 
