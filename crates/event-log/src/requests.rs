@@ -88,8 +88,8 @@ impl EventLog {
         let endpoint = service.endpoint_builder().name(KIND).add(subject).await.map_err(error)?;
         // Its answer comes after all that was subscribed to before: from here on, requests come.
         let ping = format!("$SRV.PING.{name}.{}", service.info().await.id);
-        let pong = self.inner.client.request(ping, Bytes::new()).await;
-        pong.map_err(|source| error(source.into()))?;
+        let answered = self.inner.client.request(ping, Bytes::new()).await;
+        answered.map_err(|source| error(source.into()))?;
         Ok(Requests { topology: self.topology().clone(), service, endpoint, refused })
     }
 }

@@ -10,13 +10,12 @@ use std::{
 
 use fanfare_domain::{Record, Shard, Task};
 use fanfare_event_log::{PublishError, Publisher, Stored};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The first wait for room in a stream; each further one is twice as long.
-const WAIT_FIRST: Duration = Duration::from_millis(50);
-/// The longest wait for room in a stream.
-const WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long to wait before a write is repeated that found no room.
+const WAIT: Duration = Duration::from_millis(50);
 
 /// Writes facts and tasks. Cheap to clone.
 #[derive(Clone)]
@@ -25,6 +24,9 @@ pub(crate) struct Outlet {
     stop: CancellationToken,
     /// Whether a write is waiting for room, so that it is logged once and not per write.
     waiting: Arc<AtomicBool>,
+    /// Of the writes that found no room, one at a time is repeated: they are many, and the server
+    /// has enough to do.
+    turn: Arc<Mutex<()>>,
 }
 
 /// What came of a write.
@@ -39,15 +41,15 @@ pub(crate) enum Written {
 impl Outlet {
     /// Wraps a publisher. Waiting for room ends with `stop`.
     pub(crate) fn new(publisher: Publisher, stop: CancellationToken) -> Self {
-        Self { publisher, stop, waiting: Arc::default() }
+        Self { publisher, stop, waiting: Arc::default(), turn: Arc::default() }
     }
 
     /// Writes routed facts as one message.
     pub(crate) async fn routed(&self, facts: &[Record]) -> Result<Written, PublishError> {
-        let mut wait = WAIT_FIRST;
+        let mut turn = None;
         loop {
             let written = self.write_routed(facts).await;
-            if let Some(end) = self.end(written, &mut wait).await? {
+            if let Some(end) = self.end(written, &mut turn).await? {
                 return Ok(end);
             }
         }
@@ -55,10 +57,10 @@ impl Outlet {
 
     /// Writes a task.
     pub(crate) async fn task(&self, shard: Shard, task: &Task) -> Result<Written, PublishError> {
-        let mut wait = WAIT_FIRST;
+        let mut turn = None;
         loop {
             let written = self.write_task(shard, task).await;
-            if let Some(end) = self.end(written, &mut wait).await? {
+            if let Some(end) = self.end(written, &mut turn).await? {
                 return Ok(end);
             }
         }
@@ -72,11 +74,12 @@ impl Outlet {
         self.publisher.task(shard, task).await?.stored().await
     }
 
-    /// Returns what came of a write in the end, or `None` after a wait: then it is to be repeated.
-    async fn end(
-        &self,
+    /// Returns what came of a write in the end; `None` if it is to be repeated, which is said once
+    /// it is its turn, or after a wait if it has had that.
+    async fn end<'a>(
+        &'a self,
         written: Result<Stored, PublishError>,
-        wait: &mut Duration,
+        turn: &mut Option<MutexGuard<'a, ()>>,
     ) -> Result<Option<Written>, PublishError> {
         match written {
             Ok(stored) => {
@@ -86,9 +89,13 @@ impl Outlet {
             Err(PublishError::Full { stream }) => self.note_full(&stream),
             Err(other) => return Err(other),
         }
-        let pause = tokio::time::sleep(*wait);
-        *wait = (*wait * 2).min(WAIT_MAX);
-        let waited = self.stop.run_until_cancelled(pause).await;
+        let wait = async {
+            match turn {
+                Some(_) => tokio::time::sleep(WAIT).await,
+                None => *turn = Some(self.turn.lock().await),
+            }
+        };
+        let waited = self.stop.run_until_cancelled(wait).await;
         Ok(waited.is_none().then_some(Written::GivenUp))
     }
 

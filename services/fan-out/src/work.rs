@@ -1,6 +1,6 @@
 //! Writes what was decided: routed facts, then tasks, and only then lets the events go.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{
@@ -99,7 +99,10 @@ impl Work {
         }
         let mut on_record = BTreeMap::new();
         while let Some(written) = writes.next().await {
-            let Some((facts, sequence)) = written? else { return Ok(Err(GivenUp)) };
+            let Some((facts, sequence)) = written? else {
+                hand_back(batch.items.into_iter().map(|item| item.settler)).await;
+                return Ok(Err(GivenUp));
+            };
             for routed in facts.iter().filter_map(routing::routed) {
                 note(&mut on_record, routed, sequence);
             }
@@ -133,6 +136,8 @@ impl Work {
         while let Some(done) = writes.next().await {
             settle(&mut open, done).await?;
         }
+        let given_up = open.into_values().map(|event| event.settler);
+        hand_back(given_up).await;
         Ok(())
     }
 
@@ -160,6 +165,13 @@ type Done = (usize, Result<Written, PublishError>);
 struct Open {
     tasks: usize,
     settler: Settler,
+}
+
+/// Asks for events to be handed out again at once.
+async fn hand_back(settlers: impl Iterator<Item = Settler>) {
+    for settler in settlers {
+        settler.redeliver(Duration::ZERO).await;
+    }
 }
 
 /// Notes that a task is stored, and settles its event if it was the last one. A task that was

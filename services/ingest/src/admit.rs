@@ -91,9 +91,11 @@ fn whose<'a>(
     let unknown = || Reason::UnknownTenant.because(format_args!("there is no tenant {tenant:?}"));
     let id: TenantId = tenant.parse().map_err(|_| unknown())?;
     let name = directory.profile_of(&id).ok_or_else(unknown)?;
-    let profile = rules.profiles.get(name).or_else(|| directory.profile(name)).ok_or_else(|| {
-        Reason::UnknownProfile.because(format_args!("the tenant's profile {name:?} is not usable"))
-    })?;
+    let profile =
+        rules.profiles.get(name).or_else(|| directory.profile(name)).ok_or_else(|| {
+            Reason::UnknownProfile
+                .because(format_args!("the tenant's profile {name:?} is not usable"))
+        })?;
     Ok((id, profile))
 }
 

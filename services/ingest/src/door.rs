@@ -77,7 +77,7 @@ impl<E: Entry> Door<E> {
         drop(self);
         warn!(connection = E::NAME, "a message broke the connection, which is made anew");
         loop {
-            match stop.run_until_cancelled(Self::open(&settings)).await? {
+            match stop.run_until_cancelled(Box::pin(Self::open(&settings))).await? {
                 Ok(door) => return Some(door),
                 Err(error) => {
                     let error = chain(error.as_ref());

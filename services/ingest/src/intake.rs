@@ -21,8 +21,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span, warn};
 
-pub(crate) use self::{batch::Finisher, sweeper::Sweeper};
 use self::batch::{Batch, Entry, Verdict};
+pub(crate) use self::{batch::Finisher, sweeper::Sweeper};
 use crate::{
     door::{Condition, Door},
     judge::Judge,

@@ -85,11 +85,7 @@ pub async fn start_counted(
             keys: keys.clone(),
             counters: Arc::clone(&counters),
         },
-        sweeper: Sweeper {
-            log: log.clone(),
-            outlet: outlet(),
-            counters: Arc::clone(&counters),
-        },
+        sweeper: Sweeper { log: log.clone(), outlet: outlet(), counters: Arc::clone(&counters) },
         batches_max: settings.batches_max,
         keys_max: settings.keys_max,
         stop: stop.clone(),

@@ -184,11 +184,7 @@ impl Clerk {
     }
 
     /// Stores an event unless its key stands for one that is stored.
-    async fn publish_once(
-        &self,
-        mut event: Event,
-        key: &str,
-    ) -> Result<(EventId, bool), Obstacle> {
+    async fn publish_once(&self, mut event: Event, key: &str) -> Result<(EventId, bool), Obstacle> {
         let asked_at = Instant::now();
         let (id, duplicate) = match self.keys.stand(&event.tenant, key, event.id).await? {
             Standing::Written { event } => return Ok((event, true)),

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use fanfare_testkit::wait_at_most;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an event's publish is repeated.
+const INSISTENCE: Duration = Duration::from_mins(2);
 
 /// The API, and the operator's key to it.
 #[derive(Clone)]
@@ -119,7 +122,8 @@ impl Api {
         self.call(Method::DELETE, path, None, None).await
     }
 
-    /// Publishes an event, with its data byte for byte, and returns its id.
+    /// Publishes an event, with its data byte for byte, and returns its id. Repeats until there
+    /// is an answer, which it may take a while to get while processes are being killed.
     pub(crate) async fn publish(
         &self,
         tenant: &str,
@@ -129,8 +133,16 @@ impl Api {
     ) -> Result<String> {
         let body = format!(r#"{{"type":"{event_type}","data":{data}}}"#);
         let path = format!("/v1/tenants/{tenant}/events");
-        let answer = self.call(Method::POST, &path, Some(body), Some(key)).await?;
-        text(&answer, "id")
+        let answered = wait_at_most(INSISTENCE, "an answer to a publish", async || {
+            match self.call(Method::POST, &path, Some(body.clone()), Some(key)).await {
+                Ok(answer) => Ok(text(&answer, "id")),
+                Err(error) => match error.downcast_ref::<Refused>() {
+                    Some(refused) if refused.status < 500 => Ok(Err(error)),
+                    Some(_) | None => Err(format!("{error:#}")),
+                },
+            }
+        });
+        answered.await
     }
 
     async fn call(

@@ -12,7 +12,7 @@ use fanfare_event_log::{
 use fanfare_testkit::wait_at_most;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::api::{Api, Refused};
+use super::api::Api;
 
 /// How long an acknowledgement is waited for, over however many kills.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -120,16 +120,8 @@ impl Producer {
     async fn post(&self, planned: &Planned) -> Result<EventId> {
         let (tenant, event_type) = (planned.tenant.as_str(), planned.event_type.as_str());
         let data = str::from_utf8(&planned.data).context("data is text")?;
-        let answered = wait_at_most(PATIENCE, "an answer of the API", async || {
-            match self.api.publish(tenant, event_type, data, &planned.key).await {
-                Ok(id) => Ok(id.parse().context("the answer has an event's id")),
-                Err(error) => match error.downcast_ref::<Refused>() {
-                    Some(refused) if refused.status < 500 => Ok(Err(error)),
-                    Some(_) | None => Err(format!("{error:#}")),
-                },
-            }
-        });
-        answered.await
+        let id = self.api.publish(tenant, event_type, data, &planned.key).await?;
+        id.parse().context("the answer has an event's id")
     }
 }
 

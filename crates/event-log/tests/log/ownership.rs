@@ -9,7 +9,7 @@ use fanfare_event_log::{
 };
 use tokio::{
     task::{AbortHandle, JoinSet},
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -93,11 +93,8 @@ async fn a_holder_survives_a_restarted_server_that_others_wait_at() -> Result<()
     tokio::pin!(waiter);
     server.kill().await?;
     // Longer than it takes to take over: time without a server counts for nobody.
-    let away = sleep(TAKEOVER_AFTER + Duration::from_secs(1));
-    tokio::select! {
-        _ = &mut waiter => anyhow::bail!("nobody can take over without a server"),
-        () = away => {}
-    }
+    let away = timeout(TAKEOVER_AFTER + Duration::from_secs(1), &mut waiter).await;
+    ensure!(away.is_err(), "nobody can take over without a server");
     server.restart().await?;
     let back_at = Instant::now();
     let back =

@@ -26,8 +26,10 @@ pub(crate) struct Problem {
     pub(crate) status: u16,
     /// The stable name of what is wrong, if the API gave one.
     pub(crate) code: Option<String>,
-    title: String,
-    detail: Option<String>,
+    /// What is wrong, for people: the details where there are some.
+    words: String,
+    /// Why an event is refused: a stable name.
+    reason: Option<String>,
 }
 
 /// The body of a request.
@@ -122,7 +124,8 @@ impl Api {
             Body::Value(value) => request.json(value),
             Body::Raw(raw) => request.json(raw),
         };
-        let answer = request.send().await.with_context(|| {
+        let answer = request.send().await.map_err(reqwest::Error::without_url);
+        let answer = answer.with_context(|| {
             format!("reach the API at {} (is `fanfare up` running? --api names another)", self.base)
         })?;
         let status = answer.status();
@@ -154,9 +157,15 @@ impl Problem {
 
     fn read(status: u16, value: &Value) -> Option<Self> {
         let text = |key| value.get(key).and_then(Value::as_str).map(String::from);
-        let field = text("field").map(|field| format!("{field}: ")).unwrap_or_default();
-        let detail = text("detail").map(|detail| format!("{field}{detail}"));
-        Some(Self { status, code: text("code"), title: text("title")?, detail })
+        let (title, code) = (text("title")?, text("code"));
+        let words = match (text("detail"), text("field")) {
+            (Some(detail), Some(field)) if code.as_deref() == Some("value_invalid") => {
+                format!("{field}: {detail}")
+            }
+            (Some(detail), _) => detail,
+            (None, _) => String::from(title.trim_end_matches('.')),
+        };
+        Some(Self { status, code, words, reason: text("reason") })
     }
 }
 
@@ -164,13 +173,11 @@ impl std::error::Error for Problem {}
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.detail {
-            Some(detail) => write!(f, "{} {detail}", self.title)?,
-            None => f.write_str(&self.title)?,
-        }
-        match &self.code {
-            Some(code) => write!(f, " [{code}]"),
-            None => Ok(()),
+        f.write_str(&self.words)?;
+        match (&self.code, &self.reason) {
+            (Some(code), Some(reason)) => write!(f, " [{code}: {reason}]"),
+            (Some(code), None) => write!(f, " [{code}]"),
+            (None, _) => Ok(()),
         }
     }
 }
@@ -186,22 +193,28 @@ mod tests {
 
     use super::*;
 
+    fn problem(value: &Value) -> Problem {
+        Problem::read(400, value).unwrap()
+    }
+
     #[test]
     fn a_problem_is_shown_with_what_matters() {
-        let value = json!({
-            "type": "urn:fanfare:problem:value_invalid",
-            "title": "A value is not admitted.",
-            "status": 400,
-            "code": "value_invalid",
-            "field": "secret",
-            "detail": "it is too short",
+        let title = "A value is not admitted.";
+        let invalid = json!({
+            "title": title, "code": "value_invalid", "field": "secret", "detail": "it is too short",
         });
-        let problem = Problem::read(400, &value).unwrap();
-        assert!(problem.is("value_invalid"));
-        assert_eq!(
-            problem.to_string(),
-            "A value is not admitted. secret: it is too short [value_invalid]"
-        );
+        assert!(problem(&invalid).is("value_invalid"));
+        let refused = json!({
+            "title": title, "code": "event_refused", "detail": "no JSON", "reason": "malformed_json",
+        });
+        let plain = json!({ "title": "There is no such tenant.", "code": "tenant_not_found" });
+        for (value, expected) in [
+            (invalid, "secret: it is too short [value_invalid]"),
+            (refused, "no JSON [event_refused: malformed_json]"),
+            (plain, "There is no such tenant [tenant_not_found]"),
+        ] {
+            assert_eq!(problem(&value).to_string(), expected);
+        }
         assert_eq!(Problem::read(502, &json!({"message": "bad gateway"})), None);
     }
 }

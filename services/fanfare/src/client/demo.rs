@@ -6,12 +6,15 @@ mod story;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use fanfare_domain::EventId;
-use fanfare_event_log::journal::{From, JournalFilter};
+use fanfare_event_log::{
+    JournalReader,
+    journal::{From, JournalFilter},
+};
 use serde_json::{json, value::RawValue};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use self::{cast::Cast, story::Story};
 use super::{
@@ -56,23 +59,40 @@ pub(crate) async fn demo(options: Options, connection: &Connection, output: Outp
         () = stop.asked() => return Ok(()),
     };
     let toured = tokio::select! {
-        toured = Box::pin(tour(&system, output)) => toured.map(|()| true),
-        () = stop.asked() => Ok(false),
+        toured = Box::pin(tour(&system, output)) => toured.map(Some),
+        () = stop.asked() => Ok(None),
     };
-    if options.stay && matches!(toured, Ok(true)) {
-        let program = program(system.data());
-        output.say("\nThe system stays until Ctrl-C. Look around in it:\n");
-        let story = format!("{program} watch --tenant {TENANT} --since 1h");
-        let endpoints = format!("{program} endpoint list {TENANT}");
-        if !output.json {
-            output.commands(&[(story, "the story again"), (endpoints, "the endpoints")]);
+    let ended = match toured {
+        Ok(Some(cast)) if options.stay => {
+            stay(&system, cast, &mut stop, output).await;
+            Ok(())
         }
-        stop.asked().await;
-    } else if let Ok(true) = toured {
-        output.say("");
-        ending::farewell(connection, output);
+        Ok(Some(_)) => {
+            output.say("");
+            ending::farewell(connection, output);
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    system.stop().await.and(ended)
+}
+
+/// Keeps the system and its receivers until the end is asked for.
+async fn stay(system: &ThrowAway, mut cast: Cast, stop: &mut Stop, output: Output) {
+    let program = program(system.data());
+    if !output.json {
+        output.say("\nThe system stays until Ctrl-C. Look around in it:\n");
+        output.commands(&[
+            (format!("{program} watch --tenant {TENANT} --since 1h"), "the story again"),
+            (format!("{program} endpoint list {TENANT}"), "the endpoints"),
+            (format!("{program} event send {TENANT} invoice.paid"), "another event"),
+        ]);
     }
-    system.stop().await.and(toured.map(drop))
+    tokio::select! {
+        () = cast.carry_on() => {}
+        () = stop.asked() => {}
+    }
 }
 
 async fn start(options: &Options, output: Output) -> Result<ThrowAway> {
@@ -84,7 +104,7 @@ async fn start(options: &Options, output: Output) -> Result<ThrowAway> {
     Ok(system)
 }
 
-async fn tour(system: &ThrowAway, output: Output) -> Result<()> {
+async fn tour(system: &ThrowAway, output: Output) -> Result<Cast> {
     let api = system.api()?;
     let mut cast = Cast::hire(&api, &TENANT.parse()?).await?;
     step(output, "Three receivers in this process, each an endpoint of the tenant demo.");
@@ -95,13 +115,22 @@ async fn tour(system: &ThrowAway, output: Output) -> Result<()> {
         log.journal(JournalFilter::All, From::New).await.context("read the journal")?;
     let event = send(&api, output).await?;
     step(output, "What becomes of it, from the journal:");
-    let mut story = Story::new(event, cast.names());
-    let deadline = Instant::now() + STORY;
+    let told = timeout(STORY, narrate(&mut journal, Story::new(event, cast.names()), output)).await;
+    told.with_context(|| format!("the story did not end within {STORY:?}"))??;
+    drop(journal);
+    log.close().await;
+    let arrivals = cast.arrivals().await;
+    step(output, "The first request, as the receiver got it:");
+    ending::request(&arrivals, &cast, output);
+    step(output, "What could not be delivered is kept as a dead letter, for any NATS client:");
+    ending::dead_letter(system, &nats, &cast, output).await?;
+    Ok(cast)
+}
+
+/// Tells the story as the journal is written, to its end.
+async fn narrate(journal: &mut JournalReader, mut story: Story, output: Output) -> Result<()> {
     while !story.is_over() {
-        let batch = match timeout_at(deadline, journal.next()).await {
-            Ok(batch) => batch.context("read the journal")?,
-            Err(_) => bail!("the story did not end within {STORY:?}"),
-        };
+        let batch = journal.next().await.context("read the journal")?;
         for record in &batch.facts {
             if !story.is_about(&record.fact) {
                 continue;
@@ -111,18 +140,11 @@ async fn tour(system: &ThrowAway, output: Output) -> Result<()> {
             {
                 output.document(&document);
             }
-            if let Some(line) = story.tell(record) {
-                output.say(&line.show(output));
+            if let Some(sentence) = story.tell(record) {
+                output.say(&sentence.show(output));
             }
         }
     }
-    drop(journal);
-    log.close().await;
-    let arrivals = cast.arrivals().await;
-    step(output, "The first request, as the receiver got it:");
-    ending::request(&arrivals, &cast, output);
-    step(output, "What could not be delivered is kept as a dead letter, for any NATS client:");
-    ending::dead_letter(system, &nats, &cast, output).await?;
     Ok(())
 }
 

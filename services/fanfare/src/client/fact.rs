@@ -169,7 +169,7 @@ fn conclusion(at: Timestamp, concluded: &DeliveryConcluded) -> (Tone, String, St
     };
     let attempts = count(concluded.attempts.into(), "attempt");
     let took = span(at.since(concluded.delivery.accepted_at));
-    let mut details = format!("after {attempts}, {took} after the event was accepted");
+    let mut details = format!("after {attempts} in {took}");
     if let Some(why) = why {
         details = format!("{details}: {why}");
     }

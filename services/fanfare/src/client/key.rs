@@ -97,7 +97,7 @@ fn show_made(made: &Value, output: Output) {
     output.fields(&[
         ("id", String::from(text(made, "id"))),
         ("role", String::from(text(made, "role"))),
-        ("tenant", String::from(text(made, "tenant"))),
+        ("tenant", String::from(text(made, "tenant_id"))),
         ("expires", String::from(if expires.is_empty() { "never" } else { expires })),
         ("key", output.tone(Tone::Strong, text(made, "key"))),
     ]);

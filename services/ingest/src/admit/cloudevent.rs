@@ -102,8 +102,7 @@ fn key(source: &str, id: &str) -> String {
 }
 
 fn time(text: &str) -> Result<Timestamp, Rejection> {
-    Timestamp::parse(text)
-        .ok_or_else(|| malformed(format_args!("time {text:?} is not RFC 3339")))
+    Timestamp::parse(text).ok_or_else(|| malformed(format_args!("time {text:?} is not RFC 3339")))
 }
 
 fn malformed(detail: impl std::fmt::Display) -> Rejection {

@@ -44,7 +44,8 @@ fn unsupported(text: &str) -> Rejection {
 fn is_harmless(parameter: &str) -> bool {
     let Some((name, value)) = parameter.split_once('=') else { return true };
     let value = value.trim().trim_matches('"').to_ascii_lowercase();
-    !name.trim().eq_ignore_ascii_case("charset") || matches!(value.as_str(), "utf-8" | "utf8" | "us-ascii")
+    !name.trim().eq_ignore_ascii_case("charset")
+        || matches!(value.as_str(), "utf-8" | "utf8" | "us-ascii")
 }
 
 #[cfg(test)]

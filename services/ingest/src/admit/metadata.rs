@@ -53,7 +53,8 @@ impl Metadata {
             }
         }
         if self.trace.is_empty() {
-            let (parent, state) = (headers.get(header::TRACEPARENT), headers.get(header::TRACESTATE));
+            let (parent, state) =
+                (headers.get(header::TRACEPARENT), headers.get(header::TRACESTATE));
             self.trace = TraceContext::from_headers(parent, state);
         }
         Ok(self)

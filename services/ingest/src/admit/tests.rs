@@ -99,7 +99,8 @@ fn nesting_as_deep_as_json_allows_does_not_overflow_the_stack() {
     let refused = admit(&deep, &directory(&[("acme", "standard-webhooks")]), &rules);
     assert_eq!(refused.unwrap_err().reason, Reason::InvalidJson);
     let closed = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
-    let refused = admit(&message(&[], closed), &directory(&[("acme", "standard-webhooks")]), &rules);
+    let refused =
+        admit(&message(&[], closed), &directory(&[("acme", "standard-webhooks")]), &rules);
     assert_eq!(refused.unwrap_err().reason, Reason::TooDeep);
 }
 

@@ -137,7 +137,9 @@ impl Finisher {
         let mut stored = Vec::with_capacity(sent.len());
         for Sent { event, pending, settler } in sent {
             let written = match pending {
-                Some(pending) => self.outlet.stored(&event, pending).await.context("store an event")?,
+                Some(pending) => {
+                    self.outlet.stored(&event, pending).await.context("store an event")?
+                }
                 None => Written::Stored { duplicate: true },
             };
             match written {

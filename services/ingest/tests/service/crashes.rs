@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::Result;
 use fanfare_event_log::EventLog;
 use fanfare_testkit::{NatsServer, wait_until};
+use tokio::time::timeout;
 
 use crate::support::{
     Ingest, events, events_at_least, forgetful, inbox_is_empty, message, open, settings, tenant,
@@ -94,7 +95,8 @@ async fn a_server_that_is_away_is_waited_for() -> Result<()> {
     publish_numbers(&log, 0..1).await?;
     events_at_least(&server, &log, 1).await?;
     server.server().suspend()?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let unanswered = timeout(Duration::from_secs(3), events(&server, &log)).await;
+    assert!(unanswered.is_err(), "nobody is there");
     server.server().resume()?;
     publish_numbers(&log, 1..2).await?;
     events_at_least(&server, &log, 2).await?;

@@ -28,7 +28,12 @@ const STATUS: [&[u8]; 2] =
     [b"NATS/1.0 409 Consumer Deleted\r\n\r\n", b"NATS/1.0 nonsense\r\nA: b\r\n\r\n"];
 
 /// Publishes bytes as they are, and waits until the server has them.
-async fn publish_raw(server: &NatsServer, subject: &[u8], reply: &[u8], headers: &[u8]) -> Result<()> {
+async fn publish_raw(
+    server: &NatsServer,
+    subject: &[u8],
+    reply: &[u8],
+    headers: &[u8],
+) -> Result<()> {
     let address = server.url().trim_start_matches("nats://").to_owned();
     let mut stream = BufReader::new(TcpStream::connect(address).await?);
     let payload = b"{}";

@@ -50,8 +50,7 @@ async fn cloudevents_and_protobuf_become_events() -> Result<()> {
         ordering_key: Some(String::from("o")),
         ..InboxEvent::default()
     };
-    let binary =
-        [("ce-specversion", "1.0"), ("ce-id", "2"), ("ce-source", "/s"), ("ce-type", "t")];
+    let binary = [("ce-specversion", "1.0"), ("ce-id", "2"), ("ce-source", "/s"), ("ce-type", "t")];
     for message in [
         message(&[("Content-Type", "application/cloudevents+json")], structured),
         message(&binary, "{\"n\": 2}"),
@@ -151,7 +150,10 @@ async fn messages_keep_their_order_and_processes_share_them() -> Result<()> {
     }
     let one = Ingest::start(settings.clone()).await?;
     let numbers = |events: Vec<fanfare_domain::StoredEvent>| -> Vec<usize> {
-        events.iter().filter_map(|stored| std::str::from_utf8(&stored.event.data).ok()?.parse().ok()).collect()
+        events
+            .iter()
+            .filter_map(|stored| std::str::from_utf8(&stored.event.data).ok()?.parse().ok())
+            .collect()
     };
     let taken = numbers(events_at_least(&server, &log, count).await?);
     assert!(taken.is_sorted() && taken.len() == count, "{taken:?}");

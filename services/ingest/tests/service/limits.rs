@@ -22,7 +22,9 @@ async fn a_full_log_holds_messages_back_and_tells_requests() -> Result<()> {
     let refused = loop {
         match ask(&log, &large).await? {
             PublishAnswer::Accepted { .. } => accepted += 1,
-            other @ (PublishAnswer::Refused { .. } | PublishAnswer::Unavailable { .. }) => break other,
+            other @ (PublishAnswer::Refused { .. } | PublishAnswer::Unavailable { .. }) => {
+                break other;
+            }
         }
     };
     ensure!(matches!(refused, PublishAnswer::Unavailable { .. }), "{refused:?}");

@@ -5,9 +5,7 @@ use fanfare_event_log::{InboxMessage, PublishAnswer};
 use fanfare_testkit::NatsServer;
 use futures_util::future::try_join_all;
 
-use crate::support::{
-    Ingest, ask, ask_for_id, events, message, open, publish, settings, tenant,
-};
+use crate::support::{Ingest, ask, ask_for_id, events, message, open, publish, settings, tenant};
 
 #[tokio::test]
 async fn an_answer_means_that_the_event_is_stored() -> Result<()> {

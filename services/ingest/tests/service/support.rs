@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use fanfare_domain::{
-    Change, Entity, Event, EventId, StoredEvent, Tenant, Timestamp, TraceContext,
-    settings::Source,
+    Change, Entity, Event, EventId, StoredEvent, Tenant, Timestamp, TraceContext, settings::Source,
 };
 use fanfare_event_log::{EventLog, Headers, InboxMessage, PublishAnswer};
 use fanfare_ingest::{Counters, Settings, start_counted};
@@ -123,7 +122,11 @@ pub(crate) async fn events_at_least(
 ) -> Result<Vec<StoredEvent>> {
     wait_until(&format!("there are {count} events"), async || {
         let count_now = server.last_sequence("FANFARE_EVENTS").await.unwrap_or_default();
-        if usize::try_from(count_now).is_ok_and(|now| now >= count) { Ok(()) } else { Err(count_now) }
+        if usize::try_from(count_now).is_ok_and(|now| now >= count) {
+            Ok(())
+        } else {
+            Err(count_now)
+        }
     })
     .await;
     events(server, log).await

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{EndpointId, Profiles, TenantId, profile::Profile, seal::Clear};
+use futures_util::future::join_all;
 use hyper::StatusCode;
 use tokio::time::timeout;
 
@@ -95,6 +96,12 @@ impl Cast {
     /// Returns the member of that name.
     pub(super) fn member(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name)
+    }
+
+    /// Lets them receive more, which nobody looks at.
+    pub(super) async fn carry_on(&mut self) {
+        let receive = async |member: &mut Member| while member.receiver.next().await.is_some() {};
+        join_all(self.members.iter_mut().map(receive)).await;
     }
 
     /// Takes what each has received.

@@ -40,7 +40,7 @@ pub(super) fn endpoint(found: &Value, output: Output) {
     let secrets = found.get("secrets").and_then(Value::as_array).map_or(0, Vec::len);
     output.fields(&[
         ("id", plain("id")),
-        ("tenant", plain("tenant")),
+        ("tenant", plain("tenant_id")),
         ("url", plain("url")),
         ("name", plain("name")),
         ("description", plain("description")),
@@ -103,7 +103,11 @@ pub(super) fn state(endpoint: &Value) -> (Tone, String) {
         "paused" => Tone::Warning,
         _ => Tone::Bad,
     };
-    let shown = if why.is_empty() { String::from(state) } else { format!("{state} ({why})") };
+    let shown = if why.is_empty() {
+        String::from(state)
+    } else {
+        format!("{state} ({})", why.replace('_', " "))
+    };
     (tone, shown)
 }
 

@@ -147,19 +147,19 @@ fn each_conclusion_has_its_words_and_its_tone() {
             concluded(Conclusion::Delivered, ConclusionReason::Outcome),
             Tone::Good,
             "delivered",
-            "after 2 attempts, 1.5 s after the event was accepted",
+            "after 2 attempts in 1.5 s",
         ),
         (
             concluded(Conclusion::Exhausted, ConclusionReason::AttemptsSpent),
             Tone::Bad,
             "exhausted",
-            "after 2 attempts, 1.5 s after the event was accepted: the policy allows no more",
+            "after 2 attempts in 1.5 s: the policy allows no more",
         ),
         (
             concluded(Conclusion::Cancelled, ConclusionReason::EndpointDeleted),
             Tone::Warning,
             "cancelled",
-            "after 2 attempts, 1.5 s after the event was accepted: the endpoint was deleted",
+            "after 2 attempts in 1.5 s: the endpoint was deleted",
         ),
     ] {
         let line = Line::of(&record).unwrap();
@@ -172,7 +172,7 @@ fn a_line_names_its_delivery() {
     let record = concluded(Conclusion::Delivered, ConclusionReason::Outcome);
     let output = Output { json: false, colours: false };
     let expected = format!(
-        "22:13:21.500Z  delivered  {}  invoice.paid  after 2 attempts, 1.5 s after the event was accepted",
+        "22:13:21.500Z  delivered  {}  invoice.paid  after 2 attempts in 1.5 s",
         delivery().id
     );
     assert_eq!(Line::of(&record).unwrap().show(output), expected);

@@ -127,7 +127,7 @@ impl Inspected {
             Some(age) if age >= Duration::from_secs(1) => {
                 (tone, format!("{verdict}, signed {} ago", span(age)))
             }
-            Some(_) => (tone, format!("{verdict}, signed less than a second ago")),
+            Some(_) => (tone, format!("{verdict}, signed just now")),
             None => (tone, verdict),
         }
     }

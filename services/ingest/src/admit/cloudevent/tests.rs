@@ -129,7 +129,8 @@ fn malformed_events_are_refused() {
         let refused = reason(&message(&STRUCTURED, payload));
         assert_eq!(refused, Err(Reason::MalformedCloudEvent), "{payload}");
     }
-    for header in [("ce-time", "noon"), ("ce-with-dash", "x"), ("ce-", "x"), ("ce-a", "%zz"), ("CE-ID", "2")]
+    for header in
+        [("ce-time", "noon"), ("ce-with-dash", "x"), ("ce-", "x"), ("ce-a", "%zz"), ("CE-ID", "2")]
     {
         let refused = reason(&binary(&[header], "1"));
         assert_eq!(refused, Err(Reason::MalformedCloudEvent), "{header:?}");
