@@ -27,8 +27,8 @@ pub mod task;
 pub mod tenant;
 pub mod time;
 pub mod trace;
-pub mod verify;
 pub mod url;
+pub mod verify;
 
 pub use address::AddressPolicy;
 pub use config::{ApiKey, Change, Entity, Role};

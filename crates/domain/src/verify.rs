@@ -74,7 +74,9 @@ impl Profile {
                 .find(|header| header.value.pieces() == std::slice::from_ref(piece))
                 .ok_or(Unverified::NotRebuildable)?;
             let value = header(&carrier.name);
-            text.push_str(value.ok_or_else(|| Unverified::HeaderMissing(carrier.name.to_string()))?);
+            text.push_str(
+                value.ok_or_else(|| Unverified::HeaderMissing(carrier.name.to_string()))?,
+            );
         }
         Ok(text)
     }
@@ -112,7 +114,8 @@ mod tests {
     fn what_a_profile_signs_its_receiver_confirms() {
         let profiles = Profiles::built_in();
         for profile in profiles.iter() {
-            let secret = profile.generate_secret([7; 32]).unwrap_or_else(|_| Clear::new("s".repeat(40)));
+            let secret =
+                profile.generate_secret([7; 32]).unwrap_or_else(|_| Clear::new("s".repeat(40)));
             let signer = Signer::new(profile, [&secret]).unwrap();
             let event = event();
             let delivery = DeliveryId::of(event.id, EndpointId::from_bytes([1; 16]), 0);

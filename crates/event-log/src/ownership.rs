@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     EventLog, ReadError,
-    cas::{self, Cell, Held, Set, Write},
+    cas::{self, Cell, Held, Set, Unanswered, Write},
     topology::Bucket,
 };
 
@@ -208,16 +208,17 @@ impl Role {
     /// Lets a successor in at once. Best effort: it gets in by itself after a while.
     async fn release(&self) {
         let releasing = async {
-            // A beat may have been under way when we were stopped: look where we are.
-            match self.cell.get().await {
-                Ok(Some(held)) if held.value.as_ref() == Some(&self.value) => {
-                    self.cell.set(held.sequence, &Write::Deleted).await.is_ok()
-                }
-                Ok(_) => true,
-                Err(_) => false,
+            let mut held = self.cell.get().await?;
+            // A beat may have been under way when we were stopped, and come in between.
+            while let Some(ours) = held.filter(|held| held.value.as_ref() == Some(&self.value)) {
+                held = match self.cell.set(ours.sequence, &Write::Deleted).await {
+                    Ok(Set::Conflict(held)) => held,
+                    Ok(Set::Stored(_)) | Err(_) => break,
+                };
             }
+            Ok::<(), Unanswered>(())
         };
-        if timeout(RELEASE, releasing).await != Ok(true) {
+        if !matches!(timeout(RELEASE, releasing).await, Ok(Ok(()))) {
             debug!(role = self.name, "the role could not be released");
         }
     }

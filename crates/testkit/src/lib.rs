@@ -1,8 +1,8 @@
 //! What tests need: real servers, and strangers that misbehave on demand.
 
-pub mod receiver;
 mod jetstream;
 mod nats;
+pub mod receiver;
 mod streams;
 mod wait;
 

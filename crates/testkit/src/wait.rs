@@ -35,10 +35,7 @@ pub async fn wait_at_most<T, S: Debug>(
             Ok(found) => return found,
             Err(seen) => seen,
         };
-        assert!(
-            begun.elapsed() <= patience,
-            "waited {patience:?} for {what}; last seen: {seen:?}"
-        );
+        assert!(begun.elapsed() <= patience, "waited {patience:?} for {what}; last seen: {seen:?}");
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

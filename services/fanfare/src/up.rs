@@ -62,14 +62,14 @@ pub(crate) async fn up(
     let data = DataDir::new(&data);
     data.prepare()?;
     let mut context = Context::new("fanfare");
-    let (lend, lent) = oneshot::channel();
+    let (lend, returned) = oneshot::channel();
     let started = start(&mut context, &options, &data, (lend, output)).await;
     let running = match started {
         Ok(running) => running,
         Err(error) => {
             // What was started before the failure ends in order; the failure is what counts.
             let _second = context.shut_down(GRACE).await;
-            stop_nats(lent).await?;
+            stop_nats(returned).await?;
             return Err(error);
         }
     };
@@ -81,7 +81,7 @@ pub(crate) async fn up(
     welcome(&options, &data, &running, output);
     let result = context.run_until_stopped(GRACE).await;
     data.forget_running();
-    stop_nats(lent).await?;
+    stop_nats(returned).await?;
     if result.is_ok() {
         output.say("Stopped.");
     }
@@ -89,8 +89,8 @@ pub(crate) async fn up(
 }
 
 /// Stops the nats-server that was run, if one was and still runs: after everything that needs it.
-async fn stop_nats(lent: oneshot::Receiver<Server>) -> Result<()> {
-    match lent.await {
+async fn stop_nats(server: oneshot::Receiver<Server>) -> Result<()> {
+    match server.await {
         Ok(mut server) => server.stop().await.context("stop nats-server"),
         Err(_) => Ok(()),
     }

@@ -6,12 +6,15 @@ use anyhow::Result;
 use fanfare_domain::{Fact, Record, Shard};
 use fanfare_event_log::{
     AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter, ReadError,
-    journal::From,
+    Settings, journal::From,
 };
+use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
+use crate::proxy::Proxy;
 use crate::support::{
-    SHARD, fact, forgetful, log, messages, now, open, outsider, routed, server, time,
+    SHARD, fact, forgetful, log, messages, now, open, outsider, routed, server, settings, time,
+    wait_until,
 };
 
 /// Everything up to the journal's end, as of now.
@@ -223,6 +226,31 @@ async fn a_reader_misses_and_repeats_nothing_over_a_killed_server() -> Result<()
         assert_eq!(sequences(&batches), [last]);
         assert_eq!(batches[0].facts, [fact(round * 2 + 1)]);
     }
+    Ok(())
+}
+
+/// What the server had sent when the connection broke is lost, and the server does not know.
+#[tokio::test]
+async fn what_was_under_way_when_the_connection_broke_is_read_again() -> Result<()> {
+    let server = server().await?;
+    let proxy = Proxy::to(server.client_address()).await?;
+    let reading = open(&Settings { url: proxy.url(), ..settings(&server) }).await?;
+    let writing = log(&server).await?;
+    let mut writer = writing.claim(SHARD, Column::Attempts, "a", time(0)).await?;
+    let mut reader = reading.journal(JournalFilter::All, From::Sequence(1)).await?;
+    assert_eq!(reader.next().await?.sequence, 1);
+    proxy.swallow_answers();
+    writer.append(&[fact(1)]).await?;
+    let context = outsider(&server).await?;
+    let sent = async || {
+        let stream = context.get_stream("FANFARE_JOURNAL").await?;
+        let consumers: Vec<_> = stream.consumers().try_collect().await?;
+        Ok(consumers.iter().any(|consumer| consumer.delivered.stream_sequence == 2))
+    };
+    wait_until("it is sent", sent).await?;
+    proxy.cut();
+    let batch = timeout(Duration::from_secs(20), reader.next()).await??;
+    assert_eq!(batch.facts, [fact(1)]);
     Ok(())
 }
 

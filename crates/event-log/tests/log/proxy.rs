@@ -15,6 +15,8 @@ use tokio::{
 enum Answers {
     Pass,
     Vanish,
+    /// Nobody gets through at all.
+    Blocked,
 }
 
 /// Passes connections on to a server.
@@ -36,6 +38,9 @@ impl Proxy {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
+                if *says.borrow() == Answers::Blocked {
+                    continue;
+                }
                 let (says, mut cut) = (says.clone(), cutting.subscribe());
                 connections.spawn(async move {
                     tokio::select! {
@@ -60,6 +65,12 @@ impl Proxy {
     /// Cuts all connections; new ones are as they should be.
     pub(crate) fn cut(&self) {
         self.answers.send_replace(Answers::Pass);
+        self.cut.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Cuts all connections, and lets nobody through until it is [cut](Self::cut) again.
+    pub(crate) fn block(&self) {
+        self.answers.send_replace(Answers::Blocked);
         self.cut.send_modify(|cuts| *cuts += 1);
     }
 }
