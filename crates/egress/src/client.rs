@@ -10,7 +10,9 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use crate::{
-    Answer, Failure, Head, Protocol, Settings, fault,
+    Answer, Failure, Head, Protocol, Settings,
+    body::LastMoment,
+    fault,
     guard::{DIAL, Guard, Refusal, Route, WANTED, Wanted},
     resolve::Resolver,
     tls::{self, TlsError},
@@ -127,9 +129,9 @@ impl Client {
     }
 
     /// Sends one request unless it is no longer wanted when its connection is made, which can take
-    /// as long as the connect time-out; returns `None` if it was not sent for that reason.
+    /// as long as the connect time-out, or when its first byte is to be sent; returns `None` if it
+    /// was not sent for that reason.
     ///
-    /// A request on a connection that is there already is sent at once, and not asked about.
     /// Not cancel safe: a request that is dropped may have been received.
     pub async fn send_while(&self, request: Request, wanted: Wanted) -> Option<Answer> {
         let started = Instant::now();
@@ -155,10 +157,12 @@ impl Client {
         let dial = declared.map_err(|refusal| failed(fault::refused(&refusal)))?;
         let mut outgoing = reqwest::Request::new(Method::POST, request.url);
         *outgoing.headers_mut() = request.headers;
-        *outgoing.body_mut() = Some(request.body.into());
+        let (body, withdrawn) = LastMoment::new(request.body, Arc::clone(&wanted));
+        *outgoing.body_mut() = Some(reqwest::Body::wrap(body));
         let exchange = WANTED.scope(wanted, DIAL.scope(dial, self.http.execute(outgoing)));
         match timeout_at(deadline, exchange).await {
             Ok(Ok(response)) => Ok(response),
+            Ok(Err(_)) | Err(_) if withdrawn.is_set() => Err(Unanswered::Withdrawn),
             Ok(Err(error)) if fault::is_withdrawn(&error) => Err(Unanswered::Withdrawn),
             Ok(Err(error)) => Err(failed(fault::classify(&error, self.limits.timeout_connect))),
             Err(_) => Err(failed(Failure::new(Fault::TimedOut, "no answer within the deadline"))),

@@ -18,6 +18,7 @@
 //! [`AddressPolicy`]: fanfare_domain::AddressPolicy
 
 mod answer;
+mod body;
 mod client;
 mod fault;
 mod guard;

@@ -1,12 +1,13 @@
 //! `fanfare up`: everything in one process, with a nats-server of its own.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use fanfare_domain::{AddressPolicy, address::AllowRule};
 use fanfare_nats_server::{
     Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals,
@@ -14,7 +15,7 @@ use fanfare_nats_server::{
 use fanfare_service::{Context, SettingsFile, process_env};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,6 +30,10 @@ const SHARDS: &str = "4";
 
 /// How long nats-server may take to start on a large data directory.
 const NATS_READY: Duration = Duration::from_mins(2);
+
+/// How often the port of nats-server is tried, and how long to wait in between.
+const PORT_TRIES: u32 = 10;
+const PORT_WAIT: Duration = Duration::from_millis(100);
 
 /// What a running `up` tells other commands, in `up.json` of its data directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,8 +67,8 @@ pub(crate) async fn up(
     let data = DataDir::new(&data);
     data.prepare()?;
     let mut context = Context::new("fanfare");
-    let (lend, returned) = oneshot::channel();
-    let started = start(&mut context, &options, &data, (lend, output)).await;
+    let (hand_over, returned) = oneshot::channel();
+    let started = start(&mut context, &options, &data, (hand_over, output)).await;
     let running = match started {
         Ok(running) => running,
         Err(error) => {
@@ -114,13 +119,13 @@ async fn start(
     context: &mut Context,
     options: &Up,
     data: &DataDir,
-    (lend, output): (oneshot::Sender<Server>, Output),
+    (hand_over, output): (oneshot::Sender<Server>, Output),
 ) -> Result<Running> {
     let nats = match &options.nats_url {
         Some(url) => {
             Nats { url: url.clone(), system_url: options.nats_system_url.clone(), pid: None }
         }
-        None => run_nats(context, options, data, (lend, output)).await?,
+        None => run_nats(context, options, data, (hand_over, output)).await?,
     };
     let file = options.config.as_deref().map(SettingsFile::read).transpose()?;
     let variables = process_env()?;
@@ -183,8 +188,12 @@ async fn run_nats(
     context: &mut Context,
     options: &Up,
     data: &DataDir,
-    (lend, output): (oneshot::Sender<Server>, Output),
+    (hand_over, output): (oneshot::Sender<Server>, Output),
 ) -> Result<Nats> {
+    if options.nats_port > 0 && data.running().is_none() {
+        // Otherwise it may be the server of a killed `up`, which is stopped first.
+        port_is_free(options.nats_port).await?;
+    }
     let binary = locate(options.nats_server.clone(), output).await?;
     let server_options = ServerOptions {
         data_dir: Some(data.nats()),
@@ -202,8 +211,23 @@ async fn run_nats(
     let nats =
         Nats { url: server.client_url(), system_url: Some(server.system_url()), pid: server.pid() };
     let stop = context.support_stop();
-    context.service("nats-server").spawn_support("process", watch(server, stop, lend));
+    context.service("nats-server").spawn_support("process", watch(server, stop, hand_over));
     Ok(nats)
+}
+
+/// Fails if something else has the port, and goes on having it.
+async fn port_is_free(port: u16) -> Result<()> {
+    for _ in 0..PORT_TRIES {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => sleep(PORT_WAIT).await,
+            // Any other trouble is nats-server's to tell.
+            Ok(_) | Err(_) => return Ok(()),
+        }
+    }
+    bail!(
+        "port {port} is taken, by another NATS perhaps: use that with --nats-url \
+         nats://127.0.0.1:{port}, or take a free port with --nats-port 0"
+    )
 }
 
 /// Finds or fetches nats-server, saying what takes time.
@@ -236,14 +260,14 @@ pub(crate) async fn locate(binary: Option<PathBuf>, output: Output) -> Result<Bi
 async fn watch(
     mut server: Server,
     stop: CancellationToken,
-    lend: oneshot::Sender<Server>,
+    hand_over: oneshot::Sender<Server>,
 ) -> Result<()> {
     tokio::select! {
         exited = server.exited() => return Err(exited.into()),
         () = stop.cancelled() => {}
     }
     // Nobody waits for it where the process ends at once; then dropping it ends it.
-    let _dropped = lend.send(server);
+    let _dropped = hand_over.send(server);
     Ok(())
 }
 

@@ -121,6 +121,27 @@ async fn batches_over_a_killed_server_are_there_exactly_once() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_batch_whose_acknowledgement_is_lost_counts_once() -> Result<()> {
+    let server = server().await?;
+    let proxy = Proxy::to(server.client_address()).await?;
+    let log = open(&Settings { url: proxy.url(), ..forgetful(&server) }).await?;
+    let context = outsider(&server).await?;
+    let mut writer = log.claim(SHARD, Column::Attempts, "me", time(0)).await?;
+    proxy.swallow_answers();
+    let facts = [fact(1)];
+    let (sequence, cut) = tokio::join!(writer.append(&facts), async {
+        let stored = async || Ok(messages(&context, "FANFARE_JOURNAL").await? == 2);
+        wait_until("the batch is stored", stored).await?;
+        proxy.cut();
+        anyhow::Ok(())
+    });
+    cut?;
+    assert_eq!(sequence?, 2);
+    assert_eq!(writer.append(&[fact(2)]).await?, 3);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_batch_that_nobody_waited_for_does_not_stop_the_writer() -> Result<()> {
     let server = server().await?;
     let log = log(&server).await?;

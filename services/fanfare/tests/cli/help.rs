@@ -1,8 +1,6 @@
 //! What the built binary says of itself: the help of every command, as people see it.
 //!
-//! After a change that is meant: `FANFARE_UPDATE_HELP=1 cargo test -p fanfare --test help`.
-
-#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+//! After a change that is meant: `FANFARE_UPDATE_HELP=1 cargo test -p fanfare --test cli help`.
 
 use std::{
     path::{Path, PathBuf},
@@ -38,7 +36,7 @@ fn fanfare(arguments: &[&str]) -> Output {
 
 fn kept(command: &str) -> PathBuf {
     let name = if command.is_empty() { "fanfare" } else { command };
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/help");
     directory.join(format!("{}.txt", name.replace(' ', "-")))
 }
 
@@ -61,7 +59,7 @@ fn the_help_of_every_command_is_as_it_was_agreed_on() {
 
 #[test]
 fn no_help_is_kept_of_a_command_that_is_gone() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/help");
     let mut found: Vec<PathBuf> =
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.sort();

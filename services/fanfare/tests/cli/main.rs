@@ -1,0 +1,7 @@
+//! The built binary, used as people and programs use it.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
+mod help;
+mod session;
+mod tour;

@@ -1,0 +1,152 @@
+//! A session as in the README: a system, a receiver, an event, and what became of it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A command that goes on, and writes JSON lines.
+struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+/// A running system.
+struct Session {
+    up: Running,
+    data: PathBuf,
+    _directory: TempDir,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    async fn next(&mut self) -> Value {
+        let line = timeout(PATIENCE, self.lines.next_line()).await.unwrap().unwrap();
+        serde_json::from_str(&line.unwrap()).unwrap()
+    }
+
+    /// Does what Ctrl-C does, and waits for an end in order.
+    async fn interrupt(mut self) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let status = timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+fn command(data: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    command.arg("--json").arg("--data").arg(data).args(arguments);
+    command
+}
+
+impl Session {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let arguments = ["up", "--stop-with-stdin", "--nats-port", "0", "--listen", "127.0.0.1:0"];
+        // Not killed when dropped: it ends in order, and its nats-server with it, because its
+        // standard input is closed then.
+        let mut up = Running::start(&mut command(&data, &arguments));
+        up.next().await;
+        Self { up, data, _directory: directory }
+    }
+
+    fn begin(&self, arguments: &[&str]) -> Running {
+        Running::start(command(&self.data, arguments).kill_on_drop(true))
+    }
+
+    /// Ends the system in order.
+    async fn end(mut self) {
+        // Waiting closes its standard input first.
+        let status = timeout(PATIENCE, self.up.child.wait()).await.unwrap().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    /// Runs a command to its end, and returns the document that it writes.
+    async fn run(&self, arguments: &[&str]) -> Value {
+        let run = command(&self.data, arguments).stdin(Stdio::null()).output();
+        let output = timeout(PATIENCE, run).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_listener_gets_what_is_sent_and_leaves_nothing_behind() {
+    let session = Session::start().await;
+    let mut listener = session.begin(&["listen", "--fail", "1", "--retry-delays", "100ms"]);
+    let endpoint = listener.next().await["endpoint_id"].as_str().map(String::from).unwrap();
+    let mut watcher = session.begin(&["watch", "--tenant", "acme", "--since", "1m"]);
+    let data = r#"{"invoice": 7, "amount": 42.50}"#;
+    let sent = session.run(&["event", "send", "acme", "invoice.paid", data]).await;
+    let event = sent["id"].as_str().unwrap();
+    for (attempt, answer) in [(1, 500), (2, 200)] {
+        let arrival = listener.next().await;
+        assert_eq!((&arrival["attempt"], &arrival["answer"]), (&json!(attempt), &json!(answer)));
+        assert_eq!(arrival["signature"], "verified");
+        assert_eq!(arrival["event_type"], "invoice.paid");
+        assert_eq!(arrival["headers"]["webhook-id"], event);
+        let body: Value = serde_json::from_str(arrival["body"].as_str().unwrap()).unwrap();
+        assert_eq!(body["data"], json!({ "invoice": 7, "amount": 42.5 }));
+    }
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|fact| *fact != "delivery_concluded") {
+        let fact = watcher.next().await;
+        assert_eq!(fact["event_id"], event);
+        seen.push(fact["fact"].as_str().map(String::from).unwrap());
+    }
+    assert_eq!(seen.iter().filter(|fact| *fact == "attempt_made").count(), 2, "{seen:?}");
+    let deliveries = session.run(&["delivery", "list", "acme", event]).await;
+    assert_eq!(deliveries[0]["endpoint_id"], *endpoint);
+    let delivery = deliveries[0]["id"].as_str().unwrap();
+    let found = session.run(&["delivery", "get", "acme", delivery]).await;
+    assert_eq!(found["delivery"]["state"], "delivered");
+    assert_eq!(found["facts"].as_array().unwrap().len(), seen.len() - 1, "all but the routing");
+    watcher.interrupt().await;
+    listener.interrupt().await;
+    assert_eq!(session.run(&["endpoint", "list", "acme"]).await, json!([]));
+    session.end().await;
+}
+
+#[tokio::test]
+async fn events_go_in_by_each_way_and_once_by_key() {
+    let session = Session::start().await;
+    session.run(&["tenant", "create", "acme", "--profile", "killb"]).await;
+    let mut listener = session.begin(&["listen", "--types", "RAMP"]);
+    listener.next().await;
+    let send = ["event", "send", "acme", "RAMP.UPDATE", "--idempotency-key", "k"];
+    let first = session.run(&[&send[..], &["--via", "api"]].concat()).await;
+    let again = session.run(&[&send[..], &["--via", "nats", "--repeat", "3"]].concat()).await;
+    assert_eq!(first["duplicate"], false);
+    assert_eq!((&again["accepted"], &again["duplicates"]), (&json!(0), &json!(3)));
+    let last = ["event", "send", "acme", "RAMP.DELETE", "--via", "inbox"];
+    assert_eq!(session.run(&last).await, json!({ "inbox_sequence": 1 }));
+    let mut types = [listener.next().await, listener.next().await].map(|arrival| {
+        assert_eq!(arrival["signature"], "verified");
+        arrival["event_type"].as_str().map(String::from).unwrap()
+    });
+    types.sort();
+    assert_eq!(types, ["RAMP.DELETE", "RAMP.UPDATE"]);
+    listener.interrupt().await;
+    session.end().await;
+}
