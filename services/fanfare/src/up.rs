@@ -104,8 +104,7 @@ async fn stop_nats(server: oneshot::Receiver<Server>) -> Result<()> {
 /// Asks for an end once standard input is closed: whoever started this process is gone, or wants
 /// it to end.
 async fn stop_with_stdin(stop: CancellationToken, ended: CancellationToken) -> Result<()> {
-    let closed =
-        tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    let closed = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()));
     tokio::select! {
         // An input that cannot be read is as good as closed.
         _closed = closed => stop.cancel(),

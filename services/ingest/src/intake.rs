@@ -227,7 +227,7 @@ impl Intake {
 
     /// Looks for what suspect messages have become before.
     async fn find_stored(&self, entries: &mut [Entry]) -> Result<(), ReadError> {
-        let suspects: Vec<_> = entries.iter_mut().filter_map(Entry::suspect).take(0).collect();
+        let suspects: Vec<_> = entries.iter_mut().filter_map(Entry::suspect).collect();
         let Some(since) = suspects.iter().map(|&(_, since)| since).min() else { return Ok(()) };
         let ids: BTreeSet<EventId> = suspects.into_iter().map(|(id, _)| id).collect();
         let found = self.0.keys.stored(&ids, since).await?;

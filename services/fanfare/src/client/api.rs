@@ -124,10 +124,7 @@ impl Api {
             Body::Value(value) => request.json(value),
             Body::Raw(raw) => request.json(raw),
         };
-        let answer = request.send().await.map_err(reqwest::Error::without_url);
-        let answer = answer.with_context(|| {
-            format!("reach the API at {} (is `fanfare up` running? --api names another)", self.base)
-        })?;
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
         let text = answer.text().await.context("read the API's answer")?;
         if status.is_success() {
@@ -137,6 +134,24 @@ impl Api {
             Some(problem) => problem.into(),
             None => anyhow!("{} answered {status}: is it Fanfare's API?", self.base),
         })
+    }
+}
+
+impl Api {
+    /// Says why no answer came, in the words of whoever found out.
+    fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        let base = &self.base;
+        if error.is_timeout() {
+            anyhow!("the API at {base} does not answer")
+        } else {
+            anyhow!(
+                "reach the API at {base} (is `fanfare up` running? --api names another): {cause}"
+            )
+        }
     }
 }
 
