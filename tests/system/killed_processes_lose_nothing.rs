@@ -63,6 +63,7 @@ async fn nothing_is_lost_and_every_duplicate_has_its_crash() -> Result<()> {
     restart_everything(&mut scene, window).await?;
     scene.concluded(Duration::from_mins(3)).await?;
     let report = scene.judge().await.with_context(|| format!("seed {seed}"))?;
+    scene.api_agrees().await.with_context(|| format!("seed {seed}"))?;
     tell(&scene, &report)?;
     scene.finish(Expected::Turmoil).await
 }
@@ -76,11 +77,11 @@ async fn run(scene: &mut Scene, blows: &[Blow], size: Size) -> Result<()> {
         left -= count;
         let planned = plan(scene, count)?;
         let producer = scene.producer();
-        let (published, kill) =
-            tokio::join!(producer.publish_all(planned), strike_during(scene, count, *blow));
-        let (published, kill) = (published?, kill?);
+        let (published, kills) =
+            tokio::join!(producer.publish_all(planned), strike_during(scene, count, blow));
+        let (published, kills) = (published?, kills?);
         scene.acknowledged.extend(published);
-        scene.kills.push(kill);
+        scene.kills.extend(kills);
     }
     Ok(())
 }
@@ -92,7 +93,7 @@ fn plan(scene: &Scene, count: usize) -> Result<Vec<Planned>> {
 }
 
 /// Waits for the moment that the plan says, and strikes.
-async fn strike_during(scene: &mut Scene, events: usize, blow: Blow) -> Result<Kill> {
+async fn strike_during(scene: &mut Scene, events: usize, blow: &Blow) -> Result<Vec<Kill>> {
     let begun = (Instant::now(), scene.hooks.count());
     // Each event goes to four or five of the endpoints.
     let wanted = events * 4 * usize::try_from(blow.moment)? / 1_000;

@@ -14,4 +14,5 @@ mod private_address_is_refused;
 mod profiles;
 mod retries_are_on_time;
 mod secrets_never_leave;
+mod slow_endpoint_starves_no_one;
 mod support;

@@ -81,3 +81,25 @@ async fn retries_are_on_time_after_a_restart_of_everything() -> Result<()> {
     check(&report, DELIVERIES, "after a restart of everything")?;
     scene.finish(Expected::Turmoil).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_asks_to_be_left_alone_is() -> Result<()> {
+    let hooks = Hooks::answering(|_, earlier| match earlier {
+        0 => Answer::RetryAfter(429, 2),
+        _ => Answer::Status(200),
+    });
+    let mut scene = Scene::set_with(Options::default(), hooks.await?).await?;
+    scene.subscribe("/busy", &[">"], &["100ms"]).await?;
+    let planned = (0..20).map(|_| scene.plan("a.b", Route::Inbox)).collect::<Result<Vec<_>>>()?;
+    scene.publish(planned).await?;
+    scene.concluded(PATIENCE).await?;
+    scene.judge().await?;
+    let seen = scene.hooks.seen_at("/busy");
+    for second in seen.iter().filter(|seen| seen.answered == Some(200)) {
+        let first = seen.iter().find(|first| first.event == second.event);
+        let gap = second.at.since(first.context("a first attempt")?.at);
+        assert!(gap >= Duration::from_secs(2), "{gap:?}");
+    }
+    assert_eq!(seen.len(), 40);
+    scene.finish(Expected::Calm).await
+}

@@ -17,7 +17,10 @@ use fanfare_domain::{
     signing::Signer,
 };
 use fanfare_egress::Url;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::USER_AGENT};
+
+/// How requests introduce themselves, unless the endpoint's own headers say otherwise.
+const AGENT: &str = concat!("Fanfare/", env!("CARGO_PKG_VERSION"));
 
 /// The most endpoints that are kept ready; beyond that all are made ready again.
 const READY_MAX: usize = 200_000;
@@ -139,6 +142,7 @@ impl Readying {
 
     fn headers(&self, endpoint: &Endpoint) -> Result<HeaderMap, Unready> {
         let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 8);
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         for (name, sealed) in &endpoint.headers {
             let clear = self.keyring.open(&header_owner(endpoint.id, name), sealed)?;
             let name = HeaderName::try_from(name.as_str()).map_err(|_| Unready::HeaderMalformed)?;

@@ -33,8 +33,12 @@ pub(crate) struct Seen {
 pub(crate) enum Answer {
     /// It answers.
     Status(u16),
+    /// It answers, and asks to be left alone for so many seconds.
+    RetryAfter(u16, u32),
     /// It resets the connection.
     Reset,
+    /// It takes the request and never answers.
+    Silence,
 }
 
 type Choose = dyn Fn(&Received, usize) -> Answer + Send + Sync;
@@ -74,7 +78,11 @@ impl Hooks {
             book.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
             match answer {
                 Answer::Status(status) => Behaviour::status(status),
+                Answer::RetryAfter(status, seconds) => {
+                    Behaviour::retry_after(status, &seconds.to_string())
+                }
                 Answer::Reset => Behaviour::ResetBeforeHead,
+                Answer::Silence => Behaviour::Silent,
             }
         }));
         Ok(Self { receiver, notes })
@@ -112,8 +120,8 @@ impl Seen {
             signature: String::from(header("webhook-signature")),
             at: SystemClock.now(),
             answered: match answer {
-                Answer::Status(status) => Some(status),
-                Answer::Reset => None,
+                Answer::Status(status) | Answer::RetryAfter(status, _) => Some(status),
+                Answer::Reset | Answer::Silence => None,
             },
             body: request.body.clone(),
         }

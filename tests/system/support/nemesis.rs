@@ -20,9 +20,10 @@ pub(crate) enum Victim {
 }
 
 impl Victim {
-    /// Whether its death can come between an endpoint's answer and the record of it.
+    /// Whether its death can come between an endpoint's answer and the record of it. That of
+    /// nats-server cannot: the dispatcher keeps the record until the server is back.
     pub(crate) const fn explains_duplicates(self) -> bool {
-        matches!(self, Self::Service(Service::Dispatcher) | Self::Nats)
+        matches!(self, Self::Service(Service::Dispatcher))
     }
 }
 
@@ -47,10 +48,10 @@ pub(crate) struct Kill {
 }
 
 /// A kill to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Blow {
-    /// What is killed.
-    pub(crate) victim: Victim,
+    /// What is killed: one, or two at once.
+    pub(crate) victims: Vec<Victim>,
     /// After how many of a thousand of a round's requests.
     pub(crate) moment: u32,
     /// How long it stays down.
@@ -72,34 +73,44 @@ pub(crate) fn is_long() -> Result<bool> {
     Ok(variables.contains_key("FANFARE_TEST_LONG"))
 }
 
-/// Plans a run: every victim `each` times, in an order of chance, a third of them down for longer
-/// than the duplicate window.
+/// Plans a run: every victim `each` times and more, in an order of chance, a third of them down for
+/// longer than the duplicate window, a fifth together with another.
 pub(crate) fn plan(seed: u64, each: usize, window: Duration) -> Vec<Blow> {
     let mut dice = StdRng::seed_from_u64(seed);
     let services = Service::ALL.into_iter().map(Victim::Service);
-    let mut victims: Vec<Victim> =
-        services.chain([Victim::Nats]).flat_map(|victim| vec![victim; each]).collect();
+    let all: Vec<Victim> = services.chain([Victim::Nats]).collect();
+    let mut victims: Vec<Victim> = all.iter().flat_map(|victim| vec![*victim; each]).collect();
     victims.shuffle(&mut dice);
     let blow = |(at, victim)| {
         let short = Duration::from_millis(dice.random_range(0..300));
         let down = if at % 3 == 0 { window + short } else { short };
-        Blow { victim, moment: dice.random_range(0..900), down }
+        let other = all.get(dice.random_range(0..all.len())).filter(|_| at % 5 == 0);
+        let victims = [victim].into_iter().chain(other.copied().filter(|one| *one != victim));
+        Blow { victims: victims.collect(), moment: dice.random_range(0..900), down }
     };
     victims.into_iter().enumerate().map(blow).collect()
 }
 
 /// Kills, waits, and starts again.
-pub(crate) async fn strike(installation: &mut Installation, blow: Blow) -> Result<Kill> {
+pub(crate) async fn strike(installation: &mut Installation, blow: &Blow) -> Result<Vec<Kill>> {
     let at = SystemClock.now();
-    match blow.victim {
-        Victim::Service(service) => installation.kill(service).await?,
-        Victim::Nats => installation.nats().kill().await.context("kill nats-server")?,
+    for victim in &blow.victims {
+        match victim {
+            Victim::Service(service) => installation.kill(*service).await?,
+            Victim::Nats => installation.nats().kill().await.context("kill nats-server")?,
+        }
     }
     // The time that something stays down is the fault itself.
     sleep(blow.down).await;
-    match blow.victim {
-        Victim::Service(service) => installation.start_service(service).await?,
-        Victim::Nats => installation.nats().restart().await.context("restart nats-server")?,
+    // The server comes back first: the API is waited for, and it waits for the server.
+    if blow.victims.contains(&Victim::Nats) {
+        installation.nats().restart().await.context("restart nats-server")?;
     }
-    Ok(Kill { victim: blow.victim, at, back: SystemClock.now() })
+    for victim in &blow.victims {
+        if let Victim::Service(service) = victim {
+            installation.start_service(*service).await?;
+        }
+    }
+    let back = SystemClock.now();
+    Ok(blow.victims.iter().map(|victim| Kill { victim: *victim, at, back }).collect())
 }

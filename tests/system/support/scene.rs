@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use fanfare_domain::{TenantId, TypePattern};
 use fanfare_event_log::EventLog;
@@ -14,8 +14,11 @@ use serde_json::{Value, json};
 
 use super::{
     Acknowledged, Api, Evidence, Expected, Hooks, Installation, Options, Planned, Producer, Report,
-    Route, Subscriber, api::Made, check, evidence, nemesis::Kill,
+    Route, Subscriber, api::Made, check, checker::fold, evidence, nemesis::Kill,
 };
+
+/// How many deliveries the API is asked about.
+const SAMPLE: usize = 20;
 
 /// The tenant of a scene.
 pub(crate) const TENANT: &str = "acme";
@@ -105,7 +108,9 @@ impl Scene {
         json!({
             "url": self.hooks.url(path),
             "event_types": filters,
-            "retry": { "delays": { "list": delays }, "retry_on": "anything" },
+            "retry": {
+                "delays": { "list": delays }, "retry_on": "anything", "retry_after": [429],
+            },
             "timeout_ms": 3_000,
         })
     }
@@ -162,6 +167,20 @@ impl Scene {
             requests: self.hooks.seen(),
             kills: self.kills.clone(),
         })
+    }
+
+    /// Checks that the API tells the same of some deliveries as the journal does.
+    pub(crate) async fn api_agrees(&self) -> Result<()> {
+        let histories = fold(&evidence::journal(&self.log).await?);
+        let step = histories.len().div_ceil(SAMPLE).max(1);
+        for (id, history) in histories.iter().step_by(step) {
+            let told = self.api().get(&format!("/v1/tenants/{TENANT}/deliveries/{id}")).await?;
+            let known = history.conclusion().map(|concluded| concluded.conclusion.as_str());
+            ensure!(told["state"].as_str() == known, "{id}: {told}, but {known:?}");
+            let attempts = u64::try_from(history.attempts.len())?;
+            ensure!(told["attempts"].as_u64() == Some(attempts), "{id}: {told}, but {attempts}");
+        }
+        Ok(())
     }
 
     /// Ends the test.

@@ -51,8 +51,8 @@ async fn killed_again_and_again_it_makes_each_event_once() -> Result<()> {
         publish_numbers(&log, round * 200..(round + 1) * 200).await?;
         let before = events(&server, &log).await?.len();
         let ingest = Ingest::start(settings.clone()).await?;
-        // Somewhere in the middle.
-        events_at_least(&server, &log, before + 40).await?;
+        // Somewhere in the middle: most of what is written is not settled yet.
+        events_at_least(&server, &log, before + 1).await?;
         drop(ingest);
         servers_forget(&log).await?;
     }
