@@ -5,6 +5,7 @@
 //! it again, as far as the machine's timing allows. `FANFARE_TEST_LONG=1` runs the long version.
 
 use std::{
+    collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::Write as _,
     time::Duration,
@@ -62,7 +63,11 @@ async fn nothing_is_lost_and_every_duplicate_has_its_crash() -> Result<()> {
     run(&mut scene, &nemesis::plan(seed, size.kills_of_each, window), size).await?;
     restart_everything(&mut scene, window).await?;
     scene.concluded(Duration::from_mins(3)).await?;
-    let report = scene.judge().await.with_context(|| format!("seed {seed}"))?;
+    let judged = scene.judge().await.with_context(|| format!("seed {seed}"));
+    if judged.is_err() {
+        explain(&scene).await?;
+    }
+    let report = judged?;
     scene.api_agrees().await.with_context(|| format!("seed {seed}"))?;
     tell(&scene, &report)?;
     scene.finish(Expected::Turmoil).await
@@ -138,6 +143,25 @@ fn answer(seed: u64, request: &Received, earlier: usize) -> Answer {
         2 => Answer::Status(404),
         _ => Answer::Status(500),
     }
+}
+
+/// Says what was killed when, and which ids are in EVENTS more than once.
+async fn explain(scene: &Scene) -> Result<()> {
+    for kill in &scene.kills {
+        say(&format!("{} was killed at {} and back at {}", kill.victim, kill.at, kill.back))?;
+    }
+    let mut places = BTreeMap::<String, Vec<String>>::new();
+    for message in scene.installation.server().everything().await? {
+        if message.stream == "FANFARE_EVENTS" {
+            let id = message.headers.into_iter().find(|(name, _)| name == "Nats-Msg-Id");
+            let place = format!("{} at {}", message.sequence, message.stored_at);
+            places.entry(id.map(|(_, id)| id).unwrap_or_default()).or_default().push(place);
+        }
+    }
+    for (id, places) in places.iter().filter(|(_, places)| places.len() > 1) {
+        say(&format!("{id} is in EVENTS as {}", places.join(" and as ")))?;
+    }
+    Ok(())
 }
 
 fn tell(scene: &Scene, report: &Report) -> Result<()> {

@@ -16,6 +16,7 @@ use crate::support::{
 
 /// By when the last request begins, after the change was acknowledged.
 const PROMISE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How many events are published before, and as many after the change.
 const EVENTS: usize = 300;
 
@@ -124,6 +125,25 @@ async fn check_skipped(scene: &Scene, endpoint: &Made) -> Result<()> {
     })
     .await;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_endpoint_that_holds_gets_everything_once_it_is_resumed() -> Result<()> {
+    let (mut scene, endpoint) = scene().await?;
+    let id = endpoint.id.clone();
+    let at = change_under_load(&mut scene, "/one", async |scene| {
+        scene.api().act(TENANT, &id, "pause", &json!({ "mode": "hold" })).await.map(drop)
+    })
+    .await?;
+    check_silence(&scene, &endpoint, "/one", at).await?;
+    let before = scene.hooks.seen_at("/one").len();
+    assert!(before < scene.acknowledged.len(), "there is something to hold");
+    scene.api().act(TENANT, &endpoint.id, "resume", &json!({})).await?;
+    publish(&mut scene, 10).await?;
+    scene.concluded(PATIENCE).await?;
+    scene.judge().await?;
+    assert_eq!(scene.hooks.seen_at("/one").len(), scene.acknowledged.len(), "each came once");
+    scene.finish(Expected::Calm).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use async_nats::jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind};
 use bytes::Bytes;
+use fanfare_domain::Timestamp;
 use futures_util::TryStreamExt as _;
 
 use crate::NatsServer;
@@ -14,6 +15,8 @@ pub struct StoredMessage {
     pub stream: String,
     /// Its sequence there.
     pub sequence: u64,
+    /// When it was stored.
+    pub stored_at: Timestamp,
     /// The subject.
     pub subject: String,
     /// The headers, values of one name apart.
@@ -30,6 +33,9 @@ impl StoredMessage {
         Self {
             stream: String::from(stream),
             sequence: message.sequence,
+            stored_at: Timestamp::from_nanos(
+                u64::try_from(message.time.unix_timestamp_nanos()).unwrap_or_default(),
+            ),
             subject: message.subject.to_string(),
             headers: headers.collect(),
             payload: message.payload.clone(),

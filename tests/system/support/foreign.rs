@@ -128,14 +128,21 @@ async fn provide(language: Language) -> Result<Result<PathBuf, String>> {
             }
             return Ok(Ok(ready));
         }
-        Ok(output) => format!("{versions}: {}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => format!("{versions}: {error}"),
+        Ok(output) => first_error(&String::from_utf8_lossy(&output.stderr)),
+        Err(error) => error.to_string(),
     };
-    let variables = fanfare_service::process_env().context("read the environment")?;
-    if variables.get("CI").is_some_and(|value| value == "true") {
-        bail!("could not fetch {why}");
+    let why = format!("could not fetch {versions}: {why}");
+    if std::env::var_os("CI").is_some_and(|value| value == "true") {
+        bail!(why);
     }
-    Ok(Err(format!("could not fetch {why}")))
+    Ok(Err(why))
+}
+
+/// The line of what a program said that tells most.
+fn first_error(said: &str) -> String {
+    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let telling = lines.clone().find(|line| line.to_lowercase().contains("error:"));
+    String::from(telling.or_else(|| lines.next_back()).unwrap_or("it did not say why"))
 }
 
 /// A receiver in another language, with the recipes of all profiles.

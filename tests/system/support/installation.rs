@@ -57,7 +57,8 @@ pub(crate) enum Expected {
 }
 
 /// A running installation. Everything ends with it; a test that gets to its end calls
-/// [`Installation::finish`], and otherwise the logs are shown.
+/// [`Installation::finish`], and otherwise the ends of the logs are shown, and all of them kept if
+/// `FANFARE_TEST_KEEP` is set.
 pub(crate) struct Installation {
     processes: BTreeMap<Service, Process>,
     nats: NatsServer,
@@ -74,7 +75,7 @@ impl Installation {
         Self::start_with(Options::default()).await
     }
 
-    /// Starts a server and all services, and waits until the API is ready.
+    /// Starts a server and all services, and waits until they run and the API is ready.
     pub(crate) async fn start_with(options: Options) -> Result<Self> {
         fanfare_service::install_crypto_provider();
         let binary = binary::fanfare().await?;
@@ -90,6 +91,7 @@ impl Installation {
         let mut installation =
             Self { processes, nats, api, binary, options, directory, finished: false };
         installation.start_all().await?;
+        installation.all_run().await?;
         Ok(installation)
     }
 
@@ -244,6 +246,23 @@ impl Installation {
         settings
     }
 
+    /// Waits until every service has said that it runs. One that is asked to end before that is
+    /// ended by the signal itself.
+    async fn all_run(&self) -> Result<()> {
+        wait_until("every service to run", async || {
+            if let Err(ended) = self.check_alive() {
+                return Ok(Err(ended));
+            }
+            let runs = |service: &Service| {
+                let lines = logs::read(&log_file(&self.logs(), *service)).unwrap_or_default();
+                lines.iter().any(|line| line.field("message") == Some("running"))
+            };
+            let waiting: Vec<_> = Service::ALL.into_iter().filter(|one| !runs(one)).collect();
+            if waiting.is_empty() { Ok(Ok(())) } else { Err(waiting) }
+        })
+        .await
+    }
+
     /// Learns where the API listens, and waits until it is ready.
     async fn api_ready(&mut self) -> Result<()> {
         let log = log_file(&self.logs(), Service::Api);
@@ -270,6 +289,9 @@ impl Drop for Installation {
     fn drop(&mut self) {
         if !self.finished {
             logs::show(&self.logs());
+            if std::env::var_os("FANFARE_TEST_KEEP").is_some() {
+                self.directory.disable_cleanup(true);
+            }
         }
     }
 }
