@@ -48,7 +48,8 @@ async fn a_released_role_is_handed_over_at_once() -> Result<()> {
     let released_at = Instant::now();
     first.stop.cancel();
     let second = second.await?;
-    assert!(released_at.elapsed() < TAKEOVER_AFTER / 2, "{:?}", released_at.elapsed());
+    // Waiting for a holder that died would have taken all of this time.
+    assert!(released_at.elapsed() < TAKEOVER_AFTER, "{:?}", released_at.elapsed());
     assert!(tasks.join_next().await.unwrap()?.is_ok(), "releasing is no failure");
     assert!(!first.lease.lost().is_cancelled() && !second.lease.lost().is_cancelled());
     Ok(())
