@@ -50,6 +50,7 @@ pub fn decode_retry_due(bytes: Bytes) -> Result<RetryDue, DecodeError> {
         attempt: parse::ordinal(wire.attempt, "RetryDue.attempt")?,
         due_at: Timestamp::from_nanos(wire.due_at_ns),
         journal_sequence: wire.journal_sequence,
+        trace: parse::trace(wire.traceparent, wire.tracestate),
     })
 }
 
@@ -104,11 +105,12 @@ impl Fields for Target {
 
 impl Fields for RetryDue {
     fn write(&self, out: &mut impl Sink) {
-        let Self { delivery, attempt, due_at, journal_sequence } = self;
+        let Self { delivery, attempt, due_at, journal_sequence, trace } = self;
         out.message(1, delivery);
         out.uint(2, u64::from(*attempt));
         out.time(3, *due_at);
         out.uint(4, *journal_sequence);
+        out.trace(5, trace);
     }
 }
 

@@ -2,7 +2,7 @@
 //! faults, and a checker that trusts none of the services.
 
 pub(crate) mod api;
-mod binary;
+pub(crate) mod binary;
 pub(crate) mod checker;
 pub(crate) mod evidence;
 pub(crate) mod foreign;
@@ -14,12 +14,14 @@ mod process;
 pub(crate) mod producer;
 pub(crate) mod scene;
 mod search;
+pub(crate) mod servers;
 
 pub(crate) use api::{Api, Refused};
 pub(crate) use checker::{Evidence, Report, Subscriber, check};
 pub(crate) use hooks::{Answer, Hooks};
 pub(crate) use installation::{Expected, Installation, Options};
-pub(crate) use process::Service;
+pub(crate) use process::{Process, Service};
 pub(crate) use producer::{Acknowledged, Planned, Producer, Route};
 pub(crate) use scene::Scene;
 pub(crate) use search::Needles;
+pub(crate) use servers::Count;

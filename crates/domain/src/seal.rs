@@ -14,6 +14,11 @@ use chacha20poly1305::{
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::{
+    Endpoint, EndpointId, TenantId, Timestamp,
+    endpoint::{header_owner, secret_owner},
+};
+
 /// An encrypted value, safe to store.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed {
@@ -66,6 +71,21 @@ pub enum SealError {
     /// The text is not a key.
     #[error("a sealing key is 64 hexadecimal digits")]
     MalformedKey,
+}
+
+/// Something sealed of an endpoint does not open, so that no request to it can be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} of endpoint {endpoint} of tenant {tenant} does not open")]
+pub struct Unopenable {
+    /// Whose endpoint it is.
+    pub tenant: TenantId,
+    /// Which endpoint.
+    pub endpoint: EndpointId,
+    /// What of it, for people: `the signing secret`, or `the header x-token`.
+    pub what: String,
+    /// Why. With [`SealError::UnknownKey`] the key file is another one than it was sealed with.
+    #[source]
+    pub cause: SealError,
 }
 
 /// The keys of an installation: one seals, all open.
@@ -138,11 +158,98 @@ impl Keyring {
             cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| SealError::Altered)?;
         String::from_utf8(clear).map(Clear::new).map_err(|_| SealError::Altered)
     }
+
+    /// Checks that everything opens that a request to the endpoint at `now` needs: its live
+    /// secrets and its headers. Secrets that have expired count for nothing.
+    ///
+    /// A service does this at its start for every endpoint that is configured, and refuses to run
+    /// with keys that are not the installation's.
+    ///
+    /// # Errors
+    ///
+    /// The first value that does not open.
+    pub fn check(&self, endpoint: &Endpoint, now: Timestamp) -> Result<(), Unopenable> {
+        let unopenable = |what: String, cause| Unopenable {
+            tenant: endpoint.tenant.clone(),
+            endpoint: endpoint.id,
+            what,
+            cause,
+        };
+        let owner = secret_owner(endpoint.id);
+        for secret in endpoint.live_secrets(now) {
+            let opened = self.open(&owner, &secret.sealed);
+            opened.map_err(|cause| unopenable(String::from("the signing secret"), cause))?;
+        }
+        for (name, sealed) in &endpoint.headers {
+            let opened = self.open(&header_owner(endpoint.id, name), sealed);
+            opened.map_err(|cause| unopenable(format!("the header {name}"), cause))?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{EndpointState, endpoint::Secret};
+
+    fn endpoint(keys: &Keyring) -> Endpoint {
+        let id = EndpointId::new(Timestamp::EPOCH, [1; 10]);
+        let secret = |expires_at| Secret {
+            sealed: keys.seal(&secret_owner(id), "whsec_x", [7; 24]),
+            created_at: Timestamp::EPOCH,
+            expires_at,
+        };
+        Endpoint {
+            id,
+            tenant: "acme".parse().unwrap(),
+            url: String::from("https://example.com/"),
+            name: String::new(),
+            description: String::new(),
+            filters: Vec::new(),
+            secrets: vec![secret(None)],
+            headers: BTreeMap::from([(
+                String::from("x-token"),
+                keys.seal(&header_owner(id, "x-token"), "t", [8; 24]),
+            )]),
+            state: EndpointState::Active,
+            retry: None,
+            timeout: None,
+            concurrency: None,
+            metadata: BTreeMap::new(),
+            created_at: Timestamp::EPOCH,
+            updated_at: Timestamp::EPOCH,
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_checked_for_all_that_a_request_needs() {
+        let (ours, theirs) = (ring(&[&key("ab")]), ring(&[&key("cd")]));
+        let now = Timestamp::from_millis(1_000);
+        assert_eq!(ours.check(&endpoint(&ours), now), Ok(()));
+        let refused = ours.check(&endpoint(&theirs), now).unwrap_err();
+        assert!(matches!(refused.cause, SealError::UnknownKey { .. }), "{refused:?}");
+        assert!(refused.to_string().starts_with("the signing secret of endpoint ep_"));
+        let mut with_header = endpoint(&ours);
+        with_header.headers = endpoint(&theirs).headers;
+        let refused = ours.check(&with_header, now).unwrap_err();
+        assert_eq!(refused.what, "the header x-token");
+        let mut altered = endpoint(&ours);
+        altered.headers =
+            BTreeMap::from([(String::from("x-other"), endpoint(&ours).headers["x-token"].clone())]);
+        assert_eq!(ours.check(&altered, now).unwrap_err().cause, SealError::Altered);
+    }
+
+    #[test]
+    fn an_expired_secret_needs_no_key() {
+        let (ours, theirs) = (ring(&[&key("ab")]), ring(&[&key("cd")]));
+        let mut rotated = endpoint(&ours);
+        let mut old = endpoint(&theirs).secrets;
+        old[0].expires_at = Some(Timestamp::from_millis(1_000));
+        rotated.secrets.extend(old);
+        assert_eq!(ours.check(&rotated, Timestamp::from_millis(1_000)), Ok(()));
+        assert!(ours.check(&rotated, Timestamp::from_millis(999)).is_err());
+    }
 
     fn ring(lines: &[&str]) -> Keyring {
         Keyring::parse(&lines.join("\n")).unwrap()

@@ -1,6 +1,6 @@
 //! What a dispatcher takes from its queues.
 
-use crate::{DeliveryId, DeliveryRef, EndpointId, StoredEvent, Timestamp};
+use crate::{DeliveryId, DeliveryRef, EndpointId, StoredEvent, Timestamp, TraceContext};
 
 /// First attempts of one event's deliveries to endpoints of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,10 @@ pub struct RetryDue {
     pub attempt: u32,
     /// When it is due.
     pub due_at: Timestamp,
-    /// The sequence in JOURNAL of the fact that asked for it: whatever is on record about this
+    /// The sequence in JOURNAL of the fact that gave it its time: whatever is on record about this
     /// attempt comes after it.
     pub journal_sequence: u64,
+    /// The trace of the event, for what is done before the event is at hand; empty if there is
+    /// none.
+    pub trace: TraceContext,
 }

@@ -22,7 +22,7 @@ use tracing::{debug, info};
 use crate::{
     OpenError, Settings,
     log::{ApiError, ask, tell, timestamp},
-    topology::{Bucket, Stream, Topology},
+    topology::{Bucket, SHARDS, Stream, Topology},
 };
 
 /// How long to wait before asking again.
@@ -63,7 +63,7 @@ pub(crate) async fn run(
 
 /// Returns the number of shards that the installation was made for.
 fn check_shards(found: &Config, settings: &Settings) -> Result<ShardCount, OpenError> {
-    let text = found.metadata.get(streams::SHARDS).cloned().unwrap_or_default();
+    let text = found.metadata.get(SHARDS).cloned().unwrap_or_default();
     match text.parse::<ShardCount>() {
         Ok(shards) if shards == settings.shards => Ok(shards),
         Ok(_) | Err(_) => Err(OpenError::ShardsDiffer {

@@ -16,21 +16,19 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::{EventLog, PublishError, ReadError};
+use crate::{EventLog, PublishError, ReadError, log::Lost};
 
 /// The header that holds a write's mark.
 const MARK: &str = "Fanfare-Change";
 /// The header by which key-value tools know a deleted key.
 const OPERATION: &str = "KV-Operation";
 
-/// How long one try may take before its outcome counts as unknown.
-const TRY: Duration = Duration::from_secs(2);
 /// How long to wait after an unknown outcome.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The last message of one subject, as a register.
 pub(crate) struct Cell {
-    context: jetstream::Context,
+    log: EventLog,
     stream: String,
     subject: String,
 }
@@ -93,7 +91,7 @@ pub(crate) fn refused(stream: &str, source: impl Into<async_nats::Error>) -> Rea
 impl EventLog {
     /// The last message of a subject of a stream.
     pub(crate) fn cell(&self, stream: String, subject: String) -> Cell {
-        Cell { context: self.inner.jetstream.clone(), stream, subject }
+        Cell { log: self.clone(), stream, subject }
     }
 
     /// A key of a key-value bucket.
@@ -114,7 +112,7 @@ impl Cell {
     /// half-way, it leaves open whether the value was written.
     pub(crate) async fn set(&self, expected: u64, write: &Write) -> Result<Set, PublishError> {
         // An inbox name is never used twice, by any process.
-        let mark = self.context.client().new_inbox();
+        let mark = self.log.inner.client.new_inbox();
         loop {
             match self.try_set(expected, write, &mark).await? {
                 Tried::Stored(sequence) => return Ok(Set::Stored(sequence)),
@@ -126,6 +124,7 @@ impl Cell {
                 Tried::Unknown => {}
             }
             sleep(PAUSE).await;
+            self.log.inner.link.up(&self.log.inner.client).await;
         }
     }
 
@@ -169,11 +168,13 @@ impl Cell {
             Write::Value(value) => message = message.payload(value.clone()),
             Write::Deleted => message = message.header(OPERATION, "DEL"),
         }
-        let sent = async { self.context.send_publish(self.subject.clone(), message).await?.await };
-        match timeout(TRY, sent).await {
-            Ok(Ok(ack)) => Ok(Tried::Stored(ack.sequence)),
-            Ok(Err(error)) => self.judge(error, write),
-            Err(_) => Ok(Tried::Unknown),
+        let context = &self.log.inner.jetstream;
+        let sent = async { context.send_publish(self.subject.clone(), message).await?.await };
+        // Boxed, because it is large.
+        match timeout(self.log.inner.patience, self.log.answer(Box::pin(sent))).await {
+            Ok(Ok(Ok(ack))) => Ok(Tried::Stored(ack.sequence)),
+            Ok(Ok(Err(error))) => self.judge(error, write),
+            Ok(Err(Lost)) | Err(_) => Ok(Tried::Unknown),
         }
     }
 
@@ -185,7 +186,7 @@ impl Cell {
                     Write::Value(value) => value.len(),
                     Write::Deleted => 0,
                 };
-                let max = self.context.client().max_payload();
+                let max = self.log.payload_max();
                 return Err(PublishError::TooLarge { bytes, max });
             }
             // No stream: the servers are starting, or have no leader.
@@ -215,7 +216,7 @@ impl Cell {
     }
 
     async fn no_info(&self) -> Result<jetstream::stream::Stream<()>, Unanswered> {
-        let stream = self.context.get_stream_no_info(&self.stream).await;
+        let stream = self.log.inner.jetstream.get_stream_no_info(&self.stream).await;
         stream.map_err(|error| self.unanswered(error))
     }
 
@@ -223,10 +224,12 @@ impl Cell {
         &self,
         asked: impl Future<Output = Result<StreamMessage, RawMessageError>>,
     ) -> Result<Option<Held>, Unanswered> {
-        match timeout(TRY, asked).await {
-            Ok(Ok(message)) => Ok(Some(Held::from(message))),
-            Ok(Err(error)) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Ok(Err(error)) => Err(self.unanswered(error)),
+        // Boxed, because it is large.
+        match timeout(self.log.inner.patience, self.log.answer(Box::pin(asked))).await {
+            Ok(Ok(Ok(message))) => Ok(Some(Held::from(message))),
+            Ok(Ok(Err(error))) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Ok(Ok(Err(error))) => Err(self.unanswered(error)),
+            Ok(Err(lost)) => Err(self.unanswered(lost)),
             Err(elapsed) => Err(self.unanswered(elapsed)),
         }
     }

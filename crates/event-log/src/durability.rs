@@ -4,8 +4,9 @@
 //! told to sync every write. So at the levels that promise more than surviving a killed process,
 //! every server is asked for its settings before anything is written.
 //!
-//! Servers that do not answer at that moment are not judged: a server that joins later with
-//! other settings goes unnoticed until the next start.
+//! Servers that do not answer at that moment are not judged, and a warning says so: a service must
+//! be able to start while a minority is down. So a server that joins later with other settings goes
+//! unnoticed until the next start.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -68,10 +69,10 @@ pub enum NotKept {
         /// What is set.
         replicas: usize,
     },
-    /// Fewer servers answered than there are to be copies.
+    /// Fewer servers answered than acknowledge a message: a majority of the copies.
     #[error(
-        "{found} servers with JetStream answered, and {needed} are needed: start the others, or \
-         check that all are one cluster"
+        "of the servers with JetStream {found} answered, and {needed} are needed: start the \
+         others, or check that all are one cluster"
     )]
     TooFewServers {
         /// How many answered.
@@ -147,6 +148,10 @@ pub async fn verify(settings: &Settings) -> Result<(), DurabilityError> {
     let url = settings.system_url.as_deref().ok_or(DurabilityError::NoSystemUrl { level })?;
     let reports = gather(url).await?;
     check(settings.durability, settings.replicas, &reports)?;
+    if reports.len() < settings.replicas {
+        let (answered, replicas) = (reports.len(), settings.replicas);
+        warn!(answered, replicas, "some servers are down, and their settings were not checked");
+    }
     Ok(())
 }
 
@@ -157,7 +162,7 @@ pub fn check(level: Durability, replicas: usize, reports: &[ServerReport]) -> Re
         Durability::Node if replicas < REPLICAS_MIN => {
             return Err(NotKept::TooFewReplicas { replicas });
         }
-        Durability::Node | Durability::Site => replicas.max(1),
+        Durability::Node | Durability::Site => replicas / 2 + 1,
     };
     for report in reports {
         let server = || report.server.clone();
@@ -291,10 +296,12 @@ mod tests {
             (Site, 1, vec![good()], Ok(())),
             (Site, 1, vec![], Err(NotKept::TooFewServers { found: 0, needed: 1 })),
             (Site, 1, vec![good(), lazy()], Err(not_synced.clone())),
-            (Site, 3, vec![good()], Err(NotKept::TooFewServers { found: 1, needed: 3 })),
+            (Site, 3, vec![good()], Err(NotKept::TooFewServers { found: 1, needed: 2 })),
             (Site, 1, vec![old()], Err(too_old.clone())),
             (Node, 1, vec![good()], Err(NotKept::TooFewReplicas { replicas: 1 })),
-            (Node, 3, vec![good(), good()], Err(NotKept::TooFewServers { found: 2, needed: 3 })),
+            (Node, 3, vec![good()], Err(NotKept::TooFewServers { found: 1, needed: 2 })),
+            (Node, 5, vec![good(), good()], Err(NotKept::TooFewServers { found: 2, needed: 3 })),
+            (Node, 3, vec![good(), good()], Ok(())),
             (Node, 3, vec![good(), good(), good()], Ok(())),
             (Node, 3, vec![good(), good(), lazy()], Err(not_synced)),
             (Node, 3, vec![good(), good(), old()], Err(too_old)),

@@ -3,9 +3,9 @@
 mod api;
 mod connect;
 mod link;
+mod open;
 
 use std::{
-    path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -15,106 +15,24 @@ use async_nats::{
     jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
 };
 use fanfare_domain::{ShardCount, StoredEvent, Timestamp};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
+pub use self::open::OpenError;
 pub(crate) use self::{
     api::{ApiError, ask, server_time, tell},
-    link::Link,
+    link::{Connection, Link, Lost, number},
 };
 use crate::{
-    ReadError, Settings, bootstrap,
-    durability::{self, DurabilityError, VERSION_MIN, Version},
+    ReadError, Settings,
     publish::acks::Acks,
     read::Patience,
     topology::{Stream, Topology},
 };
 
-/// How long a server that is starting is waited for.
-const START: Duration = Duration::from_secs(30);
-/// How long one question to the servers may take before it is asked again.
-const ANSWER: Duration = Duration::from_secs(3);
 /// How long closing may take.
 const CLOSE: Duration = Duration::from_secs(5);
-
-/// The log could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The URL is none.
-    #[error("not a URL of NATS servers: {url}")]
-    MalformedUrl {
-        /// The URL, without user and password.
-        url: String,
-        /// What is wrong with it.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The credentials could not be read.
-    #[error("cannot read NATS credentials from {path}")]
-    Credentials {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// No connection.
-    #[error("cannot reach NATS at {url}")]
-    Unreachable {
-        /// Where it was looked for, without user and password.
-        url: String,
-        /// What the client said.
-        #[source]
-        source: async_nats::ConnectError,
-    },
-    /// The server is too old.
-    #[error(
-        "NATS {found} is too old: {VERSION_MIN} or newer is needed, because older servers lose \
-         scheduled messages, and with them retries"
-    )]
-    TooOld {
-        /// The version that the server says it has.
-        found: String,
-    },
-    /// The servers or the account are without `JetStream`.
-    #[error("JetStream does not answer at {url}: enable it on the servers and for the account")]
-    NoJetStream {
-        /// Where it was asked, without user and password.
-        url: String,
-        /// What the client said.
-        #[source]
-        source: async_nats::Error,
-    },
-    /// The streams were made for another number of shards.
-    #[error(
-        "the installation {prefix} has {found} shards and the setting says {asked}: the number is \
-         fixed when the streams are made. Set shards = {found}, or use another prefix"
-    )]
-    ShardsDiffer {
-        /// Which installation.
-        prefix: String,
-        /// What it has.
-        found: String,
-        /// What the settings say.
-        asked: ShardCount,
-    },
-    /// A stream could not be made or put right.
-    #[error("cannot make or update stream {stream}")]
-    Stream {
-        /// Which stream.
-        stream: String,
-        /// What the server or the client said.
-        #[source]
-        source: async_nats::Error,
-    },
-    /// The servers do not keep what was promised.
-    #[error(transparent)]
-    Durability(#[from] DurabilityError),
-}
 
 /// The event log. Cheap to clone; all clones share one connection.
 #[derive(Clone)]
@@ -127,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) jetstream: jetstream::Context,
     pub(crate) topology: Topology,
     pub(crate) settings: Settings,
+    /// How long one question about the newest message may take before it is asked again.
+    pub(crate) patience: Duration,
     pub(crate) shards: ShardCount,
     pub(crate) inbox_identity: String,
     /// Who waits for which acknowledgement.
@@ -141,42 +61,6 @@ pub(crate) struct Inner {
 }
 
 impl EventLog {
-    /// Connects (waiting up to 30 s for a server that is starting), checks the servers' version
-    /// and durability, and makes or migrates the streams. `name` is shown by `nats` tools.
-    pub async fn open(name: &str, settings: &Settings) -> Result<Self, OpenError> {
-        let deadline = Instant::now() + START;
-        let acks = Arc::new(Acks::default());
-        let link = Arc::new(Link::new(Arc::clone(&acks)));
-        let client = connect::connect(name, settings, &link, deadline).await?;
-        check_version(&client)?;
-        durability::verify(settings).await?;
-        let jetstream =
-            jetstream::context::ContextBuilder::new().timeout(ANSWER).build(client.clone());
-        let topology = Topology::new(&settings.prefix);
-        let found = bootstrap::run(&jetstream, &topology, settings, deadline).await?;
-        let unreachable = |source: async_nats::SubscribeError| OpenError::NoJetStream {
-            url: settings.shown_url(),
-            source: source.into(),
-        };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(acks.receive(&client).await.map_err(unreachable)?);
-        info!(url = settings.shown_url(), prefix = settings.prefix, "the event log is open");
-        let inner = Inner {
-            client,
-            jetstream,
-            topology,
-            settings: settings.clone(),
-            shards: found.shards,
-            inbox_identity: found.inbox_identity,
-            acks,
-            link,
-            journal_seen: AtomicU64::new(0),
-            closed: CancellationToken::new(),
-            _tasks: tasks,
-        };
-        Ok(Self { inner: Arc::new(inner) })
-    }
-
     /// How many shards the installation has.
     pub fn shards(&self) -> ShardCount {
         self.inner.shards
@@ -238,6 +122,11 @@ impl EventLog {
         }
     }
 
+    /// Waits for an answer, but no longer than there is the connection that it was asked on.
+    pub(crate) async fn answer<T>(&self, asked: impl Future<Output = T>) -> Result<T, Lost> {
+        self.inner.link.answer(&self.inner.client, asked).await
+    }
+
     /// Reads one message. Loss of the connection is waited out.
     pub(crate) async fn get(
         &self,
@@ -253,22 +142,25 @@ impl EventLog {
         }
     }
 
-    async fn try_get(
+    /// Reads one message, asking once.
+    pub(crate) async fn try_get(
         &self,
         stream: Stream,
         which: Which<'_>,
     ) -> Result<Option<StreamMessage>, async_nats::Error> {
         let handle = self.stream(stream).await?;
-        let asked = match which {
-            // A replica that lags behind does not know what is new: only the leader can say no.
-            Which::Sequence(sequence) => match handle.direct_get(sequence).await {
-                Ok(message) => Ok(message),
-                Err(_) => handle.get_raw_message(sequence).await,
-            },
-            Which::First(subject) => handle.get_first_raw_message_by_subject(subject, 1).await,
-            Which::Last(subject) => handle.get_last_raw_message_by_subject(subject).await,
+        let asking = async {
+            match which {
+                // A replica that lags behind does not know what is new: only the leader can say no.
+                Which::Sequence(sequence) => match handle.direct_get(sequence).await {
+                    Ok(message) => Ok(message),
+                    Err(_) => handle.get_raw_message(sequence).await,
+                },
+                Which::First(subject) => handle.get_first_raw_message_by_subject(subject, 1).await,
+                Which::Last(subject) => handle.get_last_raw_message_by_subject(subject).await,
+            }
         };
-        match asked {
+        match self.answer(asking).await? {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(error.into()),
@@ -280,9 +172,10 @@ impl EventLog {
         let name = self.topology().stream(stream);
         let mut patience = Patience::new(self, name.clone());
         loop {
-            match api::stream_info(&self.inner.jetstream, &name).await {
-                Ok(info) => return Ok(info.state.last_sequence),
-                Err(error) => patience.bear(error.into()).await?,
+            match self.answer(api::stream_info(&self.inner.jetstream, &name)).await {
+                Ok(Ok(info)) => return Ok(info.state.last_sequence),
+                Ok(Err(error)) => patience.bear(error.into()).await?,
+                Err(lost) => patience.bear(lost.into()).await?,
             }
         }
     }
@@ -307,14 +200,6 @@ pub(crate) enum Which<'a> {
     First(&'a str),
     /// The last under this subject, which may hold wildcards, by the stream's leader.
     Last(&'a str),
-}
-
-fn check_version(client: &async_nats::Client) -> Result<(), OpenError> {
-    let found = client.server_info().version;
-    if found.parse::<Version>().is_ok_and(|version| version >= VERSION_MIN) {
-        return Ok(());
-    }
-    Err(OpenError::TooOld { found })
 }
 
 /// Converts a time of the client's.

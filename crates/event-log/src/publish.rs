@@ -1,7 +1,14 @@
 //! The one way of writing: pipelined, bounded, repeated until the outcome is known.
+//!
+//! Messages are sent each by itself, or where it pays in atomic batches of what gathered. Nothing
+//! rests on a batch being atomic: one that is refused, or whose outcome is unknown, is written
+//! again message by message, under the same ids.
 
 pub(crate) mod acks;
+mod batch;
+mod lane;
 pub(crate) mod outgoing;
+pub(crate) mod policy;
 pub(crate) mod verdict;
 
 use std::sync::Arc;
@@ -9,11 +16,16 @@ use std::sync::Arc;
 use async_nats::{HeaderName, HeaderValue, Subject, jetstream};
 use fanfare_domain::{DeliveryRef, Event, Fact, Record, Shard, Task, TenantId, id::dedupe_key};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::Instant,
 };
 
-use self::{acks::Ticket, outgoing::Outgoing};
+use self::{
+    acks::Ticket,
+    batch::is_batch_header,
+    lane::{Answer, Lanes, Queued},
+    outgoing::Outgoing,
+};
 use crate::{
     EventLog, Headers,
     bootstrap::INBOX_HEADROOM,
@@ -22,20 +34,38 @@ use crate::{
 };
 
 /// Writes to the streams. Cheap to clone; clones share the window.
+///
+/// What one publisher writes to one stream is stored in the order of calls, as far as the servers
+/// are there and take it at the first try.
 #[derive(Clone)]
 pub struct Publisher {
     log: EventLog,
     window: Arc<Semaphore>,
+    lanes: Arc<Lanes>,
 }
 
-/// A write that is on its way. Dropping it does not undo it.
+/// A write that is on its way. Dropping it does not undo it, unless the publisher goes with it.
 #[must_use = "a write is not known to be stored before `stored` says so"]
 pub struct Pending {
     log: EventLog,
-    message: Outgoing,
-    ticket: Ticket,
-    sent: Instant,
+    held: Arc<Held>,
+    way: Way,
+}
+
+/// A message that counts against the window for as long as anybody has to do with it.
+pub(crate) struct Held {
+    pub(crate) message: Outgoing,
+    /// Its size.
+    pub(crate) bytes: usize,
     _permit: OwnedSemaphorePermit,
+}
+
+/// How a message went.
+enum Way {
+    /// By itself.
+    Alone { ticket: Ticket, sent: Instant },
+    /// With others of its stream, in a lane that ends with them.
+    Lane { answer: oneshot::Receiver<Answer>, _lanes: Arc<Lanes> },
 }
 
 /// A message is stored.
@@ -103,7 +133,8 @@ impl EventLog {
     /// Makes a publisher with a window of its own.
     pub fn publisher(&self) -> Publisher {
         let window = Arc::new(Semaphore::new(self.inner.settings.window));
-        Publisher { log: self.clone(), window }
+        let lanes = Arc::new(Lanes::new(&self.inner.settings));
+        Publisher { log: self.clone(), window, lanes }
     }
 }
 
@@ -206,7 +237,8 @@ impl Publisher {
     ) -> Result<Pending, PublishError> {
         let InboxMessage { tenant, event_type, headers, payload } = message;
         let mut about = Vec::new();
-        for (name, value) in headers.pairs() {
+        let telling = headers.pairs().iter().filter(|(name, _)| !is_batch_header(name));
+        for (name, value) in telling {
             about.extend_from_slice(name.as_bytes());
             about.push(b'\n');
             about.extend_from_slice(value.as_bytes());
@@ -216,7 +248,7 @@ impl Publisher {
         let id = dedupe_key(&[subject[0], subject[1], subject[2], &about, payload]);
         let mut carried = carried(headers, |name| {
             let prefix = if is_reserved(name) { header::ORIGINAL_PREFIX } else { "" };
-            Some(format!("{prefix}{name}"))
+            (!is_batch_header(name)).then(|| format!("{prefix}{name}"))
         })?;
         carried.extend([
             (HeaderName::from_static(header::REASON), line(reason)),
@@ -255,9 +287,19 @@ impl Publisher {
     pub(crate) async fn publish(&self, message: Outgoing) -> Result<Pending, PublishError> {
         let window = Arc::clone(&self.window);
         let permit = window.acquire_owned().await.map_err(|_| PublishError::Closed)?;
-        let sent = Instant::now();
-        let ticket = self.log.send(&message).await?;
-        Ok(Pending { log: self.log.clone(), message, ticket, sent, _permit: permit })
+        let bytes = self.log.sendable(&message)?;
+        let held = Arc::new(Held { message, bytes, _permit: permit });
+        let way = if let Some(lane) = self.lanes.lane(&self.log, held.message.stream) {
+            let (sender, answer) = oneshot::channel();
+            let queued = Queued { held: Arc::clone(&held), answer: sender };
+            // There is room: what a lane holds counts against the window.
+            lane.send(queued).await.map_err(|_| PublishError::Closed)?;
+            Way::Lane { answer, _lanes: Arc::clone(&self.lanes) }
+        } else {
+            let sent = Instant::now();
+            Way::Alone { ticket: self.log.send(&held.message).await?, sent }
+        };
+        Ok(Pending { log: self.log.clone(), held, way })
     }
 }
 
@@ -266,8 +308,15 @@ impl Pending {
     ///
     /// Dropped before it is ready, it leaves open whether the message is stored.
     pub async fn stored(self) -> Result<Stored, PublishError> {
-        let Self { log, message, ticket, sent, _permit } = self;
-        log.outcome(&message, ticket, sent).await
+        let Self { log, held, way } = self;
+        match way {
+            Way::Alone { ticket, sent } => log.outcome(&held.message, ticket, sent).await,
+            Way::Lane { answer, _lanes } => match answer.await {
+                Ok(Answer::Known(outcome)) => outcome,
+                Ok(Answer::Unknown { sent, why }) => log.find_out(&held.message, why, sent).await,
+                Err(_) => Err(PublishError::Closed),
+            },
+        }
     }
 }
 

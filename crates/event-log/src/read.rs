@@ -14,6 +14,7 @@ use async_nats::jetstream::Message;
 use fanfare_domain::Timestamp;
 use fanfare_proto::DecodeError;
 use futures_util::StreamExt as _;
+use tokio_util::sync::ReusableBoxFuture;
 use tracing::debug;
 
 pub(crate) use self::{
@@ -133,13 +134,16 @@ pub struct Reader<T> {
     ready: VecDeque<Unsettled<T>>,
     /// To be set aside.
     poison: VecDeque<(Unreadable, Settler)>,
+    /// The setting aside of the first of them, kept over calls that are dropped.
+    setting_aside: Option<ReusableBoxFuture<'static, Result<(), PublishError>>>,
 }
 
 impl<T> Reader<T> {
     async fn open(log: &EventLog, place: Place, decode: Decode<T>) -> Result<Self, ReadError> {
         let queue = Queue::open(log, place.clone()).await?;
         let (ready, poison) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { log: log.clone(), queue, place, decode, ready, poison })
+        let log = log.clone();
+        Ok(Self { log, queue, place, decode, ready, poison, setting_aside: None })
     }
 
     /// Waits for a record, and returns it with what else is there, up to `max` (at least 1).
@@ -198,7 +202,12 @@ impl<T> Reader<T> {
 
     async fn set_poison_aside(&mut self) -> Result<(), ReadError> {
         while let Some((record, settler)) = self.poison.front() {
-            self.log.set_aside(record).await.map_err(|source| ReadError::NotSetAside {
+            let setting_aside = self.setting_aside.get_or_insert_with(|| {
+                ReusableBoxFuture::new(self.log.clone().set_aside(record.clone()))
+            });
+            let set_aside = setting_aside.await;
+            self.setting_aside = None;
+            set_aside.map_err(|source| ReadError::NotSetAside {
                 stream: self.log.topology().stream(self.place.stream),
                 source,
             })?;
@@ -228,7 +237,7 @@ fn place_of(
 
 /// How often the client connected: another number means another connection.
 pub(crate) fn connects(log: &EventLog) -> u64 {
-    log.inner.client.statistics().connects.load(std::sync::atomic::Ordering::Acquire)
+    crate::log::number(&log.inner.client)
 }
 
 /// Returns what a stream has at this moment, without waiting.

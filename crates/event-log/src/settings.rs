@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
+use async_nats::ServerAddr;
 use fanfare_domain::{ShardCount, settings::Source};
 
 /// How much has to fail before something acknowledged can be lost.
@@ -126,6 +127,11 @@ impl Settings {
     }
 
     fn note_mistakes(&self, source: &mut Source) {
+        for (key, urls) in [("url", Some(&self.url)), ("system_url", self.system_url.as_ref())] {
+            if urls.is_some_and(|urls| !are_servers(urls)) {
+                source.note(key, "not nats://HOST:PORT or tls://HOST:PORT, several with commas");
+            }
+        }
         let plain = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
         };
@@ -154,6 +160,16 @@ impl Settings {
             source.note("system_url", "durability node and site need it");
         }
     }
+}
+
+/// Tells whether URLs, separated by commas, are those of NATS servers.
+fn are_servers(urls: &str) -> bool {
+    urls.split(',').all(|url| {
+        let address = url.trim().parse::<ServerAddr>();
+        address.is_ok_and(|address| {
+            !address.host().is_empty() && matches!(address.scheme(), "nats" | "tls")
+        })
+    })
 }
 
 /// Hides user and password in each of several URLs.
@@ -188,6 +204,14 @@ impl fmt::Debug for Settings {
 }
 
 impl Durability {
+    /// Whether servers that keep it sync each write before they acknowledge it.
+    pub const fn syncs_always(self) -> bool {
+        match self {
+            Self::Process => false,
+            Self::Node | Self::Site => true,
+        }
+    }
+
     /// Returns the name, as it stands in settings.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -253,6 +277,18 @@ mod tests {
         let keys =
             ["compression", "prefix", "replicas", "replicas", "retention", "shards", "system_url"];
         assert_eq!(mistakes.keys(), keys);
+    }
+
+    #[test]
+    fn a_url_is_one_of_nats_servers() {
+        for url in ["nats://me:pw@a:4222", "tls://a", "a:4222, nats://b:4222", "nats://[::1]:1"] {
+            assert!(Source::from([("url", url)]).load::<Settings>().is_ok(), "{url}");
+        }
+        for url in ["http://me:pw@a", "", "nats://", "nats://a,", "ws://a:80", "nats://a:x"] {
+            let mistakes = Source::from([("url", url)]).load::<Settings>().unwrap_err();
+            assert_eq!(mistakes.keys(), ["url"], "{url}");
+            assert!(!mistakes.to_string().contains("pw"), "{mistakes}");
+        }
     }
 
     #[test]

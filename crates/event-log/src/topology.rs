@@ -4,6 +4,9 @@ use fanfare_domain::{DeliveryId, EndpointId, Entity, EventType, Shard, TenantId}
 
 use crate::Column;
 
+/// The metadata of JOURNAL that says how many shards there are.
+pub(crate) const SHARDS: &str = "fanfare-shards";
+
 /// Header names that producers may set on INBOX messages and requests, and those that Fanfare
 /// sets on its own.
 pub mod header {

@@ -1,6 +1,10 @@
 //! What a server is told: the options, and the configuration file made of them.
 
-use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// The largest message that a server can be told to take; above it the server warns of trouble.
 pub const PAYLOAD_BYTES_MAX: u32 = 8 << 20;
@@ -22,6 +26,8 @@ pub struct ServerOptions {
     pub store_bytes_max: Option<u64>,
     /// The size of a message in bytes, headers included; at most [`PAYLOAD_BYTES_MAX`].
     pub payload_bytes_max: u32,
+    /// The cluster that the server is a member of. `None`: it is alone.
+    pub cluster: Option<ClusterOptions>,
     /// Whether Ctrl-C in a terminal reaches the server too.
     pub terminal_signals: TerminalSignals,
     /// How long a start may take, recovery of the store included.
@@ -38,6 +44,31 @@ pub enum StoreSync {
     Interval,
     /// Before it is acknowledged: survives power loss, on honest disks.
     Always,
+}
+
+/// A cluster of servers on this machine, and one member's place in it.
+///
+/// The servers know each other by their names, so a member keeps its name for good.
+#[derive(Clone)]
+pub struct ClusterOptions {
+    /// The cluster's name: the same for all members.
+    pub name: String,
+    /// The port, on loopback, at which the other members reach this one.
+    pub port: u16,
+    /// Those ports of all members, this one's included: more than one.
+    pub members: Vec<u16>,
+    /// What the members prove to each other that they know, and the password of the user `system`,
+    /// which has to be the same at every member and at each start: the same for all members.
+    pub secret: String,
+}
+
+/// Shows no secret.
+impl fmt::Debug for ClusterOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ClusterOptions");
+        shown.field("name", &self.name).field("port", &self.port).field("members", &self.members);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// Whether signals of the terminal, such as Ctrl-C, reach the server.
@@ -60,6 +91,7 @@ impl Default for ServerOptions {
             sync: StoreSync::default(),
             store_bytes_max: None,
             payload_bytes_max: 1 << 20,
+            cluster: None,
             terminal_signals: TerminalSignals::default(),
             ready_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(10),
@@ -135,7 +167,33 @@ pub(crate) fn render(options: &ServerOptions, paths: &Paths, users: &Credentials
     if let Some(bytes) = options.store_bytes_max {
         line("max_file_store", bytes.to_string());
     }
-    text + "}\n" + &accounts(users)
+    text.push_str("}\n");
+    if let Some(cluster) = &options.cluster {
+        text.push_str(&members(cluster));
+    }
+    text + &accounts(users)
+}
+
+/// Members log in to each other, so that no other program of this machine joins by accident.
+fn members(cluster: &ClusterOptions) -> String {
+    let secret = quote(&cluster.secret);
+    let mut text = format!(
+        "cluster {{\n\
+         \x20 name: {}\n\
+         \x20 listen: \"127.0.0.1:{}\"\n\
+         \x20 authorization {{\n\
+         \x20   user: \"member\"\n\
+         \x20   password: {secret}\n\
+         \x20 }}\n\
+         \x20 routes: [\n",
+        quote(&cluster.name),
+        cluster.port,
+    );
+    for port in &cluster.members {
+        let route = quote(&format!("nats-route://member:{}@127.0.0.1:{port}", cluster.secret));
+        let _written = writeln!(text, "    {route}");
+    }
+    text + "  ]\n}\n"
 }
 
 fn accounts(users: &Credentials) -> String {
@@ -196,6 +254,27 @@ mod tests {
             assert!(text.contains(line), "{line} in {text}");
         }
         assert!(!rendered(&ServerOptions::default()).contains("sync_interval"));
+    }
+
+    #[test]
+    fn a_member_of_a_cluster_knows_the_others_and_shows_no_secret() {
+        let cluster = ClusterOptions {
+            name: String::from("three"),
+            port: 7001,
+            members: vec![7001, 7002],
+            secret: String::from("hush"),
+        };
+        let options = ServerOptions { cluster: Some(cluster), ..ServerOptions::default() };
+        let text = rendered(&options);
+        for line in [
+            "  listen: \"127.0.0.1:7001\"\n",
+            "    \"nats-route://member:hush@127.0.0.1:7002\"\n",
+            "    password: \"hush\"\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        assert!(!format!("{options:?}").contains("hush"));
+        assert!(!rendered(&ServerOptions::default()).contains("cluster"));
     }
 
     #[test]

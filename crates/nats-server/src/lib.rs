@@ -1,6 +1,6 @@
 //! Finds or fetches a `nats-server`, and runs it as a supervised child on this machine.
 //!
-//! For `fanfare up`, for tests and for benchmarks: one server, on loopback, with JetStream, on a
+//! For `fanfare up`, for tests and for benchmarks: servers on loopback, with JetStream, each on a
 //! data directory of its own. Production clusters are run by their operators.
 //!
 //! ```text
@@ -17,9 +17,9 @@ mod ready;
 mod server;
 mod version;
 
-pub use config::{PAYLOAD_BYTES_MAX, ServerOptions, StoreSync, TerminalSignals};
+pub use config::{ClusterOptions, PAYLOAD_BYTES_MAX, ServerOptions, StoreSync, TerminalSignals};
 pub use fetch::FetchError;
 pub use locate::{Binary, Fetch, LocateError, Options, Origin, Progress};
 pub use ready::Stage;
-pub use server::{Exited, Server, StartError, StopError};
+pub use server::{Exited, Server, StartError, StopError, Unhealthy};
 pub use version::Version;

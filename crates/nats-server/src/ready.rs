@@ -87,12 +87,22 @@ fn greeting(line: &str) -> Option<(Version, bool)> {
 
 /// Asks whether JetStream is enabled. The health of single streams is their users' affair.
 async fn is_healthy(monitor: SocketAddr) -> bool {
-    let answer = timeout(QUESTION_TIMEOUT, get(monitor, "/healthz?js-enabled-only=true")).await;
-    let status = answer
-        .ok()
-        .flatten()
-        .and_then(|text| text.split_whitespace().nth(1).map(|status| status == "200"));
-    status.unwrap_or(false)
+    ask_health(monitor, "/healthz?js-enabled-only=true").await.is_ok()
+}
+
+/// Asks whether all is well, cluster and streams included; if not, returns what was answered.
+pub(crate) async fn health(monitor: SocketAddr) -> Result<(), String> {
+    ask_health(monitor, "/healthz").await
+}
+
+async fn ask_health(monitor: SocketAddr, path: &str) -> Result<(), String> {
+    let answer = timeout(QUESTION_TIMEOUT, get(monitor, path)).await.ok().flatten();
+    let answer = answer.unwrap_or_default();
+    if answer.split_whitespace().nth(1) == Some("200") {
+        return Ok(());
+    }
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    Err(body.unwrap_or_default())
 }
 
 /// Asks the monitoring port, and returns the whole response as text.

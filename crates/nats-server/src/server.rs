@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::{
@@ -29,10 +29,16 @@ const READY_POLL: Duration = Duration::from_millis(10);
 /// How long to wait before a port that is taken is tried again.
 const PORT_POLL: Duration = Duration::from_millis(200);
 
+/// How long a port may be taken.
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a server says that a port is taken; before it there is the address.
+const PORT_TAKEN: &str = ": bind: address already in use";
+
 /// A nats-server on loopback with JetStream. Dropping it kills it.
 ///
 /// Clients that name no user get the account `FANFARE`; the user `system` has the server's own
-/// account and a password that is drawn at each start.
+/// account and a password that is drawn at each start, or the secret of its cluster.
 pub struct Server {
     // The process goes before the directory that it writes to.
     process: Option<Process>,
@@ -98,6 +104,15 @@ pub enum StartError {
         /// The end of its log.
         said: String,
     },
+    /// A port that the server was to have is taken, and stayed so.
+    #[error(
+        "port {port} on 127.0.0.1 is taken by another program: end that program, or choose \
+         another port"
+    )]
+    PortTaken {
+        /// The port.
+        port: u16,
+    },
     /// The server was not ready in time, and was killed.
     #[error("nats-server was not ready within {waited:?}: {stage}")]
     NotReady {
@@ -123,6 +138,14 @@ pub struct Exited {
     /// How it ended.
     pub status: ExitStatus,
     /// The end of its log.
+    pub said: String,
+}
+
+/// A server is not healthy, or does not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("nats-server is not healthy: {said}")]
+pub struct Unhealthy {
+    /// What it said, if anything.
     pub said: String,
 }
 
@@ -204,7 +227,7 @@ impl Server {
 
     /// Returns the URL for the server's own account: it carries a password, so do not log it.
     ///
-    /// The password changes with every restart.
+    /// The password changes with every restart, except in a cluster.
     pub fn system_url(&self) -> String {
         format!("nats://system:{}@{}", self.system_password, self.ready.client)
     }
@@ -232,6 +255,12 @@ impl Server {
     /// Returns the data directory; the store is `jetstream` in it, the log `nats-server.log`.
     pub fn data_dir(&self) -> &Path {
         &self.dir.paths().data
+    }
+
+    /// Asks the server whether all is well: itself, its cluster, and all that it keeps of streams
+    /// and consumers, with what it has to catch up with.
+    pub async fn healthy(&self) -> Result<(), Unhealthy> {
+        ready::health(self.ready.monitor).await.map_err(|said| Unhealthy { said })
     }
 
     /// Returns the options with the ports that the server has, for the next start.
@@ -270,7 +299,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Starts a server, again and again while its port is taken, until it is ready.
+/// Starts a server, again and again for a while if its port is taken, until it is ready.
 ///
 /// A port that a stopped server had can be taken for a moment: by chance, or by a client of ours
 /// whose attempt to reconnect was given the very port that it tried to reach.
@@ -279,17 +308,27 @@ async fn launch(
     options: &ServerOptions,
     dir: &DataDir,
 ) -> Result<(Process, Ready, String), StartError> {
-    let deadline = tokio::time::Instant::now() + options.ready_timeout;
+    let deadline = Instant::now() + options.ready_timeout.min(PORT_PATIENCE);
+    let mut waiting = false;
     loop {
         let attempt = launch_once(binary, options, dir).await;
         let Err(StartError::GaveUp { said, .. }) = &attempt else { return attempt };
-        let taken = options.port.is_some() && said.contains("address already in use");
-        if !taken || tokio::time::Instant::now() >= deadline {
-            return attempt;
+        let Some(port) = taken_port(said) else { return attempt };
+        if Instant::now() + PORT_POLL >= deadline {
+            return Err(StartError::PortTaken { port });
         }
-        warn!("the port of nats-server is taken, trying again");
+        if !waiting {
+            warn!(port, "the port of nats-server is taken, waiting for it");
+            waiting = true;
+        }
         sleep(PORT_POLL).await;
     }
+}
+
+/// Returns the port that a server found taken, if that is why it gave up.
+fn taken_port(said: &str) -> Option<u16> {
+    let (before, _) = said.split_once(PORT_TAKEN)?;
+    before.rsplit(':').next()?.parse().ok()
 }
 
 async fn launch_once(
@@ -298,7 +337,11 @@ async fn launch_once(
     dir: &DataDir,
 ) -> Result<(Process, Ready, String), StartError> {
     let lock = dir.vacate(options.stop_timeout).await?;
-    let users = Credentials { application: password()?, system: password()? };
+    let system = match &options.cluster {
+        Some(cluster) => cluster.secret.clone(),
+        None => password()?,
+    };
+    let users = Credentials { application: password()?, system };
     dir.prepare(&render(options, dir.paths(), &users))?;
     let paths = dir.paths();
     let mut process =

@@ -2,11 +2,11 @@
 //! and run out of room.
 
 use anyhow::{Context as _, Result};
-use async_nats::jetstream::{self, stream::RawMessageErrorKind};
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use bytes::Bytes;
 use fanfare_nats_server::ServerOptions;
 
-use crate::NatsServer;
+use crate::{NatsServer, streams};
 
 impl NatsServer {
     /// Starts a server whose store holds that many bytes, all streams together.
@@ -17,8 +17,7 @@ impl NatsServer {
 
     /// Returns the payloads of all messages on a subject of a stream, oldest first.
     pub async fn stored(&self, stream: &str, subject: &str) -> Result<Vec<Bytes>> {
-        let client = async_nats::connect(self.url()).await.context("connect to nats-server")?;
-        let context = jetstream::new(client);
+        let context = streams::connect(&self.url()).await?;
         let stream = context.get_stream_no_info(stream).await.context("find the stream")?;
         let (mut payloads, mut next) = (Vec::new(), 1);
         loop {

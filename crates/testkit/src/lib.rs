@@ -1,11 +1,13 @@
 //! What tests need: real servers, and strangers that misbehave on demand.
 
+mod cluster;
 mod jetstream;
 mod nats;
 pub mod receiver;
 mod streams;
 mod wait;
 
+pub use cluster::NatsCluster;
 pub use nats::NatsServer;
 pub use streams::StoredMessage;
 pub use wait::{wait_at_most, wait_until};

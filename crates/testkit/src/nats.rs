@@ -34,6 +34,11 @@ impl NatsServer {
         self.server.client_url()
     }
 
+    /// Where the system account is. The password in it changes with every restart.
+    pub fn system_url(&self) -> String {
+        self.server.system_url()
+    }
+
     /// The server itself, to kill, suspend or restart it.
     pub fn server(&mut self) -> &mut Server {
         &mut self.server

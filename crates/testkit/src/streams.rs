@@ -52,7 +52,7 @@ impl StoredMessage {
 impl NatsServer {
     /// Returns every message of every stream, buckets included.
     pub async fn everything(&self) -> Result<Vec<StoredMessage>> {
-        let context = self.jetstream().await?;
+        let context = connect(&self.url()).await?;
         let names: Vec<String> =
             context.stream_names().try_collect().await.context("list the streams")?;
         let mut found = Vec::new();
@@ -75,13 +75,19 @@ impl NatsServer {
 
     /// Returns the last sequence of a stream.
     pub async fn last_sequence(&self, stream: &str) -> Result<u64> {
-        let context = self.jetstream().await?;
-        let stream = context.get_stream(stream).await.context("find the stream")?;
-        Ok(stream.cached_info().state.last_sequence)
+        last_sequence(&self.url(), stream).await
     }
+}
 
-    async fn jetstream(&self) -> Result<jetstream::Context> {
-        let client = async_nats::connect(self.url()).await.context("connect to nats-server")?;
-        Ok(jetstream::new(client))
-    }
+/// Returns the last sequence of a stream at servers whose URLs have commas between them.
+pub(crate) async fn last_sequence(urls: &str, stream: &str) -> Result<u64> {
+    let stream = connect(urls).await?.get_stream(stream).await.context("find the stream")?;
+    Ok(stream.cached_info().state.last_sequence)
+}
+
+/// Connects to one of the servers whose URLs have commas between them.
+pub(crate) async fn connect(urls: &str) -> Result<jetstream::Context> {
+    let servers: Vec<&str> = urls.split(',').collect();
+    let client = async_nats::connect(servers).await.context("connect to nats-server")?;
+    Ok(jetstream::new(client))
 }

@@ -139,12 +139,13 @@ fn delivery() -> impl Strategy<Value = DeliveryRef> {
 }
 
 pub(super) fn retry_due() -> impl Strategy<Value = RetryDue> {
-    (delivery(), attempt(), time(), number()).prop_map(
-        |(delivery, attempt, due_at, journal_sequence)| RetryDue {
+    (delivery(), attempt(), time(), number(), trace()).prop_map(
+        |(delivery, attempt, due_at, journal_sequence, trace)| RetryDue {
             delivery,
             attempt,
             due_at,
             journal_sequence,
+            trace,
         },
     )
 }

@@ -94,6 +94,7 @@ pub(super) fn all() -> Vec<(&'static str, Sample)> {
         ("event-without-optional-fields", Sample::Event(bare_event())),
         ("task", Sample::Task(task())),
         ("retry-due", Sample::RetryDue(retry_due())),
+        ("retry-due-traced", Sample::RetryDue(RetryDue { trace: trace(), ..retry_due() })),
         ("inbox", Sample::Inbox(inbox())),
         ("snapshot", Sample::Snapshot(snapshot())),
     ];
@@ -187,6 +188,7 @@ pub(super) fn retry_due() -> RetryDue {
         attempt: 2,
         due_at: at(5_000_000_000),
         journal_sequence: 1_001,
+        trace: TraceContext::default(),
     }
 }
 

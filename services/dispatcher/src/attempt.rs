@@ -48,6 +48,8 @@ pub(crate) struct Job {
     pub(crate) attempt: u32,
     /// The event, if it came with the task.
     event: Option<Arc<TaskEvent>>,
+    /// The event's trace, where the event did not come with it.
+    trace: TraceContext,
 }
 
 /// An event that several deliveries of a task share, rendered once.
@@ -97,17 +99,19 @@ impl TaskEvent {
 impl Job {
     /// The first attempt of a delivery.
     pub(crate) fn first(delivery: DeliveryRef, event: Arc<TaskEvent>) -> Self {
-        Self { delivery, attempt: 1, event: Some(event) }
+        Self { delivery, attempt: 1, event: Some(event), trace: TraceContext::default() }
     }
 
     /// A later attempt, or a first one that was put off.
     pub(crate) fn later(retry: RetryDue) -> Self {
-        Self { delivery: retry.delivery, attempt: retry.attempt, event: None }
+        let RetryDue { delivery, attempt, due_at: _, journal_sequence: _, trace } = retry;
+        Self { delivery, attempt, event: None, trace }
     }
 
-    /// The trace of the event, as far as it is at hand.
+    /// The trace of the event.
     pub(crate) fn trace(&self) -> TraceContext {
-        self.event.as_ref().map(|event| event.stored.event.trace.clone()).unwrap_or_default()
+        let trace = self.event.as_ref().map(|event| &event.stored.event.trace);
+        trace.unwrap_or(&self.trace).clone()
     }
 }
 
@@ -225,7 +229,7 @@ async fn fetch(desk: &Desk, job: &Job) -> Result<Arc<TaskEvent>, Box<Record>> {
             tracing::warn!(%error, delivery_id = %job.delivery.id, "an event could not be read");
             let wait = (now.since(job.delivery.accepted_at) / 10).clamp(EVENT_WAIT, EVENT_WAIT_MAX);
             let put_off = (now.saturating_add(wait), DeferReason::EventUnavailable);
-            let (delivery, trace) = (job.delivery.clone(), TraceContext::default());
+            let (delivery, trace) = (job.delivery.clone(), job.trace());
             Err(Box::new(deferred(delivery, job.attempt, put_off, now, trace)))
         }
     }
@@ -234,7 +238,7 @@ async fn fetch(desk: &Desk, job: &Job) -> Result<Arc<TaskEvent>, Box<Record>> {
 fn event_gone(job: &Job, now: Timestamp) -> Box<Record> {
     let ending = (fanfare_domain::Conclusion::Exhausted, ConclusionReason::EventGone);
     let fact = concluded(job.delivery.clone(), job.attempt.saturating_sub(1), ending);
-    Box::new(Record { recorded_at: now, trace: TraceContext::default(), fact })
+    Box::new(Record { recorded_at: now, trace: job.trace(), fact })
 }
 
 /// What is known of an attempt before it is judged.

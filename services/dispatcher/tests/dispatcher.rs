@@ -282,6 +282,7 @@ async fn a_refused_attempt_asks_for_a_retry_and_the_last_one_exhausts() -> Resul
         attempt: 2,
         due_at: SystemClock.now(),
         journal_sequence: 1,
+        trace: TraceContext::default(),
     };
     let shard = world.log.shards().of(world.endpoint.id);
     world.log.schedules().put(shard, &retry).await?.stored().await?;

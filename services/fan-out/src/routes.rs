@@ -3,7 +3,8 @@
 //! Whether an endpoint was active, paused or deleted for an event is decided by the event's accept
 //! time against the times at which CONFIG stored the changes, never by when the event is routed.
 //! So each endpoint keeps its past versions, back to a day before the oldest event that is still
-//! being routed.
+//! being routed. An endpoint's creation counts from two seconds before its time: see [`history`]
+//! for what that is about.
 
 mod history;
 mod patterns;

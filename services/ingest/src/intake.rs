@@ -142,7 +142,7 @@ impl Intake {
                 Err(error) => return Err(error).context("next messages"),
             };
             let span = debug_span!("ingest", messages = taken.len());
-            let sending = self.take(taken).instrument(span.clone());
+            let sending = Box::pin(self.take(taken)).instrument(span.clone());
             // The view stands still once the service stops, so waiting for it has to end too.
             let Some(batch) = stop.run_until_cancelled(sending).await else {
                 return Ok(End::Stopped);

@@ -11,6 +11,14 @@
 //! key stands for one event, so that a crash at any point makes no second event. A request is
 //! answered with an id only after its event is stored. No message ends or stops the service.
 //!
+//! **Repeats.** What a producer sends twice is one event if both carry the same idempotency key,
+//! for 24 hours, by whichever way they come. A `Nats-Msg-Id` on INBOX is something else: the
+//! servers know it again for the stream's duplicate window (`duplicate_window`, two minutes by
+//! default) and drop the repeat; a repeat after that is another message, and another event. With
+//! neither there is nothing to know a repeat by. So who publishes to INBOX, hears nothing, and
+//! repeats it, gives a key: it costs one write to the key-value bucket, which is why a
+//! `Nats-Msg-Id` is not taken for one.
+//!
 //! **Order.** Events are written in the order of INBOX, except around a loss of the connection
 //! and where EVENTS is full.
 //!

@@ -75,19 +75,10 @@ pub(crate) struct Effects {
 pub(crate) enum Command {
     /// Write this fact, a [`Fact::RetryScheduled`].
     Plan(Record),
-    /// Set the alarm clock.
-    Alarm(Alarm),
+    /// Set the alarm clock: schedule this message.
+    Alarm(RetryDue),
     /// Tell operators.
     Tell(Exhausted),
-}
-
-/// An alarm to be set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Alarm {
-    /// The sequence of the fact that gave the attempt its time.
-    pub(crate) sequence: u64,
-    /// What the scheduled message holds.
-    pub(crate) retry: RetryDue,
 }
 
 /// A delivery that operators are to be told of.
@@ -412,15 +403,18 @@ impl Agenda {
 }
 
 /// Makes the alarm of a fact that gave an attempt its time.
-pub(crate) fn alarm(sequence: u64, record: &Record) -> Option<Alarm> {
+pub(crate) fn alarm(sequence: u64, record: &Record) -> Option<RetryDue> {
     let Fact::RetryScheduled(scheduled) = &record.fact else { return None };
-    let retry = RetryDue {
+    Some(RetryDue {
         delivery: scheduled.delivery.clone(),
         attempt: scheduled.attempt,
         due_at: scheduled.due_at,
-        journal_sequence: scheduled.cause_sequence,
-    };
-    Some(Alarm { sequence, retry })
+        // Its own, not its cause's, which can be weeks older if the endpoint was paused, and from
+        // which on a new owner would have to fold: a plan only counts if nothing about its
+        // delivery stands between the two.
+        journal_sequence: sequence,
+        trace: record.trace.clone(),
+    })
 }
 
 /// Puts together what there is to tell of the conclusion at a place in a batch.

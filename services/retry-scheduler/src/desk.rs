@@ -24,7 +24,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fanfare_domain::{DeliveryId, EndpointId, Fact, Record, Shard, Timestamp};
+use fanfare_domain::{DeliveryId, EndpointId, Fact, Record, RetryDue, Shard, Timestamp};
 use fanfare_event_log::{
     ConfigView, EventLog, JournalBatch, JournalReader, JournalWriter, Publisher, ReadError,
     Schedules, ownership::Lease,
@@ -40,7 +40,7 @@ use tracing::{debug, error};
 use self::{jobs::Done, saving::Saving, sweeping::Sweeping, telling::Telling};
 use crate::{
     Settings,
-    agenda::{Agenda, Alarm, Command},
+    agenda::{Agenda, Command},
     counters::Counters,
     directory::Directory,
 };
@@ -212,17 +212,17 @@ impl Desk {
                         desk.plans.push_back(record);
                     }
                 }
-                Command::Alarm(alarm) => self.put_alarm(shard, alarm).await?,
+                Command::Alarm(retry) => self.put_alarm(shard, &retry).await?,
                 Command::Tell(told) => self.telling.push(shard, told),
             }
         }
         Ok(())
     }
 
-    async fn put_alarm(&mut self, shard: Shard, alarm: Alarm) -> anyhow::Result<()> {
+    async fn put_alarm(&mut self, shard: Shard, retry: &RetryDue) -> anyhow::Result<()> {
         self.tools.wait_for_lease().await;
-        let cause = (alarm.sequence, alarm.retry.delivery.id);
-        match self.tools.schedules.put(shard, &alarm.retry).await {
+        let cause = (retry.journal_sequence, retry.delivery.id);
+        match self.tools.schedules.put(shard, retry).await {
             Ok(pending) => {
                 self.alarms += 1;
                 self.jobs.spawn(jobs::alarm(shard, cause, pending));

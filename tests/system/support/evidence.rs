@@ -23,7 +23,7 @@ pub(crate) async fn events(
     log: &EventLog,
 ) -> Result<Vec<StoredEvent>> {
     let stream = log.topology().stream(Stream::Events);
-    let last = installation.server().last_sequence(&stream).await?;
+    let last = installation.servers().last_sequence(&stream).await?;
     let reads = stream::iter(1..=last).map(|sequence| log.event(sequence));
     let found: Vec<Option<StoredEvent>> =
         reads.buffered(READS).try_collect().await.context("read EVENTS")?;

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::HEXLOWER;
-use fanfare_event_log::EventLog;
+use fanfare_event_log::{Durability, EventLog};
 use fanfare_service::random_bytes;
-use fanfare_testkit::{NatsServer, wait_until};
+use fanfare_testkit::{NatsCluster, NatsServer, wait_until};
 use tempfile::TempDir;
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     binary,
     logs::{self, Level},
     process::{Process, Service, log_file},
+    servers::{Count, Servers},
 };
 
 /// The networks of this machine alone, as a setting.
@@ -26,6 +27,10 @@ const OPERATOR_KEY: &str = "operator.key";
 /// How an installation differs from the ordinary one of a test.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
+    /// What the services promise; the servers are set up to keep it.
+    pub(crate) durability: Durability,
+    /// How many servers there are; each keeps every stream.
+    pub(crate) servers: Count,
     /// How long the servers know an id again.
     pub(crate) duplicate_window: Duration,
     /// How long the server waits for a message to be settled before it hands it out again.
@@ -39,6 +44,8 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            durability: Durability::Process,
+            servers: Count::One,
             duplicate_window: Duration::from_secs(1),
             ack_wait: Duration::from_secs(5),
             api_allows_loopback: true,
@@ -61,7 +68,7 @@ pub(crate) enum Expected {
 /// `FANFARE_TEST_KEEP` is set.
 pub(crate) struct Installation {
     processes: BTreeMap<Service, Process>,
-    nats: NatsServer,
+    servers: Servers,
     api: Api,
     binary: PathBuf,
     options: Options,
@@ -85,11 +92,11 @@ impl Installation {
         fs::create_dir(directory.path().join("logs")).context("make a directory")?;
         fs::write(directory.path().join(SEALING_KEY), hex).context("write a key")?;
         fs::write(directory.path().join(OPERATOR_KEY), &key).context("write a key")?;
-        let nats = NatsServer::start().await?;
+        let servers = Servers::start(options.servers, options.durability).await?;
         let api = Api::new(&key)?;
         let processes = BTreeMap::new();
         let mut installation =
-            Self { processes, nats, api, binary, options, directory, finished: false };
+            Self { processes, servers, api, binary, options, directory, finished: false };
         installation.start_all().await?;
         installation.all_run().await?;
         Ok(installation)
@@ -133,19 +140,34 @@ impl Installation {
         self.running(service)
     }
 
-    /// The server, to kill or restart it.
+    /// The only server, to kill or restart it.
     pub(crate) fn nats(&mut self) -> &mut fanfare_nats_server::Server {
-        self.nats.server()
+        self.servers.one_mut().server()
     }
 
-    /// The server as the testkit knows it, to look into its streams.
+    /// The only server as the testkit knows it, to look into its streams.
     pub(crate) fn server(&self) -> &NatsServer {
-        &self.nats
+        self.servers.one()
     }
 
-    /// Where the server is.
+    /// The three servers.
+    pub(crate) fn cluster(&mut self) -> &mut NatsCluster {
+        self.servers.three()
+    }
+
+    /// All servers, however many.
+    pub(crate) fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    /// All servers, to kill or restart them.
+    pub(crate) fn servers_mut(&mut self) -> &mut Servers {
+        &mut self.servers
+    }
+
+    /// Where the servers are.
     pub(crate) fn nats_url(&self) -> String {
-        self.nats.url()
+        self.servers.url()
     }
 
     /// The API. A clone stays good over restarts.
@@ -163,7 +185,9 @@ impl Installation {
         let settings = fanfare_event_log::Settings {
             duplicate_window: self.options.duplicate_window,
             ack_wait: self.options.ack_wait,
-            ..self.nats.log_settings()
+            durability: self.options.durability,
+            system_url: Some(self.servers.system_url()),
+            ..self.servers.log_settings()
         };
         EventLog::open("test", &settings).await.context("open the event log")
     }
@@ -213,8 +237,9 @@ impl Installation {
         let millis = |span: Duration| format!("{}ms", span.as_millis());
         let mut settings = BTreeMap::new();
         let mut set = |key: &str, value: String| settings.insert(String::from(key), value);
-        set("log.url", self.nats.url());
-        set("log.shards", String::from("4"));
+        for (key, value) in self.servers.settings(self.options.durability) {
+            set(key, value);
+        }
         set("log.duplicate_window", millis(self.options.duplicate_window));
         set("log.ack_wait", millis(self.options.ack_wait));
         let file = |name: &str| self.directory.path().join(name).display().to_string();

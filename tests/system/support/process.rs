@@ -112,6 +112,15 @@ impl Process {
         }
     }
 
+    /// Waits until the process has ended by itself; tells whether it says that all was well.
+    pub(crate) async fn ended(self) -> Result<bool> {
+        let Self { service, child } = self;
+        let mut child = child.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let ended = timeout(STOP, child.wait()).await;
+        let status = ended.with_context(|| format!("{service} runs on"))?;
+        Ok(status.with_context(|| format!("wait for {service}"))?.success())
+    }
+
     /// Freezes the process: its connections stay open and nothing answers.
     pub(crate) fn suspend(&self) -> Result<()> {
         self.signal(Signal::STOP)

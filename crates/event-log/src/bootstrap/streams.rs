@@ -14,11 +14,8 @@ use async_nats::jetstream::stream::{
 use crate::{
     Settings,
     settings::Compression,
-    topology::{Bucket, Stream, Topology},
+    topology::{Bucket, SHARDS, Stream, Topology},
 };
-
-/// The metadata of JOURNAL that holds the number of shards.
-pub(super) const SHARDS: &str = "fanfare-shards";
 
 /// How long an idempotency key is kept.
 const IDEMPOTENCY: Duration = Duration::from_hours(24);
@@ -40,6 +37,7 @@ pub(super) fn stream(
         name: topology.stream(stream),
         subjects: topology.subjects(stream),
         duplicate_window: settings.duplicate_window,
+        allow_atomic_publish: stream.takes_batches(),
         ..unlimited(settings)
     };
     let bytes = settings.stream_bytes_max.unwrap_or(-1);
@@ -172,6 +170,7 @@ pub(super) fn put_right(found: &Config, wanted: &Config) -> Config {
     right.allow_direct = wanted.allow_direct;
     right.allow_message_schedules = wanted.allow_message_schedules;
     right.allow_message_ttl = false;
+    right.allow_atomic_publish |= wanted.allow_atomic_publish;
     if right.persist_mode == Some(PersistenceMode::Async) {
         right.persist_mode = None;
     }

@@ -13,12 +13,11 @@ use tracing::{debug, error, warn};
 use super::{ConfigFold, Progress, Shared};
 use crate::{
     EventLog, ReadError,
+    log::Which,
     read::{Numbered, Ordered, Selection, Start, chain},
     topology::Stream,
 };
 
-/// How long an answer is waited for before the question is asked again.
-const QUESTION: Duration = Duration::from_secs(2);
 /// How long to wait after the servers did not answer.
 const PAUSE: Duration = Duration::from_millis(100);
 /// After how long without questions a stopped view ends, and after how long in any case.
@@ -126,50 +125,65 @@ fn take<F: ConfigFold>(numbered: &Numbered, shared: &Shared<F>) -> Result<(), Re
 async fn confirm<F: ConfigFold>(log: &EventLog, shared: &Shared<F>) -> Result<(), ReadError> {
     let mut asked = shared.asked.subscribe();
     let mut given = 0;
+    let mut stall = STALL;
     loop {
         // The sender is in `shared`, so this cannot fail.
         let Ok(ours) = asked.wait_for(|&asked| asked > given).await.map(|asked| *asked) else {
             return Ok(());
         };
         let sent_at = Instant::now();
-        match timeout(QUESTION, log.last_sequence(Stream::Config)).await {
+        match timeout(log.inner.patience, last(log)).await {
             Ok(Ok(last)) => {
-                reach(shared, last).await;
+                if !reach(shared, last, &mut stall).await {
+                    continue;
+                }
                 shared.progress.send_modify(|progress| {
                     *progress =
                         Progress { confirmed_at: Some(sent_at), confirmed: ours, ..*progress };
                 });
                 given = ours;
+                continue;
             }
             Ok(Err(error)) => {
-                let error = chain(&error);
+                let error = chain(error.as_ref());
                 debug!(error, "cannot tell yet how far the configuration has come");
-                sleep(PAUSE).await;
             }
             Err(_) => debug!("nobody said in time how far the configuration has come"),
         }
+        sleep(PAUSE).await;
+        log.inner.link.up(&log.inner.client).await;
     }
 }
 
-/// Waits until the view has come to a revision that is known to exist.
-async fn reach<F: ConfigFold>(shared: &Shared<F>, last: u64) {
+/// The last revision that is there to be read, by the stream's leader; 0 if there is none. Not the
+/// stream's last sequence: what has that may have been removed, or be none of the view's.
+async fn last(log: &EventLog) -> Result<u64, async_nats::Error> {
+    let mut last = 0;
+    for subject in log.topology().subjects(Stream::Config) {
+        let found = log.try_get(Stream::Config, Which::Last(&subject)).await?;
+        last = last.max(found.map_or(0, |message| message.sequence));
+    }
+    Ok(last)
+}
+
+/// Waits until the view has come to a revision that was there. Returns `false` if nothing comes:
+/// the revision may have been removed meanwhile.
+async fn reach<F: ConfigFold>(shared: &Shared<F>, last: u64, stall: &mut Duration) -> bool {
     let mut progress = shared.progress.subscribe();
-    let mut before = progress.borrow().revision;
-    let mut patience = STALL;
     loop {
+        let before = progress.borrow().revision;
         let reached = progress.wait_for(|progress| progress.revision >= last);
-        if timeout(patience, reached).await.is_ok() {
-            return;
+        if timeout(*stall, reached).await.is_ok() {
+            *stall = STALL;
+            return true;
         }
-        let now = shared.progress.borrow().revision;
-        if now == before {
+        if shared.progress.borrow().revision == before {
             // The consumer may be gone with the server that held it, and the client finds that
             // out much later than we know it.
             shared.stalled.notify_waiters();
-            patience = (patience * 2).min(STALL_MAX);
-        } else {
-            patience = STALL;
+            *stall = (*stall * 2).min(STALL_MAX);
+            return false;
         }
-        before = now;
+        *stall = STALL;
     }
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::ReusableBoxFuture;
 use tracing::error;
 
 use crate::{
-    EventLog, ReadError,
+    EventLog, PublishError, ReadError,
     journal::{From, JournalBatch, JournalFilter},
     log::Which,
     read::{Numbered, Ordered, Selection, Start, Unreadable, chain},
@@ -27,6 +28,11 @@ pub struct JournalReader {
     /// The sequence up to which everything was taken.
     reached: u64,
     goal: Option<Goal>,
+    // What was begun with the servers is kept over calls that are dropped.
+    /// The question for a goal.
+    asking: Option<ReusableBoxFuture<'static, Result<Goal, ReadError>>>,
+    /// The setting aside of what lies ahead.
+    setting_aside: Option<ReusableBoxFuture<'static, Result<(), PublishError>>>,
 }
 
 /// The last batch under the filter at or before an end, as far as it is known.
@@ -61,7 +67,16 @@ impl EventLog {
         let mut messages = Ordered::new(self, selection, start);
         // So that a refusal is told here, and what is written from now on is followed.
         messages.pending().await?;
-        Ok(JournalReader { log: self.clone(), messages, filter, ahead: None, reached, goal: None })
+        Ok(JournalReader {
+            log: self.clone(),
+            messages,
+            filter,
+            ahead: None,
+            reached,
+            goal: None,
+            asking: None,
+            setting_aside: None,
+        })
     }
 }
 
@@ -117,9 +132,15 @@ impl JournalReader {
             }
             Err(cause) => {
                 let cause = chain(&cause);
-                error!(sequence, cause, "facts cannot be read and are passed over");
-                let record = Unreadable::new(Stream::Journal, sequence, &ahead.message, cause);
-                self.log.set_aside(&record).await.map_err(|source| ReadError::NotSetAside {
+                let log = self.log.clone();
+                let setting_aside = self.setting_aside.get_or_insert_with(|| {
+                    error!(sequence, cause, "facts cannot be read and are passed over");
+                    let record = Unreadable::new(Stream::Journal, sequence, &ahead.message, cause);
+                    ReusableBoxFuture::new(log.set_aside(record))
+                });
+                let set_aside = setting_aside.await;
+                self.setting_aside = None;
+                set_aside.map_err(|source| ReadError::NotSetAside {
                     stream: self.log.topology().stream(Stream::Journal),
                     source,
                 })?;
@@ -140,23 +161,38 @@ impl JournalReader {
         {
             return Ok(goal.found);
         }
-        let asked_at = Instant::now();
-        let end = self.log.get(Stream::Journal, Which::Sequence(last)).await?;
-        let found = match end {
-            // The usual end, an owner's claim: no server that is not up to date can hide it.
-            Some(end) if self.log.journal_takes(&self.filter, &end.subject) => last,
-            Some(_) | None => self.last_under_filter().await?,
-        };
-        self.goal = Some(Goal { last, found, asked_at });
-        Ok(found)
-    }
-
-    async fn last_under_filter(&self) -> Result<u64, ReadError> {
-        let mut last = 0;
-        for subject in self.log.journal_subjects(&self.filter) {
-            let message = self.log.get(Stream::Journal, Which::Last(&subject)).await?;
-            last = last.max(message.map_or(0, |message| message.sequence));
+        loop {
+            let asking = self.asking.get_or_insert_with(|| {
+                ReusableBoxFuture::new(ask(self.log.clone(), self.filter.clone(), last))
+            });
+            let goal = asking.await;
+            self.asking = None;
+            let goal = goal?;
+            self.goal = Some(goal);
+            // It may have been begun for another end.
+            if goal.last == last {
+                return Ok(goal.found);
+            }
         }
-        Ok(last)
     }
+}
+
+async fn ask(log: EventLog, filter: JournalFilter, last: u64) -> Result<Goal, ReadError> {
+    let asked_at = Instant::now();
+    let end = log.get(Stream::Journal, Which::Sequence(last)).await?;
+    let found = match end {
+        // The usual end, an owner's claim: no server that is not up to date can hide it.
+        Some(end) if log.journal_takes(&filter, &end.subject) => last,
+        Some(_) | None => last_under(&log, &filter).await?,
+    };
+    Ok(Goal { last, found, asked_at })
+}
+
+async fn last_under(log: &EventLog, filter: &JournalFilter) -> Result<u64, ReadError> {
+    let mut last = 0;
+    for subject in log.journal_subjects(filter) {
+        let message = log.get(Stream::Journal, Which::Last(&subject)).await?;
+        last = last.max(message.map_or(0, |message| message.sequence));
+    }
+    Ok(last)
 }

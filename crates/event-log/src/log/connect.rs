@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use tokio::time::{Instant, sleep};
-use tracing::debug;
+use tracing::warn;
 
 use crate::{OpenError, Settings, log::Link, user};
 
@@ -20,7 +20,10 @@ const SUBSCRIPTION: usize = 64 * 1024;
 /// How long to wait between attempts to connect for the first time.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Connects, and goes on trying until the deadline while nobody answers.
+/// How often it is said that nobody answers.
+const REMINDER: Duration = Duration::from_secs(5);
+
+/// Connects, and goes on trying until the deadline while nobody answers, which it warns of at once.
 pub(crate) async fn connect(
     name: &str,
     settings: &Settings,
@@ -28,16 +31,25 @@ pub(crate) async fn connect(
     deadline: Instant,
 ) -> Result<Client, OpenError> {
     let addresses = addresses(settings)?;
+    let mut warned_at: Option<Instant> = None;
     loop {
         let options = options(name, settings, link).await?;
         let error = match user::log_in(options, &addresses).connect(&addresses).await {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
-        if !may_pass(error.kind()) || Instant::now() >= deadline {
-            return Err(OpenError::Unreachable { url: settings.shown_url(), source: error });
+        let (url, now) = (settings.shown_url(), Instant::now());
+        if is_denial(error.kind()) {
+            return Err(OpenError::Denied { url, kind: error.kind() });
         }
-        debug!(%error, url = settings.shown_url(), "NATS is not there yet");
+        if !may_pass(error.kind()) || now >= deadline {
+            return Err(OpenError::Unreachable { url, source: error });
+        }
+        if warned_at.is_none_or(|at| now.duration_since(at) >= REMINDER) {
+            let left = deadline.duration_since(now).as_secs();
+            warn!(%error, url, "NATS cannot be reached: trying for {left} s more");
+            warned_at = Some(now);
+        }
         sleep(PAUSE).await;
     }
 }
@@ -86,6 +98,10 @@ fn delay(attempt: usize) -> Duration {
         3 => Duration::from_millis(100),
         _ => Duration::from_millis(250),
     }
+}
+
+fn is_denial(kind: ConnectErrorKind) -> bool {
+    matches!(kind, ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation)
 }
 
 fn may_pass(kind: ConnectErrorKind) -> bool {

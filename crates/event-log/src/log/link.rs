@@ -1,9 +1,15 @@
-//! Whether there is a connection, for those who wait for one.
+//! Whether there is a connection, for those who wait for one, and for those who wait for an answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_nats::{Client, Event, connection::State};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tracing::{debug, info, warn};
 
 use crate::publish::acks::Acks;
@@ -12,15 +18,28 @@ use crate::publish::acks::Acks;
 /// when many come at once.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// The connection was lost before the answer came.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the connection was lost before the answer came")]
+pub(crate) struct Lost;
+
 /// Follows the state of the connection.
 pub(crate) struct Link {
     connected: Notify,
+    /// How many losses were noticed.
+    losses: watch::Sender<u64>,
     acks: Arc<Acks>,
+}
+
+/// One connection, to tell when it is gone.
+pub(crate) struct Connection {
+    number: u64,
+    losses: watch::Receiver<u64>,
 }
 
 impl Link {
     pub(crate) fn new(acks: Arc<Acks>) -> Self {
-        Self { connected: Notify::new(), acks }
+        Self { connected: Notify::new(), losses: watch::Sender::default(), acks }
     }
 
     /// Takes a notice of the client.
@@ -34,6 +53,7 @@ impl Link {
                 warn!("lost the connection to NATS");
                 // Whoever waits for an acknowledgement may repeat as soon as there is a server.
                 self.acks.lose_all();
+                self.losses.send_modify(|losses| *losses += 1);
             }
             Event::LameDuckMode => info!("the NATS server is about to stop"),
             Event::SlowConsumer(subscription) => {
@@ -52,4 +72,47 @@ impl Link {
             let _ = timeout(LOOK, self.connected.notified()).await;
         }
     }
+
+    /// The connection that there is at this moment.
+    pub(crate) fn connection(&self, client: &Client) -> Connection {
+        // In this order: a loss in between is noticed.
+        let losses = self.losses.subscribe();
+        Connection { number: number(client), losses }
+    }
+
+    /// Waits for an answer, but no longer than there is the connection that it was asked on: on
+    /// another one it would not come. A server that is silent is for the caller to bound.
+    ///
+    /// What was asked may be answered, and done, nevertheless.
+    pub(crate) async fn answer<T>(
+        &self,
+        client: &Client,
+        asked: impl Future<Output = T>,
+    ) -> Result<T, Lost> {
+        let mut connection = self.connection(client);
+        if client.connection_state() != State::Connected {
+            return Err(Lost);
+        }
+        tokio::select! {
+            biased;
+            answer = asked => Ok(answer),
+            () = connection.gone(client) => Err(Lost),
+        }
+    }
+}
+
+impl Connection {
+    /// Waits until there is none, or another one. Cancel safe.
+    pub(crate) async fn gone(&mut self, client: &Client) {
+        while client.connection_state() == State::Connected && number(client) == self.number {
+            if timeout(LOOK, self.losses.changed()).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+/// How often the client connected: another number means another connection.
+pub(crate) fn number(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Acquire)
 }

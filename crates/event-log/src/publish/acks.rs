@@ -17,7 +17,7 @@ use async_nats::{Client, Message, Subject, SubscribeError};
 use futures_util::StreamExt as _;
 use tokio::{sync::oneshot, time::timeout};
 
-use crate::publish::verdict::{self, Verdict};
+use crate::publish::verdict::{self, BatchVerdict, Verdict};
 
 /// How long an acknowledgement may take before the outcome counts as unknown: at the first try,
 /// and at most. Longer each time, so that servers with too much to do do not get more of it.
@@ -86,11 +86,26 @@ impl Acks {
 
 impl Ticket {
     /// Waits for the acknowledgement and judges it.
-    pub(crate) async fn verdict(mut self, patience: Duration) -> Verdict {
+    pub(crate) async fn verdict(self, patience: Duration) -> Verdict {
+        match self.answer(patience).await {
+            Ok(answer) => verdict::judge(&answer),
+            Err(why) => Verdict::Unknown(why),
+        }
+    }
+
+    /// Waits for the acknowledgement of a batch and judges it.
+    pub(crate) async fn batch_verdict(self, patience: Duration) -> BatchVerdict {
+        match self.answer(patience).await {
+            Ok(answer) => verdict::judge_batch(&answer),
+            Err(why) => BatchVerdict::Unknown(why),
+        }
+    }
+
+    async fn answer(mut self, patience: Duration) -> Result<Message, &'static str> {
         match timeout(patience, &mut self.answer).await {
-            Ok(Ok(answer)) => verdict::judge(&answer),
-            Ok(Err(_)) => Verdict::Unknown("the connection was lost"),
-            Err(_) => Verdict::Unknown("no acknowledgement came"),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err("the connection was lost"),
+            Err(_) => Err("no acknowledgement came"),
         }
     }
 }

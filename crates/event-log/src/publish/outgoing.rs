@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_nats::{
-    HeaderMap, HeaderName, HeaderValue, Subject, client::PublishErrorKind, header::NATS_MESSAGE_ID,
+    HeaderMap, HeaderName, HeaderValue, Subject,
+    client::{PublishError as ClientError, PublishErrorKind},
+    header::NATS_MESSAGE_ID,
 };
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
@@ -39,14 +41,14 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// What it counts against the servers' limit, in bytes.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let line = |name: &str, value: &str| name.len() + value.len() + 4;
         let id = self.id.as_deref().map_or(0, |id| line(NATS_MESSAGE_ID.as_ref(), id));
         let others = self.headers.iter().map(|(name, value)| line(name.as_ref(), value.as_str()));
         14 + id + others.sum::<usize>() + self.payload.len()
     }
 
-    fn header_map(&self) -> HeaderMap {
+    pub(crate) fn header_map(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
         if let Some(id) = &self.id {
             map.insert(NATS_MESSAGE_ID, id.as_str());
@@ -74,30 +76,37 @@ impl Outgoing {
 }
 
 impl EventLog {
-    /// Hands a message to the connection, without waiting for anything but room in its queue.
-    pub(crate) async fn send(&self, message: &Outgoing) -> Result<Ticket, PublishError> {
+    /// Tells whether a message can be sent at all; returns its size in bytes.
+    pub(crate) fn sendable(&self, message: &Outgoing) -> Result<usize, PublishError> {
         if self.inner.closed.is_cancelled() {
             return Err(PublishError::Closed);
         }
         let (bytes, max) = (message.size(), self.payload_max());
-        if bytes > max {
-            return Err(PublishError::TooLarge { bytes, max });
-        }
+        if bytes > max { Err(PublishError::TooLarge { bytes, max }) } else { Ok(bytes) }
+    }
+
+    /// Hands a message to the connection, without waiting for anything but room in its queue.
+    pub(crate) async fn send(&self, message: &Outgoing) -> Result<Ticket, PublishError> {
+        self.sendable(message)?;
         let (ticket, reply) = self.inner.acks.ticket();
         let (subject, payload) = (message.subject.clone(), message.payload.clone());
         let client = &self.inner.client;
         let sent = client
             .publish_with_reply_and_headers(subject, reply, message.header_map(), payload)
             .await;
-        match sent {
-            Ok(()) => Ok(ticket),
-            Err(error) => Err(match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge { bytes, max },
-                PublishErrorKind::InvalidSubject => {
-                    PublishError::Malformed { what: "subject", source: error.into() }
-                }
-                PublishErrorKind::Send => PublishError::Closed,
-            }),
+        sent.map(|()| ticket).map_err(|error| self.unsent(message, error))
+    }
+
+    /// Judges why the client did not take a message.
+    pub(crate) fn unsent(&self, message: &Outgoing, error: ClientError) -> PublishError {
+        match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => {
+                PublishError::TooLarge { bytes: message.size(), max: self.payload_max() }
+            }
+            PublishErrorKind::InvalidSubject => {
+                PublishError::Malformed { what: "subject", source: error.into() }
+            }
+            PublishErrorKind::Send => PublishError::Closed,
         }
     }
 
@@ -108,32 +117,70 @@ impl EventLog {
         ticket: Ticket,
         sent: Instant,
     ) -> Result<Stored, PublishError> {
+        self.until_known(message, Tried::Sent(ticket), sent).await
+    }
+
+    /// Finds out what became of a message whose first try, at `sent`, has an unknown outcome, and
+    /// repeats it until that is known.
+    pub(crate) async fn find_out(
+        &self,
+        message: &Outgoing,
+        why: &'static str,
+        sent: Instant,
+    ) -> Result<Stored, PublishError> {
+        self.until_known(message, Tried::Unknown(why), sent).await
+    }
+
+    async fn until_known(
+        &self,
+        message: &Outgoing,
+        tried: Tried,
+        sent: Instant,
+    ) -> Result<Stored, PublishError> {
         let closed = self.inner.closed.clone();
-        let repeating = self.repeat(message, ticket, sent);
+        let repeating = self.repeat(message, tried, sent);
         closed.run_until_cancelled_owned(repeating).await.unwrap_or(Err(PublishError::Closed))
     }
 
     async fn repeat(
         &self,
         message: &Outgoing,
-        mut ticket: Ticket,
+        mut tried: Tried,
         sent: Instant,
     ) -> Result<Stored, PublishError> {
         let mut doubt =
             Doubt { sent, covered: sent, pause: PAUSE_MIN, patience: ANSWER_MIN, worried: false };
         loop {
-            let why = match ticket.verdict(doubt.patience).await {
-                Verdict::Stored(stored) => return Ok(stored),
-                Verdict::Full => return Err(self.full(message.stream)),
-                Verdict::Refused(refusal) => return Err(self.refused(message.stream, refusal)),
-                Verdict::Conflict => return Err(self.refused(message.stream, Unexpected)),
-                Verdict::Unknown(why) => why,
+            let why = match tried {
+                Tried::Sent(ticket) => {
+                    match self.conclude(message.stream, ticket.verdict(doubt.patience).await) {
+                        Ok(outcome) => return outcome,
+                        Err(why) => why,
+                    }
+                }
+                Tried::Unknown(why) => why,
             };
             // Boxed, because it is rare and large, and waits for acknowledgements are many.
             match Box::pin(self.again(message, &mut doubt, why)).await? {
-                Again::Sent(again) => ticket = again,
+                Again::Sent(ticket) => tried = Tried::Sent(ticket),
                 Again::Found(sequence) => return Ok(Stored { sequence, duplicate: true }),
             }
+        }
+    }
+
+    /// Turns a verdict on a message that expected no sequence into its outcome; `Err` says why it
+    /// is not known yet.
+    pub(crate) fn conclude(
+        &self,
+        stream: Stream,
+        verdict: Verdict,
+    ) -> Result<Result<Stored, PublishError>, &'static str> {
+        match verdict {
+            Verdict::Stored(stored) => Ok(Ok(stored)),
+            Verdict::Full => Ok(Err(self.full(stream))),
+            Verdict::Refused(refusal) => Ok(Err(self.refused(stream, refusal))),
+            Verdict::Conflict => Ok(Err(self.refused(stream, Unexpected))),
+            Verdict::Unknown(why) => Err(why),
         }
     }
 
@@ -206,6 +253,12 @@ struct Doubt {
     pause: Duration,
     patience: Duration,
     worried: bool,
+}
+
+/// How the last try went.
+enum Tried {
+    Sent(Ticket),
+    Unknown(&'static str),
 }
 
 /// How a repeat went.

@@ -20,6 +20,25 @@ pub(crate) enum Verdict {
     Unknown(&'static str),
 }
 
+/// How one try of a batch ended.
+#[derive(Debug)]
+pub(crate) enum BatchVerdict {
+    /// All of it is stored, one message after the other.
+    Stored {
+        /// The sequence of the first message.
+        first: u64,
+        /// How many they are.
+        count: u64,
+    },
+    /// Nothing is stored by this try; the messages one by one may be. A message that the server
+    /// knows already is reason enough.
+    Refused(Refusal),
+    /// The stream takes no batches at all. Nothing is stored.
+    NotTaken,
+    /// All of it may be stored or nothing, now or in a while.
+    Unknown(&'static str),
+}
+
 /// What a server said when it refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{description} (error code {code})")]
@@ -36,6 +55,9 @@ struct Answer<'a> {
     seq: u64,
     #[serde(default)]
     duplicate: bool,
+    /// Of a batch: how many messages it has.
+    #[serde(default)]
+    count: u64,
 }
 
 #[derive(Deserialize)]
@@ -57,19 +79,44 @@ const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 /// A message of the same id is being stored.
 const DUPLICATE_UNDER_WAY: u64 = 10158;
 
+/// The stream does not allow atomic batches.
+const BATCHES_DISABLED: u64 = 10174;
+
+/// Why an answer tells nothing.
+const NO_STREAM: &str = "no stream answers";
+const NO_SENSE: &str = "the acknowledgement makes no sense";
+
 /// Judges the answer to a publish.
 pub(crate) fn judge(message: &Message) -> Verdict {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Verdict::Unknown("no stream answers");
+        return Verdict::Unknown(NO_STREAM);
     }
     match serde_json::from_slice::<Answer<'_>>(&message.payload) {
-        Ok(Answer { error: None, seq, duplicate }) if seq > 0 => {
+        Ok(Answer { error: None, seq, duplicate, .. }) if seq > 0 => {
             Verdict::Stored(Stored { sequence: seq, duplicate })
         }
         Ok(Answer { error: Some(error), .. }) => judge_error(&error),
-        Ok(Answer { error: None, .. }) | Err(_) => {
-            Verdict::Unknown("the acknowledgement makes no sense")
+        Ok(Answer { error: None, .. }) | Err(_) => Verdict::Unknown(NO_SENSE),
+    }
+}
+
+/// Judges the answer to the last message of a batch.
+pub(crate) fn judge_batch(message: &Message) -> BatchVerdict {
+    if message.status == Some(StatusCode::NO_RESPONDERS) {
+        return BatchVerdict::Unknown(NO_STREAM);
+    }
+    match serde_json::from_slice::<Answer<'_>>(&message.payload) {
+        Ok(Answer { error: None, seq, count, .. }) if count > 0 && seq >= count => {
+            BatchVerdict::Stored { first: seq - count + 1, count }
         }
+        Ok(Answer { error: Some(error), .. }) if error.err_code == BATCHES_DISABLED => {
+            BatchVerdict::NotTaken
+        }
+        Ok(Answer { error: Some(error), .. }) => BatchVerdict::Refused(Refusal {
+            code: error.err_code,
+            description: error.description.into_owned(),
+        }),
+        Ok(Answer { error: None, .. }) | Err(_) => BatchVerdict::Unknown(NO_SENSE),
     }
 }
 
@@ -100,8 +147,8 @@ mod tests {
 
     use super::*;
 
-    fn judged(payload: &'static str) -> Verdict {
-        judge(&Message {
+    fn answer(payload: &'static str) -> Message {
+        Message {
             subject: "_INBOX.a.1".into(),
             reply: None,
             payload: Bytes::from_static(payload.as_bytes()),
@@ -109,7 +156,33 @@ mod tests {
             status: None,
             description: None,
             length: 0,
-        })
+        }
+    }
+
+    fn judged(payload: &'static str) -> Verdict {
+        judge(&answer(payload))
+    }
+
+    #[test]
+    fn a_batch_is_stored_whole_or_sent_one_by_one() {
+        let judged = |payload| judge_batch(&answer(payload));
+        let stored = judged(r#"{"stream":"A","seq":14,"batch":"x.1","count":5}"#);
+        assert!(matches!(stored, BatchVerdict::Stored { first: 10, count: 5 }), "{stored:?}");
+        let first = judged(r#"{"stream":"A","seq":5,"batch":"x.1","count":5}"#);
+        assert!(matches!(first, BatchVerdict::Stored { first: 1, count: 5 }), "{first:?}");
+        for text in [
+            r#"{"error":{"code":400,"err_code":10201,"description":"atomic publish batch contains duplicate message id"},"seq":0}"#,
+            r#"{"error":{"code":400,"err_code":10176,"description":"atomic publish batch is incomplete"},"seq":0}"#,
+            r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"},"seq":0}"#,
+        ] {
+            assert!(matches!(judged(text), BatchVerdict::Refused(_)), "{text}");
+        }
+        let disabled =
+            r#"{"error":{"code":400,"err_code":10174,"description":"atomic publish is disabled"}}"#;
+        assert!(matches!(judged(disabled), BatchVerdict::NotTaken));
+        for senseless in ["+OK", "", r#"{"seq":4,"count":5}"#, r#"{"seq":4}"#] {
+            assert!(matches!(judged(senseless), BatchVerdict::Unknown(_)), "{senseless}");
+        }
     }
 
     #[test]

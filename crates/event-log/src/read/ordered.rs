@@ -12,13 +12,14 @@ use async_nats::jetstream::{
 };
 use fanfare_domain::Timestamp;
 use futures_util::StreamExt as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
+use tokio_util::sync::ReusableBoxFuture;
 use tracing::debug;
 
 use crate::{
     EventLog, ReadError,
-    log::{date_time, timestamp},
-    read::{Patience, connects},
+    log::{Connection, date_time, timestamp},
+    read::Patience,
     topology::Stream,
 };
 
@@ -31,8 +32,6 @@ const EXPIRES: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// After how long without requests the server forgets the consumer.
 const FORGET: Duration = Duration::from_mins(1);
-/// How often to look whether the connection is still the one that the consumer was made on.
-const LOOK: Duration = Duration::from_millis(500);
 /// How long to wait before making another consumer.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -59,12 +58,15 @@ pub(crate) struct Ordered {
     selection: Selection,
     next: Start,
     open: Option<Open>,
+    /// The making of a consumer that was begun. It is kept over calls that are dropped: callers
+    /// who look after other things every second would never get one from servers that take longer.
+    opening: Option<ReusableBoxFuture<'static, Result<Open, ReadError>>>,
 }
 
 struct Open {
     messages: pull::Stream,
     name: String,
-    connects: u64,
+    connection: Connection,
     received: u64,
     pending: u64,
 }
@@ -78,7 +80,7 @@ pub(crate) struct Numbered {
 
 impl Ordered {
     pub(crate) fn new(log: &EventLog, selection: Selection, start: Start) -> Self {
-        Self { log: log.clone(), selection, next: start, open: None }
+        Self { log: log.clone(), selection, next: start, open: None, opening: None }
     }
 
     /// How many messages were ahead when the server last said so. Cancel safe.
@@ -89,25 +91,28 @@ impl Ordered {
     /// Waits for the next message. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Numbered, ReadError> {
         loop {
-            let now = connects(&self.log);
+            let client = self.log.inner.client.clone();
             let open = self.opened().await?;
-            match timeout(LOOK, open.messages.next()).await {
-                Ok(Some(Ok(message))) => {
+            let message = tokio::select! {
+                biased;
+                message = open.messages.next() => message,
+                () = open.connection.gone(&client) => None,
+            };
+            match message {
+                Some(Ok(message)) => {
                     if let Some(numbered) = self.take(message) {
                         return Ok(numbered);
                     }
                 }
-                Ok(Some(Err(error))) => {
+                Some(Err(error)) => {
                     debug!(%error, stream = self.name(), "making another consumer");
                     self.open = None;
                     sleep(PAUSE).await;
                 }
-                Ok(None) => {
+                None => {
                     self.open = None;
                     sleep(PAUSE).await;
                 }
-                Err(_) if open.connects != now => self.open = None,
-                Err(_) => {}
             }
         }
     }
@@ -145,58 +150,71 @@ impl Ordered {
 
     async fn opened(&mut self) -> Result<&mut Open, ReadError> {
         if self.open.is_none() {
-            let mut patience = Patience::new(&self.log, self.name());
-            let open = loop {
-                // Boxed, because it is rare and large.
-                match Box::pin(self.try_open()).await {
-                    Ok(open) => break open,
-                    Err(error) => patience.bear(error).await?,
-                }
-            };
-            self.open = Some(open);
+            let opening = self.opening.get_or_insert_with(|| {
+                let (log, selection) = (self.log.clone(), self.selection.clone());
+                ReusableBoxFuture::new(open(log, selection, self.next))
+            });
+            let opened = opening.await;
+            self.opening = None;
+            self.open = Some(opened?);
         }
         Ok(self.open.as_mut().expect("it was opened just now"))
     }
+}
 
-    async fn try_open(&self) -> Result<Open, async_nats::Error> {
-        let connects = connects(&self.log);
-        let stream = self.log.stream(self.selection.stream).await?;
-        let consumer = stream.create_consumer(self.config()).await?;
-        let info = consumer.cached_info();
-        let (name, pending) = (info.name.clone(), info.num_pending);
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(AHEAD)
-            .max_bytes_per_batch(AHEAD_BYTES)
-            .expires(EXPIRES)
-            .heartbeat(HEARTBEAT)
-            .messages()
-            .await?;
-        Ok(Open { messages, name, connects, received: 0, pending })
-    }
-
-    fn config(&self) -> pull::Config {
-        let deliver_policy = match self.next {
-            Start::Sequence(sequence) => {
-                DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) }
-            }
-            Start::Time(time) => DeliverPolicy::ByStartTime { start_time: date_time(time) },
-        };
-        let (filter_subject, filter_subjects) = match self.selection.subjects.as_slice() {
-            [only] => (only.clone(), Vec::new()),
-            several => (String::new(), several.to_vec()),
-        };
-        pull::Config {
-            deliver_policy,
-            filter_subject,
-            filter_subjects,
-            headers_only: self.selection.headers_only,
-            ack_policy: AckPolicy::None,
-            inactive_threshold: FORGET,
-            num_replicas: 1,
-            memory_storage: true,
-            replay_policy: jetstream::consumer::ReplayPolicy::Instant,
-            ..pull::Config::default()
+async fn open(log: EventLog, selection: Selection, next: Start) -> Result<Open, ReadError> {
+    let mut patience = Patience::new(&log, log.topology().stream(selection.stream));
+    loop {
+        match log.answer(try_open(&log, &selection, next)).await {
+            Ok(Ok(open)) => return Ok(open),
+            Ok(Err(error)) => patience.bear(error).await?,
+            Err(lost) => patience.bear(lost.into()).await?,
         }
+    }
+}
+
+async fn try_open(
+    log: &EventLog,
+    selection: &Selection,
+    next: Start,
+) -> Result<Open, async_nats::Error> {
+    let connection = log.inner.link.connection(&log.inner.client);
+    let stream = log.stream(selection.stream).await?;
+    let consumer = stream.create_consumer(config(selection, next)).await?;
+    let info = consumer.cached_info();
+    let (name, pending) = (info.name.clone(), info.num_pending);
+    let messages = consumer
+        .stream()
+        .max_messages_per_batch(AHEAD)
+        .max_bytes_per_batch(AHEAD_BYTES)
+        .expires(EXPIRES)
+        .heartbeat(HEARTBEAT)
+        .messages()
+        .await?;
+    Ok(Open { messages, name, connection, received: 0, pending })
+}
+
+fn config(selection: &Selection, next: Start) -> pull::Config {
+    let deliver_policy = match next {
+        Start::Sequence(sequence) => {
+            DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) }
+        }
+        Start::Time(time) => DeliverPolicy::ByStartTime { start_time: date_time(time) },
+    };
+    let (filter_subject, filter_subjects) = match selection.subjects.as_slice() {
+        [only] => (only.clone(), Vec::new()),
+        several => (String::new(), several.to_vec()),
+    };
+    pull::Config {
+        deliver_policy,
+        filter_subject,
+        filter_subjects,
+        headers_only: selection.headers_only,
+        ack_policy: AckPolicy::None,
+        inactive_threshold: FORGET,
+        num_replicas: 1,
+        memory_storage: true,
+        replay_policy: jetstream::consumer::ReplayPolicy::Instant,
+        ..pull::Config::default()
     }
 }

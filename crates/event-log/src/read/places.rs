@@ -79,8 +79,10 @@ impl EventLog {
         let mut patience = Patience::new(self, self.topology().stream(stream));
         let mut look = Look { smallest: None, next: 1, done: false };
         while !look.done {
-            if let Err(error) = self.look_through(stream, &subject, &mut look).await {
-                patience.bear(error).await?;
+            match self.answer(self.look_through(stream, &subject, &mut look)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => patience.bear(error).await?,
+                Err(lost) => patience.bear(lost.into()).await?,
             }
         }
         Ok(look.smallest)

@@ -13,6 +13,7 @@ use fanfare_domain::Timestamp;
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
+use tokio_util::sync::ReusableBoxFuture;
 use tracing::{debug, info};
 
 use crate::{
@@ -49,15 +50,28 @@ pub(crate) struct Place {
 }
 
 /// See the module.
+///
+/// What was begun with the servers is kept over calls that are dropped: callers who look after
+/// other things in between would never get an end of it from servers that take longer.
 pub(crate) struct Queue {
+    durable: Durable,
+    messages: Option<pull::Stream>,
+    taken: VecDeque<Message>,
+    /// The opening that was begun.
+    opening: Option<ReusableBoxFuture<'static, Result<pull::Stream, ReadError>>>,
+    /// Since when the server knows us, by its clock, and on which connection.
+    since: Option<(u64, Timestamp)>,
+    /// The question for it that was begun.
+    synchronising: Option<ReusableBoxFuture<'static, Option<(u64, Timestamp)>>>,
+}
+
+/// The consumer on the servers.
+#[derive(Clone)]
+struct Durable {
     log: EventLog,
     place: Place,
     /// Of an exclusive consumer: the mark by which we know it to be ours.
     mark: Option<String>,
-    messages: Option<pull::Stream>,
-    taken: VecDeque<Message>,
-    /// Since when the server knows us, by its clock, and on which connection.
-    since: Option<(u64, Timestamp)>,
 }
 
 impl Queue {
@@ -66,20 +80,25 @@ impl Queue {
     pub(crate) async fn open(log: &EventLog, place: Place) -> Result<Self, ReadError> {
         let name = log.topology().stream(place.stream);
         let mark = place.exclusive.then(|| log.inner.client.new_inbox());
-        let mut queue = Self {
-            log: log.clone(),
-            place,
-            mark,
-            messages: None,
-            taken: VecDeque::new(),
-            since: None,
-        };
+        let durable = Durable { log: log.clone(), place, mark };
         let mut patience = Patience::new(log, name);
-        if queue.place.exclusive {
-            while let Err(error) = queue.take_over().await {
-                patience.bear(error).await?;
+        if durable.place.exclusive {
+            loop {
+                match log.answer(durable.take_over()).await {
+                    Ok(Ok(())) => break,
+                    Ok(Err(error)) => patience.bear(error).await?,
+                    Err(lost) => patience.bear(lost.into()).await?,
+                }
             }
         }
+        let mut queue = Self {
+            durable,
+            messages: None,
+            taken: VecDeque::new(),
+            opening: None,
+            since: None,
+            synchronising: None,
+        };
         queue.reopen().await?;
         queue.synchronise().await;
         Ok(queue)
@@ -118,13 +137,13 @@ impl Queue {
     }
 
     async fn wait(&mut self) -> Result<(), ReadError> {
-        let closed = self.log.inner.closed.clone();
+        let closed = self.durable.log.inner.closed.clone();
         let Some(messages) = &mut self.messages else { return self.reopen().await };
         let next = closed.run_until_cancelled(messages.next()).await.ok_or(ReadError::Closed)?;
         match next {
             Some(Ok(message)) => self.taken.push_back(message),
             Some(Err(error)) => {
-                debug!(%error, consumer = self.place.consumer, "opening a consumer again");
+                debug!(%error, consumer = self.durable.place.consumer, "opening a consumer again");
                 self.messages = None;
                 sleep(PAUSE).await;
             }
@@ -139,33 +158,57 @@ impl Queue {
     /// Asks the server for its time if the connection is not the one that we know it for. Where
     /// that fails, all messages are suspect.
     async fn synchronise(&mut self) {
-        let now = connects(&self.log);
+        let now = connects(&self.durable.log);
         if self.since.is_some_and(|(known, _)| known == now) {
             return;
         }
         self.since = None;
-        let stream = self.log.topology().stream(self.place.stream);
-        match Box::pin(server_time(&self.log.inner.jetstream, &stream)).await {
-            Ok(time) => self.since = Some((now, time)),
-            Err(error) => debug!(%error, stream, "cannot tell which messages are new"),
-        }
+        let durable = &self.durable;
+        let synchronising = self
+            .synchronising
+            .get_or_insert_with(|| ReusableBoxFuture::new(durable.clone().since(now)));
+        let since = synchronising.await;
+        self.synchronising = None;
+        // It may have been begun on the connection before.
+        self.since = since.filter(|(known, _)| *known == now);
     }
 
     async fn reopen(&mut self) -> Result<(), ReadError> {
+        let durable = &self.durable;
+        let opening =
+            self.opening.get_or_insert_with(|| ReusableBoxFuture::new(durable.clone().reopen()));
+        let opened = opening.await;
+        self.opening = None;
+        self.messages = Some(opened?);
+        Ok(())
+    }
+}
+
+impl Durable {
+    /// What the server's clock says, with the connection that it was asked on.
+    async fn since(self, connection: u64) -> Option<(u64, Timestamp)> {
+        let stream = self.log.topology().stream(self.place.stream);
+        let asking = server_time(&self.log.inner.jetstream, &stream);
+        match self.log.answer(asking).await {
+            Ok(Ok(time)) => return Some((connection, time)),
+            Ok(Err(error)) => debug!(%error, stream, "cannot tell which messages are new"),
+            Err(error) => debug!(%error, stream, "cannot tell which messages are new"),
+        }
+        None
+    }
+
+    async fn reopen(self) -> Result<pull::Stream, ReadError> {
         let name = self.log.topology().stream(self.place.stream);
         let mut patience = Patience::new(&self.log, name.clone());
         loop {
-            // Boxed, because it is rare and large.
-            match Box::pin(self.try_open()).await {
-                Ok(Some(messages)) => {
-                    self.messages = Some(messages);
-                    return Ok(());
-                }
-                Ok(None) => {
-                    let consumer = self.place.consumer.clone();
+            match self.log.answer(self.try_open()).await {
+                Ok(Ok(Some(messages))) => return Ok(messages),
+                Ok(Ok(None)) => {
+                    let consumer = self.place.consumer;
                     return Err(ReadError::TakenOver { stream: name, consumer });
                 }
-                Err(error) => patience.bear(error).await?,
+                Ok(Err(error)) => patience.bear(error).await?,
+                Err(lost) => patience.bear(lost.into()).await?,
             }
         }
     }

@@ -68,6 +68,33 @@ async fn what_was_changed_by_hand_is_put_right() -> Result<()> {
     Ok(())
 }
 
+/// Installations from before batches were written get streams that take them.
+#[tokio::test]
+async fn a_stream_without_batches_is_upgraded() -> Result<()> {
+    let server = server().await?;
+    log(&server).await?;
+    let context = outsider(&server).await?;
+    let config = async |stream: &str| {
+        let found = context.get_stream(format!("FANFARE_{stream}")).await?;
+        anyhow::Ok(found.cached_info().config.clone())
+    };
+    let written = ["INBOX", "REJECTED", "EVENTS", "DELIVERIES", "RETRIES", "JOURNAL", "DEAD"];
+    for stream in written {
+        let found = config(stream).await?;
+        assert!(found.allow_atomic_publish, "{stream}");
+        context.update_stream(&Config { allow_atomic_publish: false, ..found }).await?;
+    }
+    // Where none are written, what an operator allowed stays allowed.
+    let found = config("COMMANDS").await?;
+    assert!(!found.allow_atomic_publish);
+    context.update_stream(&Config { allow_atomic_publish: true, ..found }).await?;
+    log(&server).await?;
+    for stream in written.iter().chain(&["COMMANDS"]) {
+        assert!(config(stream).await?.allow_atomic_publish, "{stream}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_log_cannot_be_wiped_by_a_message_or_by_deleting() -> Result<()> {
     let server = server().await?;

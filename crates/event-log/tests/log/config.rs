@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::stream;
 use fanfare_domain::{Change, Entity, Tenant, Timestamp, TraceContext, config::ProfileSource};
-use fanfare_event_log::{ChangeError, ConfigFold, ConfigView, EventLog};
+use fanfare_event_log::{ChangeError, ConfigFold, ConfigView, EventLog, Settings};
 use futures_util::future::try_join_all;
 use tokio::{
     task::JoinSet,
@@ -13,7 +13,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{log, outsider, server, time, wait_until};
+use crate::proxy::Proxy;
+use crate::support::{
+    FOR_EVER, log, outsider, overhear, patient, server, settings, time, wait_until,
+};
 
 /// Names by id, and everything that was ever applied.
 #[derive(Default)]
@@ -235,5 +238,77 @@ async fn a_view_that_nobody_follows_cannot_be_confirmed() -> Result<()> {
     let (view, follow) = ConfigView::<Names>::start(&log, CancellationToken::new()).await?;
     drop(follow);
     assert!(timeout(Duration::from_secs(5), view.confirm()).await?.is_err());
+    Ok(())
+}
+
+/// What the leader of CONFIG is asked for its last message.
+const QUESTION: &str = "$JS.API.STREAM.MSG.GET.FANFARE_CONFIG";
+
+#[tokio::test]
+async fn a_confirmation_under_way_is_asked_for_again_when_the_connection_is_lost() -> Result<()> {
+    let (server, mut tasks) = (server().await?, JoinSet::new());
+    let proxy = Proxy::to(server.client_address()).await?;
+    let log = patient(&Settings { url: proxy.url(), ..settings(&server) }).await?;
+    let view = view(&log, &mut tasks).await?;
+    let writer = self::log(&server).await?;
+    for number in 0..3 {
+        let mut questions = overhear(&server, QUESTION).await?;
+        proxy.swallow_answers();
+        let revision = writer.change(&change("acme", "x", false), view.revision()).await?;
+        let mut confirming = JoinSet::new();
+        let confirmed = view.clone();
+        confirming.spawn(async move { confirmed.confirm().await });
+        questions.next().await?;
+        assert!(confirming.try_join_next().is_none(), "its answer vanished");
+        proxy.cut();
+        let confirmed = timeout(FOR_EVER / 60, confirming.join_next()).await?;
+        assert_eq!(confirmed.context("it was spawned")???, revision, "round {number}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_view_is_confirmed_with_one_question_to_the_leader() -> Result<()> {
+    let (server, mut tasks) = (server().await?, JoinSet::new());
+    let log = log(&server).await?;
+    let view = view(&log, &mut tasks).await?;
+    log.change(&change("acme", "one", false), 0).await?;
+    let mut questions = overhear(&server, "$JS.API.>").await?;
+    view.confirm().await?;
+    let mut asked = questions.all().await?;
+    // Asking for more changes to read is not about this one.
+    asked.retain(|subject| !subject.starts_with("$JS.API.CONSUMER."));
+    assert_eq!(asked, [QUESTION]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_view_is_confirmed_though_the_last_changes_were_removed() -> Result<()> {
+    let (server, mut tasks) = (server().await?, JoinSet::new());
+    let log = log(&server).await?;
+    let kept = log.change(&change("acme", "one", false), 0).await?;
+    log.change(&change("other", "two", false), 0).await?;
+    let stream = outsider(&server).await?.get_stream("FANFARE_CONFIG").await?;
+    stream.purge().filter("fanfare.config.tenant.other.*").await?;
+    // One that begins after it, and one that is there while all the rest goes, too.
+    let view = timeout(Duration::from_secs(20), view(&log, &mut tasks)).await??;
+    assert_eq!(view.confirm().await?, kept);
+    stream.purge().await?;
+    assert_eq!(timeout(Duration::from_secs(20), view.confirm()).await??, kept);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_view_does_not_wait_for_what_it_does_not_read() -> Result<()> {
+    let (server, mut tasks) = (server().await?, JoinSet::new());
+    let log = log(&server).await?;
+    let view = view(&log, &mut tasks).await?;
+    let context = outsider(&server).await?;
+    let found = context.get_stream("FANFARE_CONFIG").await?.cached_info().config.clone();
+    let subjects = [found.subjects.clone(), vec![String::from("notes.>")]].concat();
+    context.update_stream(stream::Config { subjects, ..found }).await?;
+    let revision = log.change(&change("acme", "one", false), 0).await?;
+    context.publish("notes.x", "by an operator".into()).await?.await?;
+    assert_eq!(timeout(Duration::from_secs(20), view.confirm()).await??, revision);
     Ok(())
 }

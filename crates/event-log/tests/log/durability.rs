@@ -49,7 +49,7 @@ async fn one_server_is_too_few_for_node() -> Result<()> {
     let server = server(StoreSync::Always).await?;
     let settings = Settings { replicas: 3, ..promising(&server, Durability::Node) };
     let refused = verify(&settings).await.unwrap_err();
-    let DurabilityError::NotKept(NotKept::TooFewServers { found: 1, needed: 3 }) = refused else {
+    let DurabilityError::NotKept(NotKept::TooFewServers { found: 1, needed: 2 }) = refused else {
         panic!("{refused:?}")
     };
     Ok(())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use fanfare_event_log::{
-    EventLog, ReadError,
+    EventLog, ReadError, Settings,
     ownership::{Lease, TAKEOVER_AFTER, Taken},
 };
 use tokio::{
@@ -13,7 +13,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{log, outsider, server, wait_until};
+use crate::proxy::Proxy;
+use crate::support::{log, outsider, patient, server, settings, wait_until};
 
 const ROLE: &str = "jobs.3";
 
@@ -152,5 +153,29 @@ async fn waiting_ends_with_the_stop() -> Result<()> {
     assert!(timeout(Duration::from_secs(5), waiting).await??.is_none());
     let owners = outsider(&server).await?.get_key_value("FANFARE_owners").await?;
     assert_eq!(owners.get(ROLE).await?.as_deref(), Some(&b"one"[..]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_heartbeat_under_way_is_sent_again_when_the_connection_is_lost() -> Result<()> {
+    let (server, mut tasks) = (server().await?, JoinSet::new());
+    let proxy = Proxy::to(server.client_address()).await?;
+    let log = patient(&Settings { url: proxy.url(), ..settings(&server) }).await?;
+    let holder = acquire(&log, "one", &mut tasks).await?;
+    let owners = outsider(&server).await?.get_key_value("FANFARE_owners").await?;
+    let beat = async || -> Result<u64> {
+        Ok(owners.entry(ROLE).await?.context("somebody has the role")?.revision)
+    };
+    for _ in 0..3 {
+        proxy.swallow_answers();
+        let before = beat().await?;
+        // This beat was sent later, so its answer has vanished, and it is waited for.
+        wait_until("another beat is stored", async || Ok(beat().await? > before)).await?;
+        let cut_at = Instant::now();
+        proxy.cut();
+        wait_until("the lease is confirmed", async || Ok(holder.lease.confirmed_at() > cut_at))
+            .await?;
+        assert!(!holder.lease.lost().is_cancelled());
+    }
     Ok(())
 }

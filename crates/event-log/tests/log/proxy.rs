@@ -15,6 +15,8 @@ use tokio::{
 enum Answers {
     Pass,
     Vanish,
+    /// They wait until they may pass.
+    Held,
     /// Nobody gets through at all.
     Blocked,
 }
@@ -62,6 +64,16 @@ impl Proxy {
         self.answers.send_replace(Answers::Vanish);
     }
 
+    /// From now on, answers are held back until they are [let through](Self::release).
+    pub(crate) fn hold_answers(&self) {
+        self.answers.send_replace(Answers::Held);
+    }
+
+    /// Lets everything through again.
+    pub(crate) fn release(&self) {
+        self.answers.send_replace(Answers::Pass);
+    }
+
     /// Cuts all connections; new ones are as they should be.
     pub(crate) fn cut(&self) {
         self.answers.send_replace(Answers::Pass);
@@ -86,13 +98,14 @@ async fn pass(client: TcpStream, server: SocketAddr, says: watch::Receiver<Answe
 async fn copy(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
-    says: watch::Receiver<Answers>,
+    mut says: watch::Receiver<Answers>,
 ) -> Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
         anyhow::ensure!(length > 0, "closed");
-        if *says.borrow() == Answers::Pass {
+        let held = says.wait_for(|says| *says != Answers::Held).await.map(|says| *says);
+        if held? == Answers::Pass {
             to.write_all(&buffer[..length]).await?;
         }
     }

@@ -1,5 +1,8 @@
 //! Writing: known again inside and outside of the duplicate window, refused when full.
 
+mod batches;
+mod replicated;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use fanfare_event_log::{EventLog, ReadError, Settings};
+use fanfare_event_log::{
+    Column, EventLog, ReadError, Settings,
+    journal::{From, JournalFilter},
+};
 use tokio::time::timeout;
 
 use crate::proxy::Proxy;
 use crate::support::{
-    SHARD, event, inbox, log, messages, now, open, outsider, retry, server, settings, task,
-    wait_until,
+    Overheard, SHARD, event, fact, inbox, log, messages, now, open, outsider, overhear, patient,
+    retry, server, settings, task, time, wait_until,
 };
 
 async fn unsettled(
@@ -208,7 +211,8 @@ async fn a_reader_that_stops_gives_back_what_it_fetched() -> Result<()> {
     let mut staying = second.read_inbox().await?;
     let mut count = 0;
     while count < 49 {
-        let batch = timeout(Duration::from_secs(10), staying.next_batch(50)).await??;
+        // What was still on its way to the first one comes after `ack_wait`.
+        let batch = timeout(Duration::from_secs(30), staying.next_batch(50)).await??;
         count += batch.len();
     }
     Ok(())
@@ -291,5 +295,112 @@ async fn unsettled_records_come_again_after_the_wait() -> Result<()> {
     assert_eq!(reader.next_batch(1).await?.len(), 1);
     let again = timeout(Duration::from_secs(20), reader.next_batch(1)).await??.remove(0);
     assert_eq!(again.position.delivered, 2);
+    Ok(())
+}
+
+/// How long a caller waits who looks after other things in between.
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// Calls and drops the call, again and again, until something was asked and many times after.
+async fn call_and_drop(
+    heard: &mut Overheard,
+    mut call: impl AsyncFnMut() -> bool,
+) -> Result<usize> {
+    let mut asked = 0;
+    wait_until("it is asked", async || {
+        anyhow::ensure!(!call().await, "nothing could be answered");
+        asked += heard.all().await?.len();
+        Ok(asked > 0)
+    })
+    .await?;
+    for _ in 0..30 {
+        anyhow::ensure!(!call().await, "nothing could be answered");
+    }
+    Ok(asked + heard.all().await?.len())
+}
+
+#[tokio::test]
+async fn dropped_calls_make_one_consumer_for_the_journal() -> Result<()> {
+    let server = server().await?;
+    let proxy = Proxy::to(server.client_address()).await?;
+    let log = patient(&Settings { url: proxy.url(), ..settings(&server) }).await?;
+    let mut reader = log.journal(JournalFilter::All, From::New).await?;
+    assert!(timeout(MOMENT, reader.next()).await.is_err(), "nothing is there");
+    remove_consumers(&server, &log, "FANFARE_JOURNAL").await?;
+    let mut made = overhear(&server, "$JS.API.CONSUMER.CREATE.>").await?;
+    proxy.hold_answers();
+    let calls = async || timeout(MOMENT, reader.next()).await.is_ok();
+    assert_eq!(call_and_drop(&mut made, calls).await?, 1);
+    proxy.release();
+    let other = self::log(&server).await?;
+    let mut writer = other.claim(SHARD, Column::Plans, "other", time(1)).await?;
+    let written = writer.append(&[fact(1)]).await?;
+    while reader.next().await?.sequence < written {}
+    assert_eq!(made.all().await?.len(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn dropped_calls_open_a_queue_once() -> Result<()> {
+    let server = server().await?;
+    let proxy = Proxy::to(server.client_address()).await?;
+    let log = patient(&Settings { url: proxy.url(), ..settings(&server) }).await?;
+    let mut reader = log.read_inbox().await?;
+    assert!(timeout(MOMENT, reader.next_batch(1)).await.is_err(), "nothing is there");
+    remove_consumers(&server, &log, "FANFARE_INBOX").await?;
+    let mut made = overhear(&server, "$JS.API.CONSUMER.*.FANFARE_INBOX.>").await?;
+    proxy.hold_answers();
+    let calls = async || timeout(MOMENT, reader.next_batch(1)).await.is_ok();
+    assert_eq!(call_and_drop(&mut made, calls).await?, 1);
+    proxy.release();
+    outsider(&server).await?.publish("fanfare.inbox.acme.x", "".into()).await?.await?;
+    assert_eq!(reader.next_batch(1).await?.remove(0).record.event_type, "x");
+    Ok(())
+}
+
+#[tokio::test]
+async fn dropped_calls_do_not_set_poison_aside_again_and_again() -> Result<()> {
+    let server = server().await?;
+    let proxy = Proxy::to(server.client_address()).await?;
+    let log = open(&Settings { url: proxy.url(), ..settings(&server) }).await?;
+    let mut reader = log.read_tasks(SHARD).await?;
+    assert!(timeout(MOMENT, reader.next_batch(1)).await.is_err(), "nothing is there");
+    let context = outsider(&server).await?;
+    context.publish("fanfare.deliveries.1", "no task".into()).await?.await?;
+    wait_until("it is on its way", async || {
+        Ok(unsettled(&context, "FANFARE_DELIVERIES", "dispatcher-1").await? == 1)
+    })
+    .await?;
+    log.journal_last().await?;
+    let mut set_aside = overhear(&server, "fanfare.aside.>").await?;
+    proxy.hold_answers();
+    let calls = async || timeout(MOMENT, reader.next_batch(1)).await.is_ok();
+    let sent = call_and_drop(&mut set_aside, calls).await?;
+    // Without an acknowledgement it is sent again, but not with each of more than thirty calls.
+    assert!(sent < 10, "it was sent {sent} times");
+    proxy.release();
+    self::log(&server).await?.publisher().task(SHARD, &task(1, 1)).await?.stored().await?;
+    assert_eq!(reader.next_batch(1).await?.remove(0).position.sequence, 2);
+    Ok(())
+}
+
+/// Removes a stream's consumers, whose readers ask for messages, and returns when `log` was told.
+async fn remove_consumers(
+    server: &fanfare_nats_server::Server,
+    log: &EventLog,
+    stream: &str,
+) -> Result<()> {
+    use futures_util::TryStreamExt as _;
+
+    let stream = outsider(server).await?.get_stream(stream).await?;
+    let names: Vec<String> = stream.consumer_names().try_collect().await?;
+    for name in names {
+        wait_until("its reader asks", async || {
+            Ok(stream.consumer_info(&name).await?.num_waiting > 0)
+        })
+        .await?;
+        stream.delete_consumer(&name).await?;
+    }
+    log.journal_last().await?;
     Ok(())
 }

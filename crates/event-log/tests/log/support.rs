@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use async_nats::jetstream;
+use async_nats::{Subscriber, jetstream};
 use bytes::Bytes;
 use fanfare_domain::{
     DeliveryId, DeliveryRef, EndpointId, Event, EventId, Fact, Record, RetryDue, Shard, ShardCount,
@@ -12,6 +12,7 @@ use fanfare_domain::{
 };
 use fanfare_event_log::{EventLog, Headers, InboxMessage, Settings};
 use fanfare_nats_server::{Binary, Options, Server, ServerOptions};
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
 /// The shard that tests work on.
@@ -44,6 +45,51 @@ pub(crate) async fn open(settings: &Settings) -> Result<EventLog> {
 /// A client of its own, to look at the servers and to do what operators do.
 pub(crate) async fn outsider(server: &Server) -> Result<jetstream::Context> {
     Ok(jetstream::new(async_nats::connect(server.client_url()).await?))
+}
+
+/// For tests in which a question must not be asked again only because it took long.
+pub(crate) const FOR_EVER: Duration = Duration::from_hours(1);
+
+/// A log that asks again only if something happened.
+pub(crate) async fn patient(settings: &Settings) -> Result<EventLog> {
+    EventLog::open_patiently("test", settings, FOR_EVER).await.context("open the log")
+}
+
+/// Everything that is said under a subject, questions to the servers included.
+pub(crate) struct Overheard {
+    client: async_nats::Client,
+    heard: Subscriber,
+}
+
+/// Listens from now on.
+pub(crate) async fn overhear(server: &Server, subject: &str) -> Result<Overheard> {
+    let client = async_nats::connect(server.client_url()).await?;
+    let heard = client.subscribe(subject.to_owned()).await?;
+    let overheard = Overheard { client, heard };
+    overheard.catch_up().await?;
+    Ok(overheard)
+}
+
+impl Overheard {
+    /// Waits for something to be said, and returns its subject.
+    pub(crate) async fn next(&mut self) -> Result<String> {
+        let heard = self.heard.next().await.context("the connection is open")?;
+        Ok(heard.subject.to_string())
+    }
+
+    /// The subjects of all that was said since the last call.
+    pub(crate) async fn all(&mut self) -> Result<Vec<String>> {
+        self.catch_up().await?;
+        let ready = std::iter::from_fn(|| self.heard.next().now_or_never().flatten());
+        Ok(ready.map(|heard| heard.subject.to_string()).collect())
+    }
+
+    /// That nobody answers is told after all that was said before.
+    async fn catch_up(&self) -> Result<()> {
+        let asked = self.client.request("nobody.listens", Bytes::new()).await;
+        ensure!(asked.is_err(), "somebody answered");
+        Ok(())
+    }
 }
 
 pub(crate) async fn messages(context: &jetstream::Context, stream: &str) -> Result<u64> {
@@ -111,7 +157,8 @@ pub(crate) fn task(number: u8, journal_sequence: u64) -> Task {
 }
 
 pub(crate) fn retry(number: u8, due_at: Timestamp, journal_sequence: u64) -> RetryDue {
-    RetryDue { delivery: delivery(number), attempt: 2, due_at, journal_sequence }
+    let trace = TraceContext::default();
+    RetryDue { delivery: delivery(number), attempt: 2, due_at, journal_sequence, trace }
 }
 
 fn record(fact: Fact) -> Record {

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{Options, StoreSync, TerminalSignals};
+use crate::{ClusterOptions, Options, StoreSync, TerminalSignals};
 
 fn binary() -> Binary {
     Binary::locate(&Options::from_env()).unwrap()
@@ -124,6 +124,68 @@ async fn a_port_that_is_taken_for_a_moment_is_waited_for() {
     };
     let (restarted, ()) = tokio::join!(server.restart(), release);
     restarted.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_stays_taken_is_an_error_that_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let ready_timeout = Duration::from_secs(1);
+    let plain = || ServerOptions { ready_timeout, ..ServerOptions::default() };
+    for options in [
+        ServerOptions { port: Some(port), ..plain() },
+        ServerOptions { monitor_port: Some(port), ..plain() },
+        ServerOptions { cluster: Some(cluster(port, &[port, 1])), ..plain() },
+    ] {
+        let begun = Instant::now();
+        let refusal = Server::start(&binary(), options).await.unwrap_err();
+        assert!(matches!(refusal, StartError::PortTaken { port: named } if named == port));
+        assert!(begun.elapsed() < PORT_PATIENCE, "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn only_a_taken_port_is_waited_for() {
+    let said = "[1] 2026/11/22 09:24:45 [FTL] Error listening on port: 127.0.0.1:4222, \
+                \"listen tcp 127.0.0.1:4222: bind: address already in use\"";
+    assert_eq!(taken_port(said), Some(4222));
+    assert_eq!(taken_port("[FTL] listen tcp 127.0.0.1:80: bind: permission denied"), None);
+}
+
+/// A place in a cluster of two.
+fn cluster(port: u16, members: &[u16]) -> ClusterOptions {
+    let (name, secret) = (String::from("two"), String::from("hush"));
+    ClusterOptions { name, port, members: members.to_vec(), secret }
+}
+
+/// Two ports that were free a moment ago.
+fn two_ports() -> [u16; 2] {
+    let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+#[tokio::test]
+async fn members_of_a_cluster_find_each_other() {
+    let ports = two_ports();
+    let options = |port, name: &str| ServerOptions {
+        cluster: Some(cluster(port, &ports)),
+        server_name: String::from(name),
+        ..ServerOptions::default()
+    };
+    let binary = binary();
+    let (one, two) = tokio::join!(
+        Server::start(&binary, options(ports[0], "one")),
+        Server::start(&binary, options(ports[1], "two")),
+    );
+    let (one, mut two) = (one.unwrap(), two.unwrap());
+    let both = timeout(Duration::from_secs(30), async {
+        while one.healthy().await.is_err() || two.healthy().await.is_err() {
+            sleep(READY_POLL).await;
+        }
+    });
+    both.await.expect("the two agree on who leads");
+    two.kill().await.unwrap();
+    assert!(two.healthy().await.is_err());
 }
 
 #[tokio::test]

@@ -2,10 +2,30 @@
 //!
 //! A version is in effect from the time at which CONFIG stored it, that time included, until the
 //! next one is. Only what decides on routing makes a version: a new secret does not.
+//!
+//! **Two clocks.** In a cluster, an event and a change are stamped by the leaders of two streams,
+//! whose clocks differ. So an event that was published after an endpoint's creation was
+//! acknowledged can seem older than the endpoint, and would be lost: the first version counts from
+//! [`CLOCKS_APART`] before its time. The price is that an event which really came that shortly
+//! before, and is routed after, is delivered too.
+//!
+//! The other way round no margin is needed. An event that was published after a pause, a disabling
+//! or a deletion was acknowledged, and seems older, becomes a delivery here; its dispatcher looks
+//! at the endpoint's present state before each request, and at whether the event seems older than
+//! the last such change, and cancels it.
 
-use std::collections::{BTreeSet, VecDeque};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use fanfare_domain::{Endpoint, EndpointState, EventType, PauseMode, Timestamp, TypePattern};
+
+/// How far the clocks of two servers may be apart without an event being lost.
+const CLOCKS_APART: Duration = Duration::from_secs(2);
 
 /// What becomes of an event that an endpoint wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,12 +127,16 @@ impl History {
         self.versions.is_empty()
     }
 
-    /// Returns the version in effect at a time.
+    /// Returns the version in effect for an event that was accepted at a time.
     ///
-    /// A time before the oldest one that is kept, but after the first one was stored, is answered
+    /// Times before the oldest version that is kept, but not before the first one, are answered
     /// with the oldest: the endpoint existed, and delivering is the safer mistake.
-    fn at(&self, when: Timestamp) -> Option<&Version> {
+    fn at(&self, accepted_at: Timestamp) -> Option<&Version> {
+        if accepted_at.saturating_add(CLOCKS_APART) < self.born {
+            return None;
+        }
+        let when = accepted_at.max(self.born);
         let known = self.versions.iter().rev().find(|version| version.from <= when);
-        known.or_else(|| self.versions.front().filter(|_| self.born <= when))
+        known.or_else(|| self.versions.front())
     }
 }

@@ -186,10 +186,11 @@ fn is_target(routes: &Routes, accepted: Timestamp) -> bool {
 
 #[test]
 fn a_version_is_in_effect_from_the_very_nanosecond_of_its_storing() {
-    let routes = folded(&[one(Some(EndpointState::Active), 0)], 1_000);
-    let created_at = hour(1_000);
-    assert!(is_target(&routes, created_at));
-    assert!(!is_target(&routes, created_at.saturating_sub(Duration::from_nanos(1))));
+    let skipped = one(Some(EndpointState::Paused(PauseMode::Skip)), 1);
+    let routes = folded(&[one(Some(EndpointState::Active), 0), skipped], 1_000);
+    let paused_at = hour(1_001);
+    assert!(!is_target(&routes, paused_at));
+    assert!(is_target(&routes, paused_at.saturating_sub(Duration::from_nanos(1))));
 }
 
 #[test]

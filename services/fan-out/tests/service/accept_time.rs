@@ -1,5 +1,7 @@
 //! What an endpoint was when an event was accepted decides, not what it is when it is routed.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use fanfare_domain::{EndpointState, PauseMode, endpoint::DisableReason};
 
@@ -8,7 +10,7 @@ use crate::support::World;
 #[tokio::test]
 async fn states_count_as_they_were_when_the_event_was_accepted() -> Result<()> {
     let world = World::new().await?;
-    let before = world.publish("a").await?;
+    let before = world.publish_early("a", Duration::from_mins(1)).await?;
     let mut endpoint = world.create(&["a"]).await?;
     let id = endpoint.endpoint.id;
     let mut events = vec![(before, None, false)];
@@ -49,5 +51,16 @@ async fn filters_count_as_they_were_when_the_event_was_accepted() -> Result<()> 
     let routings = world.routings(&[a_before, b_before, a_after, b_after]).await?;
     let wanted = |event| !routings[&event][0].targets.is_empty();
     assert_eq!([a_before, b_before, a_after, b_after].map(wanted), [true, false, false, true]);
+    fan_out.stop().await
+}
+
+#[tokio::test]
+async fn an_event_that_seems_a_second_older_than_the_endpoint_is_for_it() -> Result<()> {
+    let world = World::new().await?;
+    let fan_out = world.start().await?;
+    let endpoint = world.create(&["a"]).await?;
+    // Published after the creation was acknowledged, and stamped by a clock that is behind.
+    let event = world.publish_early("a", Duration::from_secs(1)).await?;
+    assert_eq!(world.routing(event).await?.targets, [endpoint.endpoint.id]);
     fan_out.stop().await
 }

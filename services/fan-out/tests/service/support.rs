@@ -120,19 +120,16 @@ impl World {
     }
 
     pub(crate) async fn publish_data(&self, event_type: &str, data: &str) -> Result<EventId> {
-        let now = SystemClock.now();
-        let event = Event {
-            id: EventId::new(now, random_bytes()),
-            tenant: "acme".parse()?,
-            event_type: event_type.parse()?,
-            occurred_at: now,
-            accepted_at: None,
-            data: String::from(data).into(),
-            ordering_key: None,
-            attributes: BTreeMap::new(),
-            idempotency_key: None,
-            trace: TraceContext::default(),
-        };
+        let event = event(event_type, data)?;
+        self.log.publisher().event(&event).await?.stored().await?;
+        Ok(event.id)
+    }
+
+    /// The same, of an event that was accepted so long ago by the clock of who accepted it.
+    pub(crate) async fn publish_early(&self, event_type: &str, by: Duration) -> Result<EventId> {
+        let event = event(event_type, "{}")?;
+        let accepted_at = Some(event.occurred_at.saturating_sub(by));
+        let event = Event { accepted_at, ..event };
         self.log.publisher().event(&event).await?.stored().await?;
         Ok(event.id)
     }
@@ -253,6 +250,23 @@ impl Queues {
         assert_eq!(&self.deliveries, expected);
         Ok(())
     }
+}
+
+/// An event of the tenant `acme`, accepted when it is stored.
+fn event(event_type: &str, data: &str) -> Result<Event> {
+    let now = SystemClock.now();
+    Ok(Event {
+        id: EventId::new(now, random_bytes()),
+        tenant: "acme".parse()?,
+        event_type: event_type.parse()?,
+        occurred_at: now,
+        accepted_at: None,
+        data: String::from(data).into(),
+        ordering_key: None,
+        attributes: BTreeMap::new(),
+        idempotency_key: None,
+        trace: TraceContext::default(),
+    })
 }
 
 /// The deliveries of an event to endpoints.

@@ -6,12 +6,12 @@ use anyhow::Result;
 use fanfare_domain::{Event, EventId};
 use fanfare_event_log::idempotency::KeyState;
 use fanfare_service::{Clock as _, SystemClock};
-use fanfare_testkit::NatsServer;
+use fanfare_testkit::{NatsServer, wait_until};
 use futures_util::future::try_join_all;
 
 use crate::support::{
     Ingest, ask_for_id, event, events, events_at_least, forgetful, inbox_is_empty, message, open,
-    publish, servers_forget, settings, tenant,
+    publish, publish_raw, servers_forget, settings, tenant,
 };
 
 const KEY: [(&str, &str); 1] = [("Fanfare-Idempotency-Key", "k")];
@@ -124,5 +124,67 @@ async fn a_key_whose_claimant_died_after_writing_makes_no_second_event() -> Resu
     publish(&log, &message(&KEY, "{}")).await?;
     inbox_is_empty(&server).await;
     assert_eq!(events(&server, &log).await?.len(), before);
+    Ok(())
+}
+
+/// What a producer sends that names its message, and what the same one sends with a key besides.
+const NAMED: &[u8] = b"NATS/1.0\r\nNats-Msg-Id: acme/1\r\n\r\n";
+const NAMED_WITH_KEY: &[u8] =
+    b"NATS/1.0\r\nNats-Msg-Id: acme/2\r\nFanfare-Idempotency-Key: k\r\n\r\n";
+
+async fn send(server: &NatsServer, headers: &[u8]) -> Result<()> {
+    publish_raw(server, b"fanfare.inbox.acme.invoice.paid", b"no.body", headers).await
+}
+
+/// Sends the same once more after the servers have forgotten its name.
+async fn send_again_too_late(server: &NatsServer, headers: &[u8]) -> Result<()> {
+    let before = server.last_sequence("FANFARE_INBOX").await?;
+    wait_until("INBOX to take it once more", async || {
+        send(server, headers).await.map_err(|error| error.to_string())?;
+        match server.last_sequence("FANFARE_INBOX").await {
+            Ok(now) if now > before => Ok(()),
+            Ok(_) => Err(String::from("it is known")),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_that_names_itself_makes_one_event_within_the_window() -> Result<()> {
+    let server = NatsServer::start().await?;
+    let settings = settings(&server);
+    let log = open(&settings).await?;
+    tenant(&log, "acme", "standard-webhooks").await?;
+    let ingest = Ingest::start(settings).await?;
+    send(&server, NAMED).await?;
+    events_at_least(&server, &log, 1).await?;
+    inbox_is_empty(&server).await;
+    send(&server, NAMED).await?;
+    publish(&log, &message(&[], "\"sentinel\"")).await?;
+    let events = events_at_least(&server, &log, 2).await?;
+    let data: Vec<_> = events.iter().map(|stored| &stored.event.data).collect();
+    assert_eq!(data, ["{}", "\"sentinel\""]);
+    assert_eq!(ingest.counters.duplicates(), 0, "ingest has not even seen it");
+    Ok(())
+}
+
+#[tokio::test]
+async fn after_the_window_only_a_key_makes_a_repeat_the_same_event() -> Result<()> {
+    let server = NatsServer::start().await?;
+    let settings = forgetful(&server);
+    let log = open(&settings).await?;
+    tenant(&log, "acme", "standard-webhooks").await?;
+    let ingest = Ingest::start(settings).await?;
+    for headers in [NAMED, NAMED_WITH_KEY] {
+        send(&server, headers).await?;
+        send_again_too_late(&server, headers).await?;
+    }
+    inbox_is_empty(&server).await;
+    let keys = events(&server, &log).await?.into_iter().map(|it| it.event.idempotency_key.clone());
+    let keys: Vec<_> = keys.collect();
+    assert_eq!(keys, [None, None, Some(String::from("k"))]);
+    assert_eq!((ingest.counters.accepted(), ingest.counters.duplicates()), (3, 1));
     Ok(())
 }

@@ -5,13 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 use fanfare_event_log::{EventLog, PublishAnswer};
 use fanfare_testkit::{NatsServer, StoredMessage, wait_at_most};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
-};
 
 use crate::support::{
-    Ingest, events, inbox_is_empty, message, open, publish, settings, stored, tenant,
+    Ingest, events, inbox_is_empty, message, open, publish, publish_raw, settings, stored, tenant,
 };
 
 /// Headers that the servers pass on, and no client should have to read.
@@ -26,31 +22,6 @@ const HEADERS: [&[u8]; 5] = [
 /// Headers that only servers should send. Streams take the status away.
 const STATUS: [&[u8]; 2] =
     [b"NATS/1.0 409 Consumer Deleted\r\n\r\n", b"NATS/1.0 nonsense\r\nA: b\r\n\r\n"];
-
-/// Publishes bytes as they are, and waits until the server has them.
-async fn publish_raw(
-    server: &NatsServer,
-    subject: &[u8],
-    reply: &[u8],
-    headers: &[u8],
-) -> Result<()> {
-    let address = server.url().trim_start_matches("nats://").to_owned();
-    let mut stream = BufReader::new(TcpStream::connect(address).await?);
-    let payload = b"{}";
-    let sizes = format!("{} {}", headers.len(), headers.len() + payload.len());
-    let mut bytes = b"CONNECT {\"verbose\":false,\"headers\":true}\r\n".to_vec();
-    let publish = [b"HPUB ", subject, b" ", reply, b" ", sizes.as_bytes(), b"\r\n"];
-    bytes.extend(publish.concat());
-    bytes.extend([headers, payload, b"\r\nPING\r\n"].concat());
-    stream.get_mut().write_all(&bytes).await?;
-    let mut line = String::new();
-    while !line.starts_with("PONG") {
-        line.clear();
-        anyhow::ensure!(stream.read_line(&mut line).await? > 0, "the server hung up");
-        anyhow::ensure!(!line.starts_with("-ERR"), "{line}");
-    }
-    Ok(())
-}
 
 fn header<'a>(message: &'a StoredMessage, name: &str) -> Option<&'a str> {
     message.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())

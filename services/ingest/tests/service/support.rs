@@ -11,7 +11,11 @@ use fanfare_event_log::{EventLog, Headers, InboxMessage, PublishAnswer};
 use fanfare_ingest::{Counters, Settings, start_counted};
 use fanfare_service::{Clock as _, Context, SystemClock};
 use fanfare_testkit::{NatsServer, StoredMessage, wait_until};
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long a request may take.
@@ -103,6 +107,31 @@ pub(crate) fn message(headers: &[(&str, &str)], payload: impl Into<Bytes>) -> In
 /// Puts a message into INBOX and returns the id that its event will have.
 pub(crate) async fn publish(log: &EventLog, message: &InboxMessage) -> Result<u64> {
     Ok(log.publisher().inbox(message).await?.stored().await?.sequence)
+}
+
+/// Publishes headers as they are, with the payload `{}`, and waits until the server has them.
+pub(crate) async fn publish_raw(
+    server: &NatsServer,
+    subject: &[u8],
+    reply: &[u8],
+    headers: &[u8],
+) -> Result<()> {
+    let address = server.url().trim_start_matches("nats://").to_owned();
+    let mut stream = BufReader::new(TcpStream::connect(address).await?);
+    let payload = b"{}";
+    let sizes = format!("{} {}", headers.len(), headers.len() + payload.len());
+    let mut bytes = b"CONNECT {\"verbose\":false,\"headers\":true}\r\n".to_vec();
+    let publish = [b"HPUB ", subject, b" ", reply, b" ", sizes.as_bytes(), b"\r\n"];
+    bytes.extend(publish.concat());
+    bytes.extend([headers, payload, b"\r\nPING\r\n"].concat());
+    stream.get_mut().write_all(&bytes).await?;
+    let mut line = String::new();
+    while !line.starts_with("PONG") {
+        line.clear();
+        anyhow::ensure!(stream.read_line(&mut line).await? > 0, "the server hung up");
+        anyhow::ensure!(!line.starts_with("-ERR"), "{line}");
+    }
+    Ok(())
 }
 
 /// Every event of EVENTS, in order.

@@ -242,7 +242,7 @@ proptest! {
                         let Fact::RetryScheduled(plan) = record.fact else { panic!("a plan") };
                         (plan.cause_sequence, delivery)
                     }
-                    Command::Alarm(alarm) => (alarm.sequence, alarm.retry.delivery.id),
+                    Command::Alarm(retry) => (retry.journal_sequence, retry.delivery.id),
                     Command::Tell(told) => (told.sequence, told.delivery.id),
                 };
                 prop_assert!(world.duties().contains_key(&cause));
@@ -251,4 +251,29 @@ proptest! {
         prop_assert_eq!(handed_out, world.duties().len());
         prop_assert!(agenda.idle().is_empty());
     }
+
+    #[test]
+    fn whatever_the_dispatcher_says_after_a_plans_cause_comes_after_the_plan(steps in steps()) {
+        let world = World::play(&steps);
+        let mut agenda = folded(&world.history);
+        for (sequence, facts) in &world.history {
+            for command in agenda.commands(*sequence, facts, NOW) {
+                let Command::Alarm(retry) = command else { continue };
+                let Fact::RetryScheduled(plan) = &facts[0].fact else { panic!("a plan") };
+                let between = plan.cause_sequence + 1..retry.journal_sequence;
+                let said = said_of(&world.history, retry.delivery.id);
+                prop_assert!(!said.iter().any(|sequence| between.contains(sequence)));
+            }
+        }
+    }
+}
+
+/// The sequences of the dispatcher's facts about a delivery.
+fn said_of(history: &[(u64, Vec<Record>)], delivery: DeliveryId) -> Vec<u64> {
+    let says = |record: &Record| {
+        let is_plan = matches!(record.fact, Fact::RetryScheduled(_));
+        !is_plan && record.fact.delivery().is_some_and(|found| found.id == delivery)
+    };
+    let of_delivery = history.iter().filter(|(_, facts)| facts.iter().any(says));
+    of_delivery.map(|(sequence, _)| *sequence).collect()
 }

@@ -1,6 +1,6 @@
 //! Single decisions. What holds for every history is in `laws`.
 
-use fanfare_domain::{Endpoint, EndpointState, PauseMode};
+use fanfare_domain::{Endpoint, EndpointState, PauseMode, TraceContext};
 
 use super::*;
 use crate::{
@@ -45,17 +45,23 @@ fn overdue(agenda: &mut Agenda, now: Timestamp) -> Vec<DeliveryId> {
 #[test]
 fn a_failed_attempt_asks_for_the_fact_and_the_fact_for_the_alarm() {
     let mut agenda = Agenda::new(SHARD);
-    let failure = [made(delivery(1), 1, Some(after(5)))];
+    let trace = TraceContext::start([1; 16], [2; 8]);
+    let traced = |record: Record| Record { trace: trace.clone(), ..record };
+    let failure = [traced(made(delivery(1), 1, Some(after(5))))];
     agenda.apply(7, &failure, &Directory::default());
-    let plan = scheduled(delivery(1), 2, after(5), 7);
+    let plan = traced(scheduled(delivery(1), 2, after(5), 7));
     assert_eq!(agenda.commands(7, &failure, NOW), [Command::Plan(plan.clone())]);
     assert_eq!(agenda.commands(7, &failure, NOW), [], "it is being done");
     let plan = [plan];
     agenda.apply(8, &plan, &Directory::default());
-    let retry =
-        RetryDue { delivery: delivery(1), attempt: 2, due_at: after(5), journal_sequence: 7 };
-    let alarm = Command::Alarm(Alarm { sequence: 8, retry });
-    assert_eq!(agenda.commands(8, &plan, NOW), [alarm]);
+    let retry = RetryDue {
+        delivery: delivery(1),
+        attempt: 2,
+        due_at: after(5),
+        journal_sequence: 8,
+        trace: trace.clone(),
+    };
+    assert_eq!(agenda.commands(8, &plan, NOW), [Command::Alarm(retry)]);
     assert!(agenda.not_done((8, delivery(1).id)));
     assert_eq!(agenda.idle(), BTreeSet::from([8]));
     agenda.done((8, delivery(1).id));

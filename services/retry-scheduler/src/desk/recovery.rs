@@ -21,7 +21,7 @@ use super::{
 use crate::agenda::Agenda;
 
 /// How many shards are taken over at once.
-const CLAIMS_MAX: usize = 16;
+const TAKEN_AT_ONCE: usize = 16;
 /// Without a snapshot, operators count as told of what happened longer ago.
 const TOLD_AFTER: Duration = Duration::from_hours(24);
 
@@ -31,29 +31,22 @@ impl Desk {
     pub(crate) async fn open(tools: Tools) -> anyhow::Result<Self> {
         let begun = tools.now();
         let shards: Vec<Shard> = tools.log.shards().shards().collect();
-        let claimed: Vec<JournalWriter> = stream::iter(shards.iter().copied())
-            .map(async |shard| tools.claim(shard).await)
-            .buffered(CLAIMS_MAX)
-            .try_collect()
-            .await?;
-        let known: Vec<Option<Agenda>> = stream::iter(shards.iter().copied())
-            .map(async |shard| snapshot(&tools.log, shard).await)
-            .buffered(CLAIMS_MAX)
+        let taken: Vec<ShardDesk> = stream::iter(shards)
+            .map(async |shard| ShardDesk::take(&tools, shard).await)
+            .buffered(TAKEN_AT_ONCE)
             .try_collect()
             .await?;
         // After the claims: nobody else can add a plan behind it.
         let last = tools.log.journal_last().await.context("find the journal's end")?;
         tools.view.confirm().await.context("confirm the configuration")?;
-        let from = known.iter().map(|agenda| agenda.as_ref().map_or(0, Agenda::checkpoint)).min();
+        let from = taken.iter().map(|desk| desk.agenda.checkpoint()).min();
         let reader = tools
             .log
             .journal(JournalFilter::Deliveries, From::Sequence(from.unwrap_or_default() + 1))
             .await
             .context("read the journal")?;
-        let desks = shards.iter().zip(known).zip(claimed);
-        let desks = desks.map(|((shard, agenda), writer)| ShardDesk::new(*shard, agenda, writer));
         let mut desk = Self {
-            shards: desks.collect(),
+            shards: taken,
             reader,
             position: 0,
             jobs: JoinSet::new(),
@@ -123,11 +116,13 @@ impl Tools {
 }
 
 impl ShardDesk {
-    fn new(shard: Shard, agenda: Option<Agenda>, writer: JournalWriter) -> Self {
-        let agenda = agenda.unwrap_or_else(|| Agenda::new(shard));
+    /// Claims a shard and reads what is known of it.
+    async fn take(tools: &Tools, shard: Shard) -> anyhow::Result<Self> {
+        let writer = Some(tools.claim(shard).await?);
+        let known = snapshot(&tools.log, shard).await?;
+        let agenda = known.unwrap_or_else(|| Agenda::new(shard));
         let saved = Saved::new(agenda.checkpoint());
-        let (plans, writer) = (VecDeque::new(), Some(writer));
-        Self { shard, agenda, plans, writing: 0, writer, saved }
+        Ok(Self { shard, agenda, plans: VecDeque::new(), writing: 0, writer, saved })
     }
 }
 

@@ -228,10 +228,10 @@ async fn restore(
     let Some(batch) = log.journal_batch(sequence).await? else { return Ok(Vec::new()) };
     let of = |delivery: DeliveryId| {
         let mut alarms = batch.facts.iter().filter_map(|record| alarm(sequence, record));
-        alarms.find(|alarm| alarm.retry.delivery.id == delivery)
+        alarms.find(|retry| retry.delivery.id == delivery)
     };
     let finding = |overdue: &Overdue| {
-        let retry = of(overdue.delivery)?.retry;
+        let retry = of(overdue.delivery)?;
         Some(Finding { overdue: *overdue, retry, state: State::Missing })
     };
     Ok(overdue.iter().filter_map(finding).collect())

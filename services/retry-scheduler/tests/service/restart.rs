@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use fanfare_domain::{Fact, Record, TraceContext, fact::RetryScheduled};
 use fanfare_event_log::{Column, snapshot::Snapshot};
 use fanfare_testkit::wait_until;
+use tokio::time::timeout;
 
 use crate::support::{World, from_now, now};
 
@@ -133,6 +134,27 @@ async fn crashes_at_any_point_lose_nothing() -> Result<()> {
         world.record(facts).await?;
         due.settler.settle().await;
     }
+    assert_eq!(rescues(&last), 0);
+    last.stop().await
+}
+
+#[tokio::test]
+async fn a_stop_while_it_takes_over_does_not_wait_for_frozen_servers() -> Result<()> {
+    let mut world = World::new().await?;
+    world.fail(1, from_now(Duration::from_millis(100))).await?;
+    // Frozen while it takes the role, claims shards, reads snapshots, or catches up.
+    for moments in [0, 20, 60] {
+        let scheduler = world.start().await?;
+        for _ in 0..moments {
+            tokio::task::yield_now().await;
+        }
+        world.nats.server().suspend()?;
+        let stopped = timeout(Duration::from_secs(15), scheduler.stop()).await;
+        world.nats.server().resume()?;
+        stopped.context("it does not stop")??;
+    }
+    let last = world.start().await?;
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(1).id);
     assert_eq!(rescues(&last), 0);
     last.stop().await
 }

@@ -7,7 +7,7 @@ use fanfare_domain::{Conclusion, Fact};
 use fanfare_event_log::{Column, JournalFilter, journal::From};
 use fanfare_testkit::wait_until;
 
-use crate::support::{World, from_now, now};
+use crate::support::{World, from_now, now, trace};
 
 #[tokio::test]
 async fn a_failed_attempt_falls_due_at_its_time_and_not_before() -> Result<()> {
@@ -20,12 +20,14 @@ async fn a_failed_attempt_falls_due_at_its_time_and_not_before() -> Result<()> {
     assert!(now() < due_at.saturating_add(Duration::from_secs(5)), "far too late");
     let retry = due.record;
     assert_eq!((retry.delivery.id, retry.attempt), (world.delivery(1).id, 2));
-    assert_eq!((retry.due_at, retry.journal_sequence), (due_at, cause));
+    assert_eq!((retry.due_at, &retry.trace), (due_at, &trace()));
     due.settler.settle().await;
     world.succeed(1).await?;
     let plans = plans(&world, 1).await?;
     let [Fact::RetryScheduled(plan)] = plans.as_slice() else { panic!("{plans:?}") };
     assert_eq!((plan.attempt, plan.due_at, plan.cause_sequence), (2, due_at, cause));
+    let fact = world.log.journal_batch(retry.journal_sequence).await?.expect("the plan's");
+    assert_eq!(fact.facts[0].fact, plans[0], "it refers to the fact that gave it its time");
     assert_eq!(scheduler.counters.rescues.get(), 0);
     scheduler.stop().await
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fanfare_event_log::{Headers, InboxMessage, PublishError};
 use fanfare_testkit::{NatsServer, wait_until};
 
-use crate::support::{World, from_now, now};
+use crate::support::{World, from_now, now, trace};
 
 #[tokio::test]
 async fn a_missing_alarm_is_made_again_from_its_fact() -> Result<()> {
@@ -23,6 +23,7 @@ async fn a_missing_alarm_is_made_again_from_its_fact() -> Result<()> {
     world.succeed(2).await?;
     let rescued = world.take_due().await?;
     assert_eq!((rescued.delivery.id, rescued.attempt), (world.delivery(1).id, 2));
+    assert_eq!(rescued.trace, trace());
     assert_eq!(scheduler.counters.rescues.get(), 1);
     world.succeed(1).await?;
     scheduler.stop().await

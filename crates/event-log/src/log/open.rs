@@ -1,0 +1,245 @@
+//! Opening the log: as a service, which makes the streams, or as a client, which only looks.
+
+mod attach;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use async_nats::jetstream;
+use fanfare_domain::ShardCount;
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{EventLog, Inner, Link, connect};
+use crate::{
+    Settings, bootstrap,
+    durability::{self, DurabilityError, VERSION_MIN, Version},
+    publish::acks::Acks,
+    topology::Topology,
+};
+
+/// How long a server that is starting is waited for.
+const START: Duration = Duration::from_secs(30);
+/// How long one question to the servers may take before it is asked again.
+const ANSWER: Duration = Duration::from_secs(3);
+/// The same of questions that others wait for: how far CONFIG has come, and who has a role.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL is none.
+    #[error("not a URL of NATS servers: {url}")]
+    MalformedUrl {
+        /// The URL, without user and password.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The credentials could not be read.
+    #[error("cannot read NATS credentials from {path}")]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No connection.
+    #[error("cannot reach NATS at {url}")]
+    Unreachable {
+        /// Where it was looked for, without user and password.
+        url: String,
+        /// What the client said.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// The servers are there, and refuse user, password or credentials.
+    #[error(
+        "NATS at {url} does not let us in ({kind}): check the user and the password in the URL, \
+         or the credentials file"
+    )]
+    Denied {
+        /// Where it is, without user and password.
+        url: String,
+        /// What the client said.
+        kind: async_nats::ConnectErrorKind,
+    },
+    /// The server is too old.
+    #[error(
+        "NATS {found} is too old: {VERSION_MIN} or newer is needed, because older servers lose \
+         scheduled messages, and with them retries"
+    )]
+    TooOld {
+        /// The version that the server says it has.
+        found: String,
+    },
+    /// The servers or the account are without `JetStream`.
+    #[error("JetStream does not answer at {url}: enable it on the servers and for the account")]
+    NoJetStream {
+        /// Where it was asked, without user and password.
+        url: String,
+        /// What the client said.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// The streams were made for another number of shards.
+    #[error(
+        "the installation {prefix} has {found} shards and the setting says {asked}: the number is \
+         fixed when the streams are made. Set log.shards={found} (for `fanfare up`: [log] and \
+         shards = {found} in the file given with --config), or use another prefix"
+    )]
+    ShardsDiffer {
+        /// Which installation.
+        prefix: String,
+        /// What it has.
+        found: String,
+        /// What the settings say.
+        asked: ShardCount,
+    },
+    /// A stream could not be made or put right.
+    #[error("cannot make or update stream {stream}")]
+    Stream {
+        /// Which stream.
+        stream: String,
+        /// What the server or the client said.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// There is nothing to attach to.
+    #[error(
+        "there is no Fanfare installation {prefix} at {url} (no stream {stream}): start one there \
+         with `fanfare up` or the services, or name another prefix or other servers"
+    )]
+    NotInstalled {
+        /// Which installation was looked for.
+        prefix: String,
+        /// Where it was looked for, without user and password.
+        url: String,
+        /// What is missing.
+        stream: String,
+    },
+    /// A stream that is there could not be looked at.
+    #[error("cannot see how stream {stream} is kept")]
+    Unseen {
+        /// Which stream.
+        stream: String,
+        /// What the server or the client said.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// A stream of that name is there, and it is not Fanfare's.
+    #[error(
+        "stream {stream} does not say how many shards there are, so Fanfare did not make it: name \
+         another prefix"
+    )]
+    Foreign {
+        /// Which stream.
+        stream: String,
+    },
+    /// The servers do not keep what was promised.
+    #[error(transparent)]
+    Durability(#[from] DurabilityError),
+}
+
+/// What is known of an installation.
+struct Installation {
+    settings: Settings,
+    shards: ShardCount,
+    inbox_identity: String,
+}
+
+/// A connection, before anything is known of the installation.
+struct Road {
+    client: async_nats::Client,
+    jetstream: jetstream::Context,
+    acks: Arc<Acks>,
+    link: Arc<Link>,
+    patience: Duration,
+}
+
+impl EventLog {
+    /// Connects (waiting up to 30 s for a server that is starting), checks the servers' version
+    /// and durability, and makes or migrates the streams. `name` is shown by `nats` tools.
+    pub async fn open(name: &str, settings: &Settings) -> Result<Self, OpenError> {
+        Self::open_patiently(name, settings, PATIENCE).await
+    }
+
+    /// As [`Self::open`], but leases and views of the configuration ask again only after
+    /// `patience` without an answer, and all else no sooner. So a test can tell a question that
+    /// is asked again because of something from one that only waited long enough.
+    #[doc(hidden)]
+    pub async fn open_patiently(
+        name: &str,
+        settings: &Settings,
+        patience: Duration,
+    ) -> Result<Self, OpenError> {
+        let deadline = Instant::now() + START;
+        let road = Road::to(name, settings, patience, deadline).await?;
+        durability::verify(settings).await?;
+        let topology = Topology::new(&settings.prefix);
+        let found = bootstrap::run(&road.jetstream, &topology, settings, deadline).await?;
+        let (shards, inbox_identity) = (found.shards, found.inbox_identity);
+        let log =
+            road.lead(Installation { settings: settings.clone(), shards, inbox_identity }).await?;
+        info!(url = settings.shown_url(), prefix = settings.prefix, "the event log is open");
+        Ok(log)
+    }
+}
+
+impl Road {
+    async fn to(
+        name: &str,
+        settings: &Settings,
+        patience: Duration,
+        deadline: Instant,
+    ) -> Result<Self, OpenError> {
+        let acks = Arc::new(Acks::default());
+        let link = Arc::new(Link::new(Arc::clone(&acks)));
+        let client = connect::connect(name, settings, &link, deadline).await?;
+        check_version(&client)?;
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(ANSWER.max(patience))
+            .build(client.clone());
+        Ok(Self { client, jetstream, acks, link, patience })
+    }
+
+    async fn lead(self, installation: Installation) -> Result<EventLog, OpenError> {
+        let Self { client, jetstream, acks, link, patience } = self;
+        let Installation { settings, shards, inbox_identity } = installation;
+        let mut tasks = JoinSet::new();
+        let receiving = acks.receive(&client).await.map_err(|source| OpenError::NoJetStream {
+            url: settings.shown_url(),
+            source: source.into(),
+        })?;
+        tasks.spawn(receiving);
+        let inner = Inner {
+            client,
+            jetstream,
+            topology: Topology::new(&settings.prefix),
+            settings,
+            patience,
+            shards,
+            inbox_identity,
+            acks,
+            link,
+            journal_seen: AtomicU64::new(0),
+            closed: CancellationToken::new(),
+            _tasks: tasks,
+        };
+        Ok(EventLog { inner: Arc::new(inner) })
+    }
+}
+
+fn check_version(client: &async_nats::Client) -> Result<(), OpenError> {
+    let found = client.server_info().version;
+    if found.parse::<Version>().is_ok_and(|version| version >= VERSION_MIN) {
+        return Ok(());
+    }
+    Err(OpenError::TooOld { found })
+}
