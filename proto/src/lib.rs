@@ -38,4 +38,4 @@ pub use event::{decode_event, encode_event};
 pub use inbox::{decode_inbox, encode_inbox};
 pub use journal::{decode_journal, encode_journal, encoded_len};
 pub use snapshot::{AgendaEntry, EndpointHealth, Snapshot, decode_snapshot, encode_snapshot};
-pub use task::{decode_retry_due, decode_task, encode_retry_due, encode_task};
+pub use task::{decode_retry_due, decode_tasks, encode_retry_due, encode_tasks, task_length};

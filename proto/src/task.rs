@@ -1,4 +1,4 @@
-//! `DeliveryTask` and `RetryDue`: what the dispatcher's queues hold; and `DeliveryRef`, which the
+//! `DeliveryTasks` and `RetryDue`: what the dispatcher's queues hold; and `DeliveryRef`, which the
 //! journal holds too.
 
 use bytes::Bytes;
@@ -13,16 +13,34 @@ use crate::{
     parse, wire,
 };
 
-/// Writes a task. The envelope is copied once, as it is; the task's trace is the event's.
-pub fn encode_task(task: &Task) -> Bytes {
-    let bytes = task.to_bytes();
-    encode::debug_assert_readable(|| decode_task(bytes.clone()));
+/// The tasks of one message.
+struct Tasks<'a>(&'a [Task]);
+
+/// Writes tasks, at least one. The envelopes are copied once, as they are; a task's trace is its
+/// event's.
+pub fn encode_tasks(tasks: &[Task]) -> Bytes {
+    let bytes = Tasks(tasks).to_bytes();
+    encode::debug_assert_readable(|| decode_tasks(bytes.clone()));
     bytes
 }
 
-/// Reads a task. The envelope and the event's data are slices of the input.
-pub fn decode_task(bytes: Bytes) -> Result<Task, DecodeError> {
-    let wire: wire::DeliveryTask = parse::message(bytes, "DeliveryTask")?;
+/// Returns how many bytes a task takes in a message of tasks.
+pub fn task_length(task: &Task) -> usize {
+    Tasks(std::slice::from_ref(task)).length()
+}
+
+/// Reads tasks, also one that an earlier version wrote by itself. Envelopes and data are slices of
+/// the input.
+pub fn decode_tasks(bytes: Bytes) -> Result<Vec<Task>, DecodeError> {
+    let wire: wire::DeliveryTasks = parse::message(bytes.clone(), "DeliveryTasks")?;
+    if wire.tasks.is_empty() {
+        let alone: wire::DeliveryTask = parse::message(bytes, "DeliveryTask")?;
+        return Ok(vec![task(alone)?]);
+    }
+    wire.tasks.into_iter().map(task).collect()
+}
+
+fn task(wire: wire::DeliveryTask) -> Result<Task, DecodeError> {
     if wire.targets.is_empty() || wire.targets.len() > Task::TARGETS_MAX {
         return Err(parse::out_of_range(wire.targets.len(), "DeliveryTask.targets"));
     }
@@ -77,6 +95,14 @@ fn target(wire: &wire::Target) -> Result<Target, DecodeError> {
         delivery: parse::id(&wire.delivery_id, "Target.delivery_id", DeliveryId::from_bytes)?,
         endpoint: parse::id(&wire.endpoint_id, "Target.endpoint_id", EndpointId::from_bytes)?,
     })
+}
+
+impl Fields for Tasks<'_> {
+    fn write(&self, out: &mut impl Sink) {
+        for task in self.0 {
+            out.message(9, task);
+        }
+    }
 }
 
 impl Fields for Task {

@@ -19,6 +19,10 @@ pub struct Task {
 impl Task {
     /// The most targets of one task.
     pub const TARGETS_MAX: usize = 32;
+    /// The most targets of all tasks that travel in one message together.
+    pub const TOGETHER_TARGETS_MAX: usize = 64;
+    /// The most bytes of tasks that travel in one message together; one by itself may be larger.
+    pub const TOGETHER_BYTES_MAX: usize = 256 * 1024;
 }
 
 /// One delivery of a task.

@@ -25,7 +25,7 @@ mod log;
 mod user;
 
 pub use config::{ChangeError, ConfigFold, ConfigView};
-pub use fanfare_proto::encoded_len as record_length;
+pub use fanfare_proto::{encoded_len as record_length, task_length};
 pub use journal::{AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter};
 pub use log::{EventLog, OpenError};
 pub use publish::{Pending, PublishError, Publisher, Stored};

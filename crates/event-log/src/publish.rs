@@ -183,19 +183,24 @@ impl Publisher {
         .await
     }
 
-    /// Writes a task to DELIVERIES; its id is made of its event, targets and generation.
-    pub async fn task(&self, shard: Shard, task: &Task) -> Result<Pending, PublishError> {
-        let generation = task.generation.to_be_bytes();
-        let mut parts: Vec<&[u8]> = Vec::with_capacity(task.targets.len() + 2);
-        parts.push(task.event.event.id.as_bytes());
-        parts.push(&generation);
-        parts.extend(task.targets.iter().map(|target| &target.delivery.as_bytes()[..]));
+    /// Writes tasks of a shard (at least one) to DELIVERIES as one message; its id is made of their
+    /// events, generations and targets. The same task in another company is another message: that
+    /// it was taken already is for the dispatcher to know.
+    pub async fn tasks(&self, shard: Shard, tasks: &[Task]) -> Result<Pending, PublishError> {
+        let generations: Vec<_> = tasks.iter().map(|task| task.generation.to_be_bytes()).collect();
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(tasks.len() * 3);
+        for (task, generation) in tasks.iter().zip(&generations) {
+            parts.push(task.event.event.id.as_bytes());
+            parts.push(generation);
+            parts.extend(task.targets.iter().map(|target| &target.delivery.as_bytes()[..]));
+        }
+        let refers_to = tasks.iter().map(|task| task.journal_sequence).min().unwrap_or_default();
         self.publish(Outgoing {
             stream: Stream::Deliveries,
             subject: self.log.topology().deliveries(shard).into(),
             id: Some(dedupe_key(&parts)),
-            headers: vec![journal_sequence(task.journal_sequence)],
-            payload: fanfare_proto::encode_task(task),
+            headers: vec![journal_sequence(refers_to)],
+            payload: fanfare_proto::encode_tasks(tasks),
         })
         .await
     }

@@ -19,6 +19,7 @@ use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
     Clock, Failure, Health, Readiness, SystemClock,
+    failure::chain,
     health::Phase,
     signals::{NoSignals, Signals, StopRequests},
 };
@@ -271,16 +272,4 @@ impl Tasks {
             warn!("some aborted tasks are still blocking");
         }
     }
-}
-
-/// Returns an error with all its causes, in one line.
-fn chain(error: &Failure) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

@@ -6,7 +6,10 @@ use anyhow::Context as _;
 use rustls::crypto::{CryptoProvider, ring};
 use tracing::error;
 
-use crate::telemetry::{self, Telemetry};
+use crate::{
+    failure::chain,
+    telemetry::{self, Telemetry},
+};
 
 /// How long blocking work may keep a finished process from ending.
 const LEFTOVERS_GRACE: Duration = Duration::from_secs(1);
@@ -35,7 +38,7 @@ where
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
             let _set_up_before = telemetry::init(&Telemetry::default());
-            error!(error = format!("{cause:#}"), "failed");
+            error!(error = chain(cause.as_ref()), "failed");
             ExitCode::FAILURE
         }
     }

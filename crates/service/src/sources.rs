@@ -13,11 +13,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fanfare_domain::settings::{Mistakes, Settings, Source};
+use fanfare_domain::settings::{Effective, Mistakes, Settings, Source, nearest};
 use toml::{Table, Value};
 
 /// What the name of every variable of ours begins with.
 const PREFIX: &str = "FANFARE_";
+
+/// The layer of compiled-in defaults, as mistakes name it.
+const DEFAULTS: &str = "defaults";
+
+/// The layer on top of all others, as mistakes name it.
+const COMMAND_LINE: &str = "the command line";
 
 /// The settings of one service, layer on layer.
 #[derive(Clone, Debug)]
@@ -63,6 +69,18 @@ pub enum SourcesError {
         /// The key.
         key: String,
     },
+    /// Something at the top of a file is none of the tables that it can have.
+    #[error("{origin}: unknown table {key}{}: there are {known}", did_you_mean(near.as_deref()))]
+    UnknownTable {
+        /// The file.
+        origin: String,
+        /// What stands at the top.
+        key: String,
+        /// What was probably meant.
+        near: Option<String>,
+        /// The tables that there can be.
+        known: String,
+    },
     /// A variable of ours is not Unicode.
     #[error("variable {name} is not Unicode")]
     NotUnicode {
@@ -75,7 +93,12 @@ impl Sources {
     /// Begins with a service's compiled-in defaults: the text of `deploy/config/<service>.toml`.
     pub fn new(service: &str, defaults: &str) -> Result<Self, SourcesError> {
         let empty = Self { service: String::from(service), source: Source::default() };
-        empty.file(&SettingsFile::parse("defaults", defaults)?)
+        empty.defaults(defaults)
+    }
+
+    /// Lays more compiled-in defaults on top.
+    pub fn defaults(self, defaults: &str) -> Result<Self, SourcesError> {
+        self.file(&SettingsFile::parse(DEFAULTS, defaults)?)
     }
 
     /// Lays a file on top that is all about this service.
@@ -91,6 +114,22 @@ impl Sources {
             Some(Value::Table(table)) => self.layer(table, &file.origin),
             Some(_) => {
                 let (origin, key) = (file.origin.clone(), self.service);
+                Err(SourcesError::Unsupported { origin, key })
+            }
+            None => Ok(self),
+        }
+    }
+
+    /// Lays a table of a file on top that has this section's keys for all services: `[log]` of the
+    /// file of `up` holds `log.url` and so on.
+    pub fn section_of(self, file: &SettingsFile, section: &str) -> Result<Self, SourcesError> {
+        match file.table.get(section) {
+            Some(table @ Value::Table(_)) => {
+                let section = Table::from_iter([(String::from(section), table.clone())]);
+                self.layer(&section, &file.origin)
+            }
+            Some(_) => {
+                let (origin, key) = (file.origin.clone(), String::from(section));
                 Err(SourcesError::Unsupported { origin, key })
             }
             None => Ok(self),
@@ -114,7 +153,7 @@ impl Sources {
     /// Sets one key on top of everything, as an option of the command line does.
     #[must_use]
     pub fn set(mut self, key: &str, text: impl Into<String>) -> Self {
-        self.source.set(key, text, "the command line");
+        self.source.set(key, text, COMMAND_LINE);
         self
     }
 
@@ -123,9 +162,20 @@ impl Sources {
         self.source.shown()
     }
 
+    /// Returns the file or the variable that a key has its text from; `None` if it is a default,
+    /// comes from the command line, or is not set.
+    pub fn said_by(&self, key: &str) -> Option<&str> {
+        self.source.origin(key).filter(|origin| ![DEFAULTS, COMMAND_LINE].contains(origin))
+    }
+
     /// Reads the settings, and fails with every mistake at once.
     pub fn load<S: Settings>(self) -> Result<S, Mistakes> {
         self.source.load()
+    }
+
+    /// Like [`Sources::load`]; also returns every setting in effect, as it may be shown.
+    pub fn load_shown<S: Settings>(self) -> Result<(S, Effective), Mistakes> {
+        self.source.load_shown()
     }
 
     fn layer(mut self, table: &Table, origin: &str) -> Result<Self, SourcesError> {
@@ -155,9 +205,17 @@ impl SettingsFile {
         }
     }
 
-    /// Returns the keys and tables at the top, in order: to check that each is known to somebody.
-    pub fn keys(&self) -> Vec<&str> {
-        self.table.keys().map(String::as_str).collect()
+    /// Checks that nothing stands at the top but tables of these names.
+    pub fn only(&self, tables: &[&str]) -> Result<(), SourcesError> {
+        match self.table.keys().find(|key| !tables.contains(&key.as_str())) {
+            Some(key) => Err(SourcesError::UnknownTable {
+                origin: self.origin.clone(),
+                key: key.clone(),
+                near: nearest(key, tables.iter().copied()).map(String::from),
+                known: tables.iter().map(|name| format!("[{name}]")).collect::<Vec<_>>().join(", "),
+            }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -204,6 +262,10 @@ fn scalar(value: &Value) -> Option<String> {
         Value::Datetime(instant) => Some(instant.to_string()),
         Value::Array(_) | Value::Table(_) => None,
     }
+}
+
+fn did_you_mean(near: Option<&str>) -> String {
+    near.map(|near| format!(" (did you mean [{near}]?)")).unwrap_or_default()
 }
 
 fn not_toml(origin: String, text: &str, cause: &toml::de::Error) -> SourcesError {

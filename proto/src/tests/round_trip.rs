@@ -9,8 +9,8 @@ use prost::Message;
 use super::{arbitrary, samples};
 use crate::{
     decode_change, decode_event, decode_inbox, decode_journal, decode_retry_due, decode_snapshot,
-    decode_task, encode_change, encode_event, encode_inbox, encode_journal, encode_retry_due,
-    encode_snapshot, encode_task, encoded_len, wire,
+    decode_tasks, encode_change, encode_event, encode_inbox, encode_journal, encode_retry_due,
+    encode_snapshot, encode_tasks, encoded_len, task_length, wire,
 };
 
 /// Fails if the bytes have a field that the schema does not have, or lack one's proper form:
@@ -35,10 +35,11 @@ proptest! {
     }
 
     #[test]
-    fn a_task_reads_back(task in arbitrary::task()) {
-        let bytes = encode_task(&task);
-        prop_assert_eq!(&decode_task(bytes.clone()).unwrap(), &task);
-        assert_canonical::<wire::DeliveryTask>(&bytes)?;
+    fn tasks_read_back(tasks in vec(arbitrary::task(), 1..4)) {
+        let bytes = encode_tasks(&tasks);
+        prop_assert_eq!(&decode_tasks(bytes.clone()).unwrap(), &tasks);
+        prop_assert_eq!(tasks.iter().map(task_length).sum::<usize>(), bytes.len());
+        assert_canonical::<wire::DeliveryTasks>(&bytes)?;
     }
 
     #[test]
@@ -110,10 +111,10 @@ fn lies_within(inner: &[u8], outer: &[u8]) -> bool {
 
 #[test]
 fn payloads_are_slices_of_what_was_read() {
-    let task = encode_task(&samples::task());
-    let event = decode_task(task.clone()).unwrap().event;
-    assert!(lies_within(&event.envelope, &task));
-    assert!(lies_within(&event.event.data, &task));
+    let tasks = encode_tasks(&[samples::task()]);
+    let event = decode_tasks(tasks.clone()).unwrap().remove(0).event;
+    assert!(lies_within(&event.envelope, &tasks));
+    assert!(lies_within(&event.event.data, &tasks));
 
     let batch = encode_journal(&[samples::attempt_refused()]);
     let records = decode_journal(batch.clone()).unwrap();
@@ -131,5 +132,6 @@ fn a_task_holds_the_envelope_as_it_is_stored() {
     let envelope = Bytes::from(envelope);
     let mut task = samples::task();
     task.event = decode_event(envelope.clone(), 7, task.event.accepted_at).unwrap();
-    assert_eq!(decode_task(encode_task(&task)).unwrap().event.envelope, envelope);
+    let read = decode_tasks(encode_tasks(&[task])).unwrap();
+    assert_eq!(read[0].event.envelope, envelope);
 }

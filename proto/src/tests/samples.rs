@@ -14,8 +14,8 @@ use fanfare_domain::{
 
 use crate::{
     AgendaEntry, DecodeError, EndpointHealth, Snapshot, decode_change, decode_event, decode_inbox,
-    decode_journal, decode_retry_due, decode_snapshot, decode_task, encode_change, encode_event,
-    encode_inbox, encode_journal, encode_retry_due, encode_snapshot, encode_task,
+    decode_journal, decode_retry_due, decode_snapshot, decode_tasks, encode_change, encode_event,
+    encode_inbox, encode_journal, encode_retry_due, encode_snapshot, encode_tasks,
 };
 
 pub(super) use journal::{attempt_refused, shard_claimed};
@@ -27,7 +27,7 @@ const STORED_AT: Timestamp = Timestamp::from_nanos(1_795_330_503_200_000_007);
 #[derive(Debug)]
 pub(super) enum Sample {
     Event(Event),
-    Task(Task),
+    Tasks(Vec<Task>),
     RetryDue(RetryDue),
     Journal(Vec<Record>),
     Change(Change),
@@ -39,7 +39,7 @@ impl Sample {
     pub(super) fn encode(&self) -> Bytes {
         match self {
             Self::Event(event) => encode_event(event),
-            Self::Task(task) => encode_task(task),
+            Self::Tasks(tasks) => encode_tasks(tasks),
             Self::RetryDue(retry) => encode_retry_due(retry),
             Self::Journal(records) => encode_journal(records),
             Self::Change(change) => encode_change(change),
@@ -56,11 +56,13 @@ impl Sample {
                 assert_eq!(stored.event.as_ref(), event);
                 assert_eq!(stored.envelope, bytes);
             }
-            Self::Task(task) => {
-                let mut read = decode_task(bytes).unwrap();
-                // A later version may write another envelope of the same event.
-                read.event.envelope = task.event.envelope.clone();
-                assert_eq!(&read, task);
+            Self::Tasks(tasks) => {
+                let mut read = decode_tasks(bytes).unwrap();
+                for (read, task) in read.iter_mut().zip(tasks) {
+                    // A later version may write another envelope of the same event.
+                    read.event.envelope = task.event.envelope.clone();
+                }
+                assert_eq!(&read, tasks);
             }
             Self::RetryDue(retry) => assert_eq!(&decode_retry_due(bytes).unwrap(), retry),
             Self::Journal(records) => assert_eq!(&decode_journal(bytes).unwrap(), records),
@@ -75,7 +77,7 @@ impl Sample {
 pub(super) fn decode_as_everything(bytes: &Bytes) -> Vec<DecodeError> {
     [
         decode_event(bytes.clone(), 7, STORED_AT).err(),
-        decode_task(bytes.clone()).err(),
+        decode_tasks(bytes.clone()).err(),
         decode_retry_due(bytes.clone()).err(),
         decode_journal(bytes.clone()).err(),
         decode_change(bytes.clone()).err(),
@@ -92,7 +94,9 @@ pub(super) fn all() -> Vec<(&'static str, Sample)> {
     let mut samples = vec![
         ("event", Sample::Event(event())),
         ("event-without-optional-fields", Sample::Event(bare_event())),
-        ("task", Sample::Task(task())),
+        // As the first version wrote it: by itself.
+        ("task", Sample::Tasks(vec![task()])),
+        ("tasks", Sample::Tasks(vec![task(), Task { generation: 1, ..task() }])),
         ("retry-due", Sample::RetryDue(retry_due())),
         ("retry-due-traced", Sample::RetryDue(RetryDue { trace: trace(), ..retry_due() })),
         ("inbox", Sample::Inbox(inbox())),

@@ -7,7 +7,7 @@ use prost::Message;
 use super::samples::{self, Sample};
 use crate::{
     DecodeError, decode_change, decode_event, decode_inbox, decode_journal, decode_retry_due,
-    decode_snapshot, decode_task,
+    decode_snapshot, decode_tasks,
     wire::{self, attempt_made::Outcome, config_record::Entity, fact::Body},
 };
 
@@ -42,7 +42,8 @@ fn event(alter: impl FnOnce(&mut wire::EventEnvelope)) -> (&'static str, &'stati
 }
 
 fn task(alter: impl FnOnce(&mut wire::DeliveryTask)) -> (&'static str, &'static str) {
-    let (what, field, _) = found(&decode_task(altered("task", alter)).unwrap_err());
+    let bytes = altered::<wire::DeliveryTasks>("tasks", |tasks| alter(&mut tasks.tasks[1]));
+    let (what, field, _) = found(&decode_tasks(bytes).unwrap_err());
     (what, field)
 }
 

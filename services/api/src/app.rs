@@ -21,8 +21,9 @@ use crate::{
     url_rules::{Https, UrlRules},
 };
 
-/// The largest body, in bytes.
-pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
+/// How many bytes a body may have beyond what the servers take in one message: everything beside
+/// an event's data, with each of its bytes written as `\u00xx`.
+const BODY_EXTRA_BYTES: usize = 256 << 10;
 /// How long a body may take to arrive.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may take, its body included.
@@ -78,6 +79,11 @@ impl App {
     /// Puts the parts together.
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// The largest body, in bytes: every event fits that NATS would take.
+    pub(crate) fn body_bytes_max(&self) -> usize {
+        self.log.payload_max().saturating_add(BODY_EXTRA_BYTES)
     }
 
     /// Returns the current instant.

@@ -105,6 +105,12 @@ impl Directory {
         page(&endpoints.by_id, after).take(limit).cloned().collect()
     }
 
+    /// Returns every endpoint of every tenant.
+    pub(crate) fn all_endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        let all = self.endpoints.values().flat_map(|endpoints| endpoints.by_id.values());
+        all.map(|endpoint| &*endpoint.value)
+    }
+
     /// Tells how many endpoints of a tenant are active, not counting one.
     pub(crate) fn active_besides(&self, tenant: &TenantId, id: EndpointId) -> usize {
         let others = |endpoints: &Endpoints| {

@@ -11,7 +11,7 @@ use fanfare_domain::{DeliveryId, EndpointId, EventId, KeyId};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
-    app::{App, BODY_BYTES_MAX, BODY_TIMEOUT},
+    app::{App, BODY_TIMEOUT},
     caller::path_param,
     error::{ApiError, Code},
 };
@@ -77,9 +77,9 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
 impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _app: &App) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let is_json = is_json(request.headers());
-        let bytes = read(request).await?;
+        let bytes = read(request, app.body_bytes_max()).await?;
         if !is_json {
             return Err(Code::MediaTypeUnsupported.into());
         }
@@ -90,9 +90,9 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
 impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _app: &App) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let is_json = is_json(request.headers());
-        let bytes = read(request).await?;
+        let bytes = read(request, app.body_bytes_max()).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -107,14 +107,14 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|why| ApiError::detailed(Code::BodyMalformed, why))
 }
 
-async fn read(request: Request) -> Result<Bytes, ApiError> {
+async fn read(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
     // What is too large is refused before it is read, where the caller says so.
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > BODY_BYTES_MAX) {
+    if announced.is_some_and(|length| length > bytes_max) {
         return Err(Code::BodyTooLarge.into());
     }
-    let read = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+    let read = body::to_bytes(request.into_body(), bytes_max);
     match tokio::time::timeout(BODY_TIMEOUT, read).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(refused)) => Err(broken(&refused).into()),

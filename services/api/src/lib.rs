@@ -37,12 +37,13 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use fanfare_domain::UrlPolicy;
 use fanfare_event_log::{ConfigView, EventLog};
-use fanfare_service::{Context, load_profiles};
+use fanfare_service::{Context, load_keyring, load_profiles};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::info;
 
 use crate::{app::App, directory::Directory};
 
+pub use bootstrap::check_files;
 pub use openapi::document as openapi_document;
 pub use secret_key::generate_key;
 pub use settings::{EndpointHttps, MalformedEndpointHttps, Settings};
@@ -62,7 +63,7 @@ pub async fn bind_and_start(
     settings: Settings,
 ) -> anyhow::Result<SocketAddr> {
     let readiness = context.readiness("directory");
-    let keyring = bootstrap::keyring(&settings.sealing_key_file)?;
+    let keyring = load_keyring(&settings.sealing_key_file)?;
     let operator_keys = bootstrap::operator_keys(&settings)?;
     let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
     let listener = TcpListener::bind(settings.listen)
@@ -74,6 +75,8 @@ pub async fn bind_and_start(
     let (directory, follow) = ConfigView::<Directory>::start(&log, context.support_stop())
         .await
         .context("read the configuration")?;
+    let now = context.clock().now();
+    directory.read(|directory| bootstrap::check_keys(&keyring, directory.all_endpoints(), now))?;
     let last = log.clone();
     context.spawn_support("directory", async move {
         let followed = follow.await.context("follow the configuration");

@@ -53,7 +53,7 @@ const EARLY_WAIT: Duration = Duration::from_secs(1);
 /// What a shard is made of.
 pub(crate) struct Parts {
     pub(crate) shard: Shard,
-    pub(crate) tasks: Reader<Task>,
+    pub(crate) tasks: Reader<Vec<Task>>,
     pub(crate) due: Reader<RetryDue>,
     pub(crate) writer: JournalWriter,
     pub(crate) ledger: Ledger,
@@ -65,7 +65,7 @@ pub(crate) struct Parts {
 /// A shard that this process owns.
 pub(crate) struct ShardWorker {
     shard: Shard,
-    tasks: Reader<Task>,
+    tasks: Reader<Vec<Task>>,
     due: Reader<RetryDue>,
     ledger: Ledger,
     lanes: Lanes<Waiting>,
@@ -152,8 +152,8 @@ impl ShardWorker {
             batch = self.tasks.next_batch(room), if room > 0 => {
                 let tasks = batch.context("read tasks")?;
                 self.recall_tasks(&tasks).await.context("look for what is on record")?;
-                for task in tasks {
-                    self.take_task(task).await;
+                for tasks in tasks {
+                    self.take_tasks(tasks).await;
                 }
             }
             batch = self.due.next_batch(room), if room > 0 => {
@@ -203,13 +203,14 @@ impl ShardWorker {
 
     /// Asks the journal about deliveries of tasks that were made before what the ledger covers:
     /// fan-out writes such tasks again when it was away for long.
-    async fn recall_tasks(&mut self, tasks: &[Unsettled<Task>]) -> Result<(), ReadError> {
+    async fn recall_tasks(&mut self, taken: &[Unsettled<Vec<Task>>]) -> Result<(), ReadError> {
         let horizon = self.ledger.covers_from().sequence;
-        let old = || tasks.iter().filter(|task| task.record.journal_sequence < horizon);
-        let targets = old().flat_map(|task| &task.record.targets).map(|target| target.delivery);
+        let tasks = || taken.iter().flat_map(|message| &message.record);
+        let old = || tasks().filter(|task| task.journal_sequence < horizon);
+        let targets = old().flat_map(|task| &task.targets).map(|target| target.delivery);
         let wanted: BTreeSet<_> =
             targets.filter(|delivery| !self.ledger.knows(*delivery)).collect();
-        let Some(first) = old().map(|task| task.record.journal_sequence).min() else {
+        let Some(first) = old().map(|task| task.journal_sequence).min() else {
             return Ok(());
         };
         self.recall(From::Sequence(first), &wanted).await
@@ -241,19 +242,22 @@ impl ShardWorker {
         Ok(())
     }
 
-    async fn take_task(&mut self, task: Unsettled<Task>) {
-        let Unsettled { record: task, settler, .. } = task;
+    async fn take_tasks(&mut self, message: Unsettled<Vec<Task>>) {
+        let Unsettled { record: tasks, settler, .. } = message;
         // The message before this one settles it; or it is handed out again, and all is on
         // record. Taking a part of it now would settle it while the live ones have no fact.
-        if task.targets.iter().any(|target| self.ledger.is_live(target.delivery)) {
+        let mut targets = tasks.iter().flat_map(|task| &task.targets);
+        if targets.any(|target| self.ledger.is_live(target.delivery)) {
             return;
         }
-        let event = Arc::new(TaskEvent::new(task.event));
-        let mut jobs = Vec::with_capacity(task.targets.len());
-        for target in &task.targets {
-            if self.ledger.admit_first(target.delivery) == Admission::Make {
-                let delivery = event.delivery(target, task.generation);
-                jobs.push(Job::first(delivery, Arc::clone(&event)));
+        let mut jobs = Vec::new();
+        for task in tasks {
+            let event = Arc::new(TaskEvent::new(task.event));
+            for target in &task.targets {
+                if self.ledger.admit_first(target.delivery) == Admission::Make {
+                    let delivery = event.delivery(target, task.generation);
+                    jobs.push(Job::first(delivery, Arc::clone(&event)));
+                }
             }
         }
         self.queue(settler, jobs).await;

@@ -150,7 +150,7 @@ impl World {
         let stored = self.log.event(sequence).await?.context("the event is in the log")?;
         let task = self.task(stored);
         let shard = self.log.shards().of(self.endpoint.id);
-        publisher.task(shard, &task).await?.stored().await?;
+        publisher.tasks(shard, std::slice::from_ref(&task)).await?.stored().await?;
         Ok(task)
     }
 
@@ -249,7 +249,7 @@ async fn what_is_on_record_is_never_attempted_again() -> Result<()> {
     let second = world.send(2).await?;
     repeat.targets.push(Target { delivery: second.targets[0].delivery, ..repeat.targets[0] });
     let shard = world.log.shards().of(world.endpoint.id);
-    world.log.publisher().task(shard, &repeat).await?.stored().await?;
+    world.log.publisher().tasks(shard, std::slice::from_ref(&repeat)).await?.stored().await?;
     let dispatcher = world.run().await?;
     let sentinel = world.send(3).await?;
     world.story(second.targets[0].delivery).await?;

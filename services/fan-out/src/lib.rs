@@ -18,6 +18,7 @@ mod recorded;
 mod routes;
 mod routing;
 mod settings;
+mod together;
 mod work;
 
 use anyhow::Context as _;
@@ -42,6 +43,9 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
     let (routes, follow) = ConfigView::<Routes>::start(&log, context.support_stop())
         .await
         .context("read the configuration")?;
+    if settings.log.replicas > 1 {
+        routes.read(Routes::expect_two_clocks);
+    }
     let events = log.read_events().await.context("read events")?;
     let stop = context.stop();
     let outlet = Outlet::new(log.publisher(), stop.clone());

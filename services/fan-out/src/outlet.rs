@@ -55,11 +55,15 @@ impl Outlet {
         }
     }
 
-    /// Writes a task.
-    pub(crate) async fn task(&self, shard: Shard, task: &Task) -> Result<Written, PublishError> {
+    /// Writes tasks as one message.
+    pub(crate) async fn tasks(
+        &self,
+        shard: Shard,
+        tasks: &[Task],
+    ) -> Result<Written, PublishError> {
         let mut turn = None;
         loop {
-            let written = self.write_task(shard, task).await;
+            let written = self.write_tasks(shard, tasks).await;
             if let Some(end) = self.end(written, &mut turn).await? {
                 return Ok(end);
             }
@@ -70,8 +74,8 @@ impl Outlet {
         self.publisher.routed(facts).await?.stored().await
     }
 
-    async fn write_task(&self, shard: Shard, task: &Task) -> Result<Stored, PublishError> {
-        self.publisher.task(shard, task).await?.stored().await
+    async fn write_tasks(&self, shard: Shard, tasks: &[Task]) -> Result<Stored, PublishError> {
+        self.publisher.tasks(shard, tasks).await?.stored().await
     }
 
     /// Returns what came of a write in the end; `None` if it is to be repeated, which is said once

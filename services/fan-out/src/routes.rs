@@ -20,7 +20,7 @@ use std::{
 use fanfare_domain::{Change, Endpoint, EndpointId, Entity, EventType, TenantId, Timestamp};
 use fanfare_event_log::ConfigFold;
 
-use history::{History, Standing, Version};
+use history::{History, Standing, Version, WIDENED_EARLIER};
 use patterns::Patterns;
 
 /// How much longer than the oldest event in hand asks for it a version is kept: events arrive
@@ -36,6 +36,9 @@ pub(crate) struct Routes {
     /// The accept time of the oldest event in hand, in nanoseconds: whoever routes sets it, without
     /// a lock. Nothing is forgotten before it is set.
     oldest_in_hand: AtomicU64,
+    /// How much earlier than its stamp a change counts that makes an endpoint want more, in
+    /// nanoseconds: nothing, unless [`Self::expect_two_clocks`] was called.
+    margin: AtomicU64,
     revision: u64,
 }
 
@@ -66,9 +69,10 @@ impl Routes {
     ) -> Matches {
         let mut matches = Matches::default();
         let Some(routes) = self.tenants.get(tenant) else { return matches };
+        let margin = Duration::from_nanos(self.margin.load(Ordering::Relaxed));
         for endpoint in routes.patterns.choose(event_type) {
             let history = routes.endpoints.get(&endpoint);
-            match history.map(|history| history.standing(event_type, accepted_at)) {
+            match history.map(|history| history.standing(event_type, accepted_at, margin)) {
                 Some(Standing::Served) => matches.targets.push(endpoint),
                 Some(Standing::Skipped) => matches.skipped.push(endpoint),
                 Some(Standing::Absent) | None => {}
@@ -80,6 +84,12 @@ impl Routes {
     /// Returns the revision of CONFIG that the routes have reached.
     pub(crate) fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Says that events and changes are stamped by different servers.
+    pub(crate) fn expect_two_clocks(&self) {
+        let margin = u64::try_from(WIDENED_EARLIER.as_nanos()).unwrap_or(u64::MAX);
+        self.margin.store(margin, Ordering::Relaxed);
     }
 
     /// Says how old the oldest event is that is being routed. What was replaced long before may

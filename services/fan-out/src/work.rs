@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{
-    EndpointId, EventId, Record, Shard, ShardCount, StoredEvent, Task, Timestamp, fact::EventRouted,
+    EndpointId, EventId, Record, ShardCount, StoredEvent, Timestamp, fact::EventRouted,
 };
 use fanfare_event_log::{EventLog, PublishError, Settler, Stored};
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt as _};
@@ -15,6 +15,7 @@ use crate::{
     recorded::OnRecord,
     routes::Matches,
     routing,
+    together::{Message, Together},
 };
 
 /// Writes batches. Cheap to clone.
@@ -115,6 +116,7 @@ impl Work {
     async fn write_tasks(&self, recorded: Vec<Recorded>) -> Result<(), PublishError> {
         let mut open: BTreeMap<usize, Open> = BTreeMap::new();
         let mut writes = FuturesUnordered::new();
+        let mut together = Together::default();
         for (index, event) in recorded.into_iter().enumerate() {
             let tasks =
                 routing::tasks(&event.event, &event.targets, event.journal_sequence, self.shards);
@@ -125,13 +127,22 @@ impl Work {
             }
             open.insert(index, Open { tasks: tasks.len(), settler: event.settler });
             for (shard, task) in tasks {
+                let Some(message) = together.add(shard, index, task) else { continue };
                 if writes.len() >= self.tasks_max
                     && let Some(done) = writes.next().await
                 {
                     settle(&mut open, done).await?;
                 }
-                writes.push(self.clone().write_task(index, shard, task));
+                writes.push(self.clone().write_message(message));
             }
+        }
+        for message in together.rest() {
+            if writes.len() >= self.tasks_max
+                && let Some(done) = writes.next().await
+            {
+                settle(&mut open, done).await?;
+            }
+            writes.push(self.clone().write_message(message));
         }
         while let Some(done) = writes.next().await {
             settle(&mut open, done).await?;
@@ -153,13 +164,15 @@ impl Work {
         }
     }
 
-    async fn write_task(self, index: usize, shard: Shard, task: Task) -> Done {
-        (index, self.outlet.task(shard, &task).await)
+    async fn write_message(self, message: Message) -> Done {
+        let Message { shard, tasks, events } = message;
+        (events, self.outlet.tasks(shard, &tasks).await)
     }
 }
 
-/// What came of writing one task of the event at an index.
-type Done = (usize, Result<Written, PublishError>);
+/// What came of writing one message: the indices of the events that its tasks are of, one for each
+/// task.
+type Done = (Vec<usize>, Result<Written, PublishError>);
 
 /// An event some of whose tasks are not stored yet.
 struct Open {
@@ -174,15 +187,16 @@ async fn hand_back(settlers: impl Iterator<Item = Settler>) {
     }
 }
 
-/// Notes that a task is stored, and settles its event if it was the last one. A task that was
-/// given up keeps its event open.
+/// Notes that tasks are stored, and settles the events whose last ones they were. What was given
+/// up keeps its events open.
 async fn settle(open: &mut BTreeMap<usize, Open>, done: Done) -> Result<(), PublishError> {
-    let (index, written) = done;
+    let (events, written) = done;
     match written? {
         Written::Stored(_) => {}
         Written::GivenUp => return Ok(()),
     }
-    if let Some(event) = open.get_mut(&index) {
+    for index in events {
+        let Some(event) = open.get_mut(&index) else { continue };
         event.tasks -= 1;
         if event.tasks == 0
             && let Some(event) = open.remove(&index)

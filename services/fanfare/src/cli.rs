@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fanfare_domain::settings::parse_within;
 
 use crate::{bench, client};
 
@@ -52,6 +53,7 @@ pub(crate) struct Connection {
         global = true,
         env = "FANFARE_API",
         hide_env_values = true,
+        value_parser = http_url,
         value_name = "URL",
         help_heading = EVERYWHERE
     )]
@@ -91,6 +93,23 @@ pub(crate) fn program(data: &Path) -> String {
     }
 }
 
+/// Reads a port; 0 leaves the choice to the system.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    parse_within(text, &(0..=u16::MAX))
+}
+
+/// Reads an address and port.
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "not an address and a port, such as 127.0.0.1:8080")
+}
+
+/// Reads the URL of an API.
+fn http_url(text: &str) -> Result<String, &'static str> {
+    let url = reqwest::Url::parse(text).ok();
+    let http = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    http.map(|_| String::from(text)).ok_or("not a URL, such as http://127.0.0.1:8080")
+}
+
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -128,15 +147,15 @@ pub(crate) struct Up {
     #[arg(long, env = "FANFARE_NATS_SERVER", hide_env_values = true, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,
     /// The port of the NATS that is run, on 127.0.0.1; 0 takes any free one.
-    #[arg(long, default_value_t = 4222, value_name = "PORT")]
+    #[arg(long, default_value_t = 4222, value_parser = port, value_name = "PORT")]
     pub(crate) nats_port: u16,
     /// Where the API listens; port 0 takes any free one.
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:8080", value_parser = address, value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
     /// What has to fail before something acknowledged can be lost.
     #[arg(long, value_enum, default_value = "process")]
     pub(crate) durability: Durability,
-    /// Settings: a TOML file with a table for each service.
+    /// Settings: a TOML file with a table for each service, and `[log]` for all of them.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Refuse endpoints on this machine too, as a production system does.
@@ -159,7 +178,7 @@ pub(crate) struct Run {
     /// One setting, over file and environment, for example `log.url=nats://10.0.0.5:4222`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Check the settings, print them, and end.
+    /// Check the settings and the files that they name, print every setting, and end.
     #[arg(long)]
     pub(crate) check: bool,
 }
@@ -246,8 +265,30 @@ mod tests {
             "fanfare listen --no-register --types a",
             "fanfare listen --status 99",
             "fanfare watch --since soon",
+            "fanfare tenant list --api foo",
+            "fanfare tenant list --api nats://127.0.0.1",
+            "fanfare up --nats-port 65536",
+            "fanfare up --listen 8080",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_refused_in_words() {
+        for (line, words) in [
+            ("fanfare up --nats-port x", "not a whole number between 0 and 65535"),
+            ("fanfare listen --port -1", "not a whole number between 0 and 65535"),
+            ("fanfare listen --fail some", "not a whole number between 0 and"),
+            ("fanfare event send acme a --repeat 0", "not a whole number between 1 and"),
+            (
+                "fanfare endpoint create acme https://example.com --concurrency 0",
+                "not a whole number between 1 and 1000",
+            ),
+        ] {
+            let line = line.replace(" -1", "=-1");
+            let said = Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
+            assert!(said.contains(words), "{line}: {said}");
         }
     }
 }

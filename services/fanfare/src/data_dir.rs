@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use data_encoding::HEXLOWER;
 use fanfare_service::random_bytes;
 
@@ -26,7 +26,20 @@ impl DataDir {
     }
 
     /// Makes the directory and its keys, where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// If the sealing key is gone while what it sealed is there: a new one would open none of it.
     pub(crate) fn prepare(&self) -> Result<()> {
+        let (key, log) = (self.sealing_key(), self.nats());
+        ensure!(
+            key.exists() || is_empty(&log),
+            "{} is missing, and {} holds an installation whose secrets are sealed with it. Put the \
+             file back; if it is lost for good, so are the secrets: remove {} and begin anew",
+            key.display(),
+            log.display(),
+            self.root.display()
+        );
         fs::create_dir_all(&self.root)
             .with_context(|| format!("make the data directory {}", self.root.display()))?;
         let sealing = format!(
@@ -81,6 +94,11 @@ impl DataDir {
     }
 }
 
+/// Tells whether nothing is in a directory, or it is not there.
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
+}
+
 /// Writes a file that only its owner may read, unless it is there.
 fn keep(path: &Path, text: &str) -> Result<()> {
     let opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
@@ -91,5 +109,32 @@ fn keep(path: &Path, text: &str) -> Result<()> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error).with_context(|| format!("make {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_sealing_key_is_not_replaced_while_there_is_something_sealed() {
+        let root = tempfile::tempdir().unwrap();
+        let data = DataDir::new(root.path());
+        data.prepare().unwrap();
+        let key = fs::read_to_string(data.sealing_key()).unwrap();
+        fs::create_dir(data.nats()).unwrap();
+        data.prepare().unwrap();
+        assert_eq!(fs::read_to_string(data.sealing_key()).unwrap(), key, "it is kept");
+        fs::remove_file(data.sealing_key()).unwrap();
+        data.prepare().unwrap();
+        assert!(data.sealing_key().exists(), "nothing was sealed with the lost one");
+        fs::create_dir(data.nats().join("jetstream")).unwrap();
+        data.prepare().unwrap();
+        fs::remove_file(data.sealing_key()).unwrap();
+        let refused = data.prepare().unwrap_err().to_string();
+        assert!(refused.contains("sealing.key is missing"), "{refused}");
+        assert!(!data.sealing_key().exists());
+        fs::write(data.sealing_key(), key).unwrap();
+        data.prepare().unwrap();
     }
 }

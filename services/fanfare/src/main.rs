@@ -19,7 +19,10 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return Output::new(asks_for_json()).misused(&error),
+    };
     fanfare_service::install_crypto_provider();
     let output = Output::new(cli.json);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -37,12 +40,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// Tells whether the command line, which cannot be read, asks for JSON.
+fn asks_for_json() -> bool {
+    std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json")
+}
+
 async fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
     match cli.command {
         Command::Up(options) => {
             up::up(options, cli.connection.data, cli.log.as_deref(), output).await
         }
-        Command::Run(options) => services::run(options, cli.log.as_deref()).await,
+        Command::Run(options) => services::run(options, cli.log.as_deref(), output).await,
         Command::Bench(options) => bench::bench(options, output).await,
         Command::Client(command) => client::run(command, &cli.connection, output).await,
     }

@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use fanfare_domain::settings::Effective;
+use fanfare_service::chain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::{client::api::Problem, services::Shown};
+use crate::client::api::Problem;
 
 /// How long something takes before it is worth a progress bar.
 const WORTH_A_BAR: Duration = Duration::from_secs(2);
@@ -142,23 +143,50 @@ impl Output {
         }
     }
 
+    /// Writes settings as `key = value` lines, or as one object.
+    pub(crate) fn settings(self, shown: &Effective) {
+        if self.json {
+            self.document(&json!(shown));
+            return;
+        }
+        for (key, value) in shown {
+            self.line(&match value {
+                Some(value) => format!("{key} = {value}"),
+                None => format!("# {key} is not set"),
+            });
+        }
+    }
+
     /// Says what went wrong, and returns the exit code that goes with it.
     pub(crate) fn failed(self, error: &anyhow::Error) -> ExitCode {
-        let mut stderr = io::stderr().lock();
-        let text = if self.json {
+        let text = chain(error.as_ref());
+        if self.json {
             let problem = error.downcast_ref::<Problem>();
-            serde_json::json!({
-                "error": format!("{error:#}"),
-                "status": problem.map(|problem| problem.status),
-                "code": problem.and_then(|problem| problem.code.as_deref()),
-            })
-            .to_string()
+            let status = problem.map(|problem| problem.status);
+            tell_program(&text, status, problem.and_then(|problem| problem.code.as_deref()));
         } else {
-            format!("fanfare: {error:#}")
-        };
-        let _gone = writeln!(stderr, "{text}");
+            let _gone = writeln!(io::stderr().lock(), "fanfare: {text}");
+        }
         ExitCode::FAILURE
     }
+
+    /// Says how the program was called wrongly, and returns the exit code that goes with it.
+    pub(crate) fn misused(self, error: &clap::Error) -> ExitCode {
+        if self.json && error.use_stderr() {
+            let text = error.render().to_string();
+            let text = text.split("\n\nUsage:").next().unwrap_or_default();
+            tell_program(text.trim_start_matches("error: ").trim_end(), None, Some("usage"));
+        } else {
+            let _gone = error.print();
+        }
+        u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+    }
+}
+
+/// Writes what went wrong to standard error, as one line of JSON.
+fn tell_program(error: &str, status: Option<u16>, code: Option<&str>) {
+    let told = json!({ "error": error, "status": status, "code": code });
+    let _gone = writeln!(io::stderr().lock(), "{told}");
 }
 
 /// Shows how far something has come, once it has taken a while.
@@ -226,15 +254,6 @@ fn width(text: &str) -> usize {
         }
     }
     columns
-}
-
-/// Writes settings as `key = value` lines.
-pub(crate) fn settings(shown: &Shown) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    for (key, value) in shown {
-        writeln!(stdout, "{key} = {value}")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

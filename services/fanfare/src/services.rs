@@ -1,15 +1,23 @@
 //! The services: their settings, and how each is started.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use fanfare_domain::settings::Settings;
-use fanfare_service::{Context, SettingsFile, Sources, process_env, telemetry};
+use fanfare_domain::settings::{Effective, Settings};
+use fanfare_service::{
+    Context, SettingsFile, Sources, load_keyring, load_profiles, process_env, telemetry,
+};
 
-use crate::cli::{Run, Service};
+use crate::{
+    cli::{Run, Service},
+    output::Output,
+};
 
 /// How long work in flight may take to end after a stop was asked for.
 pub(crate) const GRACE: Duration = Duration::from_secs(20);
+
+/// The defaults of the section that all services share.
+const LOG: &str = include_str!("../../../deploy/config/log.toml");
 
 impl Service {
     /// Every service, in the order in which they are started.
@@ -38,11 +46,11 @@ impl Service {
         }
     }
 
-    /// The settings before what the command line says: defaults, then the environment.
+    /// The settings before anybody has said anything: the defaults.
     pub(crate) fn sources(self) -> Result<Sources> {
-        let sources = Sources::new(self.name(), self.defaults())
-            .with_context(|| format!("read the defaults of {}", self.name()))?;
-        Ok(sources)
+        Sources::new(self.name(), LOG)
+            .and_then(|sources| sources.defaults(self.defaults()))
+            .with_context(|| format!("read the defaults of {}", self.name()))
     }
 
     /// Tells whether the service seals or opens secrets.
@@ -77,20 +85,52 @@ impl Service {
         .with_context(|| format!("start {}", self.name()))
     }
 
-    /// Checks the settings without starting anything.
-    fn check(self, sources: Sources) -> Result<()> {
-        match self {
-            Self::Ingest => load::<fanfare_ingest::Settings>(sources).map(drop),
-            Self::FanOut => load::<fanfare_fan_out::Settings>(sources).map(drop),
-            Self::Dispatcher => load::<fanfare_dispatcher::Settings>(sources).map(drop),
-            Self::RetryScheduler => load::<fanfare_retry_scheduler::Settings>(sources).map(drop),
-            Self::Api => load::<fanfare_api::Settings>(sources).map(drop),
-        }
+    /// Checks the settings and the files that they name, and connects to nothing. Returns every
+    /// setting in effect.
+    fn check(self, sources: Sources) -> Result<Effective> {
+        let (log, shown) = match self {
+            Self::Ingest => {
+                let (settings, shown) = load_shown::<fanfare_ingest::Settings>(sources)?;
+                load_profiles(settings.profiles_dir.as_deref())?;
+                (settings.log, shown)
+            }
+            Self::FanOut => {
+                let (settings, shown) = load_shown::<fanfare_fan_out::Settings>(sources)?;
+                (settings.log, shown)
+            }
+            Self::Dispatcher => {
+                let (settings, shown) = load_shown::<fanfare_dispatcher::Settings>(sources)?;
+                load_keyring(&settings.sealing_key_file)?;
+                load_profiles(settings.profiles_dir.as_deref())?;
+                (settings.log, shown)
+            }
+            Self::RetryScheduler => {
+                let (settings, shown) = load_shown::<fanfare_retry_scheduler::Settings>(sources)?;
+                load_profiles(settings.profiles_dir.as_deref())?;
+                (settings.log, shown)
+            }
+            Self::Api => {
+                let (settings, shown) = load_shown::<fanfare_api::Settings>(sources)?;
+                fanfare_api::check_files(&settings)?;
+                (settings.log, shown)
+            }
+        };
+        log.credentials_file.as_deref().map_or(Ok(()), check_credentials)?;
+        Ok(shown)
     }
+}
+
+fn check_credentials(path: &Path) -> Result<()> {
+    let read = fs::read_to_string(path);
+    read.map(drop).with_context(|| format!("read NATS credentials from {}", path.display()))
 }
 
 fn load<S: Settings>(sources: Sources) -> Result<S> {
     sources.load().context("read the settings")
+}
+
+fn load_shown<S: Settings>(sources: Sources) -> Result<(S, Effective)> {
+    sources.load_shown().context("read the settings")
 }
 
 /// Sets up logging: what is asked for on the command line or in `FANFARE_LOG`, else variables such
@@ -104,7 +144,7 @@ pub(crate) fn init_logging(default: &str, asked: Option<&str>) -> Result<()> {
 }
 
 /// `fanfare run`: one service until it is told to stop.
-pub(crate) async fn run(options: Run, log: Option<&str>) -> Result<()> {
+pub(crate) async fn run(options: Run, log: Option<&str>, output: Output) -> Result<()> {
     let service = options.service;
     let mut sources = service.sources()?;
     if let Some(path) = &options.config {
@@ -117,11 +157,11 @@ pub(crate) async fn run(options: Run, log: Option<&str>) -> Result<()> {
         };
         sources = sources.set(key, value);
     }
-    let shown = sources.shown();
     if options.check {
-        service.check(sources)?;
-        return crate::output::settings(&shown);
+        output.settings(&service.check(sources)?);
+        return Ok(());
     }
+    let shown = sources.shown();
     init_logging("info,async_nats=warn", log)?;
     tracing::info!(service = service.name(), settings = ?shown, "starting");
     let mut context = Context::new(service.name());
@@ -129,5 +169,86 @@ pub(crate) async fn run(options: Run, log: Option<&str>) -> Result<()> {
     context.run_until_stopped(GRACE).await
 }
 
-/// Settings as text, for the log and `--check`.
-pub(crate) type Shown = BTreeMap<String, String>;
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::settings::Source;
+
+    use super::*;
+
+    #[test]
+    fn the_file_of_shared_defaults_says_what_the_code_does() {
+        struct Shared(fanfare_event_log::Settings);
+        impl Settings for Shared {
+            fn read(source: &mut Source) -> Self {
+                Self(source.section("log"))
+            }
+        }
+        let from_file: Shared = Sources::new("any", LOG).unwrap().load().unwrap();
+        let from_code = fanfare_event_log::Settings::default();
+        assert_eq!(format!("{:?}", from_file.0), format!("{from_code:?}"));
+    }
+
+    #[test]
+    fn every_setting_in_effect_is_shown_with_its_value() {
+        // Whoever runs one without a value knows that there is none; all others have defaults.
+        let unset = [
+            "egress.proxy",
+            "egress.source",
+            "log.credentials_file",
+            "log.stream_bytes_max",
+            "log.system_url",
+            "operator_key",
+            "operator_key_file",
+            "profiles_dir",
+        ];
+        for service in Service::ALL {
+            let mut sources = service.sources().unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            if service.opens_secrets() {
+                let path = directory.path().join("sealing.key");
+                fs::write(&path, "ab".repeat(32)).unwrap();
+                sources = sources.set("sealing_key_file", path.display().to_string());
+            }
+            let shown = service.check(sources).unwrap();
+            for key in ["log.durability", "log.replicas", "log.shards", "log.retention"] {
+                assert!(shown[key].is_some(), "{key} of {}", service.name());
+            }
+            let missing = shown.iter().filter(|(_, value)| value.is_none());
+            for (key, _) in missing {
+                assert!(
+                    unset.contains(&key.as_str()),
+                    "{key} of {} has no default",
+                    service.name()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn files_that_the_settings_name_are_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        fs::write(path("good.key"), "ab".repeat(32)).unwrap();
+        fs::write(path("bad.key"), "no key").unwrap();
+        let sources = |service: Service, key: &str| {
+            let sources = service.sources().unwrap();
+            if service.opens_secrets() {
+                sources.set("sealing_key_file", path(key))
+            } else {
+                sources
+            }
+        };
+        for service in Service::ALL {
+            let check = |key: &str| service.check(sources(service, key));
+            assert!(check("good.key").is_ok(), "{}", service.name());
+            let asks = service.opens_secrets();
+            assert_eq!((check("bad.key").is_err(), check("none.key").is_err()), (asks, asks));
+            let credentials =
+                sources(service, "good.key").set("log.credentials_file", path("none"));
+            assert!(service.check(credentials).is_err(), "{}", service.name());
+        }
+        let api = sources(Service::Api, "good.key");
+        assert!(Service::Api.check(api.clone().set("operator_key_file", path("none"))).is_err());
+        assert!(Service::Api.check(api.set("profiles_dir", path("none"))).is_err());
+    }
+}

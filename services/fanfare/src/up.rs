@@ -1,32 +1,31 @@
 //! `fanfare up`: everything in one process, with a nats-server of its own.
 
+mod services;
+
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, TcpListener},
     path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use fanfare_domain::{AddressPolicy, address::AllowRule};
 use fanfare_nats_server::{
     Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals,
 };
-use fanfare_service::{Context, SettingsFile, process_env};
+use fanfare_service::Context;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{Durability, Service, Up, program},
+    cli::{Durability, Up, program},
     data_dir::DataDir,
     output::{Output, Tone},
     services::{GRACE, init_logging},
 };
-
-/// How many shards a new installation of `up` gets: one process needs few.
-const SHARDS: &str = "4";
 
 /// How long nats-server may take to start on a large data directory.
 const NATS_READY: Duration = Duration::from_mins(2);
@@ -120,63 +119,21 @@ async fn start(
     data: &DataDir,
     (hand_over, output): (oneshot::Sender<Server>, Output),
 ) -> Result<Running> {
+    ensure!(
+        options.durability != Durability::Node || options.nats_url.is_some(),
+        "durability node needs a cluster of three servers: name it with --nats-url and \
+         --nats-system-url. On this machine alone, --durability site survives a power failure"
+    );
+    let file = services::settings_file(options)?;
     let nats = match &options.nats_url {
         Some(url) => {
             Nats { url: url.clone(), system_url: options.nats_system_url.clone(), pid: None }
         }
         None => run_nats(context, options, data, (hand_over, output)).await?,
     };
-    let file = options.config.as_deref().map(SettingsFile::read).transpose()?;
-    let variables = process_env()?;
-    let mut api = String::new();
-    for service in Service::ALL {
-        let mut sources = service.sources()?.set("log.shards", SHARDS);
-        if service.opens_secrets() {
-            sources = sources.set("sealing_key_file", data.sealing_key().display().to_string());
-        }
-        if service == Service::Dispatcher && !options.forbid_loopback {
-            sources = sources.set("egress.allow", LOOPBACK);
-        }
-        if service == Service::Api {
-            sources = sources
-                .set("listen", options.listen.to_string())
-                .set("operator_key_file", data.operator_key().display().to_string());
-            if !options.forbid_loopback {
-                sources = sources.set("allow", LOOPBACK);
-            }
-        }
-        if let Some(file) = &file {
-            sources = sources.table_of(file)?;
-        }
-        sources = sources.env(&variables).set("log.url", nats.url.as_str());
-        sources = sources.set("log.durability", options.durability.name());
-        if let Some(url) = &nats.system_url {
-            sources = sources.set("log.system_url", url.as_str());
-        }
-        match service {
-            Service::Api => {
-                api = format!("http://{}", reachable(service.start_api(context, sources).await?));
-            }
-            Service::Ingest | Service::FanOut | Service::Dispatcher | Service::RetryScheduler => {
-                service.start(context, sources).await?;
-            }
-        }
-    }
+    let api = services::start(context, (options, file.as_ref()), data, &nats).await?;
     Ok(Running { api, nats: nats.url, pid: std::process::id(), nats_pid: nats.pid })
 }
-
-/// An address that leads to a listener: one that listens everywhere is reached here.
-fn reachable(mut listener: SocketAddr) -> SocketAddr {
-    match listener.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => listener.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => listener.set_ip(Ipv6Addr::LOCALHOST.into()),
-        IpAddr::V4(_) | IpAddr::V6(_) => {}
-    }
-    listener
-}
-
-/// The networks of this machine alone, as a setting.
-const LOOPBACK: &str = "127.0.0.0/8,::1/128";
 
 /// An address policy under which endpoints on this machine are allowed.
 pub(crate) fn loopback_allowed() -> AddressPolicy {

@@ -129,3 +129,36 @@ fn what_is_shown_hides_secrets() {
     let shown: Vec<_> = source.shown().into_values().collect();
     assert_eq!(shown, ["***", "/k", "nats://***@h"]);
 }
+
+#[test]
+fn every_setting_in_effect_is_shown_also_what_is_not_set() {
+    let source = Source::from([("port", "8080"), ("log.url", "nats://u:p@h")]);
+    let (settings, shown) = source.load_shown::<Server>().unwrap();
+    assert_eq!(settings.port, 8080);
+    let keys: Vec<&str> = shown.keys().map(String::as_str).collect();
+    let all =
+        ["body_bytes_max", "grace", "log.batch", "log.url", "names", "port", "proxy", "workers"];
+    assert_eq!(keys, all);
+    assert_eq!(shown["port"].as_deref(), Some("8080"));
+    assert_eq!(shown["log.url"].as_deref(), Some("nats://***@h"));
+    assert_eq!(shown["proxy"], None);
+}
+
+#[test]
+fn a_mistake_says_what_would_be_right() {
+    let source = Source::from([("workers", "many"), ("log.uri", "x"), ("port", "-1")]);
+    let mistakes = source.load::<Server>().unwrap_err().to_string();
+    for words in [
+        "workers: not a whole number between 1 and 64",
+        "log.uri: unknown setting: did you mean log.url?",
+        "port: not a whole number",
+    ] {
+        assert!(mistakes.contains(words), "{mistakes}");
+    }
+}
+
+#[test]
+fn a_key_knows_the_layer_it_comes_from() {
+    let source = layer("defaults", "port", "1").overlay(layer("fanfare.toml", "port", "2"));
+    assert_eq!((source.origin("port"), source.origin("workers")), (Some("fanfare.toml"), None));
+}

@@ -1,6 +1,13 @@
 //! How settings are written: lengths of time, sizes, lists, and what of them may be shown.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{
+    any::Any,
+    fmt::Display,
+    num::{IntErrorKind, ParseFloatError, ParseIntError},
+    ops::RangeInclusive,
+    str::FromStr,
+    time::Duration,
+};
 
 use super::Mistake;
 
@@ -60,15 +67,49 @@ pub fn parse_bytes(text: &str) -> Result<u64, MalformedText> {
 pub fn parse_list<T>(text: &str) -> Result<Vec<T>, String>
 where
     T: FromStr,
-    T::Err: Display,
+    T::Err: Display + 'static,
 {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
     let element = |(index, part): (usize, &str)| {
-        part.trim().parse().map_err(|cause: T::Err| format!("element {}: {cause}", index + 1))
+        parse(part.trim()).map_err(|why| format!("element {}: {why}", index + 1))
     };
     text.split(',').enumerate().map(element).collect()
+}
+
+/// Reads a whole number that lies within `range`, bounds included.
+///
+/// # Errors
+///
+/// What the text should be, in words, for whatever is wrong with it.
+pub fn parse_within<T>(text: &str, range: &RangeInclusive<T>) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let number = text.trim().parse().ok().filter(|number| range.contains(number));
+    number
+        .ok_or_else(|| format!("not a whole number between {} and {}", range.start(), range.end()))
+}
+
+/// Reads a value. What the standard library says of numbers is said in our words.
+pub(super) fn parse<T>(text: &str) -> Result<T, String>
+where
+    T: FromStr,
+    T::Err: Display + 'static,
+{
+    text.parse().map_err(|cause: T::Err| {
+        let seen: &dyn Any = &cause;
+        match seen.downcast_ref::<ParseIntError>().map(ParseIntError::kind) {
+            Some(IntErrorKind::PosOverflow) => String::from("too large a number"),
+            Some(IntErrorKind::NegOverflow | IntErrorKind::Zero) => {
+                String::from("too small a number")
+            }
+            Some(_) => String::from("not a whole number"),
+            None if seen.is::<ParseFloatError>() => String::from("not a number"),
+            None => cause.to_string(),
+        }
+    })
 }
 
 /// Splits `15s` into 15 and `s`; spaces between and around are allowed.
@@ -162,7 +203,22 @@ mod tests {
     fn a_list_is_separated_by_commas() {
         assert_eq!(parse_list::<u8>("1, 2 ,3"), Ok(vec![1, 2, 3]));
         assert_eq!(parse_list::<u8>("  "), Ok(vec![]));
-        assert!(parse_list::<u8>("1,,3").unwrap_err().starts_with("element 2:"));
+        assert_eq!(parse_list::<u8>("1,,3").unwrap_err(), "element 2: not a whole number");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_number_is_said_in_words() {
+        let words = "not a whole number between 1 and 64";
+        for text in ["", "x", "0", "65", "-1", "1.5", "99999999999999999999"] {
+            assert_eq!(parse_within(text, &(1..=64_u16)).unwrap_err(), words, "{text:?}");
+        }
+        assert_eq!(parse_within(" 64 ", &(1..=64_u16)), Ok(64));
+        let zero = parse::<std::num::NonZeroU8>("0").unwrap_err();
+        assert_eq!(zero, "too small a number");
+        assert_eq!(parse::<u8>("256").unwrap_err(), "too large a number");
+        assert_eq!(parse::<u8>("x").unwrap_err(), "not a whole number");
+        assert_eq!(parse::<f64>("x").unwrap_err(), "not a number");
+        assert_eq!(parse::<bool>("true"), Ok(true));
     }
 
     #[test]

@@ -35,13 +35,13 @@ impl EventLog {
         Reader::open(self, shared(Stream::Events, "fan-out"), event).await
     }
 
-    /// Reads the tasks of a shard, taking the queue over from whoever read it: what was handed
+    /// Reads the tasks of a shard, message by message, taking the queue over from whoever read it: what was handed
     /// out to them and is not settled comes here at once, and they get
     /// [`ReadError::TakenOver`]. Only the shard's owner may call it.
-    pub async fn read_tasks(&self, shard: Shard) -> Result<Reader<Task>, ReadError> {
+    pub async fn read_tasks(&self, shard: Shard) -> Result<Reader<Vec<Task>>, ReadError> {
         let filter = self.topology().deliveries(shard);
         let place = exclusive(Stream::Deliveries, format!("dispatcher-{shard}"), filter);
-        Reader::open(self, place, task).await
+        Reader::open(self, place, tasks).await
     }
 
     /// Reads the retries of a shard that are due, taking the queue over as
@@ -170,8 +170,8 @@ fn event(_: &EventLog, message: &Message, position: Position) -> Result<StoredEv
     Ok(fanfare_proto::decode_event(payload, position.sequence, position.stored_at)?)
 }
 
-fn task(_: &EventLog, message: &Message, _: Position) -> Result<Task, NotDecoded> {
-    Ok(fanfare_proto::decode_task(message.payload.clone())?)
+fn tasks(_: &EventLog, message: &Message, _: Position) -> Result<Vec<Task>, NotDecoded> {
+    Ok(fanfare_proto::decode_tasks(message.payload.clone())?)
 }
 
 fn due(_: &EventLog, message: &Message, _: Position) -> Result<RetryDue, NotDecoded> {

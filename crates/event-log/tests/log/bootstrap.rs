@@ -124,6 +124,20 @@ async fn a_log_that_nobody_closes_is_dropped_in_peace() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_wrong_password_is_told_at_once_and_not_taken_for_servers_that_are_away() -> Result<()> {
+    let server = server().await?;
+    let url = server.client_url().replace("nats://", "nats://nobody:hunter2@");
+    let settings = Settings { url, ..settings(&server) };
+    let opened = timeout(Duration::from_secs(10), EventLog::open("test", &settings)).await?;
+    let Err(refused @ OpenError::Denied { .. }) = opened else {
+        panic!("opened, or another error");
+    };
+    let told = refused.to_string();
+    assert!(told.contains(&server.client_url()) && !told.contains("hunter2"), "{told}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_account_without_jetstream_is_told_at_once() -> Result<()> {
     let server = server().await?;
     let settings = Settings { url: server.system_url(), ..settings(&server) };

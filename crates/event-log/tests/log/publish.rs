@@ -40,7 +40,7 @@ async fn every_kind_of_record_is_known_again() -> Result<()> {
     let publisher = log.publisher();
     for known in [false, true] {
         let pending = [
-            publisher.task(SHARD, &task(1, 1)).await?,
+            publisher.tasks(SHARD, &[task(1, 1)]).await?,
             publisher.routed(&[routed(1, 0, 1), routed(2, 0, 1)]).await?,
             publisher.rejected(&inbox("{"), "invalid_json", "line 1\nmore").await?,
             publisher.dead(&delivery(1), &[fact(1)]).await?,

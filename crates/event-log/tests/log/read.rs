@@ -144,7 +144,7 @@ async fn poison_is_set_aside_with_its_place_and_passed_over() -> Result<()> {
     let log = log(&server).await?;
     let context = outsider(&server).await?;
     context.publish("fanfare.deliveries.1", "no task".into()).await?.await?;
-    log.publisher().task(SHARD, &task(1, 1)).await?.stored().await?;
+    log.publisher().tasks(SHARD, &[task(1, 1)]).await?.stored().await?;
     let mut reader = log.read_tasks(SHARD).await?;
     let read = reader.next_batch(10).await?;
     assert_eq!(read.iter().map(|read| read.position.sequence).collect::<Vec<_>>(), [2]);
@@ -166,7 +166,7 @@ async fn a_new_owner_gets_at_once_what_the_old_one_had() -> Result<()> {
     let server = server().await?;
     let (first, second) = (log(&server).await?, log(&server).await?);
     for number in 0..10 {
-        first.publisher().task(SHARD, &task(number, 1)).await?.stored().await?;
+        first.publisher().tasks(SHARD, &[task(number, 1)]).await?.stored().await?;
     }
     let mut old = first.read_tasks(SHARD).await?;
     let mut had = old.next_batch(10).await?;
@@ -254,10 +254,14 @@ async fn the_oldest_reference_of_both_queues_is_found() -> Result<()> {
     let log = log(&server).await?;
     assert_eq!(log.oldest_unsettled(SHARD).await?, None);
     for number in 0..30 {
-        log.publisher().task(SHARD, &task(number, 100 + u64::from(number))).await?.stored().await?;
+        log.publisher()
+            .tasks(SHARD, &[task(number, 100 + u64::from(number))])
+            .await?
+            .stored()
+            .await?;
     }
     assert_eq!(log.oldest_unsettled(SHARD).await?, Some(100));
-    log.publisher().task(SHARD, &task(40, 50)).await?.stored().await?;
+    log.publisher().tasks(SHARD, &[task(40, 50)]).await?.stored().await?;
     assert_eq!(log.oldest_unsettled(SHARD).await?, Some(50));
     let schedules = log.schedules();
     schedules.put(SHARD, &retry(50, now(), 7)).await?.stored().await?;
@@ -274,7 +278,7 @@ async fn the_oldest_reference_is_found_in_a_long_queue() -> Result<()> {
     for number in 0..2500_u64 {
         let mut task = task(u8::try_from(number % 250)?, 10_000 - number);
         task.generation = u32::try_from(number)?;
-        pending.push(publisher.task(SHARD, &task).await?);
+        pending.push(publisher.tasks(SHARD, std::slice::from_ref(&task)).await?);
         if pending.len() == 500 {
             for pending in pending.drain(..) {
                 pending.stored().await?;
@@ -379,7 +383,7 @@ async fn dropped_calls_do_not_set_poison_aside_again_and_again() -> Result<()> {
     // Without an acknowledgement it is sent again, but not with each of more than thirty calls.
     assert!(sent < 10, "it was sent {sent} times");
     proxy.release();
-    self::log(&server).await?.publisher().task(SHARD, &task(1, 1)).await?.stored().await?;
+    self::log(&server).await?.publisher().tasks(SHARD, &[task(1, 1)]).await?.stored().await?;
     assert_eq!(reader.next_batch(1).await?.remove(0).position.sequence, 2);
     Ok(())
 }

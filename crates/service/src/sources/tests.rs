@@ -68,7 +68,7 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
 #[test]
 fn one_file_can_hold_a_table_for_each_service() {
     let file = file("[fan-out]\nport = 7\n[ingest]\ncolour = \"red\"");
-    assert_eq!(file.keys(), ["fan-out", "ingest"]);
+    file.only(&["fan-out", "ingest", "log"]).unwrap();
     let sample: Sample = sources().table_of(&file).unwrap().load().unwrap();
     assert_eq!(sample.port, 7);
     let misplaced = SettingsFile::parse("x", "fan-out = 3").unwrap();
@@ -113,4 +113,39 @@ fn a_file_that_is_not_there_is_named() {
     assert!(
         matches!(error, SourcesError::Unreadable { path, .. } if path.ends_with("fanfare.toml"))
     );
+}
+
+#[test]
+fn a_table_that_nobody_reads_is_refused_with_what_was_meant() {
+    let tables = ["fan-out", "ingest", "log"];
+    let said = |text: &str| file(text).only(&tables).unwrap_err().to_string();
+    assert_eq!(
+        said("[fanout]\nport = 7"),
+        "fanfare.toml: unknown table fanout (did you mean [fan-out]?): there are [fan-out], \
+         [ingest], [log]"
+    );
+    assert!(said("port = 7").starts_with("fanfare.toml: unknown table port: there are"));
+}
+
+#[test]
+fn a_shared_section_holds_for_a_service_unless_its_own_table_says_otherwise() {
+    let file = file("[log]\nurl = \"nats://all\"\n[fan-out]\nport = 7");
+    let shared = sources().section_of(&file, "log").unwrap();
+    assert_eq!(shared.said_by("log.url"), Some("fanfare.toml"));
+    let sample: Sample = shared.table_of(&file).unwrap().load().unwrap();
+    assert_eq!((sample.log_url.as_str(), sample.port), ("nats://all", 7));
+    let own = SettingsFile::parse("f", "[log]\nurl = \"a\"\n[fan-out.log]\nurl = \"b\"").unwrap();
+    let sources = sources().section_of(&own, "log").unwrap().table_of(&own).unwrap();
+    let sample: Sample = sources.load().unwrap();
+    assert_eq!(sample.log_url, "b");
+    let misplaced = SettingsFile::parse("x", "log = 3").unwrap();
+    assert!(self::sources().section_of(&misplaced, "log").is_err());
+}
+
+#[test]
+fn it_is_known_who_said_something() {
+    let sources = sources().set("port", "1");
+    assert_eq!((sources.said_by("port"), sources.said_by("log.url")), (None, None));
+    let env = variables([("FANFARE_FAN_OUT__LOG__URL", "nats://env")]);
+    assert_eq!(sources.env(&env).said_by("log.url"), Some("FANFARE_FAN_OUT__LOG__URL"));
 }

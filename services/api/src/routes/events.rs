@@ -34,7 +34,7 @@ const ATTRIBUTES_MAX: usize = 32;
 /// The longest name of an attribute, in bytes.
 const ATTRIBUTE_NAME_BYTES_MAX: usize = 64;
 /// The longest value of an attribute, in bytes.
-const ATTRIBUTE_VALUE_BYTES_MAX: usize = 512;
+const ATTRIBUTE_VALUE_BYTES_MAX: usize = 1_024;
 
 /// An event to be published.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -50,9 +50,10 @@ pub(crate) struct NewEvent {
     /// When it happened (RFC 3339); its acceptance if left out.
     #[schema(format = DateTime)]
     occurred_at: Option<String>,
-    /// Events with the same key keep their order where an endpoint asks for it; up to 256 bytes.
+    /// Kept with the event; nothing acts on it yet. Up to 256 bytes.
     ordering_key: Option<String>,
-    /// Short facts about the event beside its data: up to 32, with names of `a-z 0-9 - _ .`.
+    /// Short facts about the event beside its data: up to 32, with names of `a-z 0-9 - _ .` and
+    /// values of up to 1,024 bytes.
     #[serde(default)]
     attributes: BTreeMap<String, String>,
 }
@@ -69,6 +70,9 @@ pub(crate) struct AcceptedEvent {
 
 /// Publishes an event. Once it is answered, the event is stored, and every endpoint that wants it
 /// gets it.
+///
+/// The limits are those of events that come by way of NATS: data of up to 512 KiB, unless ingest is
+/// told otherwise.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/events", tag = "events", request_body = NewEvent,
     params(
@@ -149,7 +153,9 @@ fn attributes(attributes: BTreeMap<String, String>) -> Result<Vec<(String, Strin
         if !name.bytes().all(admitted) {
             return Err(ApiError::value("attributes", "a name has a-z, 0-9, -, _ and . only"));
         }
-        limits::line("attributes", &value, ATTRIBUTE_VALUE_BYTES_MAX)?;
+        if !value.is_empty() {
+            limits::line("attributes", &value, ATTRIBUTE_VALUE_BYTES_MAX)?;
+        }
         pairs.push((format!("{}{name}", header::ATTRIBUTE_PREFIX), value));
     }
     Ok(pairs)
@@ -214,6 +220,15 @@ mod tests {
             assert_eq!(message.headers.get(name), Some(value), "{name}");
         }
         assert_eq!(message.headers.get("nats-rollup"), None);
+    }
+
+    #[test]
+    fn what_nats_would_carry_is_taken() {
+        let value = "v".repeat(1_024);
+        let json = format!(r#"{{"type":"a","data":1,"attributes":{{"a":"{value}","b":""}}}}"#);
+        let message = message("acme", &HeaderMap::new(), new(&json)).unwrap();
+        assert_eq!(message.headers.get("Fanfare-Attribute-a"), Some(value.as_str()));
+        assert_eq!(message.headers.get("Fanfare-Attribute-b"), Some(""));
     }
 
     #[test]

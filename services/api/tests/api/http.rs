@@ -44,7 +44,7 @@ async fn every_refusal_is_a_problem() -> Result<()> {
 async fn a_body_that_is_too_large_is_refused_announced_or_not() -> Result<()> {
     let world = World::new().await?;
     world.tenant("acme", "kryptos").await?;
-    let text = format!("{{\"type\":\"a\",\"data\":\"{}\"}}", "x".repeat(1 << 20));
+    let text = format!("{{\"type\":\"a\",\"data\":\"{}\"}}", "x".repeat(2 << 20));
     let chunks = futures_util::stream::iter(
         text.clone()
             .into_bytes()

@@ -56,3 +56,19 @@ async fn an_operators_key_is_not_among_a_tenants() -> Result<()> {
     assert_eq!((answer.status, answer.code()), (StatusCode::NOT_FOUND, "key_not_found"));
     Ok(())
 }
+
+#[tokio::test]
+async fn with_other_sealing_keys_than_the_installations_it_does_not_start() -> Result<()> {
+    let world = World::new().await?;
+    let (first, second) = ("ab".repeat(32), "cd".repeat(32));
+    world.another_with_key(&second).await?.stop().await?;
+    world.tenant("acme", "standard-webhooks").await?;
+    let endpoint = world.endpoint("acme").await?;
+    let Err(refused) = world.another_with_key(&second).await else {
+        anyhow::bail!("it started with keys that open nothing");
+    };
+    let refused = format!("{refused:#}");
+    assert!(refused.contains(&endpoint), "{refused}");
+    assert!(refused.contains("sealed with key ") && refused.contains("Restore"), "{refused}");
+    world.another_with_key(&format!("{second}\n{first}")).await?.stop().await
+}

@@ -63,6 +63,13 @@ impl World {
         Api::start(settings(&self.nats, self.sealing_key_file.clone(), &self.operator)).await
     }
 
+    /// Starts one more API on the same log, with other keys that seal secrets.
+    pub(crate) async fn another_with_key(&self, line: &str) -> Result<Api> {
+        let path = self.sealing_key_file.with_extension("other");
+        std::fs::write(&path, line)?;
+        Api::start(settings(&self.nats, path, &self.operator)).await
+    }
+
     /// Calls as the operator.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> Result<Answer> {
         self.api.call(method, path, Some(&self.operator), body).await

@@ -9,6 +9,12 @@
 //! [`CLOCKS_APART`] before its time. The price is that an event which really came that shortly
 //! before, and is routed after, is delivered too.
 //!
+//! The same holds for later changes that make an endpoint want more: a resumption, an enabling,
+//! another filter. There the price is higher, because what came while an endpoint was paused is
+//! meant to be skipped; so where one server stamps both there is no margin, and in a cluster it is
+//! [`WIDENED_EARLIER`]. An event that came after such a change and seems older than the pause
+//! before it, which was shorter than the clocks are apart, is still cancelled.
+//!
 //! The other way round no margin is needed. An event that was published after a pause, a disabling
 //! or a deletion was acknowledged, and seems older, becomes a delivery here; its dispatcher looks
 //! at the endpoint's present state before each request, and at whether the event seems older than
@@ -26,6 +32,10 @@ use fanfare_domain::{Endpoint, EndpointState, EventType, PauseMode, Timestamp, T
 
 /// How far the clocks of two servers may be apart without an event being lost.
 const CLOCKS_APART: Duration = Duration::from_secs(2);
+
+/// How much earlier than its stamp a change counts, in a cluster, that makes an endpoint want more:
+/// clocks that are kept in step are never so far apart.
+pub(crate) const WIDENED_EARLIER: Duration = Duration::from_millis(500);
 
 /// What becomes of an event that an endpoint wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +119,20 @@ impl History {
         self.versions.len() < before
     }
 
-    /// Decides on an event of a type, accepted at a time.
-    pub(crate) fn standing(&self, event_type: &EventType, accepted_at: Timestamp) -> Standing {
+    /// Decides on an event of a type, accepted at a time. A version that serves it counts from
+    /// `margin` before its stamp.
+    pub(crate) fn standing(
+        &self,
+        event_type: &EventType,
+        accepted_at: Timestamp,
+        margin: Duration,
+    ) -> Standing {
+        let soon = accepted_at.saturating_add(margin);
+        let later = self.versions.iter().rev().take_while(|version| version.from > accepted_at);
+        let mut near = later.filter(|version| version.from <= soon && self.born <= accepted_at);
+        if near.any(|version| version.standing == Standing::Served && version.wants(event_type)) {
+            return Standing::Served;
+        }
         match self.at(accepted_at) {
             Some(version) if version.wants(event_type) => version.standing,
             Some(_) | None => Standing::Absent,

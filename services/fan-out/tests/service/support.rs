@@ -189,9 +189,16 @@ impl World {
         Ok(Queues { readers, tasks: Vec::new(), deliveries: BTreeSet::new() })
     }
 
-    /// Returns how many tasks were ever stored.
+    /// Returns how many messages of tasks were ever stored.
     pub(crate) async fn tasks_stored(&self) -> Result<u64> {
         self.nats.last_sequence("FANFARE_DELIVERIES").await
+    }
+
+    /// Returns how many bytes of tasks are stored.
+    pub(crate) async fn bytes_of_tasks(&self) -> Result<usize> {
+        let stored = self.nats.everything().await?.into_iter();
+        let tasks = stored.filter(|message| message.stream == "FANFARE_DELIVERIES");
+        Ok(tasks.map(|message| message.payload.len()).sum())
     }
 
     /// Returns an event as fan-out reads it.
@@ -220,7 +227,7 @@ impl FanOut {
 
 /// Every shard's queue, and what came out of them.
 pub(crate) struct Queues {
-    readers: Vec<(Shard, Reader<Task>)>,
+    readers: Vec<(Shard, Reader<Vec<Task>>)>,
     /// The tasks, in the order in which they came.
     pub(crate) tasks: Vec<(Shard, Task)>,
     /// Their deliveries.
@@ -241,9 +248,10 @@ impl Queues {
                 format!("{} of {} deliveries have come", self.deliveries.len(), expected.len())
             })?;
             for unsettled in batch? {
-                let of_task = unsettled.record.targets.iter().map(|target| target.delivery);
-                self.deliveries.extend(of_task);
-                self.tasks.push((shard, unsettled.record));
+                for task in unsettled.record {
+                    self.deliveries.extend(task.targets.iter().map(|target| target.delivery));
+                    self.tasks.push((shard, task));
+                }
                 unsettled.settler.settle().await;
             }
         }

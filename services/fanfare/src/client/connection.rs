@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use reqwest::Url;
 
@@ -82,10 +82,10 @@ impl Connection {
 /// The operator's key in a data directory. It is not sent to other machines.
 fn operator_key(data: &DataDir) -> Result<String> {
     let path = data.operator_key();
-    let text = std::fs::read_to_string(&path).with_context(|| {
-        format!(
-            "no API key: {} cannot be read. Start `fanfare up`, name its data directory with \
-             --data, or give a key with --key or FANFARE_API_KEY",
+    let text = std::fs::read_to_string(&path).map_err(|cause| {
+        anyhow!(
+            "no API key: cannot read {} ({cause}): start `fanfare up`, name its data directory \
+             with --data, or give a key with --key or FANFARE_API_KEY",
             path.display()
         )
     })?;

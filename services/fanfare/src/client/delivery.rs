@@ -5,6 +5,7 @@ mod timeline;
 use anyhow::Result;
 use clap::Subcommand;
 use fanfare_domain::{DeliveryId, EventId, TenantId};
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::api::{Api, text};
@@ -14,6 +15,13 @@ const EXAMPLES: &str = "\
 Examples:
   fanfare delivery list acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w
   fanfare delivery get acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w";
+
+/// Of how many deliveries a list shows how they stand: each takes a request, which reads the
+/// journal.
+const STATES_MAX: usize = 20;
+
+/// How many of these requests there may be at once.
+const REQUESTS_MAX: usize = 4;
 
 /// What can be done with deliveries.
 #[derive(Debug, Subcommand)]
@@ -41,10 +49,10 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
     match command {
         Command::List { tenant, event } => {
             let path = format!("/v1/tenants/{tenant}/events/{event}/deliveries");
-            list(api.list(&path).await?, output);
+            list(api, &tenant, api.list(&path).await?, output).await;
         }
         Command::Get { tenant, delivery } => {
-            let path = format!("/v1/tenants/{tenant}/deliveries/{delivery}");
+            let path = path(&tenant, &delivery.to_string());
             let found = api.get(&path).await?;
             let facts = api.list(&format!("{path}/facts")).await?;
             show(&found, &facts, output);
@@ -53,7 +61,11 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
     Ok(())
 }
 
-fn list(found: Vec<Value>, output: Output) {
+fn path(tenant: &TenantId, delivery: &str) -> String {
+    format!("/v1/tenants/{tenant}/deliveries/{delivery}")
+}
+
+async fn list(api: &Api, tenant: &TenantId, found: Vec<Value>, output: Output) {
     if output.json {
         output.document(&Value::Array(found));
         return;
@@ -62,11 +74,34 @@ fn list(found: Vec<Value>, output: Output) {
         output.line("No endpoint wanted the event.");
         return;
     }
-    let row = |one: &Value| {
-        ["id", "endpoint_id", "routing"].map(|name| String::from(text(one, name))).to_vec()
-    };
-    let rows: Vec<_> = found.iter().map(row).collect();
-    output.table(&["delivery", "endpoint", "routing"], &rows);
+    let row = |one: &Value| ["id", "endpoint_id"].map(|name| String::from(text(one, name)));
+    if found.len() > STATES_MAX {
+        let rows: Vec<_> = found.iter().map(|one| row(one).to_vec()).collect();
+        output.table(&["delivery", "endpoint"], &rows);
+        output.line("\n`fanfare delivery get` shows how each stands.");
+        return;
+    }
+    let states = stream::iter(&found).map(|one| state(api, tenant, one)).buffered(REQUESTS_MAX);
+    let states: Vec<String> = states.collect().await;
+    let rows = found.iter().zip(states).map(|(one, state)| {
+        let [delivery, endpoint] = row(one);
+        vec![delivery, endpoint, state]
+    });
+    output.table(&["delivery", "endpoint", "state"], &rows.collect::<Vec<_>>());
+}
+
+/// Asks how a delivery of an event stands.
+async fn state(api: &Api, tenant: &TenantId, one: &Value) -> String {
+    let id = text(one, "id");
+    if id.is_empty() {
+        // It skips: there is no delivery.
+        return String::from(text(one, "routing"));
+    }
+    match api.get(&path(tenant, id)).await {
+        Ok(found) => String::from(text(&found, "state")),
+        // The list is worth more than this one cell.
+        Err(_) => String::from("unknown"),
+    }
 }
 
 fn show(found: &Value, facts: &[Value], output: Output) {

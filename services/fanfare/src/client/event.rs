@@ -6,7 +6,7 @@ use std::{num::NonZeroU64, path::PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
-use fanfare_domain::{EventType, TenantId};
+use fanfare_domain::{EventType, TenantId, settings::parse_within};
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
@@ -57,7 +57,7 @@ pub(crate) struct Options {
     /// When it happened (RFC 3339) [default: when it is accepted].
     #[arg(long, value_name = "TIME")]
     occurred_at: Option<String>,
-    /// Events with the same key keep their order where an endpoint asks for it.
+    /// Kept with the event; nothing acts on it yet.
     #[arg(long, value_name = "KEY")]
     ordering_key: Option<String>,
     /// A short fact beside the data; may be given several times.
@@ -67,10 +67,14 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value = "api")]
     via: Via,
     /// Send it that many times.
-    #[arg(long, default_value = "1", hide_default_value = true, value_name = "NUMBER")]
+    #[arg(long, default_value = "1", hide_default_value = true, value_parser = times, value_name = "NUMBER")]
     repeat: NonZeroU64,
     #[command(flatten)]
     nats: Nats,
+}
+
+fn times(text: &str) -> Result<NonZeroU64, String> {
+    parse_within(text, &(NonZeroU64::MIN..=NonZeroU64::MAX))
 }
 
 /// The ways that events go in.

@@ -10,7 +10,11 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
-use fanfare_domain::{Profile, Profiles, TenantId, seal::Clear, settings::parse_duration};
+use fanfare_domain::{
+    Profile, Profiles, TenantId,
+    seal::Clear,
+    settings::{parse_duration, parse_within},
+};
 use hyper::StatusCode;
 use serde_json::json;
 
@@ -22,7 +26,7 @@ use super::{
     text::span,
 };
 use crate::{
-    cli::{Connection, program},
+    cli::{Connection, port, program},
     output::{Output, Tone},
 };
 
@@ -48,7 +52,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', default_value = ">", value_name = "PATTERNS")]
     types: Vec<String>,
     /// The port to listen at; 0 takes any free one.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = port)]
     port: u16,
     /// The address to listen at.
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
@@ -57,7 +61,7 @@ pub(crate) struct Options {
     #[arg(long)]
     url: Option<String>,
     /// Answer 500 to the first attempts of each delivery, that many.
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "NUMBER")]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_parser = attempts, value_name = "NUMBER")]
     fail: u32,
     /// Answer with this status.
     #[arg(long, default_value = "200")]
@@ -81,6 +85,11 @@ pub(crate) struct Options {
 const DELAY_MAX: Duration = Duration::from_secs(30);
 /// The most retries while attempts are failed on purpose.
 const RETRIES_MAX: u32 = 20;
+
+/// Reads how many attempts are failed on purpose.
+fn attempts(text: &str) -> Result<u32, String> {
+    parse_within(text, &(0..=u32::MAX))
+}
 
 /// Receives until it is told to stop.
 pub(crate) async fn listen(

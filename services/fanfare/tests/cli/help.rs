@@ -30,7 +30,7 @@ const COMMANDS: &[&str] = &[
     "key revoke",
 ];
 
-fn fanfare(arguments: &[&str]) -> Output {
+pub(crate) fn fanfare(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fanfare")).args(arguments).env_clear().output().unwrap()
 }
 

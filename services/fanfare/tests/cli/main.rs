@@ -4,4 +4,5 @@
 
 mod help;
 mod session;
+mod settings;
 mod tour;

@@ -122,6 +122,14 @@ async fn a_listener_gets_what_is_sent_and_leaves_nothing_behind() {
     let found = session.run(&["delivery", "get", "acme", delivery]).await;
     assert_eq!(found["delivery"]["state"], "delivered");
     assert_eq!(found["facts"].as_array().unwrap().len(), seen.len() - 1, "all but the routing");
+    let shown = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        .arg("--data")
+        .arg(&session.data)
+        .args(["delivery", "list", "acme", event])
+        .output();
+    let shown = String::from_utf8(timeout(PATIENCE, shown).await.unwrap().unwrap().stdout).unwrap();
+    let ends: Vec<&str> = shown.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(ends, ["STATE", "delivered"], "{shown}");
     watcher.interrupt().await;
     listener.interrupt().await;
     assert_eq!(session.run(&["endpoint", "list", "acme"]).await, json!([]));
@@ -148,5 +156,23 @@ async fn events_go_in_by_each_way_and_once_by_key() {
     types.sort();
     assert_eq!(types, ["RAMP.DELETE", "RAMP.UPDATE"]);
     listener.interrupt().await;
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_second_system_is_told_what_to_do_about_the_port_and_a_lost_key_is_not_replaced() {
+    let session = Session::start().await;
+    let running = std::fs::read(session.data.join("up.json")).unwrap();
+    let running: Value = serde_json::from_slice(&running).unwrap();
+    let listen = running["api"].as_str().unwrap().trim_start_matches("http://");
+    let other = session.data.with_file_name("other");
+    let arguments = ["up", "--nats-port", "0", "--listen", listen];
+    let output = timeout(PATIENCE, command(&other, &arguments).output()).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("--listen 127.0.0.1:0"), "{said}");
+    std::fs::remove_file(other.join("sealing.key")).unwrap();
+    let output = timeout(PATIENCE, command(&other, &arguments).output()).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("sealing.key is missing"), "{said}");
     session.end().await;
 }

@@ -263,7 +263,7 @@ async fn every_kind_of_record_may_be_in_a_batch() -> Result<()> {
         for number in 0..120 {
             let bad = InboxMessage { tenant: format!("t{number}"), ..inbox("{") };
             pending.push(publisher.inbox(&inbox("{}")).await?);
-            pending.push(publisher.task(SHARD, &task(number, 1)).await?);
+            pending.push(publisher.tasks(SHARD, &[task(number, 1)]).await?);
             pending.push(publisher.routed(&[routed(number, 0, 1)]).await?);
             pending.push(publisher.rejected(&bad, "unknown_tenant", "no").await?);
             pending.push(publisher.dead(&delivery(number), &[fact(number)]).await?);

@@ -56,7 +56,17 @@ fn timeline(steps: &[Step]) -> Vec<(u64, Standing)> {
     std::iter::once((CREATED, Standing::Served)).chain(later).collect()
 }
 
+/// Decides without a margin for changes after the creation.
 fn decide(timeline: &[(u64, Standing)], clocks: Clocks, accepted: u64) -> Standing {
+    decide_within(timeline, clocks, accepted, Duration::ZERO)
+}
+
+fn decide_within(
+    timeline: &[(u64, Standing)],
+    clocks: Clocks,
+    accepted: u64,
+    margin: Duration,
+) -> Standing {
     let mut history = History::default();
     for (at, standing) in timeline {
         let filters = match standing {
@@ -66,7 +76,7 @@ fn decide(timeline: &[(u64, Standing)], clocks: Clocks, accepted: u64) -> Standi
         let from = Clocks::stamp(clocks.config, *at);
         history.push(Version { from, standing: *standing, filters });
     }
-    history.standing(&"a".parse().unwrap(), Clocks::stamp(clocks.events, accepted))
+    history.standing(&"a".parse().unwrap(), Clocks::stamp(clocks.events, accepted), margin)
 }
 
 /// What the endpoint was at any time between two, both included; nothing before its creation.
@@ -110,6 +120,34 @@ proptest! {
         prop_assert_eq!(found, Standing::Absent);
     }
 
+    #[test]
+    fn in_a_cluster_an_event_after_a_resumption_is_served(
+        steps in prop::collection::vec(step(), 0..6),
+        clocks in clocks(),
+        later in 0..3_000_u64,
+    ) {
+        let mut timeline = timeline(&steps);
+        let resumed = timeline.last().map_or(CREATED, |(at, _)| *at) + 1;
+        timeline.push((resumed, Standing::Served));
+        let margin = Duration::from_millis(2 * SKEW);
+        let found = decide_within(&timeline, clocks, resumed + later, margin);
+        prop_assert_eq!(found, Standing::Served);
+    }
+
+    #[test]
+    fn the_margin_adds_only_what_is_served_soon(
+        steps in prop::collection::vec(step(), 0..6),
+        later in 0..20_000_u64,
+        margin in 0..1_000_u64,
+    ) {
+        let (timeline, accepted) = (timeline(&steps), CREATED + later);
+        let without = decide(&timeline, Clocks::RIGHT, accepted);
+        let with =
+            decide_within(&timeline, Clocks::RIGHT, accepted, Duration::from_millis(margin));
+        let soon = between(&timeline, accepted, accepted + margin).contains(&Standing::Served);
+        prop_assert_eq!(with, if soon { Standing::Served } else { without });
+    }
+
     /// The dispatcher cancels what seems older than the change that ended it.
     #[test]
     fn an_event_after_the_end_is_served_only_if_it_seems_older_than_the_end(
@@ -133,7 +171,10 @@ fn the_first_version_counts_from_two_seconds_before_its_time() {
     let from = Timestamp::from_millis(CREATED);
     let mut history = History::default();
     history.push(Version { from, standing: Standing::Served, filters: vec![">".parse().unwrap()] });
-    let standing = |early| history.standing(&"a".parse().unwrap(), from.saturating_sub(early));
+    let standing = |early| {
+        let at = from.saturating_sub(early);
+        history.standing(&"a".parse().unwrap(), at, Duration::ZERO)
+    };
     assert_eq!(standing(CLOCKS_APART), Standing::Served);
     assert_eq!(standing(CLOCKS_APART + Duration::from_nanos(1)), Standing::Absent);
 }

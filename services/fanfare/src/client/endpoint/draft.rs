@@ -7,7 +7,7 @@ use clap::Args;
 use fanfare_domain::{
     Profile, Profiles, TenantId,
     retry::{Delays, Policy},
-    settings::parse_duration,
+    settings::{parse_duration, parse_within},
 };
 use serde_json::{Map, Value, json};
 
@@ -17,6 +17,9 @@ use crate::client::{
     options::{Pair, map},
     tenant,
 };
+
+/// The most requests that may be in flight to an endpoint, as the API has it.
+const CONCURRENCY_MAX: u16 = 1_000;
 
 /// Options of `fanfare endpoint create`.
 #[derive(Args, Clone, Debug)]
@@ -42,7 +45,7 @@ pub(crate) struct Options {
     #[arg(long = "header", value_name = "NAME=VALUE")]
     headers: Vec<Pair>,
     /// How many requests may be in flight at once [default: 16].
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_parser = concurrency, value_name = "NUMBER")]
     concurrency: Option<u16>,
     /// How long an attempt may take [default: as the tenant's profile has it].
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
@@ -90,6 +93,10 @@ pub(crate) struct Draft {
     pub(crate) timeout: Option<Duration>,
     /// How long to wait before each retry.
     pub(crate) retry_delays: Option<Vec<Duration>>,
+}
+
+fn concurrency(text: &str) -> Result<u16, String> {
+    parse_within(text, &(1..=CONCURRENCY_MAX))
 }
 
 impl Draft {

@@ -35,8 +35,18 @@ pub(crate) struct Inspected {
     headers: Vec<(String, String)>,
     /// Whether it is signed as it should be; `None` if that cannot be known here.
     signature: Option<Result<(), Unverified>>,
+    /// What it would take to know that.
+    missing: Missing,
     /// How long before its arrival it was signed.
     age: Option<Duration>,
+}
+
+/// What it takes to check a signature, and is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    Nothing,
+    Profile,
+    Secret,
 }
 
 impl Inspector {
@@ -50,9 +60,12 @@ impl Inspector {
         let value = |name: &str| value(&arrival.headers, name);
         let names = || self.profile.iter().flat_map(|profile| profile.header_names());
         let owned = |name: &str| Some((String::from(name), printable(value(name)?)));
-        let signature = match (&self.profile, &self.secret) {
-            (Some(profile), Some(secret)) => Some(profile.verify(secret, value, &arrival.body)),
-            (Some(_) | None, _) => None,
+        let (signature, missing) = match (&self.profile, &self.secret) {
+            (Some(profile), Some(secret)) => {
+                (Some(profile.verify(secret, value, &arrival.body)), Missing::Nothing)
+            }
+            (Some(_), None) => (None, Missing::Secret),
+            (None, _) => (None, Missing::Profile),
         };
         let signed_at = names()
             .filter(|name| name.ends_with("-timestamp"))
@@ -61,6 +74,7 @@ impl Inspector {
             event_type: event_type(&arrival.body),
             headers: names().filter_map(owned).collect(),
             signature,
+            missing,
             age: signed_at.map(|signed_at| arrival.at.since(signed_at)),
         }
     }
@@ -114,10 +128,7 @@ impl Inspected {
         let (tone, verdict) = match &self.signature {
             Some(Ok(())) => (Tone::Good, String::from("verified")),
             Some(Err(why)) => (Tone::Bad, format!("NOT verified: {why}")),
-            None => (
-                Tone::Dim,
-                String::from("not checked: give --secret, and a profile that is built in"),
-            ),
+            None => (Tone::Dim, format!("not checked: {}", self.missing.advice())),
         };
         match self.age {
             Some(age) if age > AGE_MAX => {
@@ -167,6 +178,18 @@ impl Inspected {
             "body": text,
             "answer": arrival.answer.status.as_u16(),
         })
+    }
+}
+
+impl Missing {
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::Nothing => "there is nothing to check",
+            Self::Profile => {
+                "this command can check what the built-in profiles sign, and this is none of them"
+            }
+            Self::Secret => "give the endpoint's secret with --secret",
+        }
     }
 }
 
@@ -253,6 +276,10 @@ mod tests {
         assert_eq!(wrong.verdict().0, Tone::Bad);
         let unknown = Inspector::new(None, None).inspect(&arrival(SIGNATURE, 0));
         assert_eq!(unknown.signature, None);
+        assert!(unknown.verdict().1.contains("built-in profiles"), "{unknown:?}");
+        let profile = inspector().profile;
+        let unchecked = Inspector::new(profile, None).inspect(&arrival(SIGNATURE, 0));
+        assert!(unchecked.verdict().1.contains("--secret"), "{unchecked:?}");
     }
 
     #[test]
