@@ -73,8 +73,9 @@ enum Tried {
 #[error("the leader of {stream} did not answer")]
 pub(crate) struct Unanswered {
     stream: String,
+    /// What the client said.
     #[source]
-    source: async_nats::Error,
+    pub(crate) source: async_nats::Error,
 }
 
 impl From<Unanswered> for ReadError {

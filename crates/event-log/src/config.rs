@@ -4,6 +4,12 @@
 //! would lag: a change can be acknowledged to its maker before it has come to us. So whoever is
 //! about to judge by the view asks with [`ConfigView::confirm`] how far CONFIG has come, and
 //! waits until the view has come as far.
+//!
+//! How far CONFIG has come, whoever leads it says, and it does not ask the other servers before it
+//! answers. On one server the answer is right always. On a cluster it is right unless the server
+//! that answers was cut off from the others within the last 10 s or so and does not know yet that
+//! it leads no more: the others take 4 to 9 s to elect another leader, which acknowledges changes
+//! then, and until the old one gives up it answers those that still reach it by what it had.
 
 mod change;
 mod follow;
@@ -116,7 +122,11 @@ impl<F: ConfigFold> ConfigView<F> {
         self.shared.progress.borrow().revision
     }
 
-    /// Waits until the view has reached every change that was acknowledged before this call.
+    /// Waits until the view has reached every change that was acknowledged before this call: on
+    /// one server always; on a cluster unless the server that answers was cut off from the others
+    /// within the last 10 s or so and does not know yet. Such a one may not have what another
+    /// leader acknowledged meanwhile.
+    ///
     /// Returns the revision that it then had, or a later one. Cancel safe.
     ///
     /// Calls at the same time share one question to the stream's leader, and it is one that was
@@ -136,8 +146,8 @@ impl<F: ConfigFold> ConfigView<F> {
         }
     }
 
-    /// When the view was last known to be complete, on the monotonic clock: the time at which the
-    /// question was *sent* whose answer it has reached.
+    /// When the view was last known to be complete, as far as [`Self::confirm`] can know, on the
+    /// monotonic clock: the time at which the question was *sent* whose answer it has reached.
     pub fn confirmed_at(&self) -> Option<Instant> {
         self.shared.progress.borrow().confirmed_at
     }

@@ -5,30 +5,26 @@
 //! every server is asked for its settings before anything is written.
 //!
 //! Servers that do not answer at that moment are not judged, and a warning says so: a service must
-//! be able to start while a minority is down. So a server that joins later with other settings goes
-//! unnoticed until the next start.
+//! be able to start while a minority is down. They are judged later: all are asked again every
+//! minute and whenever a connection was lost and is back, for as long as the log is open. What is
+//! then not kept is an error in the process's own log each time. The process goes on.
 
-use std::{fmt, str::FromStr, time::Duration};
+mod reports;
+mod watch;
 
-use async_nats::{Client, ConnectOptions, ServerAddr};
-use bytes::Bytes;
-use futures_util::StreamExt as _;
-use serde::Deserialize;
-use tokio::time::{Instant, timeout_at};
-use tracing::warn;
+use std::{fmt, str::FromStr};
 
-use crate::{Durability, Settings, user::log_in};
+use tracing::{info, warn};
+
+pub use self::reports::{ServerReport, gather};
+pub(crate) use self::watch::watch;
+use crate::{Durability, Settings};
 
 /// The oldest server that we work with: older ones lose scheduled messages.
 pub const VERSION_MIN: Version = Version { major: 2, minor: 14, patch: 6 };
 
 /// The fewest replicas with which a minority may fail.
 pub const REPLICAS_MIN: usize = 3;
-
-/// How long answers are waited for.
-const GATHER: Duration = Duration::from_secs(1);
-/// Where every server of the system answers for JetStream.
-const QUESTION: &str = "$SYS.REQ.SERVER.PING.JSZ";
 
 /// A version of a NATS server. What follows a `-` or `+` does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,17 +41,6 @@ pub struct Version {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a version such as 2.14.6")]
 pub struct MalformedVersion;
-
-/// What one server says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerReport {
-    /// Its name, or its id if it has none.
-    pub server: String,
-    /// Its version, as it says it.
-    pub version: String,
-    /// Whether it syncs every write to disk before it acknowledges it.
-    pub sync_always: bool,
-}
 
 /// The servers do not keep what the level promises.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -140,19 +125,62 @@ pub enum DurabilityError {
 /// Checks that the servers keep what the settings promise. Asks nobody at level `process`;
 /// otherwise takes a second.
 pub async fn verify(settings: &Settings) -> Result<(), DurabilityError> {
-    let level = match settings.durability {
-        Durability::Process => return Ok(()),
-        Durability::Node => "node",
-        Durability::Site => "site",
-    };
+    at_start(settings).await.map(|_| ())
+}
+
+/// As [`verify`]; returns who keeps it, and `None` if nobody was asked.
+pub(crate) async fn at_start(settings: &Settings) -> Result<Option<Checked>, DurabilityError> {
+    if settings.durability == Durability::Process {
+        return Ok(None);
+    }
+    let checked = verified(settings).await?;
+    checked.tell(settings.durability);
+    Ok(Some(checked))
+}
+
+/// Asks the servers, and returns who keeps what the settings promise.
+async fn verified(settings: &Settings) -> Result<Checked, DurabilityError> {
+    let level = settings.durability.as_str();
     let url = settings.system_url.as_deref().ok_or(DurabilityError::NoSystemUrl { level })?;
     let reports = gather(url).await?;
     check(settings.durability, settings.replicas, &reports)?;
-    if reports.len() < settings.replicas {
-        let (answered, replicas) = (reports.len(), settings.replicas);
-        warn!(answered, replicas, "some servers are down, and their settings were not checked");
+    Ok(Checked::of(settings.replicas, reports))
+}
+
+/// The servers that were found to keep what is promised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// Their names, sorted.
+    servers: Vec<String>,
+    /// How many there are, as far as is known: those that are down are not known of before they
+    /// have been in the cluster once.
+    of: usize,
+}
+
+impl Checked {
+    fn of(replicas: usize, reports: Vec<ServerReport>) -> Self {
+        let known = reports.iter().filter_map(|report| report.cluster_size).max();
+        let of = known.unwrap_or_default().max(replicas).max(reports.len());
+        let mut servers: Vec<_> = reports.into_iter().map(|report| report.server).collect();
+        servers.sort_unstable();
+        Self { servers, of }
     }
-    Ok(())
+
+    fn is_complete(&self) -> bool {
+        self.servers.len() >= self.of
+    }
+
+    fn tell(&self, level: Durability) {
+        let (checked, servers, of) = (self.servers.len(), self.servers.join(", "), self.of);
+        if self.is_complete() {
+            info!(%level, checked, servers, "the servers keep what is promised");
+        } else {
+            warn!(
+                %level, checked, of, servers,
+                "some servers are down, and their settings were not checked: they will be"
+            );
+        }
+    }
 }
 
 /// Judges what the servers said of themselves. The first thing that is not kept is the error.
@@ -180,80 +208,6 @@ pub fn check(level: Durability, replicas: usize, reports: &[ServerReport]) -> Re
     Ok(())
 }
 
-/// Asks every server with JetStream, and takes the answers of one second.
-pub async fn gather(system_url: &str) -> Result<Vec<ServerReport>, DurabilityError> {
-    let servers: Vec<ServerAddr> = system_url
-        .split(',')
-        .map(|url| url.trim().parse())
-        .collect::<Result<_, _>>()
-        .map_err(|source| DurabilityError::MalformedUrl { source })?;
-    let options = ConnectOptions::new().name("fanfare durability check");
-    let client = log_in(options, &servers)
-        .connect(servers)
-        .await
-        .map_err(|source| DurabilityError::Unreachable { source })?;
-    ask(&client).await.map_err(|source| DurabilityError::Unasked { source })
-}
-
-async fn ask(client: &Client) -> Result<Vec<ServerReport>, async_nats::Error> {
-    let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await?;
-    let options = Bytes::from_static(br#"{"config":true}"#);
-    client.publish_with_reply(QUESTION, inbox, options).await?;
-    client.flush().await?;
-    let until = Instant::now() + GATHER;
-    let mut reports = Vec::new();
-    while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
-        match serde_json::from_slice::<Answer>(&answer.payload) {
-            Ok(answer) => reports.extend(answer.report()),
-            Err(error) => warn!(%error, "a server's answer about JetStream cannot be read"),
-        }
-    }
-    Ok(reports)
-}
-
-/// What a server answers: the parts that matter. What is `false` it leaves out.
-#[derive(Deserialize)]
-struct Answer {
-    server: AnswerServer,
-    #[serde(default)]
-    data: AnswerData,
-}
-
-#[derive(Deserialize)]
-struct AnswerServer {
-    #[serde(default)]
-    name: String,
-    id: String,
-    ver: String,
-}
-
-#[derive(Default, Deserialize)]
-struct AnswerData {
-    #[serde(default)]
-    disabled: bool,
-    config: Option<AnswerConfig>,
-}
-
-#[derive(Deserialize)]
-struct AnswerConfig {
-    #[serde(default)]
-    sync_always: bool,
-}
-
-impl Answer {
-    /// `None` for a server that keeps no messages.
-    fn report(self) -> Option<ServerReport> {
-        let config = self.data.config.filter(|_| !self.data.disabled)?;
-        let AnswerServer { name, id, ver } = self.server;
-        Some(ServerReport {
-            server: if name.is_empty() { id } else { name },
-            version: ver,
-            sync_always: config.sync_always,
-        })
-    }
-}
-
 impl FromStr for Version {
     type Err = MalformedVersion;
 
@@ -278,7 +232,8 @@ mod tests {
     use super::*;
 
     fn server(name: &str, version: &str, sync_always: bool) -> ServerReport {
-        ServerReport { server: name.to_owned(), version: version.to_owned(), sync_always }
+        let (server, version) = (name.to_owned(), version.to_owned());
+        ServerReport { server, version, sync_always, cluster_size: None }
     }
 
     #[test]
@@ -311,16 +266,31 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_as_servers_give_them() {
-        let always = r#"{"server":{"name":"n1","host":"h","id":"NDCN","ver":"2.15.1","jetstream":true},
-            "data":{"memory":0,"config":{"max_memory":1,"sync_interval":120000000000,"sync_always":true,"strict":true}}}"#;
-        let lazy = r#"{"server":{"name":"n1","id":"NDCN","ver":"2.15.1"},
-            "data":{"config":{"sync_interval":120000000000}}}"#;
-        let without = r#"{"server":{"name":"n1","id":"NDCN","ver":"2.15.1"},"data":{"disabled":true,"config":{}}}"#;
-        let read = |text| serde_json::from_str::<Answer>(text).unwrap().report();
-        assert_eq!(read(always), Some(server("n1", "2.15.1", true)));
-        assert_eq!(read(lazy), Some(server("n1", "2.15.1", false)));
-        assert_eq!(read(without), None);
+    fn a_server_of_which_nobody_heard_is_missed() {
+        let of = |replicas, sizes: &[Option<usize>]| {
+            let reports = sizes.iter().zip(["a", "b", "c", "d", "e"]).rev();
+            let reports = reports.map(|(&cluster_size, name)| ServerReport {
+                cluster_size,
+                ..server(name, "", true)
+            });
+            Checked::of(replicas, reports.collect())
+        };
+        for (replicas, sizes, all, complete) in [
+            (1, &[None][..], 1, true),
+            (3, &[None, None], 3, false),
+            (3, &[Some(3), Some(3), Some(3)], 3, true),
+            (3, &[Some(3), Some(3)], 3, false),
+            // Three copies on five servers: the ones that did not answer may have them.
+            (3, &[Some(5), Some(5), Some(5)], 5, false),
+            (3, &[Some(4), None, Some(5), Some(5)], 5, false),
+            (3, &[Some(5); 5], 5, true),
+            // Without a cluster's word, those that answered are all that is known.
+            (1, &[None, None], 2, true),
+        ] {
+            let found = of(replicas, sizes);
+            assert_eq!((found.of, found.is_complete()), (all, complete), "{sizes:?}");
+            assert!(found.servers.is_sorted() && found.servers.len() == sizes.len());
+        }
     }
 
     #[test]

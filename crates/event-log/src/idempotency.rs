@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::{
     EventLog, ReadError,
     cas::{self, Cell, Set, Write},
+    read::Patience,
     topology::Bucket,
 };
 
@@ -35,12 +36,16 @@ pub struct IdempotencyKeys {
 }
 
 impl EventLog {
-    /// Opens the keys.
+    /// Opens the keys. Waits for a bucket that has no leader yet: it may have been made just now.
     pub async fn idempotency_keys(&self) -> Result<IdempotencyKeys, ReadError> {
         let bucket = self.topology().bucket(Bucket::Idempotency);
         let keys = IdempotencyKeys { log: self.clone(), bucket };
         // A question whose answer does not matter: the bucket is there, and may be read.
-        keys.log.key(&keys.bucket, "-").get().await?;
+        let any = keys.log.key(&keys.bucket, "-");
+        let mut patience = Patience::new(self, any.stream().to_owned());
+        while let Err(unanswered) = any.get().await {
+            patience.bear(unanswered.source).await?;
+        }
         Ok(keys)
     }
 }

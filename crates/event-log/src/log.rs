@@ -101,8 +101,14 @@ impl EventLog {
         self.inner.client.connection_state() == State::Connected
     }
 
-    /// Hands everything that was queued, acks included, to the server. Call before the last
-    /// clone is dropped: the client loses queued acks otherwise.
+    /// Hands everything that was given to the connection, acks included, to the server. Call
+    /// before the last clone is dropped: the client loses queued acks otherwise.
+    ///
+    /// Not so with writes that are on their way: nothing is sent or repeated any more, and who
+    /// waits for one gets [`PublishError::Closed`](crate::PublishError::Closed) at once, whatever
+    /// becomes of it. Of those, what was sent may be stored or not; what gathered behind a batch
+    /// is not. So whoever has to know waits for [`Pending::stored`](crate::Pending::stored)
+    /// before closing.
     ///
     /// Nothing can be written or read afterwards. Takes 5 s at most, which it needs only if
     /// there is no server.

@@ -44,7 +44,12 @@ pub struct Publisher {
     lanes: Arc<Lanes>,
 }
 
-/// A write that is on its way. Dropping it does not undo it, unless the publisher goes with it.
+/// A write that is on its way.
+///
+/// Dropping it does not undo it; but if the publisher is dropped too, or the log is
+/// [closed](EventLog::close), a message that was not sent yet never will be: that of a stream
+/// whose messages gather for batches. Closing is not waited for: [`Pending::stored`] then says
+/// [`PublishError::Closed`] of whatever is not known to be stored.
 #[must_use = "a write is not known to be stored before `stored` says so"]
 pub struct Pending {
     log: EventLog,

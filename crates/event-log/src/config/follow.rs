@@ -157,6 +157,10 @@ async fn confirm<F: ConfigFold>(log: &EventLog, shared: &Shared<F>) -> Result<()
 
 /// The last revision that is there to be read, by the stream's leader; 0 if there is none. Not the
 /// stream's last sequence: what has that may have been removed, or be none of the view's.
+///
+/// The leader is whoever takes itself for it. On one server it is. A cluster's server that was cut
+/// off from the others goes on answering those that reach it until it gives up, 10 s or so later,
+/// though the others may have another leader, and newer revisions, by then.
 async fn last(log: &EventLog) -> Result<u64, async_nats::Error> {
     let mut last = 0;
     for subject in log.topology().subjects(Stream::Config) {

@@ -6,10 +6,7 @@ use std::{
 };
 
 use async_nats::{Client, Event, connection::State};
-use tokio::{
-    sync::{Notify, watch},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
 use crate::publish::acks::Acks;
@@ -25,7 +22,8 @@ pub(crate) struct Lost;
 
 /// Follows the state of the connection.
 pub(crate) struct Link {
-    connected: Notify,
+    /// How many connections were noticed.
+    connects: watch::Sender<u64>,
     /// How many losses were noticed.
     losses: watch::Sender<u64>,
     acks: Arc<Acks>,
@@ -39,7 +37,7 @@ pub(crate) struct Connection {
 
 impl Link {
     pub(crate) fn new(acks: Arc<Acks>) -> Self {
-        Self { connected: Notify::new(), losses: watch::Sender::default(), acks }
+        Self { connects: watch::Sender::default(), losses: watch::Sender::default(), acks }
     }
 
     /// Takes a notice of the client.
@@ -47,7 +45,7 @@ impl Link {
         match event {
             Event::Connected => {
                 info!("connected to NATS");
-                self.connected.notify_waiters();
+                self.connects.send_modify(|connects| *connects += 1);
             }
             Event::Disconnected => {
                 warn!("lost the connection to NATS");
@@ -68,9 +66,15 @@ impl Link {
 
     /// Waits until there is a connection. Cancel safe.
     pub(crate) async fn up(&self, client: &Client) {
+        let mut connects = self.connects();
         while client.connection_state() != State::Connected {
-            let _ = timeout(LOOK, self.connected.notified()).await;
+            let _ = timeout(LOOK, connects.changed()).await;
         }
+    }
+
+    /// Counts the connections of which there was a notice: changes at each from now on.
+    pub(crate) fn connects(&self) -> watch::Receiver<u64> {
+        self.connects.subscribe()
     }
 
     /// The connection that there is at this moment.

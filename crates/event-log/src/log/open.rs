@@ -17,7 +17,7 @@ use tracing::info;
 use super::{EventLog, Inner, Link, connect};
 use crate::{
     Settings, bootstrap,
-    durability::{self, DurabilityError, VERSION_MIN, Version},
+    durability::{self, Checked, DurabilityError, VERSION_MIN, Version},
     publish::acks::Acks,
     topology::Topology,
 };
@@ -150,6 +150,8 @@ pub enum OpenError {
 /// What is known of an installation.
 struct Installation {
     settings: Settings,
+    /// Who keeps what was promised, if that was checked.
+    checked: Option<Checked>,
     shards: ShardCount,
     inbox_identity: String,
 }
@@ -181,12 +183,13 @@ impl EventLog {
     ) -> Result<Self, OpenError> {
         let deadline = Instant::now() + START;
         let road = Road::to(name, settings, patience, deadline).await?;
-        durability::verify(settings).await?;
+        let checked = durability::at_start(settings).await?;
         let topology = Topology::new(&settings.prefix);
         let found = bootstrap::run(&road.jetstream, &topology, settings, deadline).await?;
         let (shards, inbox_identity) = (found.shards, found.inbox_identity);
-        let log =
-            road.lead(Installation { settings: settings.clone(), shards, inbox_identity }).await?;
+        let settings = settings.clone();
+        let log = road.lead(Installation { settings, checked, shards, inbox_identity }).await?;
+        let settings = &log.inner.settings;
         info!(url = settings.shown_url(), prefix = settings.prefix, "the event log is open");
         Ok(log)
     }
@@ -211,13 +214,19 @@ impl Road {
 
     async fn lead(self, installation: Installation) -> Result<EventLog, OpenError> {
         let Self { client, jetstream, acks, link, patience } = self;
-        let Installation { settings, shards, inbox_identity } = installation;
+        let Installation { settings, checked, shards, inbox_identity } = installation;
         let mut tasks = JoinSet::new();
         let receiving = acks.receive(&client).await.map_err(|source| OpenError::NoJetStream {
             url: settings.shown_url(),
             source: source.into(),
         })?;
         tasks.spawn(receiving);
+        let closed = CancellationToken::new();
+        let watching = durability::watch(settings.clone(), checked, link.connects());
+        let watching = closed.clone().run_until_cancelled_owned(watching);
+        tasks.spawn(async move {
+            let _closed = watching.await;
+        });
         let inner = Inner {
             client,
             jetstream,
@@ -229,7 +238,7 @@ impl Road {
             acks,
             link,
             journal_seen: AtomicU64::new(0),
-            closed: CancellationToken::new(),
+            closed,
             _tasks: tasks,
         };
         Ok(EventLog { inner: Arc::new(inner) })

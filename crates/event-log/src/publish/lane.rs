@@ -30,7 +30,7 @@ use crate::{
     publish::{
         Held,
         acks::{ANSWER_MIN, Ticket},
-        policy::{self, Flight, Policy},
+        policy::{Flight, Policy},
         verdict::BatchVerdict,
     },
     topology::Stream,
@@ -147,8 +147,7 @@ impl Lane {
         while self.batch.is_none() && !self.gathered.is_empty() {
             let messages = self.gathered.iter().map(|queued| &queued.held);
             let messages = messages.map(|held| (&held.message, held.bytes));
-            let fitting = policy::fit(messages, message_max).max(1);
-            match self.policy.decide(fitting, self.singles.len()) {
+            match self.policy.decide(messages, self.singles.len(), message_max) {
                 Flight::Singles(0) => return,
                 Flight::Singles(count) => {
                     for _ in 0..count {
@@ -206,7 +205,7 @@ impl Lane {
             }
             BatchVerdict::NotTaken => {
                 warn!(stream, "the stream takes no batches any more: messages are sent one by one");
-                self.policy = Policy::singles_only();
+                self.policy = Policy::SINGLES_ONLY;
                 return self.one_by_one(messages).await;
             }
             BatchVerdict::Stored { .. } => "the acknowledgement is of another batch",
@@ -253,18 +252,23 @@ async fn under_way(batch: &mut Option<Batch>) -> (Batch, BatchVerdict) {
     std::future::pending().await
 }
 
-/// Makes ids for batches that no other batch has.
+/// Makes ids for batches that no other batch has. Short, as each message of a batch keeps its id.
 struct BatchIds {
     unique: String,
     next: u64,
 }
 
 impl BatchIds {
+    /// How many characters tell lanes apart.
+    const UNIQUE: usize = 10;
+
     fn new(client: &Client) -> Self {
-        // An inbox name is never used twice, by any process; its last token is what differs.
+        // An inbox name is never used twice, by any process. Its last token is what differs, and
+        // the end of that is enough: ten of 62 characters, drawn by each process and counted on.
         let inbox = client.new_inbox();
-        let unique = inbox.rsplit('.').next().unwrap_or_default().to_owned();
-        Self { unique, next: 0 }
+        let token = inbox.rsplit('.').next().unwrap_or_default();
+        let end = token.len().saturating_sub(Self::UNIQUE);
+        Self { unique: token.get(end..).unwrap_or(token).to_owned(), next: 0 }
     }
 
     fn next(&mut self) -> String {

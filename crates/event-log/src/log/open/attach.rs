@@ -14,7 +14,7 @@ use super::{Installation, OpenError, PATIENCE, Road};
 use crate::{
     EventLog, Settings,
     log::{api, timestamp},
-    settings::Compression,
+    settings::{Compression, Durability},
     topology::{SHARDS, Stream, Topology},
 };
 
@@ -29,7 +29,8 @@ impl EventLog {
     ///
     /// Of the settings, only those of the connection and of this process count (`url`,
     /// `credentials_file`, `prefix`, `window`, `ack_wait`); what they say of the streams is
-    /// replaced by how the streams are.
+    /// replaced by how the streams are. What was promised of the servers is not known, and counts as
+    /// [`Durability::Process`].
     ///
     /// Fails with [`OpenError::NotInstalled`] where the streams are missing.
     pub async fn attach(name: &str, settings: &Settings) -> Result<Self, OpenError> {
@@ -42,7 +43,7 @@ impl EventLog {
         let inbox_identity = format!("{}@{created}", inbox.config.name);
         let shards = shards(&journal.config)?;
         let settings = as_found(settings, shards, &journal.config, &inbox.config);
-        road.lead(Installation { settings, shards, inbox_identity }).await
+        road.lead(Installation { settings, checked: None, shards, inbox_identity }).await
     }
 }
 
@@ -91,6 +92,7 @@ fn shards(journal: &Config) -> Result<ShardCount, OpenError> {
 /// Returns the settings by which the streams were made as they are.
 fn as_found(settings: &Settings, shards: ShardCount, journal: &Config, inbox: &Config) -> Settings {
     Settings {
+        durability: Durability::Process,
         shards,
         replicas: journal.num_replicas,
         duplicate_window: journal.duplicate_window,
@@ -123,7 +125,8 @@ mod tests {
             ..Config::default()
         };
         let inbox = Config { max_messages_per_subject: 77, ..Config::default() };
-        let asked = Settings { window: 5, ..Settings::default() };
+        let durability = Durability::Site;
+        let asked = Settings { window: 5, durability, ..Settings::default() };
         let found = as_found(&asked, shards(&journal).unwrap(), &journal, &inbox);
         assert_eq!((found.shards.get(), found.replicas, found.window), (4, 3, 5));
         assert_eq!(found.duplicate_window, Duration::from_secs(7));
@@ -131,6 +134,7 @@ mod tests {
         assert_eq!(found.inbox_per_subject_max, 77);
         assert_eq!(found.stream_bytes_max, Some(1 << 30));
         assert_eq!(found.compression, Compression::S2);
+        assert_eq!(found.durability, Durability::Process, "nobody checked the servers");
         let unlimited = Config { max_bytes: -1, ..journal };
         let found = as_found(&asked, asked.shards, &unlimited, &inbox);
         assert_eq!(found.stream_bytes_max, None);
