@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::HEXLOWER;
+use fanfare_domain::ShardCount;
 use fanfare_event_log::EventLog;
 use fanfare_service::random_bytes;
 use fanfare_testkit::{NatsServer, wait_until};
@@ -26,6 +27,8 @@ const OPERATOR_KEY: &str = "operator.key";
 /// How an installation differs from the ordinary one of a test.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
+    /// How many shards there are.
+    pub(crate) shards: u16,
     /// How long the servers know an id again.
     pub(crate) duplicate_window: Duration,
     /// How long the server waits for a message to be settled before it hands it out again.
@@ -39,6 +42,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            shards: 4,
             duplicate_window: Duration::from_secs(1),
             ack_wait: Duration::from_secs(5),
             api_allows_loopback: true,
@@ -163,6 +167,7 @@ impl Installation {
         let settings = fanfare_event_log::Settings {
             duplicate_window: self.options.duplicate_window,
             ack_wait: self.options.ack_wait,
+            shards: ShardCount::new(self.options.shards)?,
             ..self.nats.log_settings()
         };
         EventLog::open("test", &settings).await.context("open the event log")
@@ -214,7 +219,7 @@ impl Installation {
         let mut settings = BTreeMap::new();
         let mut set = |key: &str, value: String| settings.insert(String::from(key), value);
         set("log.url", self.nats.url());
-        set("log.shards", String::from("4"));
+        set("log.shards", self.options.shards.to_string());
         set("log.duplicate_window", millis(self.options.duplicate_window));
         set("log.ack_wait", millis(self.options.ack_wait));
         let file = |name: &str| self.directory.path().join(name).display().to_string();

@@ -56,7 +56,10 @@ pub(crate) struct Selection {
 /// See the module.
 pub(crate) struct Ordered {
     log: EventLog,
-    selection: Selection,
+    /// The stream's name.
+    stream: String,
+    subjects: Vec<String>,
+    headers_only: bool,
     next: Start,
     open: Option<Open>,
 }
@@ -78,7 +81,14 @@ pub(crate) struct Numbered {
 
 impl Ordered {
     pub(crate) fn new(log: &EventLog, selection: Selection, start: Start) -> Self {
-        Self { log: log.clone(), selection, next: start, open: None }
+        let Selection { stream, subjects, headers_only } = selection;
+        let stream = log.topology().stream(stream);
+        Self { headers_only, ..Self::of(log, stream, subjects, start) }
+    }
+
+    /// Reads what is under some subjects, at least one, of a stream with this name.
+    pub(crate) fn of(log: &EventLog, stream: String, subjects: Vec<String>, start: Start) -> Self {
+        Self { log: log.clone(), stream, subjects, headers_only: false, next: start, open: None }
     }
 
     /// How many messages were ahead when the server last said so. Cancel safe.
@@ -98,7 +108,7 @@ impl Ordered {
                     }
                 }
                 Ok(Some(Err(error))) => {
-                    debug!(%error, stream = self.name(), "making another consumer");
+                    debug!(%error, stream = self.stream, "making another consumer");
                     self.open = None;
                     sleep(PAUSE).await;
                 }
@@ -115,7 +125,7 @@ impl Ordered {
     /// Forgets the consumer on the server too, so that they do not pile up.
     pub(crate) async fn close(mut self) {
         let Some(open) = self.open.take() else { return };
-        let Ok(stream) = self.log.stream(self.selection.stream).await else { return };
+        let Ok(stream) = self.log.stream_named(&self.stream).await else { return };
         if let Err(error) = stream.delete_consumer(&open.name).await {
             debug!(%error, "a consumer is left to be forgotten");
         }
@@ -127,7 +137,7 @@ impl Ordered {
         let Some(place) =
             message.info().ok().filter(|info| info.consumer_sequence == open.received + 1)
         else {
-            debug!(stream = ?self.selection.stream, "a message is missing: reading it again");
+            debug!(stream = self.stream, "a message is missing: reading it again");
             self.open = None;
             return None;
         };
@@ -139,13 +149,9 @@ impl Ordered {
         Some(Numbered { message, sequence, stored_at })
     }
 
-    fn name(&self) -> String {
-        self.log.topology().stream(self.selection.stream)
-    }
-
     async fn opened(&mut self) -> Result<&mut Open, ReadError> {
         if self.open.is_none() {
-            let mut patience = Patience::new(&self.log, self.name());
+            let mut patience = Patience::new(&self.log, self.stream.clone());
             let open = loop {
                 // Boxed, because it is rare and large.
                 match Box::pin(self.try_open()).await {
@@ -160,7 +166,7 @@ impl Ordered {
 
     async fn try_open(&self) -> Result<Open, async_nats::Error> {
         let connects = connects(&self.log);
-        let stream = self.log.stream(self.selection.stream).await?;
+        let stream = self.log.stream_named(&self.stream).await?;
         let consumer = stream.create_consumer(self.config()).await?;
         let info = consumer.cached_info();
         let (name, pending) = (info.name.clone(), info.num_pending);
@@ -182,7 +188,7 @@ impl Ordered {
             }
             Start::Time(time) => DeliverPolicy::ByStartTime { start_time: date_time(time) },
         };
-        let (filter_subject, filter_subjects) = match self.selection.subjects.as_slice() {
+        let (filter_subject, filter_subjects) = match self.subjects.as_slice() {
             [only] => (only.clone(), Vec::new()),
             several => (String::new(), several.to_vec()),
         };
@@ -190,7 +196,7 @@ impl Ordered {
             deliver_policy,
             filter_subject,
             filter_subjects,
-            headers_only: self.selection.headers_only,
+            headers_only: self.headers_only,
             ack_policy: AckPolicy::None,
             inactive_threshold: FORGET,
             num_replicas: 1,
