@@ -2,7 +2,7 @@
 
 use fanfare_domain::{
     Conclusion, EndpointState, Fault, PauseMode, Role,
-    endpoint::DisableReason,
+    endpoint::{DisableReason, RatePeriod},
     fact::{ConclusionReason, DeferReason},
 };
 use prost::UnknownEnumValue;
@@ -57,6 +57,9 @@ choice!(Fault, wire::Fault {
 choice!(DeferReason, wire::DeferReason {
     DeferReason::LaneFull => LaneFull,
     DeferReason::EventUnavailable => EventUnavailable,
+    DeferReason::RateLimit => RateLimit,
+    DeferReason::Breaker => Breaker,
+    DeferReason::RetryAfter => RetryAfter,
 });
 
 choice!(Conclusion, wire::Conclusion {
@@ -84,6 +87,11 @@ choice!(EndpointState, wire::EndpointState {
     EndpointState::Disabled(DisableReason::ByHand) => DisabledByHand,
     EndpointState::Disabled(DisableReason::Gone) => DisabledGone,
     EndpointState::Disabled(DisableReason::Failing) => DisabledFailing,
+});
+
+choice!(RatePeriod, wire::RatePeriod {
+    RatePeriod::Second => Second,
+    RatePeriod::Minute => Minute,
 });
 
 choice!(Role, wire::Role {

@@ -1,6 +1,6 @@
 //! Checks that several records share. Each takes the name of the field for the error.
 
-use std::{error::Error, str::FromStr};
+use std::{error::Error, num::NonZeroU32, str::FromStr};
 
 use bytes::Bytes;
 use fanfare_domain::{EventType, Shard, ShardCount, TenantId, Timestamp, TraceContext};
@@ -69,6 +69,11 @@ pub(crate) fn small(value: u32, field: &'static str) -> Result<u16, DecodeError>
 /// Reads a number that counts from 1.
 pub(crate) fn ordinal(value: u32, field: &'static str) -> Result<u32, DecodeError> {
     if value == 0 { Err(out_of_range(value, field)) } else { Ok(value) }
+}
+
+/// Reads a number that is not zero.
+pub(crate) fn positive(value: u32, field: &'static str) -> Result<NonZeroU32, DecodeError> {
+    NonZeroU32::new(value).ok_or_else(|| out_of_range(value, field))
 }
 
 /// Reads a shard's index.

@@ -15,6 +15,7 @@ mod paused_endpoints_get_nothing;
 mod private_address_is_refused;
 mod profiles;
 mod retries_are_on_time;
+mod scaled_dispatchers;
 mod secrets_never_leave;
 mod slow_endpoint_starves_no_one;
 mod support;

@@ -1,6 +1,6 @@
 //! Endpoints: URLs of a tenant that want some event types.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use crate::{EndpointId, EventType, TenantId, Timestamp, TypePattern, retry::Policy, seal::Sealed};
 
@@ -31,6 +31,8 @@ pub struct Endpoint {
     pub timeout: Option<Duration>,
     /// How many requests may be in flight at once; 16 if not set.
     pub concurrency: Option<u16>,
+    /// How many requests may be begun in a time; any number if not set.
+    pub rate_limit: Option<RateLimit>,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, String>,
     /// When it was created.
@@ -48,6 +50,51 @@ pub struct Secret {
     pub created_at: Timestamp,
     /// When it stops being used; `None` for the current one.
     pub expires_at: Option<Timestamp>,
+}
+
+/// How many requests may be begun in a time, evenly spread over it.
+///
+/// Attempts count, of whatever number: what the endpoint sees is a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many requests.
+    pub requests: NonZeroU32,
+    /// In what time.
+    pub per: RatePeriod,
+    /// How many may be begun at once after a pause; 1 for none of them closer to each other than
+    /// the rate says.
+    pub burst: NonZeroU32,
+}
+
+/// The time of a [`RateLimit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RatePeriod {
+    /// A second.
+    Second,
+    /// A minute.
+    Minute,
+}
+
+impl RateLimit {
+    /// The most requests in a time.
+    pub const REQUESTS_MAX: u32 = 10_000;
+    /// The most requests at once.
+    pub const BURST_MAX: u32 = 1_000;
+
+    /// Returns the time from one request to the next.
+    pub fn interval(&self) -> Duration {
+        self.per.length() / self.requests.get()
+    }
+}
+
+impl RatePeriod {
+    /// Returns how long it is.
+    pub const fn length(self) -> Duration {
+        match self {
+            Self::Second => Duration::from_secs(1),
+            Self::Minute => Duration::from_mins(1),
+        }
+    }
 }
 
 /// Whether an endpoint gets deliveries.

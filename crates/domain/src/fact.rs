@@ -124,6 +124,29 @@ pub enum DeferReason {
     LaneFull,
     /// Its event was not readable from the log at that time.
     EventUnavailable,
+    /// The endpoint's rate limit: the time is the one that the limit keeps for it.
+    RateLimit,
+    /// The endpoint keeps failing, and its breaker holds first attempts.
+    Breaker,
+    /// The endpoint asked to be left alone for a while.
+    RetryAfter,
+}
+
+impl DeferReason {
+    /// Every reason, in the order of declaration.
+    pub const ALL: [Self; 5] =
+        [Self::LaneFull, Self::EventUnavailable, Self::RateLimit, Self::Breaker, Self::RetryAfter];
+
+    /// Returns the stable name, as it stands in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LaneFull => "lane_full",
+            Self::EventUnavailable => "event_unavailable",
+            Self::RateLimit => "rate_limit",
+            Self::Breaker => "breaker",
+            Self::RetryAfter => "retry_after",
+        }
+    }
 }
 
 /// See [`Fact::DeliveryParked`].

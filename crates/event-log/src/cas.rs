@@ -6,11 +6,14 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{
-    self, ErrorCode,
-    context::{PublishError as AckError, PublishErrorKind},
-    message::{PublishMessage, StreamMessage},
-    stream::{RawMessageError, RawMessageErrorKind},
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self, ErrorCode,
+        context::{PublishError as AckError, PublishErrorKind},
+        message::{PublishMessage, StreamMessage},
+        stream::{RawMessageError, RawMessageErrorKind},
+    },
 };
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
@@ -22,6 +25,9 @@ use crate::{EventLog, PublishError, ReadError, log::Lost};
 const MARK: &str = "Fanfare-Change";
 /// The header by which key-value tools know a deleted key.
 const OPERATION: &str = "KV-Operation";
+
+/// How long the marker of a deleted key is kept, so that they do not pile up.
+const MARKER: Duration = Duration::from_hours(1);
 
 /// How long to wait after an unknown outcome.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -57,7 +63,8 @@ pub(crate) enum Set {
 pub(crate) enum Write {
     /// A value.
     Value(Bytes),
-    /// The marker of a deleted key.
+    /// The marker of a deleted key, which goes away by itself after an hour. The bucket has to
+    /// allow that.
     Deleted,
 }
 
@@ -102,11 +109,6 @@ impl EventLog {
 }
 
 impl Cell {
-    /// The stream that the register is in.
-    pub(crate) fn stream(&self) -> &str {
-        &self.stream
-    }
-
     /// Writes if the register's last sequence is `expected`; 0 for "there is none".
     ///
     /// Repeats until the outcome is known, for ever if need be: bound it from outside. Dropped
@@ -167,7 +169,7 @@ impl Cell {
             PublishMessage::build().header(MARK, mark).expected_last_subject_sequence(expected);
         match write {
             Write::Value(value) => message = message.payload(value.clone()),
-            Write::Deleted => message = message.header(OPERATION, "DEL"),
+            Write::Deleted => message = message.header(OPERATION, "DEL").ttl(MARKER),
         }
         let context = &self.log.inner.jetstream;
         let sent = async { context.send_publish(self.subject.clone(), message).await?.await };
@@ -242,20 +244,15 @@ impl Cell {
 
 impl From<StreamMessage> for Held {
     fn from(message: StreamMessage) -> Self {
-        let header = |name| message.headers.get(name).map(|value| value.as_str().to_owned());
-        let deleted = header(OPERATION).is_some_and(|operation| operation != "PUT");
-        Self {
-            sequence: message.sequence,
-            mark: header(MARK),
-            value: Some(message.payload).filter(|_| !deleted),
-        }
+        Self::of(message.sequence, &message.headers, message.payload)
     }
 }
 
-#[cfg(test)]
 impl Held {
-    /// Makes what a test needs.
-    pub(crate) fn for_tests(sequence: u64, value: Option<Bytes>) -> Self {
-        Self { sequence, value, mark: None }
+    /// Reads a message of a register.
+    pub(crate) fn of(sequence: u64, headers: &HeaderMap, payload: Bytes) -> Self {
+        let header = |name| headers.get(name).map(|value| value.as_str().to_owned());
+        let deleted = header(OPERATION).is_some_and(|operation| operation != "PUT");
+        Self { sequence, mark: header(MARK), value: Some(payload).filter(|_| !deleted) }
     }
 }

@@ -42,7 +42,8 @@ impl EventLog {
         let keys = IdempotencyKeys { log: self.clone(), bucket };
         // A question whose answer does not matter: the bucket is there, and may be read.
         let any = keys.log.key(&keys.bucket, "-");
-        let mut patience = Patience::new(self, any.stream().to_owned());
+        let stream = self.topology().bucket_stream(Bucket::Idempotency);
+        let mut patience = Patience::new(self, stream);
         while let Err(unanswered) = any.get().await {
             patience.bear(unanswered.source).await?;
         }

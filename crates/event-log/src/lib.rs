@@ -9,7 +9,7 @@ pub mod durability;
 pub mod idempotency;
 pub mod inbox;
 pub mod journal;
-pub mod ownership;
+pub mod membership;
 pub mod publish;
 pub mod read;
 pub mod requests;

@@ -191,9 +191,20 @@ impl EventLog {
         &self,
         stream: Stream,
     ) -> Result<jetstream::stream::Stream<()>, ReadError> {
-        let name = self.topology().stream(stream);
-        let handle = self.inner.jetstream.get_stream_no_info(&name).await;
-        handle.map_err(|source| ReadError::Refused { stream: name, source: source.into() })
+        self.stream_named(&self.topology().stream(stream)).await
+    }
+
+    /// The same, by the stream's name.
+    pub(crate) async fn stream_named(
+        &self,
+        name: &str,
+    ) -> Result<jetstream::stream::Stream<()>, ReadError> {
+        let handle = self.inner.jetstream.get_stream_no_info(name).await;
+        let refused = |source: jetstream::context::GetStreamError| ReadError::Refused {
+            stream: name.to_owned(),
+            source: source.into(),
+        };
+        handle.map_err(refused)
     }
 }
 

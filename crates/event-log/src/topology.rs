@@ -114,7 +114,7 @@ impl Stream {
 pub enum Bucket {
     /// Key-value: producers' idempotency keys, for 24 hours.
     Idempotency,
-    /// Key-value: heartbeats of those who hold a role.
+    /// Key-value: who takes part in a role, and who owns which shard.
     Owners,
     /// Object store: snapshots of folds.
     Snapshots,

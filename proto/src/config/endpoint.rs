@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
-    Endpoint, EndpointId, Timestamp, endpoint::Secret, retry::Policy, seal::Sealed,
+    Endpoint, EndpointId, Timestamp,
+    endpoint::{RateLimit, Secret},
+    retry::Policy,
+    seal::Sealed,
 };
 
 use crate::{
@@ -30,9 +33,18 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
         retry: read_policy(&wire.retry_policy)?,
         timeout: wire.timeout_ns.map(Duration::from_nanos),
         concurrency: concurrency.transpose()?,
+        rate_limit: wire.rate_limit.map(rate_limit).transpose()?,
         metadata: wire.metadata,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         updated_at: Timestamp::from_nanos(wire.updated_at_ns),
+    })
+}
+
+fn rate_limit(wire: wire::RateLimit) -> Result<RateLimit, DecodeError> {
+    Ok(RateLimit {
+        requests: parse::positive(wire.requests, "RateLimit.requests")?,
+        per: Choice::from_wire(wire.per, "RateLimit.per")?,
+        burst: parse::positive(wire.burst, "RateLimit.burst")?,
     })
 }
 
@@ -89,6 +101,7 @@ impl Fields for Endpoint {
             retry,
             timeout,
             concurrency,
+            rate_limit,
             metadata,
             created_at,
             updated_at,
@@ -120,6 +133,18 @@ impl Fields for Endpoint {
         }
         out.time(14, *created_at);
         out.time(15, *updated_at);
+        if let Some(rate_limit) = rate_limit {
+            out.message(16, rate_limit);
+        }
+    }
+}
+
+impl Fields for RateLimit {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { requests, per, burst } = self;
+        out.uint(1, u64::from(requests.get()));
+        out.uint(2, per.to_wire());
+        out.uint(3, u64::from(burst.get()));
     }
 }
 

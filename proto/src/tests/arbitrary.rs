@@ -1,6 +1,6 @@
 //! Any value of each kind of record, within the invariants of its type.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
@@ -8,7 +8,7 @@ use fanfare_domain::{
     Entity, Event, EventId, EventType, Fact, Fault, InboxEvent, KeyId, Outcome, PauseMode, Record,
     RetryDue, Role, Shard, Target, Task, Tenant, TenantId, Timestamp, TraceContext, TypePattern,
     config::{EventTypeEntry, ProfileSource},
-    endpoint::{DisableReason, Secret},
+    endpoint::{DisableReason, RateLimit, RatePeriod, Secret},
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
         DeliveryParked, EventRouted, RetryScheduled, ShardClaimed,
@@ -211,7 +211,7 @@ fn event_routed() -> impl Strategy<Value = Fact> {
 fn fact() -> impl Strategy<Value = Fact> {
     let claimed = (shard(), number(), text())
         .prop_map(|(shard, epoch, owner)| Fact::ShardClaimed(ShardClaimed { shard, epoch, owner }));
-    let reason = select(&[DeferReason::LaneFull, DeferReason::EventUnavailable][..]);
+    let reason = select(&DeferReason::ALL);
     let deferred =
         (delivery(), attempt(), time(), reason).prop_map(|(delivery, attempt, until, reason)| {
             Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason })
@@ -259,6 +259,12 @@ fn endpoint_state() -> impl Strategy<Value = EndpointState> {
     )
 }
 
+fn rate_limit() -> impl Strategy<Value = RateLimit> {
+    let count = || any::<NonZeroU32>();
+    (count(), select(&[RatePeriod::Second, RatePeriod::Minute][..]), count())
+        .prop_map(|(requests, per, burst)| RateLimit { requests, per, burst })
+}
+
 fn endpoint() -> impl Strategy<Value = Endpoint> {
     let secret = (sealed(), time(), of(time()))
         .prop_map(|(sealed, created_at, expires_at)| Secret { sealed, created_at, expires_at });
@@ -269,12 +275,13 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         of(policy.prop_map(Policy::from_delays)),
         of(duration()),
         of(prop_oneof![Just(0), any::<u16>()]),
+        of(rate_limit()),
     );
     let notes = (btree_map(text(), text(), 0..3), time(), time());
     (who, how, limits, notes).prop_map(|(who, how, limits, notes)| {
         let (id, tenant, url, name, description, filters) = who;
         let (secrets, headers, state) = how;
-        let (retry, timeout, concurrency) = limits;
+        let (retry, timeout, concurrency, rate_limit) = limits;
         let (metadata, created_at, updated_at) = notes;
         Endpoint {
             id,
@@ -289,6 +296,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             retry,
             timeout,
             concurrency,
+            rate_limit,
             metadata,
             created_at,
             updated_at,

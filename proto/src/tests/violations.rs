@@ -207,6 +207,13 @@ fn configuration_is_checked() {
     assert_eq!(endpoint(|of| of.state = 7), ("value", "Endpoint.state"));
     assert_eq!(endpoint(|of| of.concurrency = Some(65_536)), ("range", "Endpoint.concurrency"));
     assert_eq!(endpoint(|of| of.retry_policy.insert(0, '{')), ("syntax", "Endpoint.retry_policy"));
+    let limited = |alter: fn(&mut wire::RateLimit)| {
+        let limit = of!(Entity::Endpoint, of => alter(of.rate_limit.as_mut().unwrap()));
+        change("config-endpoint-rate-limit", limit)
+    };
+    assert_eq!(limited(|of| of.requests = 0), ("range", "RateLimit.requests"));
+    assert_eq!(limited(|of| of.per = 0), ("missing", "RateLimit.per"));
+    assert_eq!(limited(|of| of.burst = 0), ("range", "RateLimit.burst"));
     let key = |alter: fn(&mut wire::ApiKey)| {
         change("config-key-read", of!(Entity::ApiKey, it => alter(it)))
     };

@@ -10,12 +10,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
-    DeliveryId, DeliveryRef, EndpointId, Fact, Fault, Outcome, Record, RetryDue, StoredEvent,
-    Target, Timestamp, TraceContext,
+    DeliveryId, DeliveryRef, Endpoint, EndpointId, Fact, Fault, Outcome, Record, RetryDue,
+    StoredEvent, Target, Timestamp, TraceContext,
     fact::{AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryParked},
-    profile::{Attempt, Profile},
+    profile::{Attempt, Breaker, Profile},
     request::Rendered,
-    retry::{Judged, Policy},
+    retry::{Judged, Policy, StatusSet},
     retry_after,
 };
 use fanfare_egress::Wanted;
@@ -26,6 +26,9 @@ use http::{HeaderName, HeaderValue};
 use crate::{
     Settings,
     guard::Guard,
+    lanes::{Kind, Rules, Signal},
+    memory::{Bytes, Limits, Memory},
+    permits::Permits,
     registry::{Permission, Registry},
     runtime::{Ready, Readying, Unready},
     shard::deferred,
@@ -57,12 +60,13 @@ pub(crate) struct Job {
 pub(crate) struct TaskEvent {
     stored: StoredEvent,
     rendered: OnceLock<Arc<Rendered>>,
+    _memory: Arc<Bytes>,
 }
 
 impl TaskEvent {
     /// Wraps an event that is not rendered yet.
-    pub(crate) fn new(stored: StoredEvent) -> Self {
-        Self { stored, rendered: OnceLock::new() }
+    pub(crate) fn new(stored: StoredEvent, memory: Arc<Bytes>) -> Self {
+        Self { stored, rendered: OnceLock::new(), _memory: memory }
     }
 
     /// Names the delivery of the event to a target.
@@ -102,6 +106,11 @@ impl Job {
         Self { delivery, attempt: 1, event: Some(event), trace: TraceContext::default() }
     }
 
+    /// What kind of attempt it is.
+    pub(crate) const fn kind(&self) -> Kind {
+        if self.attempt > 1 { Kind::Retry } else { Kind::First }
+    }
+
     /// A later attempt, or a first one that was put off.
     pub(crate) fn later(retry: RetryDue) -> Self {
         let RetryDue { delivery, attempt, due_at: _, journal_sequence: _, trace } = retry;
@@ -123,6 +132,8 @@ pub(crate) struct Desk {
     client: fanfare_egress::Client,
     readying: Readying,
     retention: Duration,
+    permits: Arc<Permits>,
+    memory: Arc<Memory>,
 }
 
 impl Desk {
@@ -140,7 +151,10 @@ impl Desk {
         let client =
             fanfare_egress::Client::new(&settings.egress).context("make an HTTP client")?;
         let (readying, retention) = (Readying::new(profiles, keyring), settings.log.retention);
-        Ok(Self { guard, log, clock, client, readying, retention })
+        let permits = Permits::new(settings.in_flight_max);
+        let (deliveries, bytes) = (settings.queued_max, settings.queued_bytes_max);
+        let memory = Memory::new(Limits { deliveries, bytes });
+        Ok(Self { guard, log, clock, client, readying, retention, permits, memory })
     }
 
     /// The present instant.
@@ -148,9 +162,59 @@ impl Desk {
         self.clock.now()
     }
 
-    /// How many requests may be in flight to the endpoint at once.
-    pub(crate) fn concurrency(&self, endpoint: EndpointId) -> u16 {
-        self.guard.view().read(|registry: &Registry| registry.concurrency(endpoint))
+    /// What the endpoint's owner and its profile say about how it is sent to.
+    pub(crate) fn rules(&self, endpoint: EndpointId) -> Rules {
+        self.guard.view().read(|registry: &Registry| {
+            let found = registry.endpoint(endpoint);
+            let endpoint = found.map(|(endpoint, _)| endpoint);
+            let concurrency = endpoint.and_then(|endpoint| endpoint.concurrency);
+            let profile = found.and_then(|(_, profile)| self.profile(profile));
+            Rules {
+                concurrency: concurrency.unwrap_or(Endpoint::CONCURRENCY),
+                rate: endpoint.and_then(|endpoint| endpoint.rate_limit),
+                breaker: profile.is_some_and(|profile| profile.health.breaker == Breaker::On),
+            }
+        })
+    }
+
+    /// What the facts about an attempt say about its endpoint.
+    pub(crate) fn signal(&self, records: &[Record]) -> Signal {
+        let made = records.iter().find_map(|record| match &record.fact {
+            Fact::AttemptMade(made) => Some(made),
+            Fact::ShardClaimed(_)
+            | Fact::DeliveryDeferred(_)
+            | Fact::DeliveryParked(_)
+            | Fact::DeliveryConcluded(_)
+            | Fact::RetryScheduled(_)
+            | Fact::EventRouted(_) => None,
+        });
+        let Some(made) = made else { return Signal::default() };
+        self.guard.view().read(|registry: &Registry| {
+            let found = registry.endpoint(made.delivery.endpoint);
+            let profile = found.and_then(|(_, profile)| self.profile(profile));
+            let none = StatusSet::default();
+            let slow_down = profile.map_or(&none, |profile| &profile.health.slow_down);
+            Signal::of(&made.outcome, made.duration, slow_down)
+        })
+    }
+
+    /// Whether attempts may begin at present, as far as it is up to us.
+    pub(crate) fn may_send(&self) -> bool {
+        self.guard.is_held()
+    }
+
+    /// The permits that all shards of the process share.
+    pub(crate) fn permits(&self) -> &Arc<Permits> {
+        &self.permits
+    }
+
+    /// The memory that all shards of the process share.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    fn profile(&self, name: Option<&str>) -> Option<&Arc<Profile>> {
+        self.readying.profile(name.unwrap_or_default())
     }
 
     /// The log, to read from.
@@ -220,7 +284,8 @@ async fn fetch(desk: &Desk, job: &Job) -> Result<Arc<TaskEvent>, Box<Record>> {
     let now = desk.now();
     match desk.log.event(job.delivery.event_sequence).await {
         Ok(Some(stored)) if stored.event.id == job.delivery.event => {
-            Ok(Arc::new(TaskEvent::new(stored)))
+            let memory = desk.memory.count(stored.event.data.len());
+            Ok(Arc::new(TaskEvent::new(stored, Arc::new(memory))))
         }
         Ok(_) => Err(event_gone(job, now)),
         // It will not be readable any more: nothing waits for ever.

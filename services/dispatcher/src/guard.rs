@@ -1,14 +1,14 @@
 //! Whether requests may be sent at this moment.
 //!
-//! The claim in the journal guards records; this guards requests. Both the role and the view of
-//! the configuration must have been confirmed by the server a short while ago, on the monotonic
-//! clock: a process that was stopped and wakes up sends nothing until it has asked again.
+//! The claim in the journal guards records; this guards requests. Both the membership and the view
+//! of the configuration must have been confirmed by the server a short while ago, on the monotonic
+//! clock: a process that was stopped and wakes up sends nothing until it has asked again. One
+//! lease covers all shards of the process: what is lost is dropped before it is renewed.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use fanfare_event_log::{ConfigView, ownership::Lease};
+use fanfare_event_log::{ConfigView, membership::Lease};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::registry::Registry;
 
@@ -30,7 +30,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Guards by a role and a view.
+    /// Guards by a membership and a view.
     pub(crate) fn new(view: ConfigView<Registry>, lease: Lease) -> Self {
         Self { view, lease }
     }
@@ -39,7 +39,7 @@ impl Guard {
     pub(crate) fn is_held(&self) -> bool {
         let now = Instant::now();
         let fresh = |at: Instant| now.saturating_duration_since(at) < CONFIRMED_FOR;
-        fresh(self.lease.confirmed_at()) && self.view.confirmed_at().is_some_and(fresh)
+        self.lease.confirmed_at().is_some_and(fresh) && self.view.confirmed_at().is_some_and(fresh)
     }
 
     /// Waits until a request may be sent. Cancel safe.
@@ -49,20 +49,16 @@ impl Guard {
         }
     }
 
-    /// Keeps the view confirmed until `stop`.
-    pub(crate) async fn keep_confirmed(self, stop: CancellationToken) -> anyhow::Result<()> {
+    /// Keeps the view confirmed for as long as it is polled.
+    pub(crate) async fn keep_confirmed(self) -> Infallible {
         let mut ticks = tokio::time::interval(CONFIRM_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let confirming = async {
-            loop {
-                ticks.tick().await;
-                if let Err(error) = self.view.confirm().await {
-                    tracing::debug!(%error, "the configuration could not be confirmed");
-                }
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.view.confirm().await {
+                tracing::debug!(%error, "the configuration could not be confirmed");
             }
-        };
-        stop.run_until_cancelled(confirming).await;
-        Ok(())
+        }
     }
 
     /// The view of the configuration.

@@ -1,256 +1,425 @@
 //! Lanes: what waits for each endpoint, and whose turn it is.
 //!
-//! A lane holds what is queued for one endpoint and counts what is in flight to it. Lanes with
-//! something to send take turns, so that a busy endpoint does not crowd out a quiet one. Pure:
-//! no clock, no I/O.
+//! A lane holds what is queued for one endpoint and counts what is in flight to it: never more
+//! than its cap, whatever changes meanwhile. What holds it back besides is its rate limit, its
+//! breaker, its window (the congestion that it shows), and a `Retry-After`. What can be served
+//! within two seconds waits in memory; for longer waits a delivery is *put off*, which costs
+//! nothing here.
+//!
+//! Lanes that can send take turns by the time in flight that they use (see [`turns`]), those that
+//! are proven before those that are not (see [`crate::permits`]), first attempts before retries;
+//! of eight turns, slow lanes are the first to be asked in one, and retries in one. Pure: no
+//! clock, no I/O.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
+mod breaker;
+mod lane;
+mod rate;
+mod signal;
+mod turns;
+mod window;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fanfare_domain::{EndpointId, Timestamp, fact::DeferReason};
+
+use self::{
+    breaker::Epoch,
+    lane::{Bounds, InLine, Lane, Outlook, SLOW_AFTER},
+    turns::Turns,
 };
-
-use fanfare_domain::{EndpointId, Timestamp};
-
-/// How many deliveries a slow lane keeps, by how full all lanes together are: less than half, less
-/// than three quarters, more.
-const SLOW_KEEPS: [usize; 3] = [64, 16, 4];
+pub(crate) use self::{
+    lane::{Health, Kind, Rules},
+    rate::{RESERVED_AHEAD, RateState},
+    signal::Signal,
+};
+use crate::permits::{Door, Permit, Refusal, Standing};
 
 /// The most deliveries that are put off at once.
 const SHED_MAX: usize = 512;
 
-/// How long the head of a lane may have waited before the lane counts as slow.
-const SLOW_AFTER: Duration = Duration::from_secs(1);
+/// How many lanes that hold their share are passed over for one turn.
+const PASSED_MAX: usize = 16;
 
-/// The shortest and longest time for which a delivery is put off.
-const DEFER_MIN: Duration = Duration::from_secs(2);
-const DEFER_MAX: Duration = Duration::from_mins(5);
+/// The most deliveries that any lane holds.
+const LANE_MAX: usize = 8_192;
+
+/// How many deliveries a lane keeps that cannot be served for now, by how many eighths of the
+/// room are full.
+const SLOW_KEEPS: [usize; 9] = [64, 64, 64, 64, 16, 16, 4, 2, 1];
 
 /// The lanes of one shard.
 #[derive(Debug)]
 pub(crate) struct Lanes<T> {
     by_endpoint: BTreeMap<EndpointId, Lane<T>>,
-    /// Lanes that have something to send and room in flight, in the order of their turns.
-    ready: VecDeque<EndpointId>,
+    /// Who is ready: for each standing, first attempts and retries.
+    turns: [[Turns; 2]; 3],
+    /// When lanes are to be looked at again.
+    alarms: BTreeSet<(Timestamp, EndpointId)>,
+    /// What is in flight, the oldest first.
+    flights: BTreeMap<Flight, (EndpointId, Timestamp, Epoch)>,
+    flight: u64,
     queued: usize,
-    queued_max: usize,
+    served: u64,
+    fullness: usize,
+    since: Timestamp,
 }
 
-/// A delivery that is put off, and until when.
+/// Names an attempt that was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Flight(u64);
+
+/// An attempt that arrives.
+#[derive(Debug)]
+pub(crate) struct Arrival<T> {
+    /// Where it goes.
+    pub(crate) endpoint: EndpointId,
+    /// What kind it is of.
+    pub(crate) kind: Kind,
+    /// Whether its endpoint's rate limit has kept this time for it.
+    pub(crate) has_turn: bool,
+    /// The attempt.
+    pub(crate) item: T,
+}
+
+/// An attempt that is begun.
+#[derive(Debug)]
+pub(crate) struct Started<T> {
+    /// Its name, to end it by.
+    pub(crate) flight: Flight,
+    /// The attempt.
+    pub(crate) item: T,
+    /// To be kept until it has ended.
+    pub(crate) permit: Permit,
+}
+
+/// A delivery that is put off, until when, and why.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PutOff<T> {
     pub(crate) item: T,
     pub(crate) until: Timestamp,
-}
-
-#[derive(Debug)]
-struct Lane<T> {
-    queue: VecDeque<(Timestamp, T)>,
-    in_flight: u16,
-    concurrency: u16,
-    is_ready: bool,
-}
-
-/// What became of a delivery that was to be queued.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Queued<T> {
-    /// It waits in its lane.
-    Yes,
-    /// The lane is full and slow: it is to be put off until then.
-    Deferred(PutOff<T>),
+    pub(crate) reason: DeferReason,
 }
 
 impl<T> Lanes<T> {
-    /// Makes no lanes; together they are meant to hold `queued_max` deliveries.
-    pub(crate) fn new(queued_max: usize) -> Self {
-        Self { by_endpoint: BTreeMap::new(), ready: VecDeque::new(), queued: 0, queued_max }
+    /// Makes no lanes. The endpoints are ours since that time: what an owner before sent is not
+    /// known, so that rate limits begin with a burst that was used up then.
+    pub(crate) fn new(since: Timestamp) -> Self {
+        Self {
+            by_endpoint: BTreeMap::new(),
+            turns: Default::default(),
+            alarms: BTreeSet::new(),
+            flights: BTreeMap::new(),
+            flight: 0,
+            queued: 0,
+            served: 0,
+            fullness: 0,
+            since,
+        }
     }
 
-    /// Queues a delivery, unless its lane is full and slow. `concurrency` is the endpoint's
-    /// present limit.
+    /// Says how full the room is, in eighths: the fuller, the less a slow lane may keep.
+    pub(crate) fn set_fullness(&mut self, eighths: usize) {
+        self.fullness = eighths;
+    }
+
+    /// Queues an attempt, unless it is to be put off. `rules` are the endpoint's present ones.
     pub(crate) fn queue(
         &mut self,
-        endpoint: EndpointId,
-        concurrency: u16,
+        arrival: Arrival<T>,
+        rules: Rules,
         now: Timestamp,
-        item: T,
-    ) -> Queued<T> {
-        let keeps = self.slow_keeps();
-        let lane = self.by_endpoint.entry(endpoint).or_insert_with(Lane::new);
-        lane.concurrency = concurrency.max(1);
-        if lane.queue.len() >= keeps
-            && let Some(until) = lane.slow_until(now)
-        {
-            return Queued::Deferred(PutOff { item, until });
+    ) -> Option<PutOff<T>> {
+        let bounds = self.bounds();
+        let Arrival { endpoint, kind, has_turn, item } = arrival;
+        let since = self.since;
+        let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, now));
+        lane.apply(rules, now);
+        if let Err((until, reason)) = lane.admit((kind, has_turn), bounds, now) {
+            return Some(PutOff { item, until, reason });
         }
-        lane.queue.push_back((now, item));
+        lane.push(kind, now, item);
         self.queued += 1;
-        self.line_up(endpoint);
-        Queued::Yes
+        self.line_up(endpoint, now);
+        None
     }
 
-    /// Puts off what slow lanes hold beyond what they may keep, the newest first, so that they do
-    /// not take up the room of the others.
-    pub(crate) fn shed(&mut self, now: Timestamp) -> Vec<PutOff<T>> {
-        let keeps = self.slow_keeps();
-        let mut shed = Vec::new();
-        for lane in self.by_endpoint.values_mut() {
-            let Some(until) = lane.slow_until(now) else { continue };
-            while lane.queue.len() > keeps && shed.len() < SHED_MAX {
-                let Some((_, item)) = lane.queue.pop_back() else { break };
-                shed.push(PutOff { item, until });
+    /// Puts off what lanes hold beyond what they may keep, so that it does not take up the room
+    /// of the others; forgets lanes that nothing is known of; sees who has become slow.
+    pub(crate) fn tidy(&mut self, door: &Door, now: Timestamp) -> Vec<PutOff<T>> {
+        self.see_slow(door, now);
+        let bounds = self.bounds();
+        let (mut shed, mut changed) = (Vec::new(), Vec::new());
+        for (endpoint, lane) in &mut self.by_endpoint {
+            let before = shed.len();
+            let most = SHED_MAX.saturating_sub(before);
+            let put_off = |(item, until, reason)| PutOff { item, until, reason };
+            shed.extend(lane.shed(bounds, most, now).into_iter().map(put_off));
+            if shed.len() > before {
+                changed.push(*endpoint);
             }
         }
-        self.queued -= shed.len();
+        self.queued = self.queued.saturating_sub(shed.len());
+        for endpoint in changed {
+            self.line_up(endpoint, now);
+        }
+        let forgotten = |lane: &Lane<T>| lane.is_forgettable(now);
+        for (endpoint, _) in self.by_endpoint.extract_if(.., |_, lane| forgotten(lane)) {
+            // A lane that is forgotten has nothing queued, so neither a place nor an alarm.
+            debug_assert!(!self.alarms.iter().any(|(_, other)| *other == endpoint));
+        }
         shed
     }
 
-    /// How many more deliveries may be queued.
-    pub(crate) fn room(&self) -> usize {
-        self.queued_max.saturating_sub(self.queued)
-    }
-
-    fn slow_keeps(&self) -> usize {
-        let [much, some, little] = SLOW_KEEPS;
-        match self.queued * 4 / self.queued_max.max(1) {
-            0 | 1 => much,
-            2 => some,
-            _ => little,
-        }
-    }
-
-    /// Takes the delivery whose turn it is, and counts it as in flight.
-    pub(crate) fn start(&mut self) -> Option<(EndpointId, T)> {
-        let endpoint = self.ready.pop_front()?;
-        let lane = self.by_endpoint.get_mut(&endpoint)?;
-        lane.is_ready = false;
-        let (_, item) = lane.queue.pop_front()?;
-        lane.in_flight += 1;
-        self.queued -= 1;
-        self.line_up(endpoint);
-        Some((endpoint, item))
-    }
-
-    /// Notes that a delivery to the endpoint is no longer in flight.
-    pub(crate) fn finish(&mut self, endpoint: EndpointId) {
-        if let Some(lane) = self.by_endpoint.get_mut(&endpoint) {
-            lane.in_flight = lane.in_flight.saturating_sub(1);
-            if lane.in_flight == 0 && lane.queue.is_empty() {
-                self.by_endpoint.remove(&endpoint);
-                return;
+    /// Takes the attempt whose turn it is and for which there is a permit, and counts it as
+    /// begun. `rules` tells the present ones of an endpoint.
+    pub(crate) fn start(
+        &mut self,
+        rules: impl Fn(EndpointId) -> Rules,
+        door: &Door,
+        now: Timestamp,
+    ) -> Option<Started<T>> {
+        use Standing::{New, Proven, Slow};
+        let standings =
+            if self.served % 8 == 7 { [Slow, New, Proven] } else { [Proven, New, Slow] };
+        let kinds = if self.served % 8 == 3 {
+            [Kind::Retry, Kind::First]
+        } else {
+            [Kind::First, Kind::Retry]
+        };
+        for kind in kinds {
+            for standing in standings {
+                if let Some(started) = self.start_of((standing, kind), &rules, door, now) {
+                    self.served += 1;
+                    return Some(started);
+                }
             }
         }
-        self.line_up(endpoint);
+        None
     }
 
-    /// Tells whether a delivery could be started.
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    fn line_up(&mut self, endpoint: EndpointId) {
+    /// Counts an attempt as ended.
+    pub(crate) fn end(&mut self, flight: Flight, signal: Signal, door: &Door, now: Timestamp) {
+        let Some((endpoint, started, epoch)) = self.flights.remove(&flight) else { return };
         let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return };
-        if !lane.is_ready && !lane.queue.is_empty() && lane.in_flight < lane.concurrency {
-            lane.is_ready = true;
-            self.ready.push_back(endpoint);
+        let expected = lane.time();
+        let standing = lane.end((started, epoch), signal, now);
+        let used = now.since(started);
+        if used > expected {
+            lane.debt.add(used.saturating_sub(expected));
+        } else {
+            lane.debt.forgive(expected.saturating_sub(used));
         }
+        door.judge(&lane.share, standing);
+        self.line_up(endpoint, now);
+    }
+
+    /// Looks again at the lanes whose time has come.
+    pub(crate) fn wake(&mut self, now: Timestamp) {
+        while let Some((at, endpoint)) = self.alarms.first().copied() {
+            if at > now {
+                break;
+            }
+            self.alarms.pop_first();
+            if let Some(lane) = self.by_endpoint.get_mut(&endpoint) {
+                lane.alarm = None;
+            }
+            self.line_up(endpoint, now);
+        }
+    }
+
+    /// When [`Self::wake`] is to be called.
+    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
+        self.alarms.first().map(|(at, _)| *at)
+    }
+
+    /// Tells whether a delivery could be started, if there is a permit for it.
+    #[cfg(test)]
+    fn has_ready(&self) -> bool {
+        self.turns.iter().flatten().any(|turns| !turns.is_empty())
+    }
+
+    /// How many deliveries wait.
+    #[cfg_attr(not(test), expect(dead_code, reason = "telemetry and the API read it"))]
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// What is known of an endpoint; `None` if nothing is.
+    #[cfg_attr(not(test), expect(dead_code, reason = "telemetry and the API read it"))]
+    pub(crate) fn health(&self, endpoint: EndpointId, now: Timestamp) -> Option<Health> {
+        self.by_endpoint.get(&endpoint).map(|lane| lane.health(now))
+    }
+
+    /// Notes that up to `count` requests of an owner before us may be in flight to the endpoint
+    /// until a time: they count against its cap until then.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the hand-over between owners calls it"))]
+    pub(crate) fn ghost(&mut self, endpoint: EndpointId, count: u16, until: Timestamp) {
+        // An owner that has just died is a recent use.
+        let since = self.since;
+        let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, until));
+        lane.haunt(count, until);
+    }
+
+    /// How many requests are in flight to each endpoint that has any.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the hand-over between owners calls it"))]
+    pub(crate) fn in_flight(&self) -> BTreeMap<EndpointId, u16> {
+        let mut counts = BTreeMap::new();
+        for (endpoint, ..) in self.flights.values() {
+            *counts.entry(*endpoint).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Where the rate limits stand that are not as good as fresh, for a hand-over.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the hand-over between owners calls it"))]
+    pub(crate) fn rate_states(&self, now: Timestamp) -> Vec<(EndpointId, RateState)> {
+        let state = |(endpoint, lane): (&EndpointId, &Lane<T>)| {
+            lane.rate_state(now).map(|state| (*endpoint, state))
+        };
+        self.by_endpoint.iter().filter_map(state).collect()
+    }
+
+    /// Goes on with a rate limit where another process left it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the hand-over between owners calls it"))]
+    pub(crate) fn take_over(&mut self, endpoint: EndpointId, state: RateState, now: Timestamp) {
+        let since = self.since;
+        let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, now));
+        lane.take_over(state);
+        self.line_up(endpoint, now);
+    }
+
+    fn bounds(&self) -> Bounds {
+        let slow = SLOW_KEEPS.get(self.fullness).copied().unwrap_or(1);
+        Bounds { most: LANE_MAX, slow }
+    }
+
+    fn start_of(
+        &mut self,
+        (standing, kind): (Standing, Kind),
+        rules: &impl Fn(EndpointId) -> Rules,
+        door: &Door,
+        now: Timestamp,
+    ) -> Option<Started<T>> {
+        let mut passed = 0;
+        while passed < PASSED_MAX {
+            let endpoint = self.turns(standing, kind).first()?;
+            let lane = self.by_endpoint.get_mut(&endpoint)?;
+            lane.apply(rules(endpoint), now);
+            if lane.outlook(now) != Outlook::Ready(kind) {
+                self.line_up(endpoint, now);
+                continue;
+            }
+            match door.take(&lane.share, lane.time(), kind) {
+                Ok(permit) => return self.begin((endpoint, kind), permit, now),
+                Err(Refusal::Standing) => return None,
+                Err(Refusal::Lane) => {
+                    passed += 1;
+                    self.pass_over(endpoint, now);
+                }
+            }
+        }
+        None
+    }
+
+    fn begin(
+        &mut self,
+        (endpoint, kind): (EndpointId, Kind),
+        permit: Permit,
+        now: Timestamp,
+    ) -> Option<Started<T>> {
+        self.step_out(endpoint, true);
+        let (item, epoch) = self.by_endpoint.get_mut(&endpoint)?.begin(kind, now)?;
+        self.queued = self.queued.saturating_sub(1);
+        let flight = Flight(self.flight);
+        self.flight += 1;
+        self.flights.insert(flight, (endpoint, now, epoch));
+        self.line_up(endpoint, now);
+        Some(Started { flight, item, permit })
+    }
+
+    /// Lets a lane that holds its share lose this turn.
+    fn pass_over(&mut self, endpoint: EndpointId, now: Timestamp) {
+        self.step_out(endpoint, true);
+        if let Some(lane) = self.by_endpoint.get_mut(&endpoint) {
+            lane.debt.add(lane.time());
+        }
+        self.line_up(endpoint, now);
+    }
+
+    /// Takes a lane out of its line; for its turn, or because it has none any more.
+    fn step_out(&mut self, endpoint: EndpointId, is_served: bool) {
+        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return };
+        let Some(InLine { standing, kind, place }) = lane.line.take() else { return };
+        let turns = line(&mut self.turns, standing, kind);
+        if is_served {
+            turns.serve(&place);
+        } else {
+            turns.leave(&place, &mut lane.debt);
+        }
+    }
+
+    /// Puts a lane where it belongs: into a line, to sleep, or nowhere.
+    fn line_up(&mut self, endpoint: EndpointId, now: Timestamp) {
+        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return };
+        let outlook = lane.outlook(now);
+        let wanted = match outlook {
+            Outlook::Ready(kind) => Some((lane.share.standing(), kind)),
+            Outlook::Nothing | Outlook::At(_) => None,
+        };
+        let alarm = match outlook {
+            Outlook::At(at) => Some(at),
+            Outlook::Nothing | Outlook::Ready(_) => None,
+        };
+        if lane.alarm != alarm {
+            if let Some(before) = std::mem::replace(&mut lane.alarm, alarm) {
+                self.alarms.remove(&(before, endpoint));
+            }
+            self.alarms.extend(alarm.map(|at| (at, endpoint)));
+        }
+        if lane.line.as_ref().map(|line| (line.standing, line.kind)) == wanted {
+            return;
+        }
+        self.step_out(endpoint, false);
+        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return };
+        if let Some((standing, kind)) = wanted {
+            let place = line(&mut self.turns, standing, kind).line_up(endpoint, &mut lane.debt);
+            lane.line = Some(InLine { standing, kind, place });
+        }
+    }
+
+    /// Thinks of lanes as slow that have had something in flight for long.
+    fn see_slow(&mut self, door: &Door, now: Timestamp) {
+        let long = |started: Timestamp| now.since(started) > SLOW_AFTER;
+        let flights = self.flights.values().take_while(|(_, started, _)| long(*started));
+        let endpoints: BTreeSet<_> = flights.map(|(endpoint, ..)| *endpoint).collect();
+        for endpoint in endpoints {
+            let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { continue };
+            if lane.share.standing() != Standing::Slow {
+                door.judge(&lane.share, Standing::Slow);
+                self.line_up(endpoint, now);
+            }
+        }
+    }
+
+    fn turns(&mut self, standing: Standing, kind: Kind) -> &mut Turns {
+        line(&mut self.turns, standing, kind)
     }
 }
 
-impl<T> Lane<T> {
-    fn new() -> Self {
-        Self { queue: VecDeque::new(), in_flight: 0, concurrency: 1, is_ready: false }
-    }
-
-    /// Until when the lane puts off, if its head has waited for so long that it counts as slow.
-    fn slow_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let waited = now.since(self.queue.front()?.0);
-        let wait = (waited * 2).clamp(DEFER_MIN, DEFER_MAX);
-        (waited > SLOW_AFTER).then(|| now.saturating_add(wait))
+/// The line for lanes of a standing with such attempts.
+fn line(lines: &mut [[Turns; 2]; 3], standing: Standing, kind: Kind) -> &mut Turns {
+    let [[new, new_retry], [proven, proven_retry], [slow, slow_retry]] = lines;
+    match (standing, kind) {
+        (Standing::New, Kind::First) => new,
+        (Standing::New, Kind::Retry) => new_retry,
+        (Standing::Proven, Kind::First) => proven,
+        (Standing::Proven, Kind::Retry) => proven_retry,
+        (Standing::Slow, Kind::First) => slow,
+        (Standing::Slow, Kind::Retry) => slow_retry,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
-
-    fn endpoint(n: u8) -> EndpointId {
-        EndpointId::from_bytes([n; 16])
-    }
-
-    #[test]
-    fn lanes_take_turns() {
-        let mut lanes = Lanes::new(10_000);
-        for item in 0..3 {
-            lanes.queue(endpoint(1), 16, NOW, item);
-        }
-        lanes.queue(endpoint(2), 16, NOW, 9);
-        let order: Vec<_> = std::iter::from_fn(|| lanes.start()).map(|(_, item)| item).collect();
-        assert_eq!(order, [0, 9, 1, 2]);
-    }
-
-    #[test]
-    fn a_cap_is_never_exceeded() {
-        let mut lanes = Lanes::new(10_000);
-        for item in 0..5 {
-            lanes.queue(endpoint(1), 2, NOW, item);
-        }
-        assert_eq!(std::iter::from_fn(|| lanes.start()).count(), 2);
-        lanes.finish(endpoint(1));
-        assert_eq!(std::iter::from_fn(|| lanes.start()).count(), 1);
-        assert_eq!(lanes.room(), 9_998);
-    }
-
-    #[test]
-    fn only_a_slow_lane_puts_off() {
-        let mut lanes = Lanes::new(10_000);
-        let later = NOW.saturating_add(Duration::from_secs(3));
-        for item in 0..1_000 {
-            assert_eq!(lanes.queue(endpoint(1), 1, NOW, item), Queued::Yes);
-        }
-        let put_off = lanes.queue(endpoint(1), 1, later, 7);
-        let until = later.saturating_add(Duration::from_secs(6));
-        assert_eq!(put_off, Queued::Deferred(PutOff { item: 7, until }));
-        assert_eq!(lanes.queue(endpoint(2), 1, later, 8), Queued::Yes);
-    }
-
-    #[test]
-    fn a_slow_lane_gives_its_room_back() {
-        let mut lanes = Lanes::new(100);
-        for item in 0..100 {
-            lanes.queue(endpoint(1), 1, NOW, item);
-        }
-        lanes.queue(endpoint(2), 1, NOW.saturating_add(Duration::from_secs(2)), 100);
-        assert_eq!((lanes.room(), lanes.shed(NOW).len()), (0, 0));
-        let later = NOW.saturating_add(Duration::from_secs(3));
-        let shed: Vec<_> = lanes.shed(later).into_iter().map(|put_off| put_off.item).collect();
-        assert_eq!(shed, (4..100).rev().collect::<Vec<_>>());
-        assert_eq!(lanes.room(), 95);
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_is_lost_and_nothing_stays_behind(items in prop::collection::vec((0_u8..4, 1_u16..3), 0..60)) {
-            let mut lanes = Lanes::new(10_000);
-            for (at, (to, cap)) in items.iter().enumerate() {
-                prop_assert_eq!(lanes.queue(endpoint(*to), *cap, NOW, at), Queued::Yes);
-            }
-            let mut seen = Vec::new();
-            let mut flying = VecDeque::new();
-            loop {
-                while let Some((to, item)) = lanes.start() {
-                    seen.push(item);
-                    flying.push_back(to);
-                }
-                let Some(to) = flying.pop_front() else { break };
-                lanes.finish(to);
-            }
-            seen.sort_unstable();
-            prop_assert_eq!(seen, (0..items.len()).collect::<Vec<_>>());
-            prop_assert!(lanes.by_endpoint.is_empty() && !lanes.has_ready());
-        }
-    }
-}
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,17 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{DeliveryId, Fact, Timestamp};
+use fanfare_domain::{DeliveryId, Fact, Timestamp, fact::DeferReason};
+
+use crate::lanes::RESERVED_AHEAD;
+
+/// How long a message waits that came before the fact that it follows from, and at most one that
+/// came before its time.
+const EARLY_WAIT: Duration = Duration::from_secs(1);
+const EARLY_WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// By how much a message may be early: clocks are that far apart.
+const CLOCKS_APART: Duration = Duration::from_secs(1);
 
 /// What the ledger says to an attempt that a message asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,28 +31,43 @@ pub(crate) enum Admission {
     Live,
     /// Its consequences are on record: the message is settled.
     OnRecord,
-    /// The attempt before it is still live: the message is to come again in a moment.
-    Early,
+    /// As [`Self::Make`], and the endpoint's rate limit has kept this time for it.
+    Turn,
+    /// The attempt before it is still live, or this one was put off beyond now: the message is
+    /// to come again after this time.
+    Early(Duration),
 }
 
-/// How far a delivery has come.
+/// How far the facts say that a delivery has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// The attempt of this number was asked for, and has no fact yet.
-    Live(u32),
     /// The attempt of this number is the next that may be made.
-    Next(u32),
+    Next(u32, Wait),
     /// It ended.
     Concluded,
 }
 
+/// How the next attempt was put off. In whole seconds: there are millions of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// It was not.
+    None,
+    /// Until that second.
+    Until(u32),
+    /// Until that second, and the endpoint's rate limit has kept it.
+    Turn(u32),
+}
+
 /// See the module.
 ///
-/// Two generations: when the younger has covered the window, the older is dropped.
+/// Two generations: when the younger has covered the window, the older is dropped, and its room
+/// is used for the next. What is live has no fact yet, so no age.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     window: Duration,
     entries_max: usize,
+    /// The attempts that were asked for.
+    live: HashMap<DeliveryId, u32>,
     young: HashMap<DeliveryId, Progress>,
     old: HashMap<DeliveryId, Progress>,
     young_from: Place,
@@ -65,6 +90,7 @@ impl Ledger {
         Self {
             window,
             entries_max,
+            live: HashMap::new(),
             young: HashMap::new(),
             old: HashMap::new(),
             young_from: from,
@@ -80,18 +106,19 @@ impl Ledger {
 
     /// Tells whether anything is known of a delivery.
     pub(crate) fn knows(&self, delivery: DeliveryId) -> bool {
-        self.get(delivery).is_some()
+        self.live.contains_key(&delivery) || self.get(delivery).is_some()
     }
 
     /// Tells whether an attempt of the delivery was asked for and has no fact yet.
     pub(crate) fn is_live(&self, delivery: DeliveryId) -> bool {
-        matches!(self.get(delivery), Some(Progress::Live(_)))
+        self.live.contains_key(&delivery)
     }
 
     /// Folds a fact of a batch at that place.
     pub(crate) fn record(&mut self, fact: &Fact, place: Place) {
-        let Some((delivery, progress)) = progress(fact) else { return };
+        let Some((delivery, progress)) = progress(fact, place.at) else { return };
         self.turn(place);
+        self.live.remove(&delivery);
         // Facts of one batch may conclude a delivery before its attempt is folded again.
         if self.get(delivery) != Some(Progress::Concluded) {
             self.young.insert(delivery, progress);
@@ -100,8 +127,8 @@ impl Ledger {
 
     /// Folds a fact from before [`Self::covers_from`], read again; what is known is newer.
     /// `wanted` are the deliveries that nothing was known of.
-    pub(crate) fn recall(&mut self, fact: &Fact, wanted: &BTreeSet<DeliveryId>) {
-        let Some((delivery, progress)) = progress(fact) else { return };
+    pub(crate) fn recall(&mut self, fact: &Fact, at: Timestamp, wanted: &BTreeSet<DeliveryId>) {
+        let Some((delivery, progress)) = progress(fact, at) else { return };
         if wanted.contains(&delivery) && self.get(delivery) != Some(Progress::Concluded) {
             self.young.insert(delivery, progress);
         }
@@ -109,32 +136,57 @@ impl Ledger {
 
     /// Judges the first attempt of a delivery that a task asks for.
     pub(crate) fn admit_first(&mut self, delivery: DeliveryId) -> Admission {
+        if self.is_live(delivery) {
+            return Admission::Live;
+        }
         match self.get(delivery) {
             None => self.enliven(delivery, 1),
-            Some(Progress::Live(_)) => Admission::Live,
             // Also a deferred first attempt: its scheduled message has it now.
-            Some(Progress::Next(_) | Progress::Concluded) => Admission::OnRecord,
+            Some(Progress::Next(..) | Progress::Concluded) => Admission::OnRecord,
         }
     }
 
     /// Judges an attempt that a due message asks for.
-    pub(crate) fn admit_due(&mut self, delivery: DeliveryId, attempt: u32) -> Admission {
+    pub(crate) fn admit_due(
+        &mut self,
+        delivery: DeliveryId,
+        attempt: u32,
+        now: Timestamp,
+    ) -> Admission {
+        match self.live.get(&delivery) {
+            Some(live) if attempt > *live => return Admission::Early(EARLY_WAIT),
+            Some(_) => return Admission::Live,
+            None => {}
+        }
         match self.get(delivery) {
-            Some(Progress::Live(live)) if attempt > live => Admission::Early,
-            Some(Progress::Live(_)) => Admission::Live,
-            Some(Progress::Next(next)) if attempt < next => Admission::OnRecord,
-            None | Some(Progress::Next(_)) => self.enliven(delivery, attempt),
+            Some(Progress::Next(next, _)) if attempt < next => Admission::OnRecord,
+            Some(Progress::Next(next, wait)) if attempt == next => match wait {
+                Wait::Until(until) | Wait::Turn(until) if is_ahead(until, now) => {
+                    Admission::Early(from_second(until).since(now).min(EARLY_WAIT_MAX))
+                }
+                Wait::None | Wait::Until(_) => self.enliven(delivery, attempt),
+                Wait::Turn(_) => {
+                    self.enliven(delivery, attempt);
+                    Admission::Turn
+                }
+            },
+            None | Some(Progress::Next(..)) => self.enliven(delivery, attempt),
             Some(Progress::Concluded) => Admission::OnRecord,
         }
     }
 
+    /// Takes back an admission: the attempt was not taken on after all.
+    pub(crate) fn withdraw(&mut self, delivery: DeliveryId) {
+        self.live.remove(&delivery);
+    }
+
     /// How many deliveries are remembered.
     pub(crate) fn len(&self) -> usize {
-        self.young.len() + self.old.len()
+        self.live.len() + self.young.len() + self.old.len()
     }
 
     fn enliven(&mut self, delivery: DeliveryId, attempt: u32) -> Admission {
-        self.young.insert(delivery, Progress::Live(attempt));
+        self.live.insert(delivery, attempt);
         Admission::Make
     }
 
@@ -147,25 +199,39 @@ impl Ledger {
         if !covered && self.young.len() < self.entries_max {
             return;
         }
-        let (young, old) = (std::mem::take(&mut self.young), std::mem::take(&mut self.old));
-        // What is live has no fact yet, so no age.
-        self.young =
-            old.into_iter().filter(|(_, entry)| matches!(entry, Progress::Live(_))).collect();
-        self.young.retain(|delivery, _| !young.contains_key(delivery));
-        self.old = young;
+        // Neither moves an entry, however many there are.
+        std::mem::swap(&mut self.young, &mut self.old);
+        self.young.clear();
         self.old_from = self.young_from;
         self.young_from = place;
     }
 }
 
-/// What a fact says of how far its delivery has come.
-fn progress(fact: &Fact) -> Option<(DeliveryId, Progress)> {
+/// Tells whether a second lies ahead, by more than clocks and alarm clocks are apart.
+fn is_ahead(second: u32, now: Timestamp) -> bool {
+    from_second(second) > now.saturating_add(CLOCKS_APART)
+}
+
+fn from_second(second: u32) -> Timestamp {
+    Timestamp::from_millis(u64::from(second) * 1_000)
+}
+
+/// What a fact of that time says of how far its delivery has come.
+fn progress(fact: &Fact, at: Timestamp) -> Option<(DeliveryId, Progress)> {
     match fact {
-        Fact::AttemptMade(made) => Some((made.delivery.id, Progress::Next(made.attempt + 1))),
-        Fact::DeliveryDeferred(deferred) => {
-            Some((deferred.delivery.id, Progress::Next(deferred.attempt)))
+        Fact::AttemptMade(made) => {
+            Some((made.delivery.id, Progress::Next(made.attempt + 1, Wait::None)))
         }
-        Fact::DeliveryParked(parked) => Some((parked.delivery.id, Progress::Next(parked.attempt))),
+        Fact::DeliveryDeferred(deferred) => {
+            let second = u32::try_from(deferred.until.as_secs()).unwrap_or(u32::MAX);
+            let has_turn = deferred.reason == DeferReason::RateLimit
+                && deferred.until.since(at) <= RESERVED_AHEAD;
+            let wait = if has_turn { Wait::Turn(second) } else { Wait::Until(second) };
+            Some((deferred.delivery.id, Progress::Next(deferred.attempt, wait)))
+        }
+        Fact::DeliveryParked(parked) => {
+            Some((parked.delivery.id, Progress::Next(parked.attempt, Wait::None)))
+        }
         Fact::DeliveryConcluded(concluded) => Some((concluded.delivery.id, Progress::Concluded)),
         Fact::ShardClaimed(_) | Fact::RetryScheduled(_) | Fact::EventRouted(_) => None,
     }
@@ -175,7 +241,7 @@ fn progress(fact: &Fact) -> Option<(DeliveryId, Progress)> {
 mod tests {
     use fanfare_domain::{
         Conclusion, DeliveryRef, EndpointId, EventId,
-        fact::{ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred},
+        fact::{ConclusionReason, DeliveryConcluded, DeliveryDeferred},
     };
 
     use super::*;
@@ -219,6 +285,42 @@ mod tests {
         Ledger::new(Duration::from_mins(10), 1_000, START)
     }
 
+    fn due(ledger: &mut Ledger, attempt: u32) -> Admission {
+        ledger.admit_due(delivery(1).id, attempt, Timestamp::EPOCH)
+    }
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_millis(second * 1_000)
+    }
+
+    fn put_off(reason: DeferReason, until: u64) -> Fact {
+        let delivery = delivery(1);
+        Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt: 1, until: at(until), reason })
+    }
+
+    #[test]
+    fn a_copy_that_comes_before_its_time_comes_again() {
+        let mut ledger = ledger();
+        ledger.record(&put_off(DeferReason::LaneFull, 1_100), Place { sequence: 1, at: at(1_000) });
+        let id = delivery(1).id;
+        let second = Duration::from_secs(1);
+        assert_eq!(ledger.admit_due(id, 1, at(1_000)), Admission::Early(60 * second));
+        assert_eq!(ledger.admit_due(id, 1, at(1_090)), Admission::Early(10 * second));
+        assert_eq!(ledger.admit_due(id, 1, at(1_099)), Admission::Make);
+    }
+
+    #[test]
+    fn what_the_rate_limit_put_off_has_its_turn() {
+        let id = delivery(1).id;
+        for (until, expected) in [(1_060, Admission::Turn), (1_600, Admission::Make)] {
+            let mut ledger = ledger();
+            let place = Place { sequence: 1, at: at(1_000) };
+            ledger.record(&put_off(DeferReason::RateLimit, until), place);
+            assert_eq!(ledger.admit_due(id, 1, at(until)), expected);
+            assert_eq!(ledger.admit_due(id, 1, at(until)), Admission::Live);
+        }
+    }
+
     #[test]
     fn a_task_handed_out_twice_makes_one_attempt() {
         let mut ledger = ledger();
@@ -233,18 +335,18 @@ mod tests {
         let mut ledger = ledger();
         ledger.record(&deferred(1, 2), START);
         assert_eq!(ledger.admit_first(delivery(1).id), Admission::OnRecord);
-        assert_eq!(ledger.admit_due(delivery(1).id, 1), Admission::OnRecord);
-        assert_eq!(ledger.admit_due(delivery(1).id, 2), Admission::Make);
-        assert_eq!(ledger.admit_due(delivery(1).id, 2), Admission::Live);
-        assert_eq!(ledger.admit_due(delivery(1).id, 3), Admission::Early);
+        assert_eq!(due(&mut ledger, 1), Admission::OnRecord);
+        assert_eq!(due(&mut ledger, 2), Admission::Make);
+        assert_eq!(due(&mut ledger, 2), Admission::Live);
+        assert_eq!(due(&mut ledger, 3), Admission::Early(EARLY_WAIT));
         ledger.record(&deferred(1, 3), START);
-        assert_eq!(ledger.admit_due(delivery(1).id, 2), Admission::OnRecord);
+        assert_eq!(due(&mut ledger, 2), Admission::OnRecord);
     }
 
     #[test]
     fn what_is_within_the_window_is_remembered() {
         let mut ledger = ledger();
-        let at = |minutes| Place {
+        let at = |minutes: u64| Place {
             sequence: minutes,
             at: Timestamp::EPOCH.saturating_add(Duration::from_mins(minutes)),
         };
@@ -279,8 +381,8 @@ mod tests {
         }
         assert!(!ledger.knows(delivery(1).id) && ledger.covers_from().sequence > 1);
         let wanted = BTreeSet::from([delivery(1).id]);
-        ledger.recall(&concluded(1), &wanted);
-        ledger.recall(&deferred(1, 1), &wanted);
+        ledger.recall(&concluded(1), Timestamp::EPOCH, &wanted);
+        ledger.recall(&deferred(1, 1), Timestamp::EPOCH, &wanted);
         assert_eq!(ledger.admit_first(delivery(1).id), Admission::OnRecord);
     }
 }

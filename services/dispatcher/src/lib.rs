@@ -16,8 +16,10 @@ mod attempt;
 mod guard;
 mod lanes;
 mod ledger;
+mod memory;
 mod messages;
 mod pen;
+mod permits;
 mod registry;
 mod runtime;
 mod settings;
@@ -30,6 +32,7 @@ use fanfare_domain::{Shard, Timestamp};
 use fanfare_event_log::{
     Column, ConfigView, EventLog, JournalWriter, ReadError,
     journal::{From, JournalFilter},
+    membership::{self, Duty, Membership},
 };
 use fanfare_service::{Clock, Context, Readiness, random_bytes};
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -45,8 +48,11 @@ use crate::{
     shard::{Parts, ShardWorker},
 };
 
-/// The role that one dispatcher holds at a time.
+/// The role whose shards the dispatchers share.
 const ROLE: &str = "dispatcher";
+
+/// How many shards are claimed and folded at once.
+const CLAIMS_MAX: usize = 8;
 
 /// How much journal time the ledger covers at least.
 const LEDGER_WINDOW: Duration = Duration::from_mins(10);
@@ -54,7 +60,7 @@ const LEDGER_WINDOW: Duration = Duration::from_mins(10);
 /// The most deliveries that the ledgers of all shards remember in a generation.
 const LEDGER_ENTRIES_MAX: usize = 4_000_000;
 
-/// Connects to the log and starts to work as soon as no other dispatcher does.
+/// Connects to the log, joins the other dispatchers, and works on its share of the shards.
 pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
     let log = EventLog::open("dispatcher", &settings.log).await.context("open the event log")?;
     let (view, follow) =
@@ -89,72 +95,100 @@ struct Process {
 }
 
 impl Process {
+    /// Works until the stop; then finishes what is in hand, and hands its shards over.
     async fn dispatch(self) -> Result<()> {
-        let owner = format!("dispatcher-{:016x}", u64::from_be_bytes(random_bytes()));
-        // The role outlives the work, so that what is in flight can end in order.
-        let release = CancellationToken::new();
-        let acquired = tokio::select! {
-            () = self.stop.cancelled() => return Ok(()),
-            acquired = self.log.acquire(ROLE, &owner, release.clone()) => acquired,
-        };
-        let Some((lease, heartbeat)) = acquired.context("take the role")? else { return Ok(()) };
-        let guard = Guard::new(self.view.clone(), lease);
-        let desk =
-            Desk::new(guard.clone(), self.log.clone(), Arc::clone(&self.clock), &self.settings);
-        let desk = Arc::new(desk.context("prepare to send")?);
-        let mut around = JoinSet::new();
-        around.spawn(async move { heartbeat.await.context("keep the role") });
-        around.spawn(guard.keep_confirmed(release.clone()));
-        let result = tokio::select! {
-            result = self.work(desk, &owner) => result,
-            ended = around.join_next() => Err(ended_early(ended)),
-        };
-        release.cancel();
-        // Giving up the role lets the next dispatcher begin at once.
-        while around.join_next().await.is_some() {}
-        self.log.close().await;
-        result
+        let log = self.log.clone();
+        let dispatched = Box::pin(self.take_part()).await;
+        log.close().await;
+        dispatched
     }
 
-    /// Claims every shard, folds what is on record, and works until the stop.
-    async fn work(&self, desk: Arc<Desk>, owner: &str) -> Result<()> {
-        let log = &self.log;
-        let permits = Arc::new(Semaphore::new(self.settings.in_flight_max));
-        let shards = usize::from(log.shards().get());
-        let mut workers = JoinSet::new();
-        for shard in log.shards().shards() {
-            let claimed = log.claim(shard, Column::Attempts, owner, desk.now()).await;
-            let writer = claimed.with_context(|| format!("claim shard {shard}"))?;
-            let ledger = fold(log, shard, &writer, LEDGER_ENTRIES_MAX / shards).await?;
-            tracing::debug!(shard = shard.index(), on_record = ledger.len(), "took a shard");
-            let parts = Parts {
-                shard,
-                tasks: log.read_tasks(shard).await.context("read tasks")?,
-                due: log.read_due(shard).await.context("read due retries")?,
-                writer,
-                ledger,
-                desk: Arc::clone(&desk),
-                permits: Arc::clone(&permits),
-                queued_max: (self.settings.queued_max / shards).max(64),
-            };
-            workers.spawn(ShardWorker::new(parts).run(self.stop.clone()));
+    async fn take_part(self) -> Result<()> {
+        let owner = format!("dispatcher-{:016x}", u64::from_be_bytes(random_bytes()));
+        let leave = self.stop.child_token();
+        let (membership, driver) = self.log.join(ROLE, &owner, leave.clone());
+        let guard = Guard::new(self.view, membership.lease());
+        let desk = Desk::new(guard.clone(), self.log.clone(), self.clock, &self.settings);
+        let shop = Arc::new(Shop {
+            desk: Arc::new(desk.context("prepare to send")?),
+            log: self.log,
+            claims: Semaphore::new(CLAIMS_MAX),
+        });
+        let mut driving = JoinSet::new();
+        driving.spawn(driver);
+        let confirmed = guard.keep_confirmed();
+        let telling = tell_readiness(membership.clone(), self.readiness);
+        let worked = tokio::select! {
+            worked = membership.work(|duty| Arc::clone(&shop).work(duty)) => worked,
+            never = async { tokio::join!(confirmed, telling).0 } => match never {},
+        };
+        // Leaving in order lets the others begin at once, also after a failure.
+        leave.cancel();
+        if let Some(left) = driving.join_next().await {
+            left.context("the membership panicked")?.context("take part")?;
         }
-        self.readiness.ready();
-        tracing::info!(owner, shards, "dispatching");
-        while let Some(ended) = workers.join_next().await {
-            ended.context("work on a shard")??;
-        }
-        Ok(())
+        worked
     }
 }
 
-fn ended_early(ended: Option<Result<Result<()>, tokio::task::JoinError>>) -> anyhow::Error {
-    match ended {
-        Some(Ok(Err(error))) => error,
-        Some(Err(error)) => error.into(),
-        Some(Ok(Ok(()))) | None => {
-            anyhow::anyhow!("the role's heartbeat ended before it was asked to")
+/// Says that we are ready as long as we are a member, with shards or without.
+async fn tell_readiness(mut membership: Membership, readiness: Readiness) {
+    loop {
+        match membership.member() {
+            Some(_) => readiness.ready(),
+            None => readiness.not_ready("joining the other dispatchers"),
         }
+        if membership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What all shards of the process share.
+struct Shop {
+    log: EventLog,
+    desk: Arc<Desk>,
+    /// One for each shard that is being claimed.
+    claims: Semaphore,
+}
+
+impl Shop {
+    /// Works on a shard until it is to be handed over, or another process has claimed it.
+    async fn work(self: Arc<Self>, duty: Duty) -> Result<()> {
+        let shard = duty.shard;
+        let working = async {
+            let taking = Box::pin(self.take(&duty));
+            // Nothing was begun yet that would have to be finished.
+            let Some(worker) = duty.stop.run_until_cancelled(taking).await else { return Ok(()) };
+            worker?.run(duty.stop.clone()).await
+        };
+        match working.await {
+            Err(error) if membership::is_loss(error.as_ref()) => {
+                let error = format!("{error:#}");
+                tracing::warn!(shard = shard.index(), error, "another process took a shard");
+                Ok(())
+            }
+            worked => worked,
+        }
+    }
+
+    /// Claims a shard, and folds what is on record.
+    async fn take(&self, duty: &Duty) -> Result<ShardWorker> {
+        let (log, shard) = (&self.log, duty.shard);
+        let _turn = self.claims.acquire().await.context("claims are never closed")?;
+        let shards = usize::from(log.shards().get());
+        let claimed = log.claim(shard, Column::Attempts, &duty.owner, self.desk.now()).await;
+        let writer = claimed.with_context(|| format!("claim shard {shard}"))?;
+        let ledger = fold(log, shard, &writer, LEDGER_ENTRIES_MAX / shards).await?;
+        tracing::debug!(shard = shard.index(), on_record = ledger.len(), "took a shard");
+        Ok(ShardWorker::new(Parts {
+            shard,
+            tasks: log.read_tasks(shard).await.context("read tasks")?,
+            due: log.read_due(shard).await.context("read due retries")?,
+            writer,
+            ledger,
+            desk: Arc::clone(&self.desk),
+        }))
     }
 }
 

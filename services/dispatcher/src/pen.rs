@@ -6,7 +6,10 @@ use fanfare_domain::Record;
 use fanfare_event_log::{JournalWriter, PublishError, Settler, journal::AppendError};
 use tokio::task::JoinSet;
 
-use crate::messages::{MessageKey, Messages};
+use crate::{
+    memory::Place,
+    messages::{MessageKey, Messages},
+};
 
 /// Facts of one delivery that belong together, and the message that they are a consequence of.
 pub(crate) struct Entry {
@@ -14,6 +17,8 @@ pub(crate) struct Entry {
     pub(crate) records: Vec<Record>,
     /// The message that has one delivery less to wait for once they are on record.
     pub(crate) message: MessageKey,
+    /// The room that the delivery takes up until then.
+    pub(crate) place: Place,
 }
 
 /// One batch that was written, or was not.
@@ -81,8 +86,8 @@ impl Pen {
             records.append(&mut entry.records);
             settlers.extend(messages.on_record(entry.message));
         }
-        self.gathered.drain(..taken);
-        self.writing.spawn(write(writer, records, settlers));
+        let places = self.gathered.drain(..taken).map(|entry| entry.place).collect();
+        self.writing.spawn(write(writer, records, (settlers, places)));
     }
 
     /// Waits for the batch that is under way; for ever if there is none. Cancel safe.
@@ -101,7 +106,11 @@ impl Pen {
     }
 }
 
-async fn write(mut writer: JournalWriter, records: Vec<Record>, settlers: Vec<Settler>) -> Written {
+async fn write(
+    mut writer: JournalWriter,
+    records: Vec<Record>,
+    (settlers, places): (Vec<Settler>, Vec<Place>),
+) -> Written {
     let sequence = loop {
         match writer.append(&records).await {
             Ok(sequence) => break sequence,
@@ -113,6 +122,7 @@ async fn write(mut writer: JournalWriter, records: Vec<Record>, settlers: Vec<Se
             Err(error) => return Err(error),
         }
     };
+    drop(places);
     for settler in settlers {
         settler.settle().await;
     }

@@ -99,12 +99,11 @@ impl Registry {
         Permission::Go { endpoint: Arc::clone(&entry.endpoint), revision: entry.revision, profile }
     }
 
-    /// Returns how many requests may be in flight to the endpoint at once.
-    pub(crate) fn concurrency(&self, endpoint: EndpointId) -> u16 {
-        self.endpoints
-            .get(&endpoint)
-            .and_then(|entry| entry.endpoint.concurrency)
-            .unwrap_or(Endpoint::CONCURRENCY)
+    /// Returns the endpoint as of the last change, whatever its state, and the name of its tenant's
+    /// profile if the tenant is known.
+    pub(crate) fn endpoint(&self, endpoint: EndpointId) -> Option<(&Endpoint, Option<&str>)> {
+        let endpoint = &*self.endpoints.get(&endpoint)?.endpoint;
+        Some((endpoint, self.profiles.get(&endpoint.tenant).map(|name| &**name)))
     }
 }
 
@@ -136,6 +135,7 @@ mod tests {
                 retry: None,
                 timeout: None,
                 concurrency: None,
+                rate_limit: None,
                 metadata: BTreeMap::new(),
                 created_at: at(0),
                 updated_at: at(0),

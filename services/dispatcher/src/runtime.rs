@@ -107,7 +107,7 @@ impl Readying {
         Ok(ready)
     }
 
-    /// Returns the retry policy and profile where the endpoint itself is not usable.
+    /// Returns the profile of that name, if it is known; the default one for no name.
     pub(crate) fn profile(&self, name: &str) -> Option<&Arc<Profile>> {
         self.profiles.get(if name.is_empty() { Profile::DEFAULT } else { name })
     }

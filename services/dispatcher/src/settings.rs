@@ -18,8 +18,11 @@ pub struct Settings {
     pub profiles_dir: Option<PathBuf>,
     /// How many requests may be in flight at once, to all endpoints together.
     pub in_flight_max: usize,
-    /// How many deliveries may wait in memory, for all endpoints together.
+    /// How many deliveries may wait in memory, for all endpoints together, and as many of those
+    /// that are due again.
     pub queued_max: usize,
+    /// How many bytes of events may wait with them.
+    pub queued_bytes_max: usize,
 }
 
 impl fanfare_domain::settings::Settings for Settings {
@@ -32,6 +35,8 @@ impl fanfare_domain::settings::Settings for Settings {
             profiles_dir: source.take_optional("profiles_dir"),
             in_flight_max: source.take_within("in_flight_max", 512, 1..=65_536),
             queued_max: source.take_within("queued_max", 16_384, 256..=1_000_000),
+            queued_bytes_max: usize::try_from(source.take_bytes("queued_bytes_max", 256 << 20))
+                .unwrap_or(usize::MAX),
         }
     }
 }

@@ -21,7 +21,6 @@ use fanfare_event_log::{
     journal::{From, JournalFilter},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{Interval, MissedTickBehavior},
 };
@@ -29,10 +28,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     attempt::{self, Desk, Job, TaskEvent},
-    lanes::{Lanes, PutOff, Queued},
+    lanes::{Arrival, Flight, Lanes, PutOff, Started},
     ledger::{Admission, Ledger, Place},
+    memory::{self, Ration, Source},
     messages::{MessageKey, Messages},
     pen::{Batch, Entry, Pen},
+    permits::Door,
 };
 
 /// The most messages that are taken from a queue at once.
@@ -41,14 +42,24 @@ const BATCH_MAX: usize = 128;
 /// How many deliveries may wait for their facts to be written before no new attempt is started.
 const UNRECORDED_MAX: usize = 1_024;
 
-/// How often slow lanes are looked for.
-const SHED_EVERY: Duration = Duration::from_millis(500);
+/// How many messages of a queue may be unsettled before no more are taken: some less than the
+/// servers hand out, so that lanes that cannot be served are cleared before the queue stands.
+const UNSETTLED_MAX: usize = 3_072;
+
+/// As many as the servers hand out.
+const UNSETTLED_HARD_MAX: usize = 4_096;
+
+/// The bytes that one message may bring.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// How often slow lanes are looked for, and whether other shards have given room back.
+const TIDY_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a message waits for which there was no room.
+const FULL_WAIT: Duration = Duration::from_secs(1);
 
 /// How far the clocks of servers and services may be apart.
 const CLOCKS_APART: Duration = Duration::from_mins(1);
-
-/// How long a message waits that came before the fact that it follows from.
-const EARLY_WAIT: Duration = Duration::from_secs(1);
 
 /// What a shard is made of.
 pub(crate) struct Parts {
@@ -58,8 +69,6 @@ pub(crate) struct Parts {
     pub(crate) writer: JournalWriter,
     pub(crate) ledger: Ledger,
     pub(crate) desk: Arc<Desk>,
-    pub(crate) permits: Arc<Semaphore>,
-    pub(crate) queued_max: usize,
 }
 
 /// A shard that this process owns.
@@ -73,20 +82,23 @@ pub(crate) struct ShardWorker {
     pen: Pen,
     attempts: JoinSet<Finished>,
     desk: Arc<Desk>,
-    permits: Arc<Semaphore>,
-    shedding: Interval,
+    door: Door,
+    ration: Ration,
+    tidying: Interval,
 }
 
 /// An attempt that waits in its lane.
 struct Waiting {
     job: Job,
     message: MessageKey,
+    place: memory::Place,
 }
 
 /// An attempt that was made, or found to be impossible or needless.
 struct Finished {
-    endpoint: fanfare_domain::EndpointId,
+    flight: Flight,
     message: MessageKey,
+    place: memory::Place,
     records: Vec<Record>,
 }
 
@@ -98,19 +110,20 @@ impl ShardWorker {
             tasks: parts.tasks,
             due: parts.due,
             ledger: parts.ledger,
-            lanes: Lanes::new(parts.queued_max),
+            lanes: Lanes::new(parts.desk.now()),
             messages: Messages::new(),
             pen: Pen::new(parts.writer),
             attempts: JoinSet::new(),
+            door: parts.desk.permits().door(),
+            ration: parts.desk.memory().ration(),
             desk: parts.desk,
-            permits: parts.permits,
-            shedding: tokio::time::interval(SHED_EVERY),
+            tidying: tokio::time::interval(TIDY_EVERY),
         }
     }
 
     /// Works until `stop`; then finishes what is in flight, writes its facts, and gives back what waits.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<()> {
-        self.shedding.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.tidying.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
             self.step(&stop).await?;
         }
@@ -118,7 +131,9 @@ impl ShardWorker {
             self.pen.write(&mut self.messages, fanfare_event_log::record_length);
             tokio::select! {
                 Some(joined) = self.attempts.join_next() => self.finish(joined),
-                written = self.pen.written() => self.recorded(&written.context("record attempts")?),
+                written = self.pen.written() => {
+                    self.recorded(&written.context("record attempts")?).await;
+                }
             }
         }
         for settler in self.messages.abandon() {
@@ -131,9 +146,8 @@ impl ShardWorker {
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<()> {
         self.pen.write(&mut self.messages, fanfare_event_log::record_length);
-        let room = self.lanes.room().min(BATCH_MAX);
-        let may_start = self.lanes.has_ready() && self.pen.gathered() < UNRECORDED_MAX;
-        let permits = Arc::clone(&self.permits);
+        let wake_in = self.start();
+        let (tasks_max, due_max) = (self.room(Source::Task), self.room(Source::Due));
         tokio::select! {
             () = stop.cancelled() => {}
             Some(joined) = self.attempts.join_next() => {
@@ -143,20 +157,23 @@ impl ShardWorker {
                 }
             }
             written = self.pen.written() => {
-                self.recorded(&written.with_context(|| format!("record attempts of shard {}", self.shard))?);
+                let written = written.with_context(|| format!("record attempts of shard {}", self.shard));
+                self.recorded(&written?).await;
             }
-            _ = self.shedding.tick() => self.shed(),
-            permit = permits.acquire_owned(), if may_start => {
-                self.start(permit.context("the permits are never closed")?);
+            _ = self.tidying.tick() => self.tidy(),
+            () = sleep(wake_in) => {}
+            () = self.door.knocked() => {
+                self.start();
+                self.door.pass_on();
             }
-            batch = self.tasks.next_batch(room), if room > 0 => {
+            batch = self.tasks.next_batch(tasks_max), if tasks_max > 0 => {
                 let tasks = batch.context("read tasks")?;
                 self.recall_tasks(&tasks).await.context("look for what is on record")?;
                 for tasks in tasks {
                     self.take_tasks(tasks).await;
                 }
             }
-            batch = self.due.next_batch(room), if room > 0 => {
+            batch = self.due.next_batch(due_max), if due_max > 0 => {
                 let retries = batch.context("read due retries")?;
                 self.recall_due(&retries).await.context("look for what is on record")?;
                 for retry in retries {
@@ -167,21 +184,41 @@ impl ShardWorker {
         Ok(())
     }
 
-    /// Starts attempts as long as there are lanes that may send and permits to send with.
-    fn start(&mut self, permit: OwnedSemaphorePermit) {
-        let mut permit = Some(permit);
-        while let Some(held) = permit.take() {
-            let Some((endpoint, waiting)) = self.lanes.start() else { return };
-            let desk = Arc::clone(&self.desk);
-            self.attempts.spawn(async move {
-                let records = attempt::make(&desk, waiting.job).await;
-                drop(held);
-                Finished { endpoint, message: waiting.message, records }
-            });
-            if self.lanes.has_ready() {
-                permit = Arc::clone(&self.permits).try_acquire_owned().ok();
-            }
+    /// How many messages of a queue may be taken.
+    fn room(&self, source: Source) -> usize {
+        let open = self.messages.count(source);
+        let deliveries = self.ration.room(source);
+        if deliveries == 0 || open >= UNSETTLED_MAX {
+            return 0;
         }
+        let messages = match source {
+            Source::Task => {
+                let bytes = self.desk.memory().room_bytes() / MESSAGE_BYTES_MAX;
+                (deliveries / Task::TOGETHER_TARGETS_MAX).min(bytes)
+            }
+            Source::Due => deliveries,
+        };
+        messages.clamp(1, BATCH_MAX)
+    }
+
+    /// Starts attempts as long as there are lanes that may send and permits to send with. Returns
+    /// after how long there may be more, if that is known.
+    fn start(&mut self) -> Option<Duration> {
+        let now = self.desk.now();
+        self.lanes.wake(now);
+        while self.pen.gathered() < UNRECORDED_MAX {
+            let desk = Arc::clone(&self.desk);
+            let rules = |endpoint| desk.rules(endpoint);
+            let Some(started) = self.lanes.start(rules, &self.door, now) else { break };
+            let Started { flight, item, permit } = started;
+            let Waiting { job, message, place } = item;
+            self.attempts.spawn(async move {
+                let records = attempt::make(&desk, job).await;
+                drop(permit);
+                Finished { flight, message, place, records }
+            });
+        }
+        self.lanes.wake_at().map(|at| at.since(now))
     }
 
     fn finish(&mut self, joined: Result<Finished, tokio::task::JoinError>) {
@@ -190,14 +227,20 @@ impl ShardWorker {
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
             Err(Err(_)) => return,
         };
-        self.lanes.finish(finished.endpoint);
-        self.pen.gather(Entry { records: finished.records, message: finished.message });
+        let Finished { flight, message, place, records } = finished;
+        let signal = self.desk.signal(&records);
+        self.lanes.end(flight, signal, &self.door, self.desk.now());
+        self.pen.gather(Entry { records, message, place });
     }
 
-    fn recorded(&mut self, batch: &Batch) {
+    async fn recorded(&mut self, batch: &Batch) {
         for record in &batch.records {
             let place = Place { sequence: batch.sequence, at: record.recorded_at };
             self.ledger.record(&record.fact, place);
+            let Some(delivery) = record.fact.delivery() else { continue };
+            for settler in self.messages.waited_for(delivery.id) {
+                settler.settle().await;
+            }
         }
     }
 
@@ -236,76 +279,118 @@ impl ShardWorker {
         let mut reader = self.desk.log().journal(filter, from).await?;
         while let Some(batch) = reader.next_until(last).await? {
             for record in &batch.facts {
-                self.ledger.recall(&record.fact, wanted);
+                self.ledger.recall(&record.fact, record.recorded_at, wanted);
             }
         }
         Ok(())
     }
 
     async fn take_tasks(&mut self, message: Unsettled<Vec<Task>>) {
-        let Unsettled { record: tasks, settler, .. } = message;
-        // The message before this one settles it; or it is handed out again, and all is on
-        // record. Taking a part of it now would settle it while the live ones have no fact.
-        let mut targets = tasks.iter().flat_map(|task| &task.targets);
-        if targets.any(|target| self.ledger.is_live(target.delivery)) {
+        let Unsettled { record: tasks, settler, position } = message;
+        let place = (Source::Task, position.sequence);
+        if self.messages.has(place.0, place.1) {
+            // It is in hand, and is settled in the end by what it brought the first time.
             return;
         }
-        let mut jobs = Vec::new();
+        let count = tasks.iter().map(|task| task.targets.len()).sum();
+        let bytes = tasks.iter().map(|task| task.event.event.data.len()).sum();
+        let Some((mut places, bytes)) = self.ration.take(Source::Task, count, bytes) else {
+            return settler.redeliver(FULL_WAIT).await;
+        };
+        // The events of a message are parts of one allocation.
+        let bytes = Arc::new(bytes);
+        let (mut jobs, mut live) = (Vec::with_capacity(count), Vec::new());
         for task in tasks {
-            let event = Arc::new(TaskEvent::new(task.event));
+            let event = Arc::new(TaskEvent::new(task.event, Arc::clone(&bytes)));
             for target in &task.targets {
-                if self.ledger.admit_first(target.delivery) == Admission::Make {
-                    let delivery = event.delivery(target, task.generation);
-                    jobs.push(Job::first(delivery, Arc::clone(&event)));
+                match self.ledger.admit_first(target.delivery) {
+                    Admission::Make => {
+                        let delivery = event.delivery(target, task.generation);
+                        let job = Job::first(delivery, Arc::clone(&event));
+                        jobs.extend(places.pop().map(|place| (job, false, place)));
+                    }
+                    Admission::Live => live.push(target.delivery),
+                    Admission::OnRecord | Admission::Early(_) | Admission::Turn => {}
                 }
             }
         }
-        self.queue(settler, jobs).await;
+        self.queue(place, settler, jobs, &live).await;
     }
 
     async fn take_due(&mut self, retry: Unsettled<RetryDue>) {
-        let Unsettled { record: retry, settler, .. } = retry;
-        match self.ledger.admit_due(retry.delivery.id, retry.attempt) {
-            Admission::Make => {
-                let job = Job::later(retry);
-                self.queue(settler, vec![job]).await;
-            }
-            Admission::OnRecord => settler.settle().await,
-            Admission::Early => settler.redeliver(EARLY_WAIT).await,
-            Admission::Live => {}
-        }
+        let Unsettled { record: retry, settler, position } = retry;
+        let (delivery, attempt) = (retry.delivery.id, retry.attempt);
+        let has_turn = match self.ledger.admit_due(delivery, attempt, self.desk.now()) {
+            Admission::Make => false,
+            Admission::Turn => true,
+            Admission::OnRecord => return settler.settle().await,
+            Admission::Early(wait) => return settler.redeliver(wait).await,
+            Admission::Live => return,
+        };
+        let place = self.ration.take(Source::Due, 1, 0).and_then(|(mut places, _)| places.pop());
+        let Some(place) = place else {
+            self.ledger.withdraw(delivery);
+            return settler.redeliver(FULL_WAIT).await;
+        };
+        let jobs = vec![(Job::later(retry), has_turn, place)];
+        self.queue((Source::Due, position.sequence), settler, jobs, &[]).await;
     }
 
-    async fn queue(&mut self, settler: Settler, jobs: Vec<Job>) {
-        let message = match self.messages.open(settler, jobs.len()) {
+    /// Queues what a message asks for, and keeps the message until that and what is `live` by
+    /// another message is on record.
+    async fn queue(
+        &mut self,
+        place: (Source, u64),
+        settler: Settler,
+        jobs: Vec<(Job, bool, memory::Place)>,
+        live: &[DeliveryId],
+    ) {
+        let message = match self.messages.open(place, settler, jobs.len() + live.len()) {
             Ok(message) => message,
             Err(settler) => return settler.settle().await,
         };
+        for delivery in live {
+            self.messages.wait_for(*delivery, message);
+        }
         let now = self.desk.now();
-        for job in jobs {
-            let endpoint = job.delivery.endpoint;
-            let concurrency = self.desk.concurrency(endpoint);
-            let waiting = Waiting { job, message };
-            if let Queued::Deferred(put_off) = self.lanes.queue(endpoint, concurrency, now, waiting)
-            {
+        for (job, has_turn, place) in jobs {
+            let (endpoint, kind) = (job.delivery.endpoint, job.kind());
+            let item = Waiting { job, message, place };
+            let arrival = Arrival { endpoint, kind, has_turn, item };
+            if let Some(put_off) = self.lanes.queue(arrival, self.desk.rules(endpoint), now) {
                 self.put_off(put_off, now);
             }
         }
     }
 
-    /// Puts off what slow lanes hold beyond what they may keep.
-    fn shed(&mut self) {
+    /// Puts off what lanes hold beyond what they may keep.
+    fn tidy(&mut self) {
+        // Nothing is sent at present, and no endpoint is to blame for it.
+        if !self.desk.may_send() {
+            return;
+        }
         let now = self.desk.now();
-        for put_off in self.lanes.shed(now) {
+        let open = self.messages.count(Source::Task).max(self.messages.count(Source::Due));
+        let fullness = self.desk.memory().fullness().max(open * 8 / UNSETTLED_HARD_MAX);
+        self.lanes.set_fullness(fullness.min(8));
+        for put_off in self.lanes.tidy(&self.door, now) {
             self.put_off(put_off, now);
         }
     }
 
-    fn put_off(&mut self, PutOff { item, until }: PutOff<Waiting>, now: Timestamp) {
-        let Waiting { job, message } = item;
-        let (trace, why) = (job.trace(), (until, DeferReason::LaneFull));
-        let record = deferred(job.delivery, job.attempt, why, now, trace);
-        self.pen.gather(Entry { records: vec![record], message });
+    fn put_off(&mut self, PutOff { item, until, reason }: PutOff<Waiting>, now: Timestamp) {
+        let Waiting { job, message, place } = item;
+        let trace = job.trace();
+        let record = deferred(job.delivery, job.attempt, (until, reason), now, trace);
+        self.pen.gather(Entry { records: vec![record], message, place });
+    }
+}
+
+/// Sleeps that long; for ever if that is not known. Cancel safe.
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }
 

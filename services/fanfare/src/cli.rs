@@ -118,6 +118,7 @@ pub(crate) enum Command {
     /// Run one service as a process of its own.
     Run(Run),
     /// Measure a throw-away system, and the floors below it.
+    #[command(long_about = bench::ABOUT)]
     Bench(bench::Options),
     #[command(flatten)]
     Client(client::Command),

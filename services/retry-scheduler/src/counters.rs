@@ -1,6 +1,9 @@
 //! What the service counts, for metrics and for tests.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// What the service counts since it was started. Shared; reading it costs nothing.
 #[derive(Debug, Default)]
@@ -50,8 +53,37 @@ impl Count {
         self.0.fetch_add(u64::try_from(more).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    pub(crate) fn set(&self, number: usize) {
-        self.0.store(u64::try_from(number).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn replace(&self, before: usize, after: usize) {
+        let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        self.0.fetch_add(number(after).wrapping_sub(number(before)), Ordering::Relaxed);
+    }
+}
+
+/// One shard's part in the numbers that go up and down. Dropped, it takes its part away.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    counters: Arc<Counters>,
+    waiting: usize,
+    parked: usize,
+}
+
+impl Gauges {
+    /// Begins with nothing.
+    pub(crate) fn of(counters: &Arc<Counters>) -> Self {
+        Self { counters: Arc::clone(counters), waiting: 0, parked: 0 }
+    }
+
+    /// Says how many of the shard's deliveries wait, for their time and for their endpoints.
+    pub(crate) fn set(&mut self, waiting: usize, parked: usize) {
+        self.counters.waiting.replace(self.waiting, waiting);
+        self.counters.parked.replace(self.parked, parked);
+        (self.waiting, self.parked) = (waiting, parked);
+    }
+}
+
+impl Drop for Gauges {
+    fn drop(&mut self) {
+        self.set(0, 0);
     }
 }
 
@@ -119,11 +151,17 @@ mod tests {
     fn every_number_has_a_name_of_its_own() {
         let counters = Counters::default();
         counters.rescues.add(2);
-        counters.waiting.set(7);
+        let counters = Arc::new(counters);
+        let mut gauges = [Gauges::of(&counters), Gauges::of(&counters)];
+        gauges[0].set(9, 1);
+        gauges[1].set(2, 0);
+        gauges[0].set(5, 1);
         let samples = counters.samples();
         let names: BTreeSet<_> = samples.iter().map(|sample| sample.name).collect();
         assert_eq!(names.len(), samples.len());
         let value = |name: &str| samples.iter().find(|it| it.name.ends_with(name)).unwrap().value;
         assert_eq!((value("_rescues_total"), value("_waiting"), value("_plans_total")), (2, 7, 0));
+        drop(gauges);
+        assert_eq!((counters.waiting.get(), counters.parked.get()), (0, 0));
     }
 }

@@ -1,7 +1,7 @@
-//! The shell around the agendas: reads the journal, carries out what follows from it.
+//! The shell around a shard's agenda: reads the journal, carries out what follows from it.
 //!
 //! ```text
-//! journal ─▶ Agenda::apply ─▶ Agenda::commands ─┬▶ plans, in batches, one per shard under way ─▶ journal
+//! journal ─▶ Agenda::apply ─▶ Agenda::commands ─┬▶ plans, in batches, one at a time ─▶ journal
 //!    ▲                                          ├▶ alarms, pipelined ─▶ RETRIES
 //!    └── facts that we wrote come back here     └▶ notices ─▶ DEAD, EVENTS
 //! ```
@@ -27,27 +27,27 @@ use anyhow::Context as _;
 use fanfare_domain::{DeliveryId, EndpointId, Fact, Record, RetryDue, Shard, Timestamp};
 use fanfare_event_log::{
     ConfigView, EventLog, JournalBatch, JournalReader, JournalWriter, Publisher, ReadError,
-    Schedules, ownership::Lease,
+    Schedules, membership::Lease,
 };
 use fanfare_service::Clock;
 use tokio::{
     task::{JoinError, JoinSet},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use self::{jobs::Done, saving::Saving, sweeping::Sweeping, telling::Telling};
+use self::{jobs::Done, sweeping::Sweeping, telling::Telling};
 use crate::{
     Settings,
     agenda::{Agenda, Command},
-    counters::Counters,
+    counters::{Counters, Gauges},
     directory::Directory,
 };
 
 /// How often what could not be done is tried again, and clocks are looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// How old the last confirmation of our role may be when an alarm is set.
+/// How old the last confirmation of our membership may be when an alarm is set.
 const LEASE_AGE_MAX: Duration = Duration::from_secs(2);
 /// How many batches of the journal are looked up at once.
 const RECALLS_MAX: usize = 8;
@@ -67,36 +67,15 @@ pub(crate) struct Tools {
     pub(crate) counters: Arc<Counters>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) lease: Lease,
+    /// Under which name we own the shard.
     pub(crate) owner: Arc<str>,
+    /// Cancelled when the shard is to be handed over.
     pub(crate) stop: CancellationToken,
 }
 
-/// All shards, and everything that is under way for them.
+/// A shard, and everything that is under way for it.
 pub(crate) struct Desk {
     tools: Tools,
-    /// By index.
-    shards: Vec<ShardDesk>,
-    reader: JournalReader,
-    /// Everything in the journal up to this sequence is folded in.
-    position: u64,
-    jobs: JoinSet<anyhow::Result<Done>>,
-    /// Alarms, and rescues, that are on their way.
-    alarms: usize,
-    /// Facts to be read again, because there is something to do about them.
-    recalls: BTreeSet<(u64, Shard)>,
-    recalling: usize,
-    /// The same, but only with the next tick: it did not work just now.
-    stalled: BTreeSet<(u64, Shard)>,
-    cancels: VecDeque<(Shard, DeliveryId)>,
-    cancelling: usize,
-    disabling: BTreeSet<EndpointId>,
-    telling: Telling,
-    sweeping: Sweeping,
-    saving: Saving,
-}
-
-/// One shard.
-struct ShardDesk {
     shard: Shard,
     agenda: Agenda,
     /// Facts to be written.
@@ -106,6 +85,25 @@ struct ShardDesk {
     /// The right to write them; absent while a batch is being written.
     writer: Option<JournalWriter>,
     saved: saving::Saved,
+    gauges: Gauges,
+    reader: JournalReader,
+    /// Everything in the journal up to this sequence is folded in.
+    position: u64,
+    jobs: JoinSet<anyhow::Result<Done>>,
+    /// The shard's part of what may be on its way.
+    in_flight_max: usize,
+    /// Alarms, and rescues, that are on their way.
+    alarms: usize,
+    /// Facts to be read again, because there is something to do about them.
+    recalls: BTreeSet<u64>,
+    recalling: usize,
+    /// The same, but only with the next tick: it did not work just now.
+    stalled: BTreeSet<u64>,
+    cancels: VecDeque<DeliveryId>,
+    cancelling: usize,
+    disabling: BTreeSet<EndpointId>,
+    telling: Telling,
+    sweeping: Sweeping,
 }
 
 /// Something that happened.
@@ -117,11 +115,11 @@ enum Step {
 }
 
 impl Desk {
-    /// Works until the service stops, then saves the state.
+    /// Works until the shard is to be handed over, then saves the state.
     ///
     /// # Errors
     ///
-    /// When another process has taken over a shard, or the log refuses something for good.
+    /// When another process has taken over the shard, or the log refuses something for good.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let stop = self.tools.stop.clone();
         let mut config = self.tools.view.read(Directory::changes);
@@ -129,7 +127,7 @@ impl Desk {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.start_jobs();
-            let has_room = self.under_way() < self.tools.settings.in_flight_max;
+            let has_room = self.under_way() < self.in_flight_max;
             let barrier = self.sweeping.barrier(self.position);
             let happened = tokio::select! {
                 () = stop.cancelled() => break,
@@ -168,69 +166,58 @@ impl Desk {
         self.resume();
         self.announce();
         self.sweep();
-        self.plan_saving();
-        let sizes = self.shards.iter().map(|desk| desk.agenda.size());
-        let (waiting, parked) = sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
-        self.tools.counters.waiting.set(waiting);
-        self.tools.counters.parked.set(parked);
+        self.save_in_time();
+        let (waiting, parked) = self.agenda.size();
+        self.gauges.set(waiting, parked);
     }
 
     /// Folds a batch in and issues what follows from it.
     async fn fold(&mut self, batch: JournalBatch) -> anyhow::Result<()> {
-        let JournalBatch { sequence, stored_at: _, column, facts } = batch;
+        let JournalBatch { sequence, stored_at: _, column: _, facts } = batch;
         if is_ahead_of(&facts, self.tools.view.revision()) {
             self.tools.view.confirm().await.context("confirm the configuration")?;
         }
-        let Some(desk) = column.and_then(|(shard, _)| of_shard(&mut self.shards, shard)) else {
-            self.position = sequence;
-            return Ok(());
-        };
-        let shard = desk.shard;
-        let apply = |directory: &Directory| desk.agenda.apply(sequence, &facts, directory);
+        let apply = |directory: &Directory| self.agenda.apply(sequence, &facts, directory);
         let effects = self.tools.view.read(apply);
         self.position = sequence;
-        desk.saved.note_change();
+        self.saved.note_change();
         self.tools.counters.batches.add(1);
-        let commands = desk.agenda.commands(sequence, &facts, self.tools.now());
-        let cancels = effects.cancels.into_iter().map(|delivery| (shard, delivery));
-        self.cancels.extend(cancels.take(CANCELS_QUEUED_MAX.saturating_sub(self.cancels.len())));
+        let commands = self.agenda.commands(sequence, &facts, self.tools.now());
+        let room = CANCELS_QUEUED_MAX.saturating_sub(self.cancels.len());
+        self.cancels.extend(effects.cancels.into_iter().take(room));
         for endpoint in effects.failing {
-            self.judge(shard, endpoint);
+            self.judge(endpoint);
         }
         if effects.parked {
             self.resume();
         }
-        self.issue(shard, commands).await
+        self.issue(commands).await
     }
 
     /// Carries commands out, or has them carried out. Alarms are put in the order of their facts.
-    async fn issue(&mut self, shard: Shard, commands: Vec<Command>) -> anyhow::Result<()> {
+    async fn issue(&mut self, commands: Vec<Command>) -> anyhow::Result<()> {
         for command in commands {
             match command {
-                Command::Plan(record) => {
-                    if let Some(desk) = of_shard(&mut self.shards, shard) {
-                        desk.plans.push_back(record);
-                    }
-                }
-                Command::Alarm(retry) => self.put_alarm(shard, &retry).await?,
-                Command::Tell(told) => self.telling.push(shard, told),
+                Command::Plan(record) => self.plans.push_back(record),
+                Command::Alarm(retry) => self.put_alarm(&retry).await?,
+                Command::Tell(told) => self.telling.push(told),
             }
         }
         Ok(())
     }
 
-    async fn put_alarm(&mut self, shard: Shard, retry: &RetryDue) -> anyhow::Result<()> {
+    async fn put_alarm(&mut self, retry: &RetryDue) -> anyhow::Result<()> {
         self.tools.wait_for_lease().await;
         let cause = (retry.journal_sequence, retry.delivery.id);
-        match self.tools.schedules.put(shard, retry).await {
+        match self.tools.schedules.put(self.shard, retry).await {
             Ok(pending) => {
                 self.alarms += 1;
-                self.jobs.spawn(jobs::alarm(shard, cause, pending));
+                self.jobs.spawn(jobs::alarm(cause, pending));
                 Ok(())
             }
             Err(error) => {
                 jobs::full(error).context("put an alarm")?;
-                self.stall(shard, cause);
+                self.stall(cause);
                 Ok(())
             }
         }
@@ -238,35 +225,32 @@ impl Desk {
 
     /// Starts the jobs for which there is something to do and room.
     fn start_jobs(&mut self) {
-        for desk in &mut self.shards {
-            let Some(writer) = desk.writer.take_if(|_| !desk.plans.is_empty()) else { continue };
+        if let Some(writer) = self.writer.take_if(|_| !self.plans.is_empty()) {
             // A test shows that so many are not too large.
-            let count = desk.plans.len().min(JournalWriter::FACTS_MAX);
-            let facts: Vec<_> = desk.plans.drain(..count).collect();
-            desk.writing = count;
+            let count = self.plans.len().min(JournalWriter::FACTS_MAX);
+            let facts: Vec<_> = self.plans.drain(..count).collect();
+            self.writing = count;
             let stop = self.tools.stop.clone();
-            self.jobs.spawn(jobs::plan(desk.shard, writer, facts, stop));
+            self.jobs.spawn(jobs::plan(self.shard, writer, facts, stop));
         }
         // Half of the room is kept for what happens now.
-        let room = self.tools.settings.in_flight_max.div_ceil(2);
+        let room = self.in_flight_max.div_ceil(2);
         while self.recalling < RECALLS_MAX && self.under_way() < room {
-            let Some((sequence, shard)) = self.recalls.pop_first() else { break };
+            let Some(sequence) = self.recalls.pop_first() else { break };
             self.recalling += 1;
-            self.jobs.spawn(jobs::recall(self.tools.log.clone(), shard, sequence));
+            self.jobs.spawn(jobs::recall(self.tools.log.clone(), sequence));
         }
         while self.cancelling < CANCELS_MAX {
-            let Some((shard, delivery)) = self.cancels.pop_front() else { break };
+            let Some(delivery) = self.cancels.pop_front() else { break };
             self.cancelling += 1;
-            self.jobs.spawn(jobs::cancel(self.tools.schedules.clone(), shard, delivery));
+            self.jobs.spawn(jobs::cancel(self.tools.schedules.clone(), self.shard, delivery));
         }
         self.start_telling();
-        self.start_saving();
     }
 
     /// Returns how much is on its way. What only waits to be read back is not counted.
     fn under_way(&self) -> usize {
-        let plans: usize = self.shards.iter().map(|desk| desk.plans.len() + desk.writing).sum();
-        plans + self.alarms + self.telling.len()
+        self.plans.len() + self.writing + self.alarms + self.telling.len()
     }
 
     /// Takes note of what a job came to.
@@ -274,20 +258,18 @@ impl Desk {
         match done {
             Done::Planned { writer, count } => {
                 self.tools.counters.plans.add(count);
-                if let Some(desk) = of_shard(&mut self.shards, writer.shard()) {
-                    desk.writing = 0;
-                    desk.writer = Some(*writer);
-                }
+                self.writing = 0;
+                self.writer = Some(*writer);
             }
-            Done::Alarmed { shard, cause, set } => {
+            Done::Alarmed { cause, set } => {
                 self.alarms -= 1;
                 self.tools.counters.alarms.add(usize::from(set));
-                self.settle(shard, cause, set);
+                self.settle(cause, set);
             }
             Done::Rescued => self.alarms -= 1,
-            Done::Recalled { shard, sequence, recalled } => {
+            Done::Recalled { sequence, recalled } => {
                 self.recalling -= 1;
-                self.recalled(shard, sequence, recalled).await?;
+                self.recalled(sequence, recalled).await?;
             }
             Done::Cancelled { cancelled } => {
                 self.cancelling -= 1;
@@ -296,63 +278,49 @@ impl Desk {
             Done::Told { causes, told } => {
                 self.telling.end(told, self.tools.now());
                 self.tools.counters.exhausted.add(if told { causes.len() } else { 0 });
-                for (shard, cause) in causes {
-                    self.settle(shard, cause, told);
+                for cause in causes {
+                    self.settle(cause, told);
                 }
             }
-            Done::Announced { revisions } => self.announced(&revisions),
-            Done::Judged { shard, endpoint, decide_again } => {
+            Done::Announced { revision } => self.announced(revision),
+            Done::Judged { endpoint, decide_again } => {
                 self.disabling.remove(&endpoint);
                 if decide_again {
-                    self.judge(shard, endpoint);
+                    self.judge(endpoint);
                 }
             }
-            Done::Looked { shard, findings } => self.looked(shard, findings),
-            Done::Saved { shard, saved } => self.saved(shard, saved),
+            Done::Looked { findings } => self.looked(findings),
+            Done::Saved { saved } => self.note_saved(saved),
         }
         Ok(())
     }
 
     /// Closes a duty that is done; has one that is not done tried again.
-    fn settle(&mut self, shard: Shard, cause: (u64, DeliveryId), done: bool) {
-        if done {
-            if let Some(desk) = of_shard(&mut self.shards, shard) {
-                desk.agenda.done(cause);
-            }
-        } else {
-            self.stall(shard, cause);
-        }
+    fn settle(&mut self, cause: (u64, DeliveryId), done: bool) {
+        if done { self.agenda.done(cause) } else { self.stall(cause) }
     }
 
-    fn stall(&mut self, shard: Shard, cause: (u64, DeliveryId)) {
-        let desk = of_shard(&mut self.shards, shard);
-        if desk.is_some_and(|desk| desk.agenda.not_done(cause)) {
-            self.stalled.insert((cause.0, shard));
+    fn stall(&mut self, cause: (u64, DeliveryId)) {
+        if self.agenda.not_done(cause) {
+            self.stalled.insert(cause.0);
         }
     }
 
     /// Issues what is to be done about facts that were read again.
-    async fn recalled(
-        &mut self,
-        shard: Shard,
-        sequence: u64,
-        recalled: jobs::Recalled,
-    ) -> anyhow::Result<()> {
-        let now = self.tools.now();
-        let Some(desk) = of_shard(&mut self.shards, shard) else { return Ok(()) };
+    async fn recalled(&mut self, sequence: u64, recalled: jobs::Recalled) -> anyhow::Result<()> {
         match recalled {
             jobs::Recalled::Facts(facts) => {
-                let commands = desk.agenda.commands(sequence, &facts, now);
-                self.issue(shard, commands).await
+                let commands = self.agenda.commands(sequence, &facts, self.tools.now());
+                self.issue(commands).await
             }
             jobs::Recalled::AgedOut => {
-                for delivery in desk.agenda.forget(sequence) {
+                for delivery in self.agenda.forget(sequence) {
                     error!(delivery_id = %delivery, sequence, "the journal does not hold it any more");
                 }
                 Ok(())
             }
             jobs::Recalled::Unreadable => {
-                self.stalled.insert((sequence, shard));
+                self.stalled.insert(sequence);
                 Ok(())
             }
         }
@@ -361,22 +329,19 @@ impl Desk {
     /// Takes up parked deliveries whose endpoints hold nothing back any more.
     fn resume(&mut self) {
         let (now, retention) = (self.tools.now(), self.tools.settings.log.retention);
-        let (shards, recalls) = (&mut self.shards, &mut self.recalls);
-        self.tools.view.read(|directory| {
-            for desk in shards {
-                let sequences = desk.agenda.resume(directory, retention, now);
-                recalls.extend(sequences.into_iter().map(|sequence| (sequence, desk.shard)));
-            }
-        });
+        let agenda = &mut self.agenda;
+        let sequences = self.tools.view.read(|directory| agenda.resume(directory, retention, now));
+        self.recalls.extend(sequences);
     }
 }
 
 impl Tools {
-    /// Waits until our role was confirmed lately: a process that was stopped and has been
+    /// Waits until our membership was confirmed lately: a process that was stopped and has been
     /// replaced must not set alarms over those of its successor.
     async fn wait_for_lease(&self) {
-        while self.lease.confirmed_at().elapsed() > LEASE_AGE_MAX {
-            debug!("waiting for the role to be confirmed");
+        let is_fresh = |at: Instant| at.elapsed() <= LEASE_AGE_MAX;
+        while !self.lease.confirmed_at().is_some_and(is_fresh) {
+            debug!("waiting for the membership to be confirmed");
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -384,10 +349,6 @@ impl Tools {
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
-}
-
-fn of_shard(shards: &mut [ShardDesk], shard: Shard) -> Option<&mut ShardDesk> {
-    shards.get_mut(usize::from(shard.index()))
 }
 
 /// Waits for the next batch; with a barrier, no longer than until all before it are read.

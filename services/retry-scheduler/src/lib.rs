@@ -29,11 +29,14 @@ mod settings;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use fanfare_event_log::{ConfigView, EventLog};
+use fanfare_event_log::{
+    ConfigView, EventLog, Publisher, Schedules,
+    membership::{self, Duty, Lease, Membership},
+};
 use fanfare_service::{Clock, Context, Readiness, load_profiles, random_bytes};
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     desk::{Desk, Tools},
@@ -43,10 +46,14 @@ use crate::{
 pub use counters::{Count, Counters, Sample};
 pub use settings::Settings;
 
-/// The role that one process has at a time.
+/// The role whose shards the processes share.
 const ROLE: &str = "retry-scheduler";
 
-/// Connects to the log, folds the configuration, and spawns what schedules retries.
+/// How many shards are taken over at once.
+const CLAIMS_MAX: usize = 8;
+
+/// Connects to the log, folds the configuration, and spawns what schedules retries for this
+/// process's share of the shards.
 pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
     start_counted(context, settings, Arc::default()).await
 }
@@ -65,91 +72,119 @@ pub async fn start_counted(
         .context("read the configuration")?;
     let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
     view.read(|directory| directory.install(profiles));
-    let standby = Standby {
+    let common = Common {
+        schedules: log.schedules(),
+        publisher: log.publisher(),
         log,
         view,
         clock: context.clock(),
         counters,
         settings: Arc::new(settings),
-        readiness,
-        stop,
+        claims: Semaphore::new(CLAIMS_MAX),
     };
     context.spawn("configuration", async move { follow.await.context("follow the configuration") });
-    context.spawn("scheduling", standby.serve());
+    context.spawn("scheduling", serve(Arc::new(common), readiness, stop));
     Ok(())
 }
 
-/// A process that does not have the role yet.
-struct Standby {
+/// What all shards of the process share.
+struct Common {
     log: EventLog,
+    schedules: Schedules,
+    publisher: Publisher,
     view: ConfigView<Directory>,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
     settings: Arc<Settings>,
+    /// One for each shard that is being taken over.
+    claims: Semaphore,
+}
+
+/// Works until the service stops, and lets the others take over.
+async fn serve(
+    common: Arc<Common>,
     readiness: Readiness,
     stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let log = common.log.clone();
+    let served = Box::pin(take_part(common, readiness, stop)).await;
+    log.close().await;
+    served
 }
 
-impl Standby {
-    /// Waits for the role, does its work until the service stops, and lets a successor in.
-    async fn serve(self) -> anyhow::Result<()> {
-        let log = self.log.clone();
-        let served = Box::pin(self.take_turn()).await;
-        log.close().await;
-        served
+async fn take_part(
+    common: Arc<Common>,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let owner = format!("{ROLE}-{:016x}", u64::from_be_bytes(random_bytes()));
+    let leave = stop.child_token();
+    let (membership, driver) = common.log.join(ROLE, &owner, leave.clone());
+    let mut driving = JoinSet::new();
+    driving.spawn(driver);
+    let member = membership.clone();
+    let working = membership.clone().work(|duty| Arc::clone(&common).work(duty, member.lease()));
+    let (worked, ()) = tokio::join!(
+        async {
+            let worked = working.await;
+            // Leaving in order lets the others begin at once, also after a failure.
+            leave.cancel();
+            worked
+        },
+        tell_readiness(membership, readiness),
+    );
+    if let Some(left) = driving.join_next().await {
+        left.context("the membership panicked")?.context("take part")?;
+    }
+    worked
+}
+
+/// Says that we are ready as long as we are a member, with shards or without.
+async fn tell_readiness(mut membership: Membership, readiness: Readiness) {
+    loop {
+        match membership.member() {
+            Some(_) => readiness.ready(),
+            None => readiness.not_ready("joining the other retry-schedulers"),
+        }
+        if membership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Common {
+    /// Works on a shard until it is to be handed over, or another process has claimed it.
+    async fn work(self: Arc<Self>, duty: Duty, lease: Lease) -> anyhow::Result<()> {
+        let shard = duty.shard;
+        let working = async {
+            let opening = Box::pin(self.open(&duty, lease));
+            let Some(desk) = duty.stop.run_until_cancelled(opening).await else { return Ok(()) };
+            info!(%shard, "scheduling retries");
+            Box::pin(desk?.run()).await
+        };
+        match working.await {
+            Err(error) if membership::is_loss(error.as_ref()) => {
+                warn!(%shard, error = format!("{error:#}"), "another process took a shard");
+                Ok(())
+            }
+            worked => worked,
+        }
     }
 
-    async fn take_turn(self) -> anyhow::Result<()> {
-        self.readiness.ready();
-        let owner = format!("{ROLE}-{:032x}", u128::from_be_bytes(random_bytes()));
-        // Not the service's own token: the role is kept until the last snapshot is written.
-        let release = CancellationToken::new();
-        let acquired = {
-            let acquire = self.log.acquire(ROLE, &owner, release.clone());
-            tokio::pin!(acquire);
-            tokio::select! {
-                acquired = &mut acquire => acquired,
-                () = self.stop.cancelled() => {
-                    release.cancel();
-                    acquire.await
-                }
-            }
-        };
-        let Some((lease, beat)) = acquired.context("take the role")? else { return Ok(()) };
-        let mut heart = JoinSet::new();
-        heart.spawn(beat);
+    async fn open(&self, duty: &Duty, lease: Lease) -> anyhow::Result<Desk> {
+        let _turn = self.claims.acquire().await.context("claims are never closed")?;
         let tools = Tools {
-            schedules: self.log.schedules(),
-            publisher: self.log.publisher(),
-            log: self.log,
-            view: self.view,
-            clock: self.clock,
-            counters: self.counters,
-            settings: self.settings,
+            schedules: self.schedules.clone(),
+            publisher: self.publisher.clone(),
+            log: self.log.clone(),
+            view: self.view.clone(),
+            clock: Arc::clone(&self.clock),
+            counters: Arc::clone(&self.counters),
+            settings: Arc::clone(&self.settings),
             lease,
-            owner: owner.into(),
-            stop: self.stop,
+            owner: Arc::clone(&duty.owner),
+            stop: duty.stop.clone(),
         };
-        let worked = tokio::select! {
-            worked = work(tools, self.readiness) => worked,
-            Some(stopped) = heart.join_next() => {
-                stopped.context("the heartbeat panicked")?.context("keep the role")?;
-                anyhow::bail!("the heartbeat ended")
-            }
-        };
-        release.cancel();
-        while heart.join_next().await.is_some() {}
-        worked
+        Desk::open(tools, duty.shard).await.context("take over")
     }
-}
-
-async fn work(tools: Tools, readiness: Readiness) -> anyhow::Result<()> {
-    readiness.not_ready("catching up with the journal");
-    let stop = tools.stop.clone();
-    let opening = Box::pin(Desk::open(tools));
-    let Some(desk) = stop.run_until_cancelled(opening).await else { return Ok(()) };
-    let desk = desk.context("take over")?;
-    readiness.ready();
-    info!("scheduling retries");
-    Box::pin(desk.run()).await
 }

@@ -13,7 +13,8 @@ pub struct Settings {
     pub profiles_dir: Option<PathBuf>,
     /// Whose events operational events are. While there is no such tenant, there are none.
     pub operator_tenant: TenantId,
-    /// How many facts, alarms and notices may be on their way at once; 1 to 65,536.
+    /// How many facts, alarms and notices may be on their way at once, in equal parts for each of
+    /// the installation's shards; 1 to 65,536.
     pub in_flight_max: usize,
     /// How often alarms that should have gone off are looked for; more than zero.
     pub sweep_interval: Duration,

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::HEXLOWER;
+use fanfare_domain::ShardCount;
 use fanfare_event_log::{Durability, EventLog};
 use fanfare_service::random_bytes;
 use fanfare_testkit::{NatsCluster, NatsServer, wait_until};
@@ -31,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) durability: Durability,
     /// How many servers there are; each keeps every stream.
     pub(crate) servers: Count,
+    /// How many shards there are.
+    pub(crate) shards: u16,
     /// How long the servers know an id again.
     pub(crate) duplicate_window: Duration,
     /// How long the server waits for a message to be settled before it hands it out again.
@@ -46,6 +49,7 @@ impl Default for Options {
         Self {
             durability: Durability::Process,
             servers: Count::One,
+            shards: 4,
             duplicate_window: Duration::from_secs(1),
             ack_wait: Duration::from_secs(5),
             api_allows_loopback: true,
@@ -185,6 +189,7 @@ impl Installation {
         let settings = fanfare_event_log::Settings {
             duplicate_window: self.options.duplicate_window,
             ack_wait: self.options.ack_wait,
+            shards: ShardCount::new(self.options.shards)?,
             durability: self.options.durability,
             system_url: Some(self.servers.system_url()),
             ..self.servers.log_settings()
@@ -240,6 +245,7 @@ impl Installation {
         for (key, value) in self.servers.settings(self.options.durability) {
             set(key, value);
         }
+        set("log.shards", self.options.shards.to_string());
         set("log.duplicate_window", millis(self.options.duplicate_window));
         set("log.ack_wait", millis(self.options.ack_wait));
         let file = |name: &str| self.directory.path().join(name).display().to_string();

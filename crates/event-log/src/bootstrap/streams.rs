@@ -110,6 +110,8 @@ pub(super) fn bucket(bucket: Bucket, topology: &Topology, settings: &Settings) -
         Bucket::Owners => Config {
             subjects: vec![format!("$KV.{name}.>")],
             max_messages_per_subject: 1,
+            // The markers of deleted keys go away by themselves.
+            allow_message_ttl: true,
             deny_delete: true,
             ..plain
         },
@@ -169,7 +171,7 @@ pub(super) fn put_right(found: &Config, wanted: &Config) -> Config {
     right.deny_purge = wanted.deny_purge;
     right.allow_direct = wanted.allow_direct;
     right.allow_message_schedules = wanted.allow_message_schedules;
-    right.allow_message_ttl = false;
+    right.allow_message_ttl = wanted.allow_message_ttl;
     right.allow_atomic_publish |= wanted.allow_atomic_publish;
     if right.persist_mode == Some(PersistenceMode::Async) {
         right.persist_mode = None;

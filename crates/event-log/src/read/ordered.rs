@@ -52,10 +52,18 @@ pub(crate) struct Selection {
     pub(crate) headers_only: bool,
 }
 
+/// A selection, with the stream's name.
+#[derive(Clone)]
+struct What {
+    stream: String,
+    subjects: Vec<String>,
+    headers_only: bool,
+}
+
 /// See the module.
 pub(crate) struct Ordered {
     log: EventLog,
-    selection: Selection,
+    what: What,
     next: Start,
     open: Option<Open>,
     /// The making of a consumer that was begun. It is kept over calls that are dropped: callers
@@ -80,7 +88,15 @@ pub(crate) struct Numbered {
 
 impl Ordered {
     pub(crate) fn new(log: &EventLog, selection: Selection, start: Start) -> Self {
-        Self { log: log.clone(), selection, next: start, open: None, opening: None }
+        let Selection { stream, subjects, headers_only } = selection;
+        let what = What { stream: log.topology().stream(stream), subjects, headers_only };
+        Self { log: log.clone(), what, next: start, open: None, opening: None }
+    }
+
+    /// Reads what is under some subjects, at least one, of a stream with this name.
+    pub(crate) fn of(log: &EventLog, stream: String, subjects: Vec<String>, start: Start) -> Self {
+        let what = What { stream, subjects, headers_only: false };
+        Self { log: log.clone(), what, next: start, open: None, opening: None }
     }
 
     /// How many messages were ahead when the server last said so. Cancel safe.
@@ -105,7 +121,7 @@ impl Ordered {
                     }
                 }
                 Some(Err(error)) => {
-                    debug!(%error, stream = self.name(), "making another consumer");
+                    debug!(%error, stream = self.what.stream, "making another consumer");
                     self.open = None;
                     sleep(PAUSE).await;
                 }
@@ -120,7 +136,7 @@ impl Ordered {
     /// Forgets the consumer on the server too, so that they do not pile up.
     pub(crate) async fn close(mut self) {
         let Some(open) = self.open.take() else { return };
-        let Ok(stream) = self.log.stream(self.selection.stream).await else { return };
+        let Ok(stream) = self.log.stream_named(&self.what.stream).await else { return };
         if let Err(error) = stream.delete_consumer(&open.name).await {
             debug!(%error, "a consumer is left to be forgotten");
         }
@@ -132,7 +148,7 @@ impl Ordered {
         let Some(place) =
             message.info().ok().filter(|info| info.consumer_sequence == open.received + 1)
         else {
-            debug!(stream = ?self.selection.stream, "a message is missing: reading it again");
+            debug!(stream = self.what.stream, "a message is missing: reading it again");
             self.open = None;
             return None;
         };
@@ -144,15 +160,11 @@ impl Ordered {
         Some(Numbered { message, sequence, stored_at })
     }
 
-    fn name(&self) -> String {
-        self.log.topology().stream(self.selection.stream)
-    }
-
     async fn opened(&mut self) -> Result<&mut Open, ReadError> {
         if self.open.is_none() {
             let opening = self.opening.get_or_insert_with(|| {
-                let (log, selection) = (self.log.clone(), self.selection.clone());
-                ReusableBoxFuture::new(open(log, selection, self.next))
+                let (log, what) = (self.log.clone(), self.what.clone());
+                ReusableBoxFuture::new(open(log, what, self.next))
             });
             let opened = opening.await;
             self.opening = None;
@@ -162,10 +174,10 @@ impl Ordered {
     }
 }
 
-async fn open(log: EventLog, selection: Selection, next: Start) -> Result<Open, ReadError> {
-    let mut patience = Patience::new(&log, log.topology().stream(selection.stream));
+async fn open(log: EventLog, what: What, next: Start) -> Result<Open, ReadError> {
+    let mut patience = Patience::new(&log, what.stream.clone());
     loop {
-        match log.answer(try_open(&log, &selection, next)).await {
+        match log.answer(try_open(&log, &what, next)).await {
             Ok(Ok(open)) => return Ok(open),
             Ok(Err(error)) => patience.bear(error).await?,
             Err(lost) => patience.bear(lost.into()).await?,
@@ -173,14 +185,10 @@ async fn open(log: EventLog, selection: Selection, next: Start) -> Result<Open, 
     }
 }
 
-async fn try_open(
-    log: &EventLog,
-    selection: &Selection,
-    next: Start,
-) -> Result<Open, async_nats::Error> {
+async fn try_open(log: &EventLog, what: &What, next: Start) -> Result<Open, async_nats::Error> {
     let connection = log.inner.link.connection(&log.inner.client);
-    let stream = log.stream(selection.stream).await?;
-    let consumer = stream.create_consumer(config(selection, next)).await?;
+    let stream = log.stream_named(&what.stream).await?;
+    let consumer = stream.create_consumer(config(what, next)).await?;
     let info = consumer.cached_info();
     let (name, pending) = (info.name.clone(), info.num_pending);
     let messages = consumer
@@ -194,14 +202,14 @@ async fn try_open(
     Ok(Open { messages, name, connection, received: 0, pending })
 }
 
-fn config(selection: &Selection, next: Start) -> pull::Config {
+fn config(what: &What, next: Start) -> pull::Config {
     let deliver_policy = match next {
         Start::Sequence(sequence) => {
             DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) }
         }
         Start::Time(time) => DeliverPolicy::ByStartTime { start_time: date_time(time) },
     };
-    let (filter_subject, filter_subjects) = match selection.subjects.as_slice() {
+    let (filter_subject, filter_subjects) = match what.subjects.as_slice() {
         [only] => (only.clone(), Vec::new()),
         several => (String::new(), several.to_vec()),
     };
@@ -209,7 +217,7 @@ fn config(selection: &Selection, next: Start) -> pull::Config {
         deliver_policy,
         filter_subject,
         filter_subjects,
-        headers_only: selection.headers_only,
+        headers_only: what.headers_only,
         ack_policy: AckPolicy::None,
         inactive_threshold: FORGET,
         num_replicas: 1,

@@ -13,7 +13,7 @@ mod idempotency;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
-mod ownership;
+mod membership;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]

@@ -15,12 +15,15 @@ use super::{at, delivery, endpoint_id, event_id, trace};
 
 /// Batches, under the names of their golden records.
 pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
+    use DeferReason::{Breaker, EventUnavailable, LaneFull, RateLimit, RetryAfter};
+
     [
         ("journal-shard-claimed", vec![shard_claimed()]),
         ("journal-attempt-accepted", vec![attempt_accepted()]),
         ("journal-attempt-refused", vec![attempt_refused()]),
         ("journal-attempts-failed", Fault::ALL.map(attempt_failed).to_vec()),
-        ("journal-deliveries-deferred", deferred()),
+        ("journal-deliveries-deferred", deferred([LaneFull, EventUnavailable])),
+        ("journal-deliveries-deferred-by-limits", deferred([RateLimit, Breaker, RetryAfter])),
         ("journal-delivery-parked", vec![parked()]),
         ("journal-deliveries-concluded", concluded()),
         ("journal-retry-scheduled", vec![retry_scheduled()]),
@@ -92,7 +95,7 @@ fn attempt_failed(fault: Fault) -> Record {
     record(Fact::AttemptMade(Box::new(made)))
 }
 
-fn deferred() -> Vec<Record> {
+fn deferred<const N: usize>(reasons: [DeferReason; N]) -> Vec<Record> {
     let deferred = |reason| {
         record(Fact::DeliveryDeferred(DeliveryDeferred {
             delivery: delivery(),
@@ -101,7 +104,7 @@ fn deferred() -> Vec<Record> {
             reason,
         }))
     };
-    vec![deferred(DeferReason::LaneFull), deferred(DeferReason::EventUnavailable)]
+    reasons.map(deferred).into()
 }
 
 fn parked() -> Record {

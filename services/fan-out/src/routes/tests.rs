@@ -66,6 +66,7 @@ fn change(step: &Step) -> Change {
         retry: None,
         timeout: None,
         concurrency: None,
+        rate_limit: None,
         metadata: BTreeMap::new(),
         created_at: Timestamp::EPOCH,
         updated_at: Timestamp::EPOCH,

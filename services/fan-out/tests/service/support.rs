@@ -85,6 +85,7 @@ impl World {
             retry: None,
             timeout: None,
             concurrency: None,
+            rate_limit: None,
             metadata: BTreeMap::new(),
             created_at: now,
             updated_at: now,

@@ -2,7 +2,7 @@
 //!
 //! *POST only* sends requests and nothing else. The *bare loop* takes messages off a JetStream
 //! work queue, POSTs each, publishes one message about it, and acks. The producer fills the
-//! queue at the same time, as it does for the system.
+//! queue at the same time, as it does for the system: as fast as it can, or at a rate.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,9 +11,11 @@ use async_nats::jetstream::{self, consumer, stream};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use fanfare_egress::{Client, Request};
+use fanfare_service::{Clock as _, SystemClock};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream as futures};
 use tokio::{task::JoinSet, time::Instant};
 
+use super::producer::{PUBLISH_WINDOW, Stamp, data, ticks};
 use crate::output::Output;
 
 /// Which floor.
@@ -23,6 +25,16 @@ pub(crate) enum Kind {
     Post,
     /// Work queue, request, one publish, ack.
     Loop,
+}
+
+impl Kind {
+    /// The name on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Post => "post",
+            Self::Loop => "loop",
+        }
+    }
 }
 
 /// Options of a floor's process.
@@ -46,6 +58,9 @@ pub(crate) struct Options {
     /// How many bytes of body.
     #[arg(long)]
     pub(crate) bytes: usize,
+    /// How many a second; 0 is as many as can be.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) rate: u32,
 }
 
 /// Runs a floor, and prints the seconds that it took.
@@ -54,6 +69,7 @@ pub(crate) async fn run(options: Options, output: Output) -> Result<()> {
         Arc::new(Client::new(&super::egress_settings(options.in_flight)).context("make a client")?);
     let sender = Sender::new(client, &options.receiver)?;
     let seconds = match options.kind {
+        Kind::Post if options.rate > 0 => post_steadily(sender, &options).await?,
         Kind::Post => post_only(sender, &options).await?,
         Kind::Loop => bare_loop(sender, &options).await?,
     };
@@ -90,8 +106,32 @@ impl Sender {
     }
 }
 
+/// A body that carries the present time.
+fn timed(bytes: usize) -> Bytes {
+    let stamp = Stamp { sent_at: SystemClock.now().as_nanos(), ..Stamp::default() };
+    Bytes::from(data(bytes, stamp))
+}
+
+async fn post_steadily(sender: Sender, options: &Options) -> Result<Duration> {
+    let mut ticks = ticks(options.rate);
+    let begun = Instant::now();
+    let mut requests = JoinSet::new();
+    for _ in 0..options.count {
+        ticks.tick().await;
+        let (sender, body) = (sender.clone(), timed(options.bytes));
+        requests.spawn(async move { sender.post(body).await });
+        while let Some(ended) = requests.try_join_next() {
+            ended??;
+        }
+    }
+    while let Some(ended) = requests.join_next().await {
+        ended??;
+    }
+    Ok(begun.elapsed())
+}
+
 async fn post_only(sender: Sender, options: &Options) -> Result<Duration> {
-    let body = Bytes::from(super::data(options.bytes, 0));
+    let body = Bytes::from(data(options.bytes, Stamp::default()));
     let begun = Instant::now();
     let mut workers = JoinSet::new();
     let share = options.count / u64::try_from(options.in_flight)?;
@@ -123,7 +163,7 @@ async fn bare_loop(sender: Sender, options: &Options) -> Result<Duration> {
     let consumer = tasks.create_consumer(config).await.context("make a consumer")?;
     let begun = Instant::now();
     let mut producer = JoinSet::new();
-    producer.spawn(produce(jetstream.clone(), options.count, options.bytes));
+    producer.spawn(produce(jetstream.clone(), options.clone()));
     let messages = consumer.messages().await.context("read the queue")?;
     messages
         .take(usize::try_from(options.count)?)
@@ -156,14 +196,23 @@ async fn work_queue(jetstream: &jetstream::Context, name: &str) -> Result<stream
     jetstream.create_stream(config).await.context("make a stream")
 }
 
-async fn produce(jetstream: jetstream::Context, count: u64, bytes: usize) -> Result<()> {
-    let body = Bytes::from(super::data(bytes, 0));
-    futures::iter(0..count)
+async fn produce(jetstream: jetstream::Context, options: Options) -> Result<()> {
+    if options.rate > 0 {
+        let mut ticks = ticks(options.rate);
+        for _ in 0..options.count {
+            ticks.tick().await;
+            // Dropping the future of the acknowledgement does not undo the publish.
+            drop(jetstream.publish("tasks.1", timed(options.bytes)).await?);
+        }
+        return Ok(());
+    }
+    let body = Bytes::from(data(options.bytes, Stamp::default()));
+    futures::iter(0..options.count)
         .map(|_| {
             let (jetstream, body) = (jetstream.clone(), body.clone());
             async move { anyhow::Ok(jetstream.publish("tasks.1", body).await?.await?) }
         })
-        .buffer_unordered(super::PUBLISH_WINDOW)
+        .buffer_unordered(PUBLISH_WINDOW)
         .try_for_each(|_| std::future::ready(Ok(())))
         .await
 }

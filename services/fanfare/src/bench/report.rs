@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Options, receiver::Counted};
+use super::{Options, machine::Machine, samples::count};
 use crate::output::{Output, Tone};
 
 /// One round of one thing.
@@ -34,6 +34,21 @@ pub(crate) struct Throughput {
     pub(crate) post_only: Vec<Round>,
 }
 
+/// Delays from publish to receiver.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Latency {
+    /// How many events were published.
+    pub(crate) requests: u64,
+    /// How many requests carried a time.
+    pub(crate) timed: u64,
+    /// Half of them took no longer than this, in milliseconds.
+    pub(crate) p50_ms: f64,
+    /// 99 % of them took no longer than this, in milliseconds.
+    pub(crate) p99_ms: f64,
+    /// 99.9 % of them took no longer than this, in milliseconds.
+    pub(crate) p999_ms: f64,
+}
+
 /// A process's memory at the end.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Memory {
@@ -49,7 +64,7 @@ pub(crate) struct Measured {
     /// Throughput, for each number of endpoints.
     pub(crate) throughput: Vec<Throughput>,
     /// Latency at the fixed rate, one endpoint.
-    pub(crate) latency: Option<Counted>,
+    pub(crate) latency: Option<Latency>,
     /// Memory, per process.
     pub(crate) memory: Vec<Memory>,
 }
@@ -62,10 +77,6 @@ impl Round {
     fn cpu_per_thousand(&self) -> f64 {
         self.cpu_seconds * 1_000.0 / count(self.deliveries)
     }
-}
-
-fn count(number: u64) -> f64 {
-    u32::try_from(number).unwrap_or(u32::MAX).into()
 }
 
 /// The middle one of the rounds' figures.
@@ -87,11 +98,17 @@ fn ratio(ours: &[Round], floor: &[Round]) -> f64 {
 }
 
 /// Shows what was measured.
-pub(crate) fn show(options: &Options, measured: &Measured, output: Output) -> Result<()> {
+pub(crate) fn show(
+    options: &Options,
+    measured: &Measured,
+    machine: &Machine,
+    output: Output,
+) -> Result<()> {
     if output.json {
-        output.document(&document(options, measured)?);
+        output.document(&document(options, measured, machine)?);
         return Ok(());
     }
+    output.line(&format!("{}\n", machine.line()));
     for throughput in &measured.throughput {
         heading(options, throughput, output);
         let rows = [
@@ -155,7 +172,11 @@ fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-fn document(options: &Options, measured: &Measured) -> Result<serde_json::Value> {
+fn document(
+    options: &Options,
+    measured: &Measured,
+    machine: &Machine,
+) -> Result<serde_json::Value> {
     let ratios: Vec<_> = measured
         .throughput
         .iter()
@@ -170,6 +191,7 @@ fn document(options: &Options, measured: &Measured) -> Result<serde_json::Value>
         })
         .collect();
     Ok(serde_json::json!({
+        "machine": machine,
         "settings": {
             "deliveries": options.deliveries,
             "rounds": options.rounds,

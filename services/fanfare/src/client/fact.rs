@@ -145,6 +145,9 @@ fn put_off(at: Timestamp, deferred: &DeliveryDeferred) -> (Tone, String, String)
     let why = match deferred.reason {
         DeferReason::LaneFull => "the endpoint has as much as it can take",
         DeferReason::EventUnavailable => "its event cannot be read at the moment",
+        DeferReason::RateLimit => "the endpoint's rate limit",
+        DeferReason::Breaker => "the endpoint keeps failing",
+        DeferReason::RetryAfter => "the endpoint asked to be left alone",
     };
     let until = span_until(deferred.until, at);
     let details = format!("attempt {} in {until}: {why}", deferred.attempt);
@@ -217,10 +220,7 @@ pub(crate) fn document(record: &Record) -> Option<Value> {
             "fact": "delivery_deferred",
             "attempt": deferred.attempt,
             "until": deferred.until.to_string(),
-            "reason": match deferred.reason {
-                DeferReason::LaneFull => "lane_full",
-                DeferReason::EventUnavailable => "event_unavailable",
-            },
+            "reason": deferred.reason.as_str(),
         }),
         Fact::DeliveryParked(parked) => {
             json!({ "fact": "delivery_parked", "attempt": parked.attempt })

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use fanfare_domain::{Change, Endpoint, EndpointId, EndpointState, Entity, Shard, TraceContext};
+use fanfare_domain::{Change, Endpoint, EndpointId, EndpointState, Entity, TraceContext};
 use fanfare_event_log::ChangeError;
 use tracing::{debug, warn};
 
-use super::{Desk, Tools, jobs, jobs::Done, of_shard};
+use super::{Desk, Tools, jobs, jobs::Done};
 use crate::{directory::Directory, health::Verdict};
 
 /// Who changed the configuration, for its history.
@@ -15,46 +15,34 @@ const ACTOR: &str = "retry-scheduler";
 
 impl Desk {
     /// Has an endpoint disabled, if its attempts are a reason to.
-    pub(super) fn judge(&mut self, shard: Shard, endpoint: EndpointId) {
-        let Some(desk) = of_shard(&mut self.shards, shard) else { return };
-        let health = &desk.agenda.health;
+    pub(super) fn judge(&mut self, endpoint: EndpointId) {
+        let health = &self.agenda.health;
         let verdict = |directory: &Directory| health.verdict(endpoint, directory);
         let Some(verdict) = self.tools.view.read(verdict) else { return };
         if self.disabling.insert(endpoint) {
-            self.jobs.spawn(disable(self.tools.clone(), shard, endpoint, verdict));
+            self.jobs.spawn(disable(self.tools.clone(), endpoint, verdict));
         }
     }
 
     /// Looks at all endpoints that fail: what could not be done before is done now.
     pub(super) fn review(&mut self) {
-        let shards = &mut self.shards;
-        let failing: Vec<_> = self.tools.view.read(|directory| {
-            let review = |desk: &mut super::ShardDesk| {
-                let failing = desk.agenda.health.review(directory);
-                let shard = desk.shard;
-                failing.into_iter().map(move |endpoint| (shard, endpoint))
-            };
-            shards.iter_mut().flat_map(review).collect()
-        });
-        for (shard, endpoint) in failing {
-            self.judge(shard, endpoint);
+        let health = &mut self.agenda.health;
+        let failing: Vec<_> =
+            self.tools.view.read(|directory| health.review(directory).into_iter().collect());
+        for endpoint in failing {
+            self.judge(endpoint);
         }
     }
 }
 
-async fn disable(
-    tools: Tools,
-    shard: Shard,
-    id: EndpointId,
-    verdict: Verdict,
-) -> anyhow::Result<Done> {
+async fn disable(tools: Tools, id: EndpointId, verdict: Verdict) -> anyhow::Result<Done> {
     // The verdict may have been reached with a view that was behind.
     tools.view.confirm().await.context("confirm the configuration")?;
     let found = tools.view.read(|directory| {
         let known = directory.endpoint(id)?;
         Some((Arc::clone(&known.endpoint), known.revision, known.fresh_since))
     });
-    let judged = |decide_again| Done::Judged { shard, endpoint: id, decide_again };
+    let judged = |decide_again| Done::Judged { endpoint: id, decide_again };
     let Some((endpoint, revision, fresh_since)) = found else { return Ok(judged(false)) };
     if endpoint.state != EndpointState::Active || verdict.streak.since < fresh_since {
         return Ok(judged(false));

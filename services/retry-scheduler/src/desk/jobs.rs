@@ -16,7 +16,7 @@ const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a job came to.
 pub(super) enum Done {
-    /// Facts are written, or the service stops.
+    /// Facts are written, or the shard is handed over.
     Planned {
         /// The right to write more.
         writer: Box<JournalWriter>,
@@ -25,8 +25,6 @@ pub(super) enum Done {
     },
     /// An alarm is set, or could not be.
     Alarmed {
-        /// The delivery's shard.
-        shard: Shard,
         /// The fact that called for it.
         cause: (u64, DeliveryId),
         /// Whether it is set.
@@ -36,8 +34,6 @@ pub(super) enum Done {
     Rescued,
     /// Facts were read again.
     Recalled {
-        /// Their shard.
-        shard: Shard,
         /// Their sequence.
         sequence: u64,
         /// The facts.
@@ -51,19 +47,17 @@ pub(super) enum Done {
     /// Operators were told of exhausted deliveries, or could not be.
     Told {
         /// The facts that called for it.
-        causes: Vec<(Shard, (u64, DeliveryId))>,
+        causes: Vec<(u64, DeliveryId)>,
         /// Whether they were.
         told: bool,
     },
     /// Operators were told of disabled endpoints, or could not be.
     Announced {
-        /// Up to which revision, by shard; empty if they could not be.
-        revisions: Vec<(Shard, u64)>,
+        /// Up to which revision, unless they could not be.
+        revision: Option<u64>,
     },
     /// An endpoint was disabled, or could not be.
     Judged {
-        /// Its shard.
-        shard: Shard,
         /// The endpoint.
         endpoint: EndpointId,
         /// Whether to look at it again at once: it has changed meanwhile.
@@ -71,15 +65,11 @@ pub(super) enum Done {
     },
     /// Overdue alarms were looked at, or could not be.
     Looked {
-        /// Their shard.
-        shard: Shard,
         /// What was found.
         findings: Option<Findings>,
     },
     /// A snapshot is stored, or could not be.
     Saved {
-        /// Its shard.
-        shard: Shard,
         /// The sequence that it covers and its size.
         saved: Option<(u64, usize)>,
     },
@@ -119,13 +109,9 @@ pub(super) async fn plan(
 }
 
 /// Waits until an alarm is stored.
-pub(super) async fn alarm(
-    shard: Shard,
-    cause: (u64, DeliveryId),
-    pending: Pending,
-) -> anyhow::Result<Done> {
+pub(super) async fn alarm(cause: (u64, DeliveryId), pending: Pending) -> anyhow::Result<Done> {
     let set = is_stored(pending).await.context("set an alarm")?;
-    Ok(Done::Alarmed { shard, cause, set })
+    Ok(Done::Alarmed { cause, set })
 }
 
 /// Waits until an alarm is stored once more.
@@ -135,7 +121,7 @@ pub(super) async fn rescue(pending: Pending) -> anyhow::Result<Done> {
 }
 
 /// Reads facts again.
-pub(super) async fn recall(log: EventLog, shard: Shard, sequence: u64) -> anyhow::Result<Done> {
+pub(super) async fn recall(log: EventLog, sequence: u64) -> anyhow::Result<Done> {
     let recalled = match log.journal_batch(sequence).await {
         Ok(Some(batch)) => Recalled::Facts(batch.facts),
         Ok(None) => Recalled::AgedOut,
@@ -144,7 +130,7 @@ pub(super) async fn recall(log: EventLog, shard: Shard, sequence: u64) -> anyhow
             Recalled::Unreadable
         }
     };
-    Ok(Done::Recalled { shard, sequence, recalled })
+    Ok(Done::Recalled { sequence, recalled })
 }
 
 /// Stops an alarm. If that fails, it goes off for nothing.

@@ -1,18 +1,17 @@
-//! Saves the state of each shard, so that a restart need not read the whole journal.
+//! Saves the state of the shard, so that its next owner need not read the whole journal.
 //!
-//! A shard in which nothing happens is saved too, now and then: a restart reads from the oldest
-//! of the sequences that the snapshots cover.
+//! A shard in which nothing happens is saved too, now and then: its next owner reads from the
+//! sequence that the snapshot covers.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use fanfare_domain::Shard;
 use fanfare_event_log::{EventLog, snapshot::Snapshot};
-use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::{Desk, jobs::Done, of_shard};
+use super::{Desk, jobs::Done};
 
 /// What snapshots are kept under.
 pub(super) const NAME: &str = "retry-scheduler";
@@ -21,18 +20,10 @@ pub(super) const NAME: &str = "retry-scheduler";
 const BEHIND_MAX: u64 = 50_000;
 /// How long what is on its way may take to arrive when the service stops.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How many snapshots are written at once when the service stops.
-const WRITES_MAX: usize = 8;
-
-/// The shards to be saved. One is written at a time.
-#[derive(Default)]
-pub(super) struct Saving {
-    queue: VecDeque<Shard>,
-    running: bool,
-}
-
 /// What is saved of a shard.
 pub(super) struct Saved {
+    /// Whether a snapshot is being written.
+    running: bool,
     sequence: u64,
     bytes: usize,
     at: Instant,
@@ -42,7 +33,7 @@ pub(super) struct Saved {
 impl Saved {
     /// Notes a snapshot that was read, or that there is none.
     pub(super) fn new(sequence: u64) -> Self {
-        Self { sequence, bytes: 0, at: Instant::now(), changed: false }
+        Self { running: false, sequence, bytes: 0, at: Instant::now(), changed: false }
     }
 
     /// Notes that there is something new to be saved.
@@ -60,36 +51,22 @@ impl Saved {
 }
 
 impl Desk {
-    /// Chooses the shards to be saved.
-    pub(super) fn plan_saving(&mut self) {
-        if self.saving.running || !self.saving.queue.is_empty() {
-            return;
-        }
-        let (now, interval) = (Instant::now(), self.tools.settings.snapshot_interval);
-        let is_due = |saved: &Saved| saved.is_due(self.position, interval, now);
-        let due = self.shards.iter().filter(|desk| is_due(&desk.saved)).map(|desk| desk.shard);
-        self.saving.queue.extend(due);
-    }
-
-    /// Starts to save the next shard, if there is one and none is being saved.
-    pub(super) fn start_saving(&mut self) {
-        if self.saving.running {
-            return;
-        }
-        let Some(shard) = self.saving.queue.pop_front() else { return };
-        if let Some(snapshot) = self.snapshot(shard) {
-            self.saving.running = true;
-            self.jobs.spawn(save(self.tools.log.clone(), shard, snapshot));
+    /// Has the state saved, if it is time to.
+    pub(super) fn save_in_time(&mut self) {
+        let interval = self.tools.settings.snapshot_interval;
+        if !self.saved.running && self.saved.is_due(self.position, interval, Instant::now()) {
+            self.saved.running = true;
+            let snapshot = self.snapshot();
+            self.jobs.spawn(save(self.tools.log.clone(), self.shard, snapshot));
         }
     }
 
     /// Takes note of a snapshot.
-    pub(super) fn saved(&mut self, shard: Shard, saved: Option<(u64, usize)>) {
-        self.saving.running = false;
-        let Some(desk) = of_shard(&mut self.shards, shard) else { return };
+    pub(super) fn note_saved(&mut self, saved: Option<(u64, usize)>) {
+        self.saved.running = false;
         match saved {
-            Some((sequence, bytes)) => (desk.saved.sequence, desk.saved.bytes) = (sequence, bytes),
-            None => desk.saved.changed = true,
+            Some((sequence, bytes)) => (self.saved.sequence, self.saved.bytes) = (sequence, bytes),
+            None => self.saved.changed = true,
         }
     }
 
@@ -105,34 +82,23 @@ impl Desk {
         if let Ok(arrived) = timeout(LAST_WORDS, arriving).await {
             arrived?;
         } else {
-            info!("stopping with writes on their way: they are made again");
+            info!(shard = %self.shard, "stopping with writes on their way: they are made again");
         }
-        let changed: Vec<_> = self.shards.iter().filter(|desk| desk.saved.changed).collect();
-        let changed: Vec<Shard> = changed.into_iter().map(|desk| desk.shard).collect();
-        let log = self.tools.log.clone();
-        stream::iter(changed)
-            .filter_map(|shard| {
-                let snapshot = self.snapshot(shard);
-                async move { Some((shard, snapshot?)) }
-            })
-            .map(async |(shard, snapshot)| save(log.clone(), shard, snapshot).await)
-            .buffer_unordered(WRITES_MAX)
-            .for_each(async |_| ())
-            .await;
+        if self.saved.changed {
+            let snapshot = self.snapshot();
+            save(self.tools.log.clone(), self.shard, snapshot).await?;
+        }
         Ok(())
     }
 
     fn is_writing(&self) -> bool {
-        let writing = self.shards.iter().any(|desk| desk.writing > 0);
-        writing || self.alarms > 0 || self.saving.running
+        self.writing > 0 || self.alarms > 0 || self.saved.running
     }
 
-    fn snapshot(&mut self, shard: Shard) -> Option<Snapshot> {
-        let position = self.position;
-        let desk = of_shard(&mut self.shards, shard)?;
-        desk.agenda.reach(position);
-        (desk.saved.changed, desk.saved.at) = (false, Instant::now());
-        Some(Snapshot { sequence: desk.agenda.checkpoint(), state: desk.agenda.encode() })
+    fn snapshot(&mut self) -> Snapshot {
+        self.agenda.reach(self.position);
+        (self.saved.changed, self.saved.at) = (false, Instant::now());
+        Snapshot { sequence: self.agenda.checkpoint(), state: self.agenda.encode() }
     }
 }
 
@@ -144,7 +110,7 @@ async fn save(log: EventLog, shard: Shard, snapshot: Snapshot) -> anyhow::Result
             None
         }
     };
-    Ok(Done::Saved { shard, saved })
+    Ok(Done::Saved { saved })
 }
 
 #[cfg(test)]
@@ -155,7 +121,7 @@ mod tests {
 
     fn is_due(bytes: usize, changed: bool, behind: u64, elapsed: u64) -> bool {
         let at = Instant::now();
-        let saved = Saved { sequence: 100, bytes, at, changed };
+        let saved = Saved { running: false, sequence: 100, bytes, at, changed };
         saved.is_due(100 + behind, INTERVAL, at + Duration::from_secs(elapsed))
     }
 

@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Desk, Tools, jobs, jobs::Done, of_shard};
+use super::{Desk, Tools, jobs, jobs::Done};
 use crate::agenda::{Overdue, Patience, alarm};
 
 /// The most alarms of a shard that are looked at in one sweep.
@@ -24,15 +24,15 @@ const QUESTIONS_MAX: usize = 16;
 
 /// The sweeps.
 pub(super) struct Sweeping {
-    /// How many shards are being looked at.
-    running: usize,
+    /// Whether alarms are being looked at.
+    running: bool,
     next_at: Instant,
     /// Whether the sweep found so much that there may well be more.
     again: bool,
     /// Since when alarms have had a fair chance to go off.
     calm_since: Timestamp,
     /// What is to be done once the journal is read up to the key.
-    found: BTreeMap<u64, Vec<(Shard, Finding)>>,
+    found: BTreeMap<u64, Vec<Finding>>,
 }
 
 /// What a look at a shard's overdue alarms brought up.
@@ -61,7 +61,7 @@ enum State {
 impl Sweeping {
     /// Begins at an instant; alarms had no fair chance to go off before.
     pub(super) fn new(calm_since: Timestamp) -> Self {
-        let (running, again, found) = (0, false, BTreeMap::new());
+        let (running, again, found) = (false, false, BTreeMap::new());
         Self { running, next_at: Instant::now(), again, calm_since, found }
     }
 
@@ -78,7 +78,7 @@ impl Desk {
         if !self.tools.log.is_connected() {
             self.sweeping.calm_since = now;
         }
-        if self.sweeping.running > 0
+        if self.sweeping.running
             || !self.sweeping.found.is_empty()
             || Instant::now() < self.sweeping.next_at
         {
@@ -86,21 +86,18 @@ impl Desk {
         }
         self.review();
         let (calm_since, grace) = (self.sweeping.calm_since, self.tools.settings.sweep_grace);
-        for desk in &mut self.shards {
-            let patience = Patience { now, calm_since, grace };
-            let overdue = desk.agenda.overdue(patience, LOOKS_MAX);
-            if !overdue.is_empty() {
-                self.sweeping.running += 1;
-                self.jobs.spawn(look(self.tools.clone(), desk.shard, overdue));
-            }
+        let overdue = self.agenda.overdue(Patience { now, calm_since, grace }, LOOKS_MAX);
+        if !overdue.is_empty() {
+            self.sweeping.running = true;
+            self.jobs.spawn(look(self.tools.clone(), self.shard, overdue));
         }
         self.sweeping.again = false;
         self.sweeping.next_at = Instant::now() + self.tools.settings.sweep_interval;
     }
 
     /// Takes note of what a look brought up.
-    pub(super) fn looked(&mut self, shard: Shard, findings: Option<Findings>) {
-        self.sweeping.running -= 1;
+    pub(super) fn looked(&mut self, findings: Option<Findings>) {
+        self.sweeping.running = false;
         let Some(Findings { found, barrier, was_full }) = findings else {
             // Whatever kept us from looking may keep alarms from going off as well.
             self.sweeping.calm_since = self.tools.now();
@@ -110,7 +107,6 @@ impl Desk {
             return;
         }
         self.sweeping.again |= was_full;
-        let found = found.into_iter().map(|finding| (shard, finding));
         self.sweeping.found.entry(barrier).or_default().extend(found);
     }
 
@@ -121,25 +117,24 @@ impl Desk {
             if *entry.key() > self.position {
                 break;
             }
-            for (shard, finding) in entry.remove() {
-                self.rescue_one(shard, &finding).await?;
+            for finding in entry.remove() {
+                self.rescue_one(&finding).await?;
             }
         }
-        if self.sweeping.again && self.sweeping.running == 0 && self.sweeping.found.is_empty() {
+        if self.sweeping.again && !self.sweeping.running && self.sweeping.found.is_empty() {
             self.sweeping.next_at = Instant::now();
             self.sweep();
         }
         Ok(())
     }
 
-    async fn rescue_one(&mut self, shard: Shard, finding: &Finding) -> anyhow::Result<()> {
+    async fn rescue_one(&mut self, finding: &Finding) -> anyhow::Result<()> {
         let Finding { overdue: Overdue { delivery, sequence, due }, retry, state } = finding;
-        let now = self.tools.now();
-        let Some(desk) = of_shard(&mut self.shards, shard) else { return Ok(()) };
-        if !desk.agenda.rescue(*delivery, *sequence, now) {
+        let (now, shard) = (self.tools.now(), self.shard);
+        if !self.agenda.rescue(*delivery, *sequence, now) {
             return Ok(());
         }
-        desk.saved.note_change();
+        self.saved.note_change();
         warn!(
             tenant_id = %retry.delivery.tenant,
             event_id = %retry.delivery.event,
@@ -173,7 +168,7 @@ async fn look(tools: Tools, shard: Shard, overdue: Vec<Overdue>) -> anyhow::Resu
             None
         }
     };
-    Ok(Done::Looked { shard, findings })
+    Ok(Done::Looked { findings })
 }
 
 async fn find(

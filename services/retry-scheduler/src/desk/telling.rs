@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{DeliveryId, Event, EventId, Shard, Timestamp};
+use fanfare_domain::{Event, EventId, Timestamp};
 use fanfare_event_log::{PublishError, Publisher, ReadError, Stored};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tracing::warn;
 
-use super::{Desk, Tools, jobs::Done, of_shard};
+use super::{Desk, Tools, jobs::Done};
 use crate::{
     agenda::Exhausted,
     directory::{Directory, Known},
@@ -29,7 +29,7 @@ const SKEW: Duration = Duration::from_mins(1);
 
 /// What is to be told.
 pub(super) struct Telling {
-    queue: VecDeque<(Shard, Exhausted)>,
+    queue: VecDeque<Exhausted>,
     running: usize,
     announcing: bool,
     /// What happened before may have been told of, by an earlier run or an attempt that failed.
@@ -52,8 +52,8 @@ impl Telling {
     }
 
     /// Adds an exhausted delivery.
-    pub(super) fn push(&mut self, shard: Shard, told: Exhausted) {
-        self.queue.push_back((shard, told));
+    pub(super) fn push(&mut self, told: Exhausted) {
+        self.queue.push_back(told);
     }
 
     /// Returns how many deliveries are not told of.
@@ -88,46 +88,37 @@ impl Desk {
         if self.telling.announcing {
             return;
         }
-        let shards = &mut self.shards;
         let operator = &self.tools.settings.operator_tenant;
-        let count = self.tools.log.shards();
-        let first = shards.iter().map(|desk| desk.agenda.announced).min().unwrap_or_default();
-        let (events, revisions, last) = self.tools.view.read(|directory| {
+        let (count, shard, after) = (self.tools.log.shards(), self.shard, self.agenda.announced);
+        let (events, revision, last) = self.tools.view.read(|directory| {
             let has_operator = directory.has_tenant(operator);
-            let (mut events, mut revisions) = (Vec::new(), Vec::new());
-            for known in directory.disabled_after(first) {
-                let (shard, revision) = (count.of(known.endpoint.id), disabled_by(known));
-                let announced = of_shard(shards, shard).map(|desk| desk.agenda.announced);
-                if announced.is_some_and(|announced| announced < revision) {
-                    revisions.push((shard, revision));
-                    events.extend(notices::disabled(operator, known).filter(|_| has_operator));
-                }
+            let (mut events, mut revision) = (Vec::new(), None);
+            let disabled = directory.disabled_after(after);
+            for known in disabled.filter(|known| count.of(known.endpoint.id) == shard) {
+                revision = revision.max(Some(disabled_by(known)));
+                events.extend(notices::disabled(operator, known).filter(|_| has_operator));
             }
-            (events, revisions, directory.disabled_last())
+            (events, revision, directory.disabled_last())
         });
-        if revisions.is_empty() {
+        let Some(revision) = revision else {
             // So that the same ones are not looked through again.
-            for desk in &mut self.shards {
-                desk.agenda.announced = desk.agenda.announced.max(last);
-            }
+            self.agenda.announced = after.max(last);
             return;
-        }
+        };
         self.telling.announcing = true;
         let suspect_before = self.telling.suspect_before;
-        self.jobs.spawn(announce(self.tools.clone(), events, revisions, suspect_before));
+        self.jobs.spawn(announce(self.tools.clone(), events, revision, suspect_before));
     }
 
     /// Notes of which disabled endpoints operators were told.
-    pub(super) fn announced(&mut self, revisions: &[(Shard, u64)]) {
+    pub(super) fn announced(&mut self, revision: Option<u64>) {
         self.telling.announcing = false;
-        if revisions.is_empty() {
-            self.telling.suspect_before = self.tools.now();
-        }
-        for (shard, revision) in revisions {
-            if let Some(desk) = of_shard(&mut self.shards, *shard) {
-                desk.agenda.announced = desk.agenda.announced.max(*revision);
-                desk.saved.note_change();
+        match revision {
+            Some(revision) => {
+                self.agenda.announced = self.agenda.announced.max(revision);
+                self.saved.note_change();
             }
+            None => self.telling.suspect_before = self.tools.now(),
         }
     }
 }
@@ -139,28 +130,25 @@ fn disabled_by(known: &Known) -> u64 {
 async fn announce(
     tools: Tools,
     events: Vec<Event>,
-    revisions: Vec<(Shard, u64)>,
+    revision: u64,
     suspect_before: Timestamp,
 ) -> anyhow::Result<Done> {
     match publish(&tools, events, suspect_before).await {
-        Ok(()) => Ok(Done::Announced { revisions }),
+        Ok(()) => Ok(Done::Announced { revision: Some(revision) }),
         Err(error) => {
             let error = anyhow::Error::new(error);
             warn!(error = format!("{error:#}"), "operators cannot be told of disabled endpoints");
-            Ok(Done::Announced { revisions: Vec::new() })
+            Ok(Done::Announced { revision: None })
         }
     }
 }
 
 async fn tell(
     tools: Tools,
-    chosen: Vec<(Shard, Exhausted)>,
+    chosen: Vec<Exhausted>,
     suspect_before: Timestamp,
 ) -> anyhow::Result<Done> {
-    let cause = |(shard, told): &(Shard, Exhausted)| -> (Shard, (u64, DeliveryId)) {
-        (*shard, (told.sequence, told.delivery.id))
-    };
-    let causes = chosen.iter().map(cause).collect();
+    let causes = chosen.iter().map(|told| (told.sequence, told.delivery.id)).collect();
     let told = match tell_all(&tools, &chosen, suspect_before).await {
         Ok(()) => true,
         Err(error) => {
@@ -174,16 +162,16 @@ async fn tell(
 
 async fn tell_all(
     tools: &Tools,
-    chosen: &[(Shard, Exhausted)],
+    chosen: &[Exhausted],
     suspect_before: Timestamp,
 ) -> Result<(), NotTold> {
-    let write = |(_, told): &(Shard, Exhausted)| bury(tools.publisher.clone(), told.clone());
+    let write = |told: &Exhausted| bury(tools.publisher.clone(), told.clone());
     all(chosen.iter().map(write).collect()).await?;
     let operator = &tools.settings.operator_tenant;
     if !tools.view.read(|directory: &Directory| directory.has_tenant(operator)) {
         return Ok(());
     }
-    let events = chosen.iter().filter_map(|(_, told)| notices::exhausted(operator, told));
+    let events = chosen.iter().filter_map(|told| notices::exhausted(operator, told));
     publish(tools, events.collect(), suspect_before).await
 }
 

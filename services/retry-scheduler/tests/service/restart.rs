@@ -75,19 +75,44 @@ async fn a_snapshot_that_cannot_be_read_is_ignored() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_second_process_stands_by_until_the_first_has_ended() -> Result<()> {
+async fn a_second_process_takes_its_share_and_all_of_it_in_the_end() -> Result<()> {
     let mut world = World::new().await?;
     let first = world.start().await?;
     world.fail(1, from_now(Duration::from_hours(1))).await?;
     first.alarms(1).await;
     let second = world.start().await?;
+    let shards = usize::from(world.log.shards().get());
+    world.owned(&[shards / 2, shards / 2]).await;
     world.fail(2, from_now(Duration::from_hours(1))).await?;
-    first.alarms(2).await;
-    assert_eq!(second.counters.batches.get(), 0, "it does not work");
+    wait_until("one of them to set the alarm", async || {
+        let set = first.counters.alarms.get() + second.counters.alarms.get();
+        if set >= 2 { Ok(()) } else { Err(set) }
+    })
+    .await;
     first.stop().await?;
+    world.owned(&[shards]).await;
     world.fail(3, from_now(Duration::from_millis(100))).await?;
     assert_eq!(world.take_due().await?.delivery.id, world.delivery(3).id);
     assert_eq!(rescues(&second), 0);
+    let waiting = &second.counters.waiting;
+    wait_until("the second to know of all that waits", async || {
+        if waiting.get() == 3 { Ok(()) } else { Err(waiting.get()) }
+    })
+    .await;
+    second.stop().await
+}
+
+#[tokio::test]
+async fn a_crashed_process_is_followed_by_the_one_beside_it() -> Result<()> {
+    let mut world = World::new().await?;
+    let first = world.start().await?;
+    let second = world.start().await?;
+    let shards = usize::from(world.log.shards().get());
+    world.owned(&[shards / 2, shards / 2]).await;
+    first.crash().await;
+    world.fail(1, from_now(Duration::from_millis(100))).await?;
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(1).id);
+    world.owned(&[shards]).await;
     second.stop().await
 }
 

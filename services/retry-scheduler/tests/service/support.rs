@@ -12,7 +12,9 @@ use fanfare_domain::{
         DeliveryParked,
     },
 };
-use fanfare_event_log::{Column, EventLog, JournalWriter, Reader, Unsettled};
+use fanfare_event_log::{
+    Column, EventLog, JournalFilter, JournalWriter, Reader, Unsettled, journal::From,
+};
 use fanfare_retry_scheduler::{Counters, Settings, start_counted};
 use fanfare_service::{Clock as _, Context, Failure, SystemClock};
 use fanfare_testkit::NatsServer;
@@ -180,6 +182,33 @@ impl World {
         Fact::DeliveryParked(DeliveryParked { delivery: self.delivery(number), attempt })
     }
 
+    /// Waits until the last claims of the columns are by so many processes, with so many each.
+    pub(crate) async fn owned(&self, wanted: &[usize]) {
+        fanfare_testkit::wait_until("the shards to be spread", async || {
+            let mut journal =
+                self.log.journal(JournalFilter::Deliveries, From::Sequence(1)).await.ok();
+            let last = self.log.journal_last().await.unwrap_or_default();
+            let mut owners = BTreeMap::new();
+            while let Some(journal) = &mut journal
+                && let Ok(Some(batch)) = journal.next_until(last).await
+            {
+                let Some((shard, Column::Plans)) = batch.column else { continue };
+                for record in batch.facts {
+                    if let Fact::ShardClaimed(claimed) = record.fact {
+                        owners.insert(shard, claimed.owner);
+                    }
+                }
+            }
+            let mut loads = BTreeMap::<String, usize>::new();
+            for owner in owners.into_values() {
+                *loads.entry(owner).or_default() += 1;
+            }
+            let loads: Vec<usize> = loads.into_values().collect();
+            if loads == wanted { Ok(()) } else { Err(loads) }
+        })
+        .await;
+    }
+
     /// Waits for the next retry to fall due; it stays unsettled.
     pub(crate) async fn next_due(&mut self) -> Result<Unsettled<RetryDue>> {
         let next = tokio::time::timeout(Duration::from_mins(1), self.due.next_batch(1)).await;
@@ -266,6 +295,7 @@ fn endpoint() -> Endpoint {
         retry: None,
         timeout: None,
         concurrency: None,
+        rate_limit: None,
         metadata: BTreeMap::new(),
         created_at,
         updated_at: created_at,

@@ -1,10 +1,7 @@
 //! Facts as they are shown.
 
 use axum::body::Bytes;
-use fanfare_domain::{
-    DeliveryId, EndpointId, EventId, Fact, Outcome, Record,
-    fact::{AttemptMade, DeferReason},
-};
+use fanfare_domain::{DeliveryId, EndpointId, EventId, Fact, Outcome, Record, fact::AttemptMade};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -134,7 +131,7 @@ struct DeferredView {
     /// Until when.
     #[schema(format = DateTime)]
     until: String,
-    /// Why: `lane_full` or `event_unavailable`.
+    /// Why: `lane_full`, `event_unavailable`, `rate_limit`, `breaker` or `retry_after`.
     #[schema(example = "lane_full")]
     reason: &'static str,
 }
@@ -193,10 +190,7 @@ impl FactView {
             Fact::DeliveryDeferred(deferred) => FactBody::DeliveryDeferred(DeferredView {
                 attempt: deferred.attempt,
                 until: deferred.until.to_string(),
-                reason: match deferred.reason {
-                    DeferReason::LaneFull => "lane_full",
-                    DeferReason::EventUnavailable => "event_unavailable",
-                },
+                reason: deferred.reason.as_str(),
             }),
             Fact::DeliveryParked(parked) => {
                 FactBody::DeliveryParked(ParkedView { attempt: parked.attempt })

@@ -14,6 +14,7 @@ use fanfare_domain::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::view::RateLimitView;
 use crate::{
     app::Edited,
     error::ApiError,
@@ -61,6 +62,8 @@ pub(crate) struct NewEndpoint {
     /// How many requests may be in flight at once; 16 if left out.
     #[schema(minimum = 1, maximum = 1_000)]
     pub(crate) concurrency: Option<u16>,
+    /// How many requests may be begun in a time; any number if left out.
+    pub(crate) rate_limit: Option<RateLimitView>,
     /// The caller's own notes: up to 32, with keys up to 64 and values up to 512 bytes.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, String>,
@@ -93,6 +96,10 @@ pub(crate) struct EndpointPatch {
     #[serde(default)]
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 1_000)]
     pub(crate) concurrency: Patched<u16>,
+    /// How many requests may be begun in a time; `null` for any number.
+    #[serde(default)]
+    #[schema(value_type = Option<RateLimitView>)]
+    pub(crate) rate_limit: Patched<RateLimitView>,
     /// Notes to set, or with `null` to remove; others stay.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, Option<String>>,
@@ -140,6 +147,7 @@ impl Maker<'_> {
             retry: new.retry,
             timeout: new.timeout_ms.map(timeout).transpose()?,
             concurrency: new.concurrency.map(concurrency).transpose()?,
+            rate_limit: new.rate_limit.as_ref().map(RateLimitView::admit).transpose()?,
             metadata: new.metadata,
             created_at: self.now,
             updated_at: self.now,
@@ -172,6 +180,7 @@ impl Maker<'_> {
         patch.retry.apply(&mut next.retry, |policy| Ok(policy.clone()))?;
         patch.timeout_ms.apply(&mut next.timeout, |millis| timeout(*millis))?;
         patch.concurrency.apply(&mut next.concurrency, |count| concurrency(*count))?;
+        patch.rate_limit.apply(&mut next.rate_limit, RateLimitView::admit)?;
         merge(&mut next.metadata, &patch.metadata);
         limits::metadata(&next.metadata)?;
         self.patch_headers(&mut next, &patch.headers, chance)?;

@@ -11,6 +11,7 @@ use fanfare_domain::{
 
 use super::{
     draft::{EndpointPatch, Maker, NewEndpoint, SECRETS_MAX},
+    view::RateLimitView,
     *,
 };
 use crate::url_rules::{Https, UrlRules};
@@ -130,6 +131,33 @@ fn each_profile_keeps_its_own_rules() {
     assert_eq!(field(Bench::new("kryptos").create(NewEndpoint { headers, ..new() })), "headers");
 }
 
+fn rate_limit(requests: u32, burst: u32) -> Option<RateLimitView> {
+    let json = serde_json::json!({"requests": requests, "per": "minute", "burst": burst});
+    serde_json::from_value(json).unwrap()
+}
+
+#[test]
+fn a_rate_limit_is_set_shown_and_taken_away() {
+    let bench = Bench::new("standard-webhooks");
+    let without_burst = serde_json::json!({"requests": 10, "per": "second"});
+    let limit = serde_json::from_value(without_burst).unwrap();
+    let (endpoint, _) = bench.create(NewEndpoint { rate_limit: limit, ..new() }).unwrap();
+    let shown = |endpoint: &Endpoint| {
+        let view = EndpointView::of(endpoint, &bench.profile, endpoint.created_at);
+        serde_json::to_value(&view).unwrap()["rate_limit"].clone()
+    };
+    let expected = serde_json::json!({"requests": 10, "per": "second", "burst": 1});
+    assert_eq!(shown(&endpoint), expected);
+    assert_eq!(endpoint.rate_limit.unwrap().interval(), Duration::from_millis(100));
+    let more = serde_json::json!({"rate_limit": {"requests": 5, "per": "minute", "burst": 2}});
+    let next = bench.patch(&endpoint, &patch(more.clone())).unwrap();
+    assert_eq!(shown(&next), more["rate_limit"]);
+    let left = bench.patch(&next, &patch(serde_json::json!({"name": "n"}))).unwrap();
+    assert_eq!(left.rate_limit, next.rate_limit);
+    let none = bench.patch(&next, &patch(serde_json::json!({"rate_limit": null}))).unwrap();
+    assert_eq!(shown(&none), serde_json::Value::Null);
+}
+
 #[test]
 fn values_out_of_their_limits_are_refused_by_name() {
     let bench = Bench::new("standard-webhooks");
@@ -138,6 +166,10 @@ fn values_out_of_their_limits_are_refused_by_name() {
         ("timeout_ms", NewEndpoint { timeout_ms: Some(99), ..new() }),
         ("timeout_ms", NewEndpoint { timeout_ms: Some(60_001), ..new() }),
         ("concurrency", NewEndpoint { concurrency: Some(0), ..new() }),
+        ("rate_limit.requests", NewEndpoint { rate_limit: rate_limit(0, 1), ..new() }),
+        ("rate_limit.requests", NewEndpoint { rate_limit: rate_limit(10_001, 1), ..new() }),
+        ("rate_limit.burst", NewEndpoint { rate_limit: rate_limit(10, 0), ..new() }),
+        ("rate_limit.burst", NewEndpoint { rate_limit: rate_limit(10, 1_001), ..new() }),
         ("event_types", NewEndpoint { event_types: vec![String::from("a..b")], ..new() }),
         ("metadata", NewEndpoint { metadata: [(String::new(), String::new())].into(), ..new() }),
     ] {

@@ -1,13 +1,17 @@
 //! An endpoint as it is shown.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use fanfare_domain::{
-    Endpoint, EndpointState, PauseMode, Timestamp, endpoint::DisableReason, endpoint::Secret,
-    profile::Profile, retry::Policy,
+    Endpoint, EndpointState, PauseMode, Timestamp,
+    endpoint::{DisableReason, RateLimit, RatePeriod, Secret},
+    profile::Profile,
+    retry::Policy,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::error::ApiError;
 
 /// A URL that wants some event types. Its secrets and the values of its headers are not shown.
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,6 +51,9 @@ pub(crate) struct EndpointView {
     /// How many requests may be in flight at once; `null` for the default of 16.
     #[schema(required)]
     concurrency: Option<u16>,
+    /// How many requests may be begun in a time; `null` for any number.
+    #[schema(required)]
+    rate_limit: Option<RateLimitView>,
     /// The caller's own notes.
     metadata: BTreeMap<String, String>,
     /// The secrets that sign requests at this time, newest first.
@@ -79,6 +86,34 @@ pub(crate) struct SecretView {
     /// When it stops being used; `null` for the current one.
     #[schema(required, format = DateTime)]
     expires_at: Option<String>,
+}
+
+/// How many requests may be begun in a time, evenly spread over it. What is beyond it waits, and
+/// spends no attempt.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RateLimit)]
+pub(crate) struct RateLimitView {
+    /// How many requests.
+    #[schema(minimum = 1, maximum = 10_000, example = 10)]
+    requests: u32,
+    /// In what time.
+    per: RatePeriodName,
+    /// How many may be begun at once after a pause; 1 if left out, which keeps them apart.
+    #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 1_000, default = 1)]
+    burst: u32,
+}
+
+/// The time of a rate limit.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = RatePeriod)]
+enum RatePeriodName {
+    /// A second.
+    Second,
+    /// A minute.
+    Minute,
 }
 
 /// Whether an endpoint gets deliveries.
@@ -138,12 +173,44 @@ impl EndpointView {
                 .timeout
                 .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             concurrency: endpoint.concurrency,
+            rate_limit: endpoint.rate_limit.map(RateLimitView::of),
             metadata: endpoint.metadata.clone(),
             secrets: endpoint.live_secrets(now).map(SecretView::of).collect(),
             created_at: endpoint.created_at.to_string(),
             updated_at: endpoint.updated_at.to_string(),
         }
     }
+}
+
+impl RateLimitView {
+    fn of(limit: RateLimit) -> Self {
+        let RateLimit { requests, per, burst } = limit;
+        let per = match per {
+            RatePeriod::Second => RatePeriodName::Second,
+            RatePeriod::Minute => RatePeriodName::Minute,
+        };
+        Self { requests: requests.get(), per, burst: burst.get() }
+    }
+
+    /// Checks what a caller sent.
+    pub(crate) fn admit(&self) -> Result<RateLimit, ApiError> {
+        let count = |field, count, max| {
+            NonZeroU32::new(count)
+                .filter(|count| count.get() <= max)
+                .ok_or_else(|| ApiError::value(field, format_args!("it is 1 to {max}")))
+        };
+        let requests = count("rate_limit.requests", self.requests, RateLimit::REQUESTS_MAX)?;
+        let burst = count("rate_limit.burst", self.burst, RateLimit::BURST_MAX)?;
+        let per = match self.per {
+            RatePeriodName::Second => RatePeriod::Second,
+            RatePeriodName::Minute => RatePeriod::Minute,
+        };
+        Ok(RateLimit { requests, per, burst })
+    }
+}
+
+const fn one() -> u32 {
+    1
 }
 
 impl SecretView {

@@ -1,0 +1,445 @@
+//! One lane: what waits for one endpoint, what is in flight to it, and what holds it back.
+
+use std::{collections::VecDeque, time::Duration};
+
+use fanfare_domain::{Timestamp, endpoint::RateLimit, fact::DeferReason};
+
+use crate::{
+    lanes::{
+        breaker::{self, Breaker, Epoch, Phase},
+        rate::{Limiter, RateState, STAY, Turn},
+        signal::Signal,
+        turns::{Debt, Place},
+        window::Window,
+    },
+    permits::{Share, Standing},
+};
+
+/// When a lane counts as slow, and as fast again.
+pub(super) const SLOW_AFTER: Duration = Duration::from_secs(1);
+const FAST_BELOW: Duration = Duration::from_millis(500);
+
+/// How much work a proven lane may hold once it is behind: others of its shard wait behind that.
+const AHEAD: Duration = Duration::from_secs(2);
+
+/// The shortest time for which a delivery is put off, and the longest beyond the time at which
+/// its endpoint can be served again.
+const DEFER_MIN: Duration = Duration::from_secs(2);
+const DEFER_MAX: Duration = Duration::from_mins(5);
+
+/// How far apart deliveries that are put off come back, at least and at most.
+const PACE_MIN: Duration = Duration::from_millis(1);
+const PACE_MAX: Duration = Duration::from_secs(5);
+
+/// What a request is taken to need as long as none was made.
+const TIME_UNKNOWN: Duration = Duration::from_millis(50);
+
+/// After how many first attempts one retry that is due comes in between.
+pub(super) const RETRY_SHARE: u32 = 7;
+
+/// How long a lane with nothing to remember, and any lane, is kept after its last use.
+const KEPT: Duration = Duration::from_mins(1);
+const REMEMBERED: Duration = Duration::from_hours(1);
+
+/// What an endpoint's owner and its profile say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// How many requests may be in flight at once.
+    pub(crate) concurrency: u16,
+    /// How many may be begun in a time.
+    pub(crate) rate: Option<RateLimit>,
+    /// Whether first attempts are held from an endpoint that keeps failing.
+    pub(crate) breaker: bool,
+}
+
+/// What kind of attempt it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The first of its delivery, whether it was put off before or not.
+    First,
+    /// A later one, whose time has come.
+    Retry,
+}
+
+/// How much lanes may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Any lane.
+    pub(super) most: usize,
+    /// One that cannot be served for now.
+    pub(super) slow: usize,
+}
+
+/// What a lane can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// Nothing until something is queued or ends.
+    Nothing,
+    /// Something at that time.
+    At(Timestamp),
+    /// Begin an attempt; at best of that kind.
+    Ready(Kind),
+}
+
+/// A lane's place in line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InLine {
+    pub(super) standing: Standing,
+    pub(super) kind: Kind,
+    pub(super) place: Place,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Lane<T> {
+    pub(super) share: Share,
+    pub(super) line: Option<InLine>,
+    pub(super) alarm: Option<Timestamp>,
+    pub(super) debt: Debt,
+    rules: Rules,
+    firsts: VecDeque<(Timestamp, T)>,
+    retries: VecDeque<(Timestamp, T)>,
+    /// First attempts since the last retry.
+    since_retry: u32,
+    in_flight: usize,
+    /// Slots that requests of an owner before us may use, and until when.
+    ghosts: Vec<(Timestamp, u16)>,
+    limiter: Option<Limiter>,
+    /// Since when the endpoint is ours, and where the owner before left its limit.
+    since: Timestamp,
+    handed_over: Option<RateState>,
+    breaker: Breaker,
+    window: Window,
+    quiet_until: Timestamp,
+    /// How long requests are in flight of late.
+    time: Option<Duration>,
+    put_off_to: Timestamp,
+    used_at: Timestamp,
+}
+
+/// What is known of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// First attempts that wait.
+    pub(crate) firsts: usize,
+    /// Retries that wait.
+    pub(crate) retries: usize,
+    /// Requests in flight.
+    pub(crate) in_flight: usize,
+    /// How many may be in flight at present.
+    pub(crate) window: u16,
+    /// What the breaker does.
+    pub(crate) breaker: Phase,
+    /// Until when the endpoint is left alone, because it asked for it.
+    pub(crate) quiet_until: Option<Timestamp>,
+    /// How long requests are in flight of late.
+    pub(crate) time: Option<Duration>,
+    /// How the lane is thought of.
+    pub(crate) standing: Standing,
+}
+
+impl<T> Lane<T> {
+    pub(super) fn new(since: Timestamp, now: Timestamp) -> Self {
+        Self {
+            share: Share::new(),
+            line: None,
+            alarm: None,
+            debt: Debt::default(),
+            rules: Rules { concurrency: 1, rate: None, breaker: false },
+            firsts: VecDeque::new(),
+            retries: VecDeque::new(),
+            since_retry: 0,
+            in_flight: 0,
+            ghosts: Vec::new(),
+            limiter: None,
+            since,
+            handed_over: None,
+            breaker: Breaker::new(),
+            window: Window::new(),
+            quiet_until: Timestamp::EPOCH,
+            time: None,
+            put_off_to: Timestamp::EPOCH,
+            used_at: now,
+        }
+    }
+
+    /// Goes by these rules from now on.
+    pub(super) fn apply(&mut self, rules: Rules, now: Timestamp) {
+        if rules == self.rules {
+            return;
+        }
+        match (&mut self.limiter, rules.rate) {
+            (Some(limiter), Some(limit)) => limiter.change(limit, now),
+            (limiter, None) => *limiter = None,
+            (limiter @ None, Some(limit)) => {
+                let spent = || Limiter::spent(&limit, self.since);
+                *limiter = Some(Limiter::new(limit, self.handed_over.take().unwrap_or_else(spent)));
+            }
+        }
+        if !rules.breaker {
+            self.breaker.reset();
+        }
+        self.rules = rules;
+    }
+
+    /// Tells whether an attempt may wait here; if not, until when it is put off, and why. One
+    /// that was put off by the limit, and comes back at its time, has its turn.
+    pub(super) fn admit(
+        &mut self,
+        (kind, has_turn): (Kind, bool),
+        bounds: Bounds,
+        now: Timestamp,
+    ) -> Result<(), (Timestamp, DeferReason)> {
+        self.used_at = now;
+        if self.is_quiet(now) {
+            return Err((self.put_off(self.quiet_until, now), DeferReason::RetryAfter));
+        }
+        if self.queue(kind).len() >= self.bound(kind, bounds, now) {
+            return Err(self.crowded_out(kind, now));
+        }
+        match &mut self.limiter {
+            Some(limiter) if !has_turn => match limiter.plan(now) {
+                Turn::Soon => Ok(()),
+                Turn::Reserved(at) | Turn::Later(at) => Err((at, DeferReason::RateLimit)),
+            },
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Queues an attempt.
+    pub(super) fn push(&mut self, kind: Kind, now: Timestamp, item: T) {
+        match kind {
+            Kind::First => self.firsts.push_back((now, item)),
+            Kind::Retry => self.retries.push_back((now, item)),
+        }
+    }
+
+    /// Takes out what the lane may not keep, at most `most` attempts, and says until when and why.
+    pub(super) fn shed(
+        &mut self,
+        bounds: Bounds,
+        most: usize,
+        now: Timestamp,
+    ) -> Vec<(T, Timestamp, DeferReason)> {
+        let mut shed = Vec::new();
+        for kind in [Kind::First, Kind::Retry] {
+            let is_quiet = self.is_quiet(now);
+            let bound = if is_quiet { 0 } else { self.bound(kind, bounds, now) };
+            let queue = self.queue_mut(kind);
+            let count = queue.len().saturating_sub(bound).min(most.saturating_sub(shed.len()));
+            let from = queue.len() - count;
+            let items: Vec<_> = queue.drain(from..).collect();
+            for (_, item) in items {
+                let (until, reason) = if is_quiet {
+                    (self.put_off(self.quiet_until, now), DeferReason::RetryAfter)
+                } else {
+                    self.crowded_out(kind, now)
+                };
+                shed.push((item, until, reason));
+            }
+        }
+        shed
+    }
+
+    /// What the lane can do.
+    pub(super) fn outlook(&mut self, now: Timestamp) -> Outlook {
+        if self.firsts.is_empty() && self.retries.is_empty() {
+            return Outlook::Nothing;
+        }
+        if self.quiet_until > now {
+            return Outlook::At(self.quiet_until);
+        }
+        self.ghosts.retain(|(until, _)| *until > now);
+        let ghosts: usize = self.ghosts.iter().map(|(_, count)| usize::from(*count)).sum();
+        if self.in_flight + ghosts >= usize::from(self.window.limit(self.rules.concurrency)) {
+            let gone = self.ghosts.iter().map(|(until, _)| *until).min();
+            return gone.map_or(Outlook::Nothing, Outlook::At);
+        }
+        let kind = match self.held_until(now) {
+            None if self.firsts.is_empty() => Kind::Retry,
+            None => Kind::First,
+            Some(_) if !self.retries.is_empty() => Kind::Retry,
+            Some(_) if self.breaker.is_probing() => return Outlook::Nothing,
+            Some(probe_at) => return Outlook::At(probe_at),
+        };
+        match self.limiter.as_mut().map(|limiter| limiter.opens_at(now)) {
+            Some(at) if at > now => Outlook::At(at),
+            Some(_) | None => Outlook::Ready(kind),
+        }
+    }
+
+    /// Takes the attempt that is next, and counts it as begun. The outlook must have been ready.
+    pub(super) fn begin(&mut self, kind: Kind, now: Timestamp) -> Option<(T, Epoch)> {
+        let due = self.since_retry >= RETRY_SHARE && !self.retries.is_empty();
+        let kind = if due || self.firsts.is_empty() { Kind::Retry } else { kind };
+        let (_, item) = self.queue_mut(kind).pop_front()?;
+        self.since_retry = match kind {
+            Kind::First => self.since_retry.saturating_add(1),
+            Kind::Retry => 0,
+        };
+        if let Some(limiter) = &mut self.limiter {
+            let allowed = limiter.begin(now);
+            debug_assert!(allowed, "the gate was asked before");
+        }
+        self.in_flight += 1;
+        self.used_at = now;
+        let epoch = self.breaker.started(now);
+        self.debt.add(self.time());
+        Some((item, epoch))
+    }
+
+    /// Counts an attempt as ended; returns how the lane is to be thought of.
+    pub(super) fn end(
+        &mut self,
+        (started, epoch): (Timestamp, Epoch),
+        signal: Signal,
+        now: Timestamp,
+    ) -> Standing {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.used_at = now;
+        let standing = self.learn(signal.time);
+        if signal.congested {
+            self.window.shrink(self.rules.concurrency, started, now);
+        } else if signal.good == Some(true) {
+            self.window.grow(self.rules.concurrency);
+        }
+        if let Some(until) = signal.quiet_until {
+            self.quiet_until = self.quiet_until.max(until);
+        }
+        if self.rules.breaker {
+            match self.breaker.ended(epoch, signal.good, now) {
+                breaker::Change::Recovering => self.window.restart(now),
+                breaker::Change::Opened | breaker::Change::None => {}
+            }
+        }
+        standing
+    }
+
+    /// Notes that requests of an owner before us may be in flight until a time.
+    pub(super) fn haunt(&mut self, count: u16, until: Timestamp) {
+        self.ghosts.push((until, count));
+    }
+
+    /// Takes over where another process left the limit.
+    pub(super) fn take_over(&mut self, state: RateState) {
+        match (&mut self.limiter, self.rules.rate) {
+            (Some(limiter), Some(limit)) => *limiter = Limiter::new(limit, state),
+            (Some(_) | None, _) => self.handed_over = Some(state),
+        }
+    }
+
+    /// Where the limit stands, if there is one and it says more than a fresh one.
+    pub(super) fn rate_state(&self, now: Timestamp) -> Option<RateState> {
+        self.limiter.as_ref().filter(|limiter| !limiter.is_fresh(now)).map(Limiter::state)
+    }
+
+    /// Tells whether nothing would be lost with the lane.
+    pub(super) fn is_forgettable(&self, now: Timestamp) -> bool {
+        let is_empty = self.firsts.is_empty() && self.retries.is_empty() && self.in_flight == 0;
+        let is_bound = self.quiet_until > now
+            || self.rate_state(now).is_some()
+            || self.handed_over.is_some()
+            || self.ghosts.iter().any(|(until, _)| *until > now);
+        let has_past = !self.breaker.is_fresh() || !self.window.is_open();
+        let idle = now.since(self.used_at);
+        is_empty && !is_bound && idle > if has_past { REMEMBERED } else { KEPT }
+    }
+
+    /// A summary.
+    pub(super) fn health(&self, now: Timestamp) -> Health {
+        Health {
+            firsts: self.firsts.len(),
+            retries: self.retries.len(),
+            in_flight: self.in_flight,
+            window: self.window.limit(self.rules.concurrency),
+            breaker: self.breaker.phase(),
+            quiet_until: (self.quiet_until > now).then_some(self.quiet_until),
+            time: self.time,
+            standing: self.share.standing(),
+        }
+    }
+
+    /// What a request is expected to take.
+    pub(super) fn time(&self) -> Duration {
+        self.time.unwrap_or(TIME_UNKNOWN)
+    }
+
+    fn queue(&self, kind: Kind) -> &VecDeque<(Timestamp, T)> {
+        match kind {
+            Kind::First => &self.firsts,
+            Kind::Retry => &self.retries,
+        }
+    }
+
+    fn queue_mut(&mut self, kind: Kind) -> &mut VecDeque<(Timestamp, T)> {
+        match kind {
+            Kind::First => &mut self.firsts,
+            Kind::Retry => &mut self.retries,
+        }
+    }
+
+    fn is_quiet(&self, now: Timestamp) -> bool {
+        self.quiet_until > now.saturating_add(STAY)
+    }
+
+    fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.rules.breaker { self.breaker.holds(now) } else { None }
+    }
+
+    /// How many attempts of a kind may wait.
+    fn bound(&self, kind: Kind, bounds: Bounds, now: Timestamp) -> usize {
+        if kind == Kind::First && self.held_until(now).is_some() {
+            return bounds.slow;
+        }
+        let waited = self.queue(kind).front().map(|(since, _)| now.since(*since));
+        if waited.is_none_or(|waited| waited <= SLOW_AFTER) {
+            return bounds.most;
+        }
+        match self.share.standing() {
+            Standing::Proven => {
+                let ahead = AHEAD.as_nanos() / self.pace().as_nanos().max(1);
+                let ahead = usize::try_from(ahead).unwrap_or(usize::MAX);
+                ahead.max(bounds.slow).min(bounds.most)
+            }
+            Standing::New | Standing::Slow => bounds.slow,
+        }
+    }
+
+    /// How far apart requests are that the endpoint is given at its best.
+    fn pace(&self) -> Duration {
+        let own = self.time() / u32::from(self.window.limit(self.rules.concurrency));
+        let limit = self.rules.rate.map_or(Duration::ZERO, |limit| limit.interval());
+        own.max(limit).clamp(PACE_MIN, PACE_MAX)
+    }
+
+    fn crowded_out(&mut self, kind: Kind, now: Timestamp) -> (Timestamp, DeferReason) {
+        if kind == Kind::First
+            && let Some(until) = self.held_until(now)
+        {
+            return (self.put_off(until, now), DeferReason::Breaker);
+        }
+        let waiting = u32::try_from(self.queue(kind).len()).unwrap_or(u32::MAX);
+        let backlog = self.pace().saturating_mul(waiting).min(DEFER_MAX);
+        (self.put_off(now.saturating_add(backlog), now), DeferReason::LaneFull)
+    }
+
+    /// Until when one more delivery is put off whose endpoint is free at `free_at`: one after
+    /// the other, at its pace.
+    fn put_off(&mut self, free_at: Timestamp, now: Timestamp) -> Timestamp {
+        let earliest = free_at.max(now.saturating_add(DEFER_MIN));
+        let behind = self.put_off_to.saturating_add(self.pace());
+        self.put_off_to = behind.clamp(earliest, earliest.saturating_add(DEFER_MAX));
+        self.put_off_to
+    }
+
+    fn learn(&mut self, time: Option<Duration>) -> Standing {
+        let Some(time) = time else { return self.share.standing() };
+        let known = self.time.map_or(time, |known| (known * 7 + time) / 8);
+        self.time = Some(known);
+        match self.share.standing() {
+            Standing::New | Standing::Proven if known > SLOW_AFTER => Standing::Slow,
+            Standing::Slow if known > FAST_BELOW => Standing::Slow,
+            Standing::New | Standing::Proven | Standing::Slow => Standing::Proven,
+        }
+    }
+}
