@@ -46,7 +46,7 @@ pub struct Settings {
     pub system_url: Option<String>,
     /// What every subject, stream and bucket begins with: lower-case letters, digits, `-` and `_`.
     pub prefix: String,
-    /// What was promised, and is checked at the start.
+    /// What was promised: checked at the start, where it must be kept, and from then on.
     pub durability: Durability,
     /// How many servers keep each stream: 1 or 3 (5 is allowed).
     pub replicas: usize,

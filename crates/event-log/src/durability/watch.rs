@@ -20,7 +20,8 @@ pub(crate) async fn watch(
 ) {
     let Some(mut before) = at_start else { return };
     while is_due(&mut connects).await {
-        let found = verified(&settings).await;
+        // Boxed, because it is rare and large.
+        let found = Box::pin(verified(&settings)).await;
         before = tell(settings.durability, found, &before);
     }
 }

@@ -168,6 +168,8 @@ struct Road {
 impl EventLog {
     /// Connects (waiting up to 30 s for a server that is starting), checks the servers' version
     /// and durability, and makes or migrates the streams. `name` is shown by `nats` tools.
+    ///
+    /// For as long as it is open, durability is [checked again](crate::durability) now and then.
     pub async fn open(name: &str, settings: &Settings) -> Result<Self, OpenError> {
         Self::open_patiently(name, settings, PATIENCE).await
     }

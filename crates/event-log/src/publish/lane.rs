@@ -1,9 +1,9 @@
 //! Messages of one stream on their way where batches may pay.
 //!
-//! A lane sends what it is given in the order in which it is given it, and never waits for more
-//! to come: what gathered while the last batch was under way makes the next one. There is one
-//! batch at a time, so that a refused one is sent again, message by message, before anything that
-//! came after it.
+//! A lane sends what it is given in the order in which it is given it, and with nothing under way
+//! it never waits for more to come: what gathered while the last batch, or many single messages,
+//! were under way makes the next one. There is one batch at a time, so that a refused one is sent
+//! again, message by message, before anything that came after it.
 //!
 //! What is not known after one try is left to whoever waits for it ([`super::Pending`]).
 

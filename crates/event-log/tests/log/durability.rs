@@ -1,13 +1,19 @@
 //! What is promised is checked with the servers before anything is written.
 
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex},
+};
+
 use anyhow::{Context as _, Result};
 use fanfare_event_log::{
     Durability, EventLog, OpenError, Settings,
     durability::{DurabilityError, NotKept, gather, verify},
 };
 use fanfare_nats_server::{Binary, Options, Server, ServerOptions, StoreSync};
+use fanfare_testkit::NatsCluster;
 
-use crate::support;
+use crate::{proxy::Proxy, support};
 
 async fn server(sync: StoreSync) -> Result<Server> {
     let located = tokio::task::spawn_blocking(|| Binary::locate(&Options::from_env()));
@@ -41,6 +47,58 @@ async fn a_server_that_does_not_sync_is_refused_by_name() -> Result<()> {
     };
     let NotKept::NotSynced { server: name } = &kept else { panic!("{kept:?}") };
     assert_eq!(name, &ServerOptions::default().server_name);
+    Ok(())
+}
+
+/// What this test's thread says, level and fields included.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Said {
+    fn contains(&self, words: &[&str]) -> bool {
+        let said = self.0.lock().unwrap();
+        let said = String::from_utf8_lossy(&said);
+        said.lines().any(|line| words.iter().all(|word| line.contains(word)))
+    }
+}
+
+impl Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_comes_later_is_checked_as_well() -> Result<()> {
+    let syncs = [StoreSync::Always, StoreSync::Always, StoreSync::Interval];
+    let mut cluster = NatsCluster::start_each(syncs).await?;
+    let [first, _, lazy] = NatsCluster::NAMES;
+    cluster.member(lazy)?.kill().await?;
+    cluster.settled().await;
+    let proxy = Proxy::to(cluster.member(first)?.client_address()).await?;
+    let settings = Settings {
+        url: proxy.url(),
+        system_url: Some(cluster.system_url()),
+        durability: Durability::Node,
+        ..cluster.log_settings()
+    };
+    let said = Said::default();
+    let writer = said.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _listening = tracing::subscriber::set_default(subscriber.finish());
+    let log = support::open(&settings).await?;
+    assert!(said.contains(&["WARN", "not checked", "checked=2", "of=3", "nats-1, nats-2"]));
+    cluster.restart_all().await?;
+    cluster.settled().await;
+    assert!(!said.contains(&["ERROR"]));
+    proxy.cut();
+    let told = async || Ok(said.contains(&["ERROR", "server nats-3 acknowledges messages before"]));
+    support::wait_until("it is told", told).await?;
+    log.close().await;
     Ok(())
 }
 

@@ -115,8 +115,18 @@ pub(crate) fn time(millis: u64) -> Timestamp {
 }
 
 pub(crate) fn event(number: u8) -> Event {
+    identified([number; 10])
+}
+
+/// One of more events than there are bytes.
+pub(crate) fn numbered(number: u16) -> Event {
+    let [high, low] = number.to_be_bytes();
+    identified([high, low, 0, 0, 0, 0, 0, 0, 0, 0])
+}
+
+fn identified(id: [u8; 10]) -> Event {
     Event {
-        id: EventId::new(time(0), [number; 10]),
+        id: EventId::new(time(0), id),
         tenant: "acme".parse().unwrap(),
         event_type: "invoice.paid".parse().unwrap(),
         occurred_at: time(0),
@@ -130,7 +140,11 @@ pub(crate) fn event(number: u8) -> Event {
 }
 
 pub(crate) fn delivery(number: u8) -> DeliveryRef {
-    let (event, endpoint) = (event(number), EndpointId::new(time(0), [7; 10]));
+    delivery_of(event(number))
+}
+
+pub(crate) fn delivery_of(event: Event) -> DeliveryRef {
+    let endpoint = EndpointId::new(time(0), [7; 10]);
     DeliveryRef {
         id: DeliveryId::of(event.id, endpoint, 0),
         tenant: event.tenant,
@@ -157,8 +171,15 @@ pub(crate) fn task(number: u8, journal_sequence: u64) -> Task {
 }
 
 pub(crate) fn retry(number: u8, due_at: Timestamp, journal_sequence: u64) -> RetryDue {
-    let trace = TraceContext::default();
-    RetryDue { delivery: delivery(number), attempt: 2, due_at, journal_sequence, trace }
+    retry_of(delivery(number), due_at, journal_sequence)
+}
+
+pub(crate) fn retry_of(
+    delivery: DeliveryRef,
+    due_at: Timestamp,
+    journal_sequence: u64,
+) -> RetryDue {
+    RetryDue { delivery, attempt: 2, due_at, journal_sequence, trace: TraceContext::default() }
 }
 
 fn record(fact: Fact) -> Record {

@@ -3,21 +3,29 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
-use async_nats::jetstream::{self, message::StreamMessage, stream::Config};
+use async_nats::{
+    Subscriber,
+    jetstream::{self, message::StreamMessage, stream::Config},
+};
+use fanfare_domain::Event;
 use fanfare_event_log::{
     Durability, EventLog, InboxMessage, Pending, PublishError, Publisher, Settings, Stored,
 };
 use fanfare_nats_server::{Binary, Options, Server, ServerOptions, StoreSync};
-use futures_util::future::{join_all, try_join_all};
+use futures_util::{
+    StreamExt as _,
+    future::{join_all, try_join_all},
+};
+use tokio::time::timeout;
 
 use crate::proxy::Proxy;
 use crate::support::{
-    SHARD, delivery, event, fact, inbox, messages, now, open, outsider, retry, routed, server,
+    SHARD, delivery, fact, inbox, messages, now, numbered, open, outsider, retry, routed, server,
     settings, task, wait_until,
 };
 
 /// How many messages are written at once: more than go each by itself.
-pub(super) const MANY: u8 = 200;
+const MANY: u16 = 200;
 
 /// A server that syncs each write.
 async fn syncing() -> Result<Server> {
@@ -47,11 +55,11 @@ pub(super) async fn gather<T>(
 /// Sends events on their way, all at once.
 pub(super) async fn send(
     publisher: &Publisher,
-    numbers: impl Iterator<Item = u8>,
+    numbers: impl Iterator<Item = u16>,
 ) -> Result<Vec<Pending>> {
     let mut pending = Vec::new();
     for number in numbers {
-        pending.push(publisher.event(&event(number)).await?);
+        pending.push(publisher.event(&numbered(number)).await?);
     }
     Ok(pending)
 }
@@ -73,10 +81,38 @@ pub(super) async fn batches(context: &jetstream::Context, stream: &str) -> Resul
     let mut sizes = BTreeMap::new();
     for message in kept(context, stream).await? {
         if let Some(id) = message.headers.get("Nats-Batch-Id") {
+            assert!(id.as_str().len() < 16, "each message keeps its id: {id}");
             *sizes.entry(id.as_str().to_owned()).or_default() += 1;
         }
     }
     Ok(sizes.into_values().collect())
+}
+
+/// The batches of events that come to a server, whatever becomes of them.
+pub(super) struct Commits(Subscriber);
+
+impl Commits {
+    pub(super) async fn of_events(server: &Server) -> Result<Self> {
+        let client = async_nats::connect(server.client_url()).await?;
+        let commits = client.subscribe("fanfare.events.>").await?;
+        client.flush().await?;
+        Ok(Self(commits))
+    }
+
+    /// Waits for one to be committed, and returns how many messages it has.
+    pub(super) async fn next(&mut self) -> Result<usize> {
+        let commit = async {
+            loop {
+                let message = self.0.next().await.context("the connection is open")?;
+                let headers = message.headers.context("it has an id")?;
+                if headers.get("Nats-Batch-Commit").is_some() {
+                    let number = headers.get("Nats-Batch-Sequence").context("it is numbered")?;
+                    return Ok(number.as_str().parse()?);
+                }
+            }
+        };
+        timeout(Duration::from_secs(20), commit).await.context("no batch came")?
+    }
 }
 
 #[tokio::test]
@@ -93,7 +129,7 @@ async fn what_gathers_on_a_syncing_server_is_written_in_batches() -> Result<()> 
     for (number, stored) in (0..MANY).zip(stored) {
         assert_eq!(stored, Stored { sequence: u64::from(number) + 1, duplicate: false });
         let read = log.event(stored.sequence).await?.context("it is stored")?;
-        assert_eq!(read.event.id, event(number).id);
+        assert_eq!(read.event.id, numbered(number).id);
     }
     Ok(())
 }
@@ -130,12 +166,12 @@ async fn a_batch_that_holds_something_known_is_resolved_one_by_one() -> Result<(
     let publisher = log.publisher();
     // Both are in the first batch: one that was written before, and one that is written twice.
     let (before, twice) = (60, 70);
-    let known = publisher.event(&event(before)).await?.stored().await?;
+    let known = publisher.event(&numbered(before)).await?.stored().await?;
     let numbers = || (0..=twice).chain(twice..MANY);
     let stored = stored(gather(&mut server, send(&publisher, numbers())).await?).await?;
     for (number, stored) in numbers().zip(&stored) {
         let read = log.event(stored.sequence).await?.context("it is stored")?;
-        assert_eq!(read.event.id, event(number).id);
+        assert_eq!(read.event.id, numbered(number).id);
     }
     let duplicates: Vec<_> = stored.iter().filter(|stored| stored.duplicate).collect();
     assert_eq!(duplicates.len(), 2);
@@ -169,7 +205,7 @@ async fn a_batch_of_unknown_outcome_is_not_written_twice() -> Result<()> {
     assert!(stored.iter().any(|stored| stored.duplicate), "what was stored is known again");
     for (number, stored) in (0..MANY).zip(stored) {
         let read = log.event(stored.sequence).await?.context("it is stored")?;
-        assert_eq!(read.event.id, event(number).id);
+        assert_eq!(read.event.id, numbered(number).id);
     }
     assert_eq!(messages(&context, "FANFARE_EVENTS").await?, u64::from(MANY));
     Ok(())
@@ -197,24 +233,49 @@ async fn a_batch_repeated_after_the_duplicate_window_is_looked_for_first() -> Re
     Ok(())
 }
 
+/// Killed when the batch has come to it, and before anybody hears what became of it.
 #[tokio::test]
 async fn batches_written_over_a_killed_server_are_there_exactly_once() -> Result<()> {
     let mut server = syncing().await?;
-    let settings = Settings { duplicate_window: Duration::from_secs(1), ..synced(&server) };
+    let proxy = Proxy::to(server.client_address()).await?;
+    let settings =
+        Settings { url: proxy.url(), duplicate_window: Duration::from_secs(1), ..synced(&server) };
     let log = open(&settings).await?;
     let publisher = log.publisher();
-    for round in 0..2_u8 {
+    for round in 0..2 {
+        let mut commits = Commits::of_events(&server).await?;
+        proxy.hold_answers();
         let pending = send(&publisher, round * 120..(round + 1) * 120).await?;
-        let (outcomes, killed) = tokio::join!(stored(pending), async {
-            server.kill().await?;
-            server.restart().await?;
-            anyhow::Ok(())
-        });
-        killed?;
-        outcomes?;
+        assert!(commits.next().await? >= 50);
+        server.kill().await?;
+        proxy.cut();
+        server.restart().await?;
+        stored(pending).await?;
     }
     let context = outsider(&server).await?;
     assert_eq!(messages(&context, "FANFARE_EVENTS").await?, 240);
+    Ok(())
+}
+
+/// So few of them fill a batch that more would be waited for in vain.
+#[tokio::test]
+async fn large_messages_are_written_in_batches_too() -> Result<()> {
+    let mut server = syncing().await?;
+    let log = open(&synced(&server)).await?;
+    let context = outsider(&server).await?;
+    let publisher = log.publisher();
+    let sending = async {
+        let mut pending = Vec::new();
+        for number in 0..100 {
+            let data = vec![b' '; 32 * 1024].into();
+            pending.push(publisher.event(&Event { data, ..numbered(number) }).await?);
+        }
+        Ok(pending)
+    };
+    stored(gather(&mut server, sending).await?).await?;
+    assert_eq!(messages(&context, "FANFARE_EVENTS").await?, 100);
+    let sizes = batches(&context, "FANFARE_EVENTS").await?;
+    assert!(!sizes.is_empty() && sizes.iter().all(|size| (16..50).contains(size)), "{sizes:?}");
     Ok(())
 }
 
