@@ -138,6 +138,7 @@ mod tests {
             retry: None,
             timeout: None,
             concurrency: None,
+            rate_limit: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,
