@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::support::{
-    Answer, Expected, Hooks, Options, Route, Scene,
+    Answer, EAGER, Expected, Hooks, Options, Route, Scene,
     api::text,
     checker::fold,
     foreign::{self, Language},
@@ -63,7 +63,8 @@ async fn failing_endpoints_get_every_attempt_that_their_policy_allows() -> Resul
         ("/never", _) => Answer::Status(500),
         _ => Answer::Status(200),
     });
-    let mut scene = Scene::set_with(Options::default(), hooks.await?).await?;
+    let options = Options { profile: EAGER, ..Options::default() };
+    let mut scene = Scene::set_with(options, hooks.await?).await?;
     for path in ["/recovers", "/breaks", "/never"] {
         scene.subscribe(path, &[">"], &["200ms", "400ms"]).await?;
     }

@@ -17,7 +17,7 @@ use fanfare_testkit::receiver::Received;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
-    Answer, Expected, Hooks, Options, Planned, Report, Route, Scene, Service,
+    Answer, EAGER, Expected, Hooks, Options, Planned, Report, Route, Scene, Service,
     nemesis::{self, Blow, Kill, Victim},
 };
 
@@ -54,7 +54,7 @@ async fn nothing_is_lost_and_every_duplicate_has_its_crash() -> Result<()> {
     let size = if nemesis::is_long()? { LONG } else { SHORT };
     say(&format!("seed {seed}: FANFARE_TEST_SEED={seed} plays it again; {size:?}"))?;
     let hooks = Hooks::answering(move |request, earlier| answer(seed, request, earlier)).await?;
-    let options = Options::default();
+    let options = Options { profile: EAGER, ..Options::default() };
     let window = options.duplicate_window;
     let mut scene = Scene::set_with(options, hooks).await?;
     for (path, filters, _) in ENDPOINTS {

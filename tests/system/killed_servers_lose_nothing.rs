@@ -19,7 +19,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
-    Acknowledged, Answer, Count, Expected, Hooks, Options, Planned, Producer, Route, Scene,
+    Acknowledged, Answer, Count, EAGER, Expected, Hooks, Options, Planned, Producer, Route, Scene,
     Service,
     nemesis::{Kill, Victim},
 };
@@ -55,7 +55,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn scene(durability: Durability, servers: Count) -> Result<Scene> {
     let hooks = Hooks::answering(answer).await?;
-    let options = Options { durability, servers, ..Options::default() };
+    let options = Options { durability, servers, profile: EAGER, ..Options::default() };
     let mut scene = Scene::set_with(options, hooks).await?;
     for (path, filters) in ENDPOINTS {
         scene.subscribe(path, filters, &DELAYS).await?;

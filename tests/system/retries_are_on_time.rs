@@ -6,7 +6,7 @@ use std::{io::Write as _, time::Duration};
 use anyhow::{Context as _, Result};
 use fanfare_testkit::wait_until;
 
-use crate::support::{Answer, Expected, Hooks, Options, Report, Route, Scene, Service};
+use crate::support::{Answer, EAGER, Expected, Hooks, Options, Report, Route, Scene, Service};
 
 const PATIENCE: Duration = Duration::from_mins(2);
 /// How many deliveries fail.
@@ -20,7 +20,8 @@ async fn failing(failures: usize, delays: &[&str]) -> Result<Scene> {
     let hooks = Hooks::answering(move |_, earlier| {
         Answer::Status(if earlier < failures { 500 } else { 200 })
     });
-    let mut scene = Scene::set_with(Options::default(), hooks.await?).await?;
+    let mut scene =
+        Scene::set_with(Options { profile: EAGER, ..Options::default() }, hooks.await?).await?;
     for path in PATHS {
         scene.subscribe(path, &[">"], delays).await?;
     }
@@ -88,7 +89,8 @@ async fn an_endpoint_that_asks_to_be_left_alone_is() -> Result<()> {
         0 => Answer::RetryAfter(429, 2),
         _ => Answer::Status(200),
     });
-    let mut scene = Scene::set_with(Options::default(), hooks.await?).await?;
+    let mut scene =
+        Scene::set_with(Options { profile: EAGER, ..Options::default() }, hooks.await?).await?;
     scene.subscribe("/busy", &[">"], &["100ms"]).await?;
     let planned = (0..20).map(|_| scene.plan("a.b", Route::Inbox)).collect::<Result<Vec<_>>>()?;
     scene.publish(planned).await?;

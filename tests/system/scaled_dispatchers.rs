@@ -22,7 +22,7 @@ use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::support::{
-    Acknowledged, Answer, Expected, Hooks, Options, Process, Route, Scene, Service,
+    Acknowledged, Answer, EAGER, Expected, Hooks, Options, Process, Route, Scene, Service,
     nemesis::{self, Kill, Victim},
 };
 
@@ -96,7 +96,7 @@ async fn processes_come_and_go_and_the_promises_hold() -> Result<()> {
             _ => Answer::Status(200),
         }
     });
-    let options = Options { shards: SHARDS, ..Options::default() };
+    let options = Options { shards: SHARDS, profile: EAGER, ..Options::default() };
     let mut scene = Scene::set_with(options, hooks.await?).await?;
     for path in ["/a", "/b", "/c", "/d", "/e", "/f"] {
         scene.subscribe(path, &[">"], &["500ms", "1s", "2s"]).await?;

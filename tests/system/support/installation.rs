@@ -1,6 +1,11 @@
 //! An installation of a test's own: a nats-server and every service as a process.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::HEXLOWER;
@@ -25,6 +30,12 @@ const LOOPBACK: &str = "127.0.0.0/8,::1/128";
 const SEALING_KEY: &str = "sealing.key";
 const OPERATOR_KEY: &str = "operator.key";
 
+/// A profile like `standard-webhooks`, but without a circuit breaker: every first attempt is made at
+/// once, however many fail.
+pub(crate) const EAGER: &str = "eager";
+/// Where the services find it.
+const PROFILES: &str = "profiles";
+
 /// How an installation differs from the ordinary one of a test.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -34,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) servers: Count,
     /// How many shards there are.
     pub(crate) shards: u16,
+    /// The profile of a scene's tenant.
+    pub(crate) profile: &'static str,
     /// How long the servers know an id again.
     pub(crate) duplicate_window: Duration,
     /// How long the server waits for a message to be settled before it hands it out again.
@@ -50,6 +63,7 @@ impl Default for Options {
             durability: Durability::Process,
             servers: Count::One,
             shards: 4,
+            profile: "standard-webhooks",
             duplicate_window: Duration::from_secs(1),
             ack_wait: Duration::from_secs(5),
             api_allows_loopback: true,
@@ -96,6 +110,7 @@ impl Installation {
         fs::create_dir(directory.path().join("logs")).context("make a directory")?;
         fs::write(directory.path().join(SEALING_KEY), hex).context("write a key")?;
         fs::write(directory.path().join(OPERATOR_KEY), &key).context("write a key")?;
+        write_eager(&directory.path().join(PROFILES))?;
         let servers = Servers::start(options.servers, options.durability).await?;
         let api = Api::new(&key)?;
         let processes = BTreeMap::new();
@@ -250,18 +265,22 @@ impl Installation {
         set("log.ack_wait", millis(self.options.ack_wait));
         let file = |name: &str| self.directory.path().join(name).display().to_string();
         match service {
-            Service::Ingest | Service::FanOut => {}
+            Service::FanOut => {}
+            Service::Ingest => set("profiles_dir", file(PROFILES)),
             Service::RetryScheduler => {
+                set("profiles_dir", file(PROFILES));
                 // Restarts are to find snapshots, also in a short run.
                 set("snapshot_interval", String::from("1s"));
             }
             Service::Dispatcher => {
+                set("profiles_dir", file(PROFILES));
                 set("sealing_key_file", file(SEALING_KEY));
                 if self.options.dispatcher_allows_loopback {
                     set("egress.allow", String::from(LOOPBACK));
                 }
             }
             Service::Api => {
+                set("profiles_dir", file(PROFILES));
                 set("sealing_key_file", file(SEALING_KEY));
                 set("operator_key_file", file(OPERATOR_KEY));
                 set("endpoint_https", String::from("optional"));
@@ -314,6 +333,20 @@ impl Installation {
         })
         .await
     }
+}
+
+/// Writes the profile [`EAGER`] into a new directory.
+fn write_eager(directory: &Path) -> Result<()> {
+    let text = include_str!("../../../deploy/profiles/standard-webhooks.toml");
+    let eager = text
+        .replacen("name = \"standard-webhooks\"", &format!("name = \"{EAGER}\""), 1)
+        .replacen("breaker = \"on\"", "breaker = \"off\"", 1);
+    ensure!(
+        eager.contains("breaker = \"off\"") && eager.contains(EAGER),
+        "the profile has changed"
+    );
+    fs::create_dir(directory).context("make a directory")?;
+    fs::write(directory.join("eager.toml"), eager).context("write a profile")
 }
 
 impl Drop for Installation {

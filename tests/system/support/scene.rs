@@ -48,8 +48,9 @@ impl Scene {
 
     /// Sets the scene.
     pub(crate) async fn set_with(options: Options, hooks: Hooks) -> Result<Self> {
+        let profile = options.profile;
         let installation = Installation::start_with(options).await?;
-        installation.api().tenant(TENANT, "standard-webhooks").await?;
+        installation.api().tenant(TENANT, profile).await?;
         let log = installation.log().await?;
         Ok(Self {
             installation,
