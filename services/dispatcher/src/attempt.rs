@@ -162,6 +162,11 @@ impl Desk {
         self.clock.now()
     }
 
+    /// The revision of CONFIG that [`Self::rules`] are of, or a later one.
+    pub(crate) fn revision(&self) -> u64 {
+        self.guard.view().revision()
+    }
+
     /// What the endpoint's owner and its profile say about how it is sent to.
     pub(crate) fn rules(&self, endpoint: EndpointId) -> Rules {
         self.guard.view().read(|registry: &Registry| {

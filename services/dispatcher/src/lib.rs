@@ -21,9 +21,11 @@ mod messages;
 mod pen;
 mod permits;
 mod registry;
+mod rulebook;
 mod runtime;
 mod settings;
 mod shard;
+mod workers;
 
 use std::{sync::Arc, time::Duration};
 

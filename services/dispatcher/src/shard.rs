@@ -20,10 +20,7 @@ use fanfare_event_log::{
     Column, JournalWriter, ReadError, Reader, Settler, Unsettled,
     journal::{From, JournalFilter},
 };
-use tokio::{
-    task::JoinSet,
-    time::{Interval, MissedTickBehavior},
-};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,7 +30,9 @@ use crate::{
     memory::{self, Ration, Source},
     messages::{MessageKey, Messages},
     pen::{Batch, Entry, Pen},
-    permits::Door,
+    permits::{Door, Permit},
+    rulebook::Rulebook,
+    workers::Workers,
 };
 
 /// The most messages that are taken from a queue at once.
@@ -80,10 +79,11 @@ pub(crate) struct ShardWorker {
     lanes: Lanes<Waiting>,
     messages: Messages,
     pen: Pen,
-    attempts: JoinSet<Finished>,
+    attempts: Workers<Begun, Finished>,
     desk: Arc<Desk>,
     door: Door,
     ration: Ration,
+    rulebook: Rulebook,
     tidying: Interval,
 }
 
@@ -92,6 +92,14 @@ struct Waiting {
     job: Job,
     message: MessageKey,
     place: memory::Place,
+}
+
+/// An attempt that is begun.
+struct Begun {
+    desk: Arc<Desk>,
+    flight: Flight,
+    waiting: Waiting,
+    permit: Permit,
 }
 
 /// An attempt that was made, or found to be impossible or needless.
@@ -113,10 +121,11 @@ impl ShardWorker {
             lanes: Lanes::new(parts.desk.now()),
             messages: Messages::new(),
             pen: Pen::new(parts.writer),
-            attempts: JoinSet::new(),
+            attempts: Workers::new(),
             door: parts.desk.permits().door(),
             ration: parts.desk.memory().ration(),
             desk: parts.desk,
+            rulebook: Rulebook::default(),
             tidying: tokio::time::interval(TIDY_EVERY),
         }
     }
@@ -127,10 +136,10 @@ impl ShardWorker {
         while !stop.is_cancelled() {
             self.step(&stop).await?;
         }
-        while !self.attempts.is_empty() || !self.pen.is_idle() {
+        while self.attempts.busy() > 0 || !self.pen.is_idle() {
             self.pen.write(&mut self.messages, fanfare_event_log::record_length);
             tokio::select! {
-                Some(joined) = self.attempts.join_next() => self.finish(joined),
+                done = self.attempts.done(), if self.attempts.busy() > 0 => self.finish(done),
                 written = self.pen.written() => {
                     self.recorded(&written.context("record attempts")?).await;
                 }
@@ -150,10 +159,10 @@ impl ShardWorker {
         let (tasks_max, due_max) = (self.room(Source::Task), self.room(Source::Due));
         tokio::select! {
             () = stop.cancelled() => {}
-            Some(joined) = self.attempts.join_next() => {
-                self.finish(joined);
-                while let Some(joined) = self.attempts.try_join_next() {
-                    self.finish(joined);
+            done = self.attempts.done(), if self.attempts.busy() > 0 => {
+                self.finish(done);
+                while let Some(finished) = self.attempts.done_already() {
+                    self.finish(Ok(finished));
                 }
             }
             written = self.pen.written() => {
@@ -205,18 +214,14 @@ impl ShardWorker {
     /// after how long there may be more, if that is known.
     fn start(&mut self) -> Option<Duration> {
         let now = self.desk.now();
+        self.rulebook.renew(&self.desk);
         self.lanes.wake(now);
         while self.pen.gathered() < UNRECORDED_MAX {
             let desk = Arc::clone(&self.desk);
-            let rules = |endpoint| desk.rules(endpoint);
+            let rules = |endpoint| self.rulebook.rules(&desk, endpoint);
             let Some(started) = self.lanes.start(rules, &self.door, now) else { break };
-            let Started { flight, item, permit } = started;
-            let Waiting { job, message, place } = item;
-            self.attempts.spawn(async move {
-                let records = attempt::make(&desk, job).await;
-                drop(permit);
-                Finished { flight, message, place, records }
-            });
+            let Started { flight, item: waiting, permit } = started;
+            self.attempts.begin(Begun { desk, flight, waiting, permit }, make);
         }
         self.lanes.wake_at().map(|at| at.since(now))
     }
@@ -353,11 +358,14 @@ impl ShardWorker {
             self.messages.wait_for(*delivery, message);
         }
         let now = self.desk.now();
+        self.rulebook.renew(&self.desk);
         for (job, has_turn, place) in jobs {
             let (endpoint, kind) = (job.delivery.endpoint, job.kind());
             let item = Waiting { job, message, place };
             let arrival = Arrival { endpoint, kind, has_turn, item };
-            if let Some(put_off) = self.lanes.queue(arrival, self.desk.rules(endpoint), now) {
+            if let Some(put_off) =
+                self.lanes.queue(arrival, self.rulebook.rules(&self.desk, endpoint), now)
+            {
                 self.put_off(put_off, now);
             }
         }
@@ -384,6 +392,14 @@ impl ShardWorker {
         let record = deferred(job.delivery, job.attempt, (until, reason), now, trace);
         self.pen.gather(Entry { records: vec![record], message, place });
     }
+}
+
+/// Makes an attempt.
+async fn make(begun: Begun) -> Finished {
+    let Begun { desk, flight, waiting: Waiting { job, message, place }, permit } = begun;
+    let records = attempt::make(&desk, job).await;
+    drop(permit);
+    Finished { flight, message, place, records }
 }
 
 /// Sleeps that long; for ever if that is not known. Cancel safe.
