@@ -221,7 +221,7 @@ impl ShardWorker {
             let rules = |endpoint| self.rulebook.rules(&desk, endpoint);
             let Some(started) = self.lanes.start(rules, &self.door, now) else { break };
             let Started { flight, item: waiting, permit } = started;
-            self.attempts.begin(Begun { desk, flight, waiting, permit }, make);
+            let _stop = self.attempts.begin(Begun { desk, flight, waiting, permit }, make);
         }
         self.lanes.wake_at().map(|at| at.since(now))
     }

@@ -6,7 +6,7 @@
 
 use tokio::{
     sync::mpsc,
-    task::{JoinError, JoinSet},
+    task::{AbortHandle, JoinError, JoinSet},
 };
 
 /// The most results that wait to be taken; then workers wait too.
@@ -14,8 +14,10 @@ const RESULTS_MAX: usize = 256;
 
 /// Workers of one shard. They end when this is dropped, whatever they are doing.
 pub(crate) struct Workers<W, R> {
-    workers: Vec<mpsc::Sender<W>>,
+    workers: Vec<(mpsc::Sender<W>, AbortHandle)>,
     idle: Vec<usize>,
+    /// How many were stopped.
+    stopped: usize,
     tasks: JoinSet<()>,
     results: (mpsc::Sender<(usize, R)>, mpsc::Receiver<(usize, R)>),
 }
@@ -24,26 +26,33 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
     /// Has no workers yet.
     pub(crate) fn new() -> Self {
         let results = mpsc::channel(RESULTS_MAX);
-        Self { workers: Vec::new(), idle: Vec::new(), tasks: JoinSet::new(), results }
+        Self { workers: Vec::new(), idle: Vec::new(), stopped: 0, tasks: JoinSet::new(), results }
     }
 
-    /// Has a piece of work done, by `perform` of the worker that takes it.
-    pub(crate) fn begin<F>(&mut self, work: W, perform: impl Fn(W) -> F + Send + 'static)
+    /// Has a piece of work done, by `perform` of the worker that takes it. Returns what stops the
+    /// worker in the middle of it.
+    pub(crate) fn begin<F>(
+        &mut self,
+        work: W,
+        perform: impl Fn(W) -> F + Send + 'static,
+    ) -> Option<AbortHandle>
     where
         F: Future<Output = R> + Send,
     {
         let worker = self.idle.pop().unwrap_or_else(|| self.hire(perform));
-        let sent = self.workers.get(worker).map(|worker| worker.try_send(work));
-        debug_assert!(matches!(sent, Some(Ok(()))), "an idle worker takes work");
+        let (sender, stop) = self.workers.get(worker)?;
+        let sent = sender.try_send(work);
+        debug_assert!(sent.is_ok(), "an idle worker takes work");
+        Some(stop.clone())
     }
 
     /// How many are at work.
     pub(crate) fn busy(&self) -> usize {
-        self.workers.len() - self.idle.len()
+        self.workers.len() - self.idle.len() - self.stopped
     }
 
     /// Waits until one is done, and returns what came of it; for ever if none is at work. Fails if
-    /// a worker panicked. Cancel safe.
+    /// a worker panicked or was stopped. Cancel safe.
     pub(crate) async fn done(&mut self) -> Result<R, JoinError> {
         loop {
             tokio::select! {
@@ -52,7 +61,10 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
                     self.idle.push(worker);
                     return Ok(result);
                 }
-                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => ended?,
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.stopped += 1;
+                    ended?;
+                }
             }
         }
     }
@@ -70,8 +82,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
     {
         let (sender, mut work) = mpsc::channel(1);
         let (worker, results) = (self.workers.len(), self.results.0.clone());
-        self.workers.push(sender);
-        self.tasks.spawn(async move {
+        let stop = self.tasks.spawn(async move {
             while let Some(next) = work.recv().await {
                 let result = perform(next).await;
                 if results.send((worker, result)).await.is_err() {
@@ -79,6 +90,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
                 }
             }
         });
+        self.workers.push((sender, stop));
         worker
     }
 }
@@ -104,6 +116,16 @@ mod tests {
             assert_eq!(results, [0, 10, 20, 30], "round {round}");
         }
         assert_eq!(workers.workers.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_stopped_is_not_at_work() {
+        let mut workers = Workers::new();
+        let stop = workers.begin((), async |()| std::future::pending::<()>().await).unwrap();
+        assert_eq!(workers.busy(), 1);
+        stop.abort();
+        assert!(workers.done().await.unwrap_err().is_cancelled());
+        assert_eq!(workers.busy(), 0);
     }
 
     #[tokio::test]
