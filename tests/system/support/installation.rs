@@ -266,7 +266,9 @@ impl Installation {
         let file = |name: &str| self.directory.path().join(name).display().to_string();
         match service {
             Service::FanOut => {}
-            Service::Ingest => set("profiles_dir", file(PROFILES)),
+            Service::Ingest => {
+                set("profiles_dir", file(PROFILES));
+            }
             Service::RetryScheduler => {
                 set("profiles_dir", file(PROFILES));
                 // Restarts are to find snapshots, also in a short run.
