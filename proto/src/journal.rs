@@ -6,8 +6,8 @@ use bytes::Bytes;
 use fanfare_domain::{
     Fact, Outcome, Record, Timestamp,
     fact::{
-        AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, EventRouted,
-        RetryScheduled, ShardClaimed,
+        AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, EventRouted, InFlight,
+        LimitState, RetryScheduled, ShardClaimed, ShardReleased,
     },
 };
 
@@ -54,6 +54,7 @@ impl Fields for Record {
             Fact::DeliveryConcluded(concluded) => out.message(8, concluded),
             Fact::RetryScheduled(scheduled) => out.message(9, scheduled),
             Fact::EventRouted(routed) => out.message(10, routed),
+            Fact::ShardReleased(released) => out.message(11, released.as_ref()),
         }
     }
 }
@@ -64,6 +65,42 @@ impl Fields for ShardClaimed {
         out.uint(1, u64::from(shard.index()));
         out.uint(2, *epoch);
         out.text(3, owner);
+    }
+}
+
+impl Fields for ShardReleased {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { shard, epoch, limits_since, in_flight, limits, part, parts } = self;
+        out.uint(1, u64::from(shard.index()));
+        out.uint(2, *epoch);
+        out.time(3, *limits_since);
+        for request in in_flight {
+            out.message(4, request);
+        }
+        for limit in limits {
+            out.message(5, limit);
+        }
+        out.uint(6, u64::from(*part));
+        out.uint(7, u64::from(*parts));
+    }
+}
+
+impl Fields for InFlight {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { delivery, attempt, endpoint, ends_by } = self;
+        out.bytes(1, delivery.as_bytes());
+        out.uint(2, u64::from(*attempt));
+        out.bytes(3, endpoint.as_bytes());
+        out.time(4, *ends_by);
+    }
+}
+
+impl Fields for LimitState {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { endpoint, gate, plan } = self;
+        out.bytes(1, endpoint.as_bytes());
+        out.time(2, *gate);
+        out.time(3, *plan);
     }
 }
 

@@ -11,6 +11,7 @@ mod durability_is_checked;
 mod frozen_dispatcher_sends_nothing;
 mod killed_processes_lose_nothing;
 mod killed_servers_lose_nothing;
+mod limits_are_exact;
 mod paused_endpoints_get_nothing;
 mod private_address_is_refused;
 mod profiles;

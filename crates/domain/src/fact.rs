@@ -39,6 +39,8 @@ pub enum Fact {
     RetryScheduled(RetryScheduled),
     /// An event was matched with the endpoints of its tenant.
     EventRouted(EventRouted),
+    /// The process that had claimed a shard gave it away, and said what it leaves.
+    ShardReleased(Box<ShardReleased>),
 }
 
 /// Names a delivery and what it is of, so that it can be carried on without looking elsewhere.
@@ -71,6 +73,67 @@ pub struct ShardClaimed {
     pub epoch: u64,
     /// Who claimed it: unique to a process's run.
     pub owner: String,
+}
+
+/// See [`Fact::ShardReleased`]. One with much to say is written in several facts, one after the
+/// other. They are the last that the owner writes, but for those about what it leaves in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardReleased {
+    /// The shard.
+    pub shard: Shard,
+    /// The epoch of the claim that ended.
+    pub epoch: u64,
+    /// Rate limits that are not among `limits` had at most used up their burst at that time.
+    pub limits_since: Timestamp,
+    /// Requests that run on.
+    pub in_flight: Vec<InFlight>,
+    /// Where rate limits stand that are not as good as fresh.
+    pub limits: Vec<LimitState>,
+    /// Which part of the release this is, from 0.
+    pub part: u32,
+    /// How many parts there are.
+    pub parts: u32,
+}
+
+impl ShardReleased {
+    /// The most requests and limits together in one fact.
+    pub const ENTRIES_MAX: usize = 512;
+}
+
+/// A request that runs on after its shard was given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The number of the attempt.
+    pub attempt: u32,
+    /// Where the request went.
+    pub endpoint: EndpointId,
+    /// When it ends at the latest.
+    pub ends_by: Timestamp,
+}
+
+/// Where an endpoint's rate limit stands: two theoretical arrival times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitState {
+    /// Whose limit it is.
+    pub endpoint: EndpointId,
+    /// Of the next request.
+    pub gate: Timestamp,
+    /// Of the next delivery that is given a time.
+    pub plan: Timestamp,
+}
+
+/// What came of a request that ran on after its shard was given away: what its sender tells the
+/// shard's new owner, who alone can put it on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The number of the attempt.
+    pub attempt: u32,
+    /// The facts about it; none if nothing was sent after all.
+    pub records: Vec<Record>,
 }
 
 /// See [`Fact::AttemptMade`].
@@ -298,7 +361,7 @@ impl Fact {
             Self::DeliveryParked(parked) => Some(&parked.delivery),
             Self::DeliveryConcluded(concluded) => Some(&concluded.delivery),
             Self::RetryScheduled(scheduled) => Some(&scheduled.delivery),
-            Self::ShardClaimed(_) | Self::EventRouted(_) => None,
+            Self::ShardClaimed(_) | Self::ShardReleased(_) | Self::EventRouted(_) => None,
         }
     }
 }

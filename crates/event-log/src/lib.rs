@@ -12,6 +12,7 @@ pub mod journal;
 pub mod membership;
 pub mod publish;
 pub mod read;
+pub mod reports;
 pub mod requests;
 pub mod scan;
 pub mod schedule;
@@ -30,6 +31,7 @@ pub use journal::{AppendError, Column, JournalBatch, JournalFilter, JournalReade
 pub use log::{EventLog, OpenError};
 pub use publish::{Pending, PublishError, Publisher, Stored};
 pub use read::{Headers, InboxMessage, Position, ReadError, Reader, Settler, Unsettled};
+pub use reports::{Receipt, Reported, Reports};
 pub use requests::{PublishAnswer, PublishRequestError, Reply, Request, Requests};
 pub use schedule::Schedules;
 pub use settings::{Compression, Durability, Settings};

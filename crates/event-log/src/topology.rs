@@ -48,6 +48,10 @@ pub mod header {
     pub const OWNER: &str = "Fanfare-Owner";
     /// On a column of JOURNAL: which batch of its claim it is; 0 is the claim itself.
     pub const BATCH: &str = "Fanfare-Batch";
+    /// On a report to the owner of a shard: the delivery.
+    pub const DELIVERY: &str = "Fanfare-Delivery";
+    /// On a report to the owner of a shard: the number of the attempt.
+    pub const ATTEMPT: &str = "Fanfare-Attempt";
     /// On tasks and retries: the JOURNAL sequence that they refer to.
     pub const JOURNAL_SEQUENCE: &str = "Fanfare-Journal-Sequence";
 }
@@ -231,6 +235,11 @@ impl Topology {
     /// `<prefix>.journal.<shard>.<column>`
     pub fn journal(&self, shard: Shard, column: Column) -> String {
         format!("{}.journal.{shard}.{}", self.prefix, column.as_str())
+    }
+
+    /// `<prefix>.owner.<shard>.report`; no stream takes it.
+    pub(crate) fn owner_report(&self, shard: Shard) -> String {
+        format!("{}.owner.{shard}.report", self.prefix)
     }
 
     /// `<prefix>.journal.routed`

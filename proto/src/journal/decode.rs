@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
-    EndpointId, EventId, Fact, Fault, Outcome, Record, Timestamp,
+    DeliveryId, EndpointId, EventId, Fact, Fault, Outcome, Record, Timestamp,
     fact::{
-        AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, EventRouted,
-        RetryScheduled, ShardClaimed,
+        AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, EventRouted, InFlight,
+        LimitState, RetryScheduled, ShardClaimed, ShardReleased,
     },
 };
 
@@ -43,6 +43,7 @@ fn record(wire: wire::Fact) -> Result<Record, DecodeError> {
         Some(Body::DeliveryConcluded(wire)) => Fact::DeliveryConcluded(delivery_concluded(wire)?),
         Some(Body::RetryScheduled(wire)) => Fact::RetryScheduled(retry_scheduled(wire)?),
         Some(Body::EventRouted(wire)) => Fact::EventRouted(event_routed(&wire)?),
+        Some(Body::ShardReleased(wire)) => Fact::ShardReleased(Box::new(shard_released(&wire)?)),
         None => return Err(DecodeError::UnknownBody { field: "Fact.body".into() }),
     };
     Ok(Record {
@@ -57,6 +58,38 @@ fn shard_claimed(wire: wire::ShardClaimed) -> Result<ShardClaimed, DecodeError> 
         shard: parse::shard(wire.shard, "ShardClaimed.shard")?,
         epoch: wire.epoch,
         owner: wire.owner,
+    })
+}
+
+fn shard_released(wire: &wire::ShardReleased) -> Result<ShardReleased, DecodeError> {
+    if wire.part >= wire.parts {
+        return Err(parse::out_of_range(wire.part, "ShardReleased.part"));
+    }
+    Ok(ShardReleased {
+        shard: parse::shard(wire.shard, "ShardReleased.shard")?,
+        epoch: wire.epoch,
+        limits_since: Timestamp::from_nanos(wire.limits_since_ns),
+        in_flight: wire.in_flight.iter().map(in_flight).collect::<Result<_, _>>()?,
+        limits: wire.limits.iter().map(limit_state).collect::<Result<_, _>>()?,
+        part: wire.part,
+        parts: wire.parts,
+    })
+}
+
+fn in_flight(wire: &wire::InFlight) -> Result<InFlight, DecodeError> {
+    Ok(InFlight {
+        delivery: parse::id(&wire.delivery_id, "InFlight.delivery_id", DeliveryId::from_bytes)?,
+        attempt: parse::ordinal(wire.attempt, "InFlight.attempt")?,
+        endpoint: parse::id(&wire.endpoint_id, "InFlight.endpoint_id", EndpointId::from_bytes)?,
+        ends_by: Timestamp::from_nanos(wire.ends_by_ns),
+    })
+}
+
+fn limit_state(wire: &wire::LimitState) -> Result<LimitState, DecodeError> {
+    Ok(LimitState {
+        endpoint: parse::id(&wire.endpoint_id, "LimitState.endpoint_id", EndpointId::from_bytes)?,
+        gate: Timestamp::from_nanos(wire.gate_ns),
+        plan: Timestamp::from_nanos(wire.plan_ns),
     })
 }
 

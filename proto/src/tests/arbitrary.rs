@@ -11,7 +11,8 @@ use fanfare_domain::{
     endpoint::{DisableReason, RateLimit, RatePeriod, Secret},
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
-        DeliveryParked, EventRouted, RetryScheduled, ShardClaimed,
+        DeliveryParked, EventRouted, InFlight, LimitState, RetryScheduled, ShardClaimed,
+        ShardReleased,
     },
     retry::Policy,
     seal::Sealed,
@@ -208,6 +209,33 @@ fn event_routed() -> impl Strategy<Value = Fact> {
     )
 }
 
+fn shard_released() -> impl Strategy<Value = Fact> {
+    let in_flight = (delivery(), attempt(), time()).prop_map(|(delivery, attempt, ends_by)| {
+        let DeliveryRef { id, endpoint, .. } = delivery;
+        InFlight { delivery: id, attempt, endpoint, ends_by }
+    });
+    let limit = (delivery(), time(), time()).prop_map(|(delivery, gate, plan)| LimitState {
+        endpoint: delivery.endpoint,
+        gate,
+        plan,
+    });
+    let left = (vec(in_flight, 0..4), vec(limit, 0..4));
+    (shard(), number(), time(), left, 0..u32::MAX).prop_map(
+        |(shard, epoch, limits_since, (in_flight, limits), part)| {
+            let parts = part + 1;
+            Fact::ShardReleased(Box::new(ShardReleased {
+                shard,
+                epoch,
+                limits_since,
+                in_flight,
+                limits,
+                part,
+                parts,
+            }))
+        },
+    )
+}
+
 fn fact() -> impl Strategy<Value = Fact> {
     let claimed = (shard(), number(), text())
         .prop_map(|(shard, epoch, owner)| Fact::ShardClaimed(ShardClaimed { shard, epoch, owner }));
@@ -231,7 +259,16 @@ fn fact() -> impl Strategy<Value = Fact> {
             Fact::RetryScheduled(RetryScheduled { delivery, attempt, due_at, cause_sequence })
         },
     );
-    prop_oneof![claimed, attempt_made(), deferred, parked, concluded, scheduled, event_routed()]
+    prop_oneof![
+        claimed,
+        attempt_made(),
+        deferred,
+        parked,
+        concluded,
+        scheduled,
+        event_routed(),
+        shard_released(),
+    ]
 }
 
 pub(super) fn record() -> impl Strategy<Value = Record> {

@@ -268,6 +268,7 @@ fn routed_fact(record: &Record) -> Option<&EventRouted> {
     match &record.fact {
         Fact::EventRouted(routed) => Some(routed),
         Fact::ShardClaimed(_)
+        | Fact::ShardReleased(_)
         | Fact::AttemptMade(_)
         | Fact::DeliveryDeferred(_)
         | Fact::DeliveryParked(_)

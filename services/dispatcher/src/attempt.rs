@@ -29,6 +29,7 @@ use crate::{
     lanes::{Kind, Rules, Signal},
     memory::{Bytes, Limits, Memory},
     permits::Permits,
+    progress::Progress,
     registry::{Permission, Registry},
     runtime::{Ready, Readying, Unready},
     shard::deferred,
@@ -53,6 +54,8 @@ pub(crate) struct Job {
     event: Option<Arc<TaskEvent>>,
     /// The event's trace, where the event did not come with it.
     trace: TraceContext,
+    /// How far it is.
+    pub(crate) progress: Arc<Progress>,
 }
 
 /// An event that several deliveries of a task share, rendered once.
@@ -103,7 +106,8 @@ impl TaskEvent {
 impl Job {
     /// The first attempt of a delivery.
     pub(crate) fn first(delivery: DeliveryRef, event: Arc<TaskEvent>) -> Self {
-        Self { delivery, attempt: 1, event: Some(event), trace: TraceContext::default() }
+        let (trace, progress) = (TraceContext::default(), Arc::default());
+        Self { delivery, attempt: 1, event: Some(event), trace, progress }
     }
 
     /// What kind of attempt it is.
@@ -114,7 +118,7 @@ impl Job {
     /// A later attempt, or a first one that was put off.
     pub(crate) fn later(retry: RetryDue) -> Self {
         let RetryDue { delivery, attempt, due_at: _, journal_sequence: _, trace } = retry;
-        Self { delivery, attempt, event: None, trace }
+        Self { delivery, attempt, event: None, trace, progress: Arc::default() }
     }
 
     /// The trace of the event.
@@ -162,6 +166,11 @@ impl Desk {
         self.clock.now()
     }
 
+    /// The revision of CONFIG that [`Self::rules`] are of, or a later one.
+    pub(crate) fn revision(&self) -> u64 {
+        self.guard.view().revision()
+    }
+
     /// What the endpoint's owner and its profile say about how it is sent to.
     pub(crate) fn rules(&self, endpoint: EndpointId) -> Rules {
         self.guard.view().read(|registry: &Registry| {
@@ -177,11 +186,22 @@ impl Desk {
         })
     }
 
+    /// How long a request to the endpoint may take.
+    pub(crate) fn timeout(&self, endpoint: EndpointId) -> Duration {
+        self.guard.view().read(|registry: &Registry| {
+            let found = registry.endpoint(endpoint);
+            let own = found.and_then(|(endpoint, _)| endpoint.timeout);
+            let profile = found.and_then(|(_, profile)| self.profile(profile));
+            own.or_else(|| profile.map(|profile| profile.attempt.timeout)).unwrap_or_default()
+        })
+    }
+
     /// What the facts about an attempt say about its endpoint.
     pub(crate) fn signal(&self, records: &[Record]) -> Signal {
         let made = records.iter().find_map(|record| match &record.fact {
             Fact::AttemptMade(made) => Some(made),
             Fact::ShardClaimed(_)
+            | Fact::ShardReleased(_)
             | Fact::DeliveryDeferred(_)
             | Fact::DeliveryParked(_)
             | Fact::DeliveryConcluded(_)
@@ -237,7 +257,8 @@ impl Desk {
     }
 }
 
-/// Makes an attempt, unless it must not be made; returns the facts about it.
+/// Makes an attempt, unless it must not be made; returns the facts about it. None if the job was
+/// [closed](Progress::close) before anything was sent.
 pub(crate) async fn make(desk: &Arc<Desk>, mut job: Job) -> Vec<Record> {
     let event = match job.event.take() {
         Some(event) => event,
@@ -263,7 +284,14 @@ async fn try_once(desk: &Arc<Desk>, job: Job, event: &TaskEvent) -> Result<Vec<F
     // The last look before the request: nothing below waits until it is sent, but for the making
     // of a connection, after which it is looked again.
     desk.guard.held().await;
-    match desk.permit(&job.delivery) {
+    let mut permission = desk.permit(&job.delivery);
+    if !matches!(permission, Permission::Go { .. }) {
+        // That is final, and the view may be some moments behind: the endpoint may just have been
+        // made or resumed.
+        desk.guard.view_confirmed().await;
+        permission = desk.permit(&job.delivery);
+    }
+    match permission {
         Permission::Cancelled(reason) => Ok(vec![cancelled(job, reason)]),
         Permission::Hold => {
             let Job { delivery, attempt, .. } = job;
@@ -344,8 +372,12 @@ async fn send(
         Ok((request, signature)) => {
             made.signature = signature;
             let wanted = desk.wanted(&made.job.delivery);
+            if !made.job.progress.begin(now.saturating_add(ready.timeout)) {
+                return Ok(Vec::new());
+            }
             let Some(answer) = desk.client.send_while(request, wanted).await else {
-                return Err(made.job);
+                let may_go_on = made.job.progress.withdraw();
+                return if may_go_on { Err(made.job) } else { Ok(Vec::new()) };
             };
             made.outcome = judge_answer(&ready.profile, &answer, desk.now());
             if let Err(failure) = &answer.result {

@@ -49,6 +49,14 @@ impl Guard {
         }
     }
 
+    /// Waits until the view has reached every change that was acknowledged before this call.
+    pub(crate) async fn view_confirmed(&self) {
+        while let Err(error) = self.view.confirm().await {
+            tracing::debug!(%error, "the configuration could not be confirmed");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Keeps the view confirmed for as long as it is polled.
     pub(crate) async fn keep_confirmed(self) -> Infallible {
         let mut ticks = tokio::time::interval(CONFIRM_EVERY);

@@ -101,8 +101,8 @@ pub(crate) struct PutOff<T> {
 }
 
 impl<T> Lanes<T> {
-    /// Makes no lanes. The endpoints are ours since that time: what an owner before sent is not
-    /// known, so that rate limits begin with a burst that was used up then.
+    /// Makes no lanes. What was sent before that time is not known, so that rate limits begin with
+    /// a burst that was used up then.
     pub(crate) fn new(since: Timestamp) -> Self {
         Self {
             by_endpoint: BTreeMap::new(),
@@ -120,6 +120,11 @@ impl<T> Lanes<T> {
     /// Says how full the room is, in eighths: the fuller, the less a slow lane may keep.
     pub(crate) fn set_fullness(&mut self, eighths: usize) {
         self.fullness = eighths;
+    }
+
+    /// Since when it is known what was sent, but for what was [taken over](Self::take_over).
+    pub(crate) fn since(&self) -> Timestamp {
+        self.since
     }
 
     /// Queues an attempt, unless it is to be put off. `rules` are the endpoint's present ones.
@@ -252,7 +257,6 @@ impl<T> Lanes<T> {
 
     /// Notes that up to `count` requests of an owner before us may be in flight to the endpoint
     /// until a time: they count against its cap until then.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the hand-over between owners calls it"))]
     pub(crate) fn ghost(&mut self, endpoint: EndpointId, count: u16, until: Timestamp) {
         // An owner that has just died is a recent use.
         let since = self.since;
@@ -260,9 +264,17 @@ impl<T> Lanes<T> {
         lane.haunt(count, until);
     }
 
+    /// Notes that one of those requests has ended.
+    pub(crate) fn lay(&mut self, endpoint: EndpointId, until: Timestamp, now: Timestamp) {
+        if let Some(lane) = self.by_endpoint.get_mut(&endpoint) {
+            lane.lay(until);
+            self.line_up(endpoint, now);
+        }
+    }
+
     /// How many requests are in flight to each endpoint that has any.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the hand-over between owners calls it"))]
-    pub(crate) fn in_flight(&self) -> BTreeMap<EndpointId, u16> {
+    #[cfg(test)]
+    fn in_flight(&self) -> BTreeMap<EndpointId, u16> {
         let mut counts = BTreeMap::new();
         for (endpoint, ..) in self.flights.values() {
             *counts.entry(*endpoint).or_default() += 1;
@@ -271,7 +283,6 @@ impl<T> Lanes<T> {
     }
 
     /// Where the rate limits stand that are not as good as fresh, for a hand-over.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the hand-over between owners calls it"))]
     pub(crate) fn rate_states(&self, now: Timestamp) -> Vec<(EndpointId, RateState)> {
         let state = |(endpoint, lane): (&EndpointId, &Lane<T>)| {
             lane.rate_state(now).map(|state| (*endpoint, state))
@@ -280,7 +291,6 @@ impl<T> Lanes<T> {
     }
 
     /// Goes on with a rate limit where another process left it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the hand-over between owners calls it"))]
     pub(crate) fn take_over(&mut self, endpoint: EndpointId, state: RateState, now: Timestamp) {
         let since = self.since;
         let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, now));

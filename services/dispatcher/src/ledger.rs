@@ -175,6 +175,11 @@ impl Ledger {
         }
     }
 
+    /// Counts an attempt as live that an owner before us began.
+    pub(crate) fn hold(&mut self, delivery: DeliveryId, attempt: u32) {
+        self.live.insert(delivery, attempt);
+    }
+
     /// Takes back an admission: the attempt was not taken on after all.
     pub(crate) fn withdraw(&mut self, delivery: DeliveryId) {
         self.live.remove(&delivery);
@@ -233,7 +238,10 @@ fn progress(fact: &Fact, at: Timestamp) -> Option<(DeliveryId, Progress)> {
             Some((parked.delivery.id, Progress::Next(parked.attempt, Wait::None)))
         }
         Fact::DeliveryConcluded(concluded) => Some((concluded.delivery.id, Progress::Concluded)),
-        Fact::ShardClaimed(_) | Fact::RetryScheduled(_) | Fact::EventRouted(_) => None,
+        Fact::ShardClaimed(_)
+        | Fact::ShardReleased(_)
+        | Fact::RetryScheduled(_)
+        | Fact::EventRouted(_) => None,
     }
 }
 
@@ -341,6 +349,17 @@ mod tests {
         assert_eq!(due(&mut ledger, 3), Admission::Early(EARLY_WAIT));
         ledger.record(&deferred(1, 3), START);
         assert_eq!(due(&mut ledger, 2), Admission::OnRecord);
+    }
+
+    #[test]
+    fn what_an_owner_before_began_is_waited_for() {
+        let mut ledger = ledger();
+        ledger.hold(delivery(1).id, 2);
+        assert_eq!(ledger.admit_first(delivery(1).id), Admission::Live);
+        assert_eq!(due(&mut ledger, 2), Admission::Live);
+        assert_eq!(due(&mut ledger, 3), Admission::Early(EARLY_WAIT));
+        ledger.withdraw(delivery(1).id);
+        assert_eq!(due(&mut ledger, 2), Admission::Make);
     }
 
     #[test]

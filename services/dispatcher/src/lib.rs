@@ -16,14 +16,19 @@ mod attempt;
 mod guard;
 mod lanes;
 mod ledger;
+mod leftovers;
+mod legacy;
 mod memory;
 mod messages;
 mod pen;
 mod permits;
+mod progress;
 mod registry;
+mod rulebook;
 mod runtime;
 mod settings;
 mod shard;
+mod workers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +40,10 @@ use fanfare_event_log::{
     membership::{self, Duty, Membership},
 };
 use fanfare_service::{Clock, Context, Readiness, random_bytes};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use settings::Settings;
@@ -44,6 +52,8 @@ use crate::{
     attempt::Desk,
     guard::Guard,
     ledger::{Ledger, Place},
+    leftovers::Leftovers,
+    legacy::Legacy,
     registry::Registry,
     shard::{Parts, ShardWorker},
 };
@@ -53,6 +63,9 @@ const ROLE: &str = "dispatcher";
 
 /// How many shards are claimed and folded at once.
 const CLAIMS_MAX: usize = 8;
+
+/// How many shards may have leftovers that nobody has begun to see through.
+const LEFTOVERS_MAX: usize = 256;
 
 /// How much journal time the ledger covers at least.
 const LEDGER_WINDOW: Duration = Duration::from_mins(10);
@@ -109,13 +122,16 @@ impl Process {
         let (membership, driver) = self.log.join(ROLE, &owner, leave.clone());
         let guard = Guard::new(self.view, membership.lease());
         let desk = Desk::new(guard.clone(), self.log.clone(), self.clock, &self.settings);
+        let (leftovers, coming) = mpsc::channel(LEFTOVERS_MAX);
         let shop = Arc::new(Shop {
             desk: Arc::new(desk.context("prepare to send")?),
             log: self.log,
             claims: Semaphore::new(CLAIMS_MAX),
+            leftovers,
         });
-        let mut driving = JoinSet::new();
+        let (mut driving, mut seeing) = (JoinSet::new(), JoinSet::new());
         driving.spawn(driver);
+        seeing.spawn(leftovers::see_through(coming));
         let confirmed = guard.keep_confirmed();
         let telling = tell_readiness(membership.clone(), self.readiness);
         let worked = tokio::select! {
@@ -126,6 +142,11 @@ impl Process {
         leave.cancel();
         if let Some(left) = driving.join_next().await {
             left.context("the membership panicked")?.context("take part")?;
+        }
+        // Nobody has work to leave any more.
+        drop(shop);
+        if let Some(seen) = seeing.join_next().await {
+            seen.context("what was left panicked")?;
         }
         worked
     }
@@ -150,19 +171,15 @@ struct Shop {
     desk: Arc<Desk>,
     /// One for each shard that is being claimed.
     claims: Semaphore,
+    /// Where what is left of a shard is seen through.
+    leftovers: mpsc::Sender<Leftovers>,
 }
 
 impl Shop {
     /// Works on a shard until it is to be handed over, or another process has claimed it.
     async fn work(self: Arc<Self>, duty: Duty) -> Result<()> {
         let shard = duty.shard;
-        let working = async {
-            let taking = Box::pin(self.take(&duty));
-            // Nothing was begun yet that would have to be finished.
-            let Some(worker) = duty.stop.run_until_cancelled(taking).await else { return Ok(()) };
-            worker?.run(duty.stop.clone()).await
-        };
-        match working.await {
+        match Box::pin(self.work_on(&duty)).await {
             Err(error) if membership::is_loss(error.as_ref()) => {
                 let error = format!("{error:#}");
                 tracing::warn!(shard = shard.index(), error, "another process took a shard");
@@ -172,14 +189,29 @@ impl Shop {
         }
     }
 
+    async fn work_on(&self, duty: &Duty) -> Result<()> {
+        let turn = duty.stop.run_until_cancelled(self.claims.acquire()).await;
+        let Some(turn) = turn else { return Ok(()) };
+        let turn = turn.context("claims are never closed")?;
+        // From the claim on everything is done in order, also if it is in vain: a claim that ends
+        // without a word looks like a death.
+        let worker = self.take(duty).await?;
+        drop(turn);
+        let left = Box::pin(worker.run(duty.stop.clone())).await?;
+        let seen_to = self.leftovers.send(left).await;
+        debug_assert!(seen_to.is_ok(), "whoever sees to it is there as long as we are");
+        Ok(())
+    }
+
     /// Claims a shard, and folds what is on record.
     async fn take(&self, duty: &Duty) -> Result<ShardWorker> {
         let (log, shard) = (&self.log, duty.shard);
-        let _turn = self.claims.acquire().await.context("claims are never closed")?;
         let shards = usize::from(log.shards().get());
-        let claimed = log.claim(shard, Column::Attempts, &duty.owner, self.desk.now()).await;
+        let claimed_at = self.desk.now();
+        let claimed = log.claim(shard, Column::Attempts, &duty.owner, claimed_at).await;
         let writer = claimed.with_context(|| format!("claim shard {shard}"))?;
-        let ledger = fold(log, shard, &writer, LEDGER_ENTRIES_MAX / shards).await?;
+        let reports = log.reports(shard).await.context("take reports")?;
+        let (ledger, legacy) = fold(log, shard, &writer, LEDGER_ENTRIES_MAX / shards).await?;
         tracing::debug!(shard = shard.index(), on_record = ledger.len(), "took a shard");
         Ok(ShardWorker::new(Parts {
             shard,
@@ -187,6 +219,9 @@ impl Shop {
             due: log.read_due(shard).await.context("read due retries")?,
             writer,
             ledger,
+            legacy,
+            claimed_at,
+            reports,
             desk: Arc::clone(&self.desk),
         }))
     }
@@ -199,7 +234,7 @@ async fn fold(
     shard: Shard,
     writer: &JournalWriter,
     entries_max: usize,
-) -> Result<Ledger> {
+) -> Result<(Ledger, Legacy)> {
     let last = writer.claimed_at();
     let before = match writer.claimed_after() {
         0 => None,
@@ -208,7 +243,7 @@ async fn fold(
     let Some(before) = before else {
         // No facts at all: whatever will be is ours.
         let place = Place { sequence: last, at: Timestamp::EPOCH };
-        return Ok(Ledger::new(LEDGER_WINDOW, entries_max, place));
+        return Ok((Ledger::new(LEDGER_WINDOW, entries_max, place), Legacy::default()));
     };
     let waiting = log.schedules().oldest_due(shard).await.context("find the oldest due retry")?;
     let newest = waiting.map_or(before.stored_at, |due| due.min(before.stored_at));
@@ -225,12 +260,14 @@ async fn fold(
     }
     let sequence = oldest.map_or(first, |oldest| oldest.min(first));
     let mut ledger = Ledger::new(LEDGER_WINDOW, entries_max, Place { sequence, at: since });
+    let mut legacy = Legacy::default();
     while let Some(read) = batch {
         let place = Place { sequence: read.sequence, at: read.stored_at };
         for record in &read.facts {
             ledger.record(&record.fact, place);
+            legacy.record(&record.fact);
         }
         batch = reader.next_until(last).await.context("fold the journal")?;
     }
-    Ok(ledger)
+    Ok((ledger, legacy))
 }

@@ -85,10 +85,7 @@ impl<S> Messages<S> {
         if open.deliveries > 0 {
             return None;
         }
-        let open = self.open.remove(&key)?;
-        self.sequences.remove(&(open.source, open.sequence));
-        *self.counter(open.source) -= 1;
-        Some(open.settler)
+        self.close(key)
     }
 
     /// Lets one of the message's deliveries be on record when it is by another message.
@@ -103,12 +100,26 @@ impl<S> Messages<S> {
         waiting.into_iter().filter_map(|key| self.on_record(key)).collect()
     }
 
+    /// Gives up waiting for a delivery of another one; returns what settles the messages that had
+    /// not brought it. They are to come again.
+    pub(crate) fn forsake(&mut self, delivery: DeliveryId) -> Vec<S> {
+        let waiting = self.waiting.remove(&delivery).unwrap_or_default();
+        waiting.into_iter().filter_map(|key| self.close(key)).collect()
+    }
+
     /// Takes every message that is not settled.
     pub(crate) fn abandon(&mut self) -> Vec<S> {
         (self.tasks, self.due) = (0, 0);
         self.sequences.clear();
         self.waiting.clear();
         std::mem::take(&mut self.open).into_values().map(|open| open.settler).collect()
+    }
+
+    fn close(&mut self, key: MessageKey) -> Option<S> {
+        let open = self.open.remove(&key)?;
+        self.sequences.remove(&(open.source, open.sequence));
+        *self.counter(open.source) -= 1;
+        Some(open.settler)
     }
 
     fn counter(&mut self, source: Source) -> &mut usize {
@@ -152,5 +163,17 @@ mod tests {
         assert_eq!(messages.on_record(second), None);
         assert_eq!(messages.waited_for(theirs), ["second"]);
         assert!(messages.waited_for(theirs).is_empty());
+    }
+
+    #[test]
+    fn a_message_is_given_up_with_what_it_waited_for() {
+        let mut messages = Messages::new();
+        let theirs = DeliveryId::from_bytes([2; 16]);
+        let key = messages.open((Source::Task, 8), "first", 2).unwrap();
+        messages.wait_for(theirs, key);
+        assert_eq!(messages.forsake(theirs), ["first"]);
+        assert!(!messages.has(Source::Task, 8) && messages.count(Source::Task) == 0);
+        assert_eq!(messages.on_record(key), None);
+        assert!(messages.forsake(theirs).is_empty());
     }
 }

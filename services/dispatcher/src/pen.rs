@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanfare_domain::Record;
-use fanfare_event_log::{JournalWriter, PublishError, Settler, journal::AppendError};
+use fanfare_event_log::{JournalWriter, PublishError, Receipt, Settler, journal::AppendError};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -11,14 +11,29 @@ use crate::{
     messages::{MessageKey, Messages},
 };
 
-/// Facts of one delivery that belong together, and the message that they are a consequence of.
+/// Facts of one delivery that belong together, and what they are a consequence of.
 pub(crate) struct Entry {
     /// The facts, in order.
     pub(crate) records: Vec<Record>,
-    /// The message that has one delivery less to wait for once they are on record.
-    pub(crate) message: MessageKey,
-    /// The room that the delivery takes up until then.
-    pub(crate) place: Place,
+    /// Where they come from.
+    pub(crate) source: Source,
+}
+
+/// Where facts come from: who is told once they are on record.
+pub(crate) enum Source {
+    /// A message, which has one delivery less to wait for then; and the room that the delivery
+    /// takes up until then.
+    Message(MessageKey, Place),
+    /// An owner before us, which reported them.
+    Report(Receipt),
+}
+
+/// What is to be done once facts are on record.
+#[derive(Default)]
+struct Dues {
+    settlers: Vec<Settler>,
+    receipts: Vec<Receipt>,
+    places: Vec<Place>,
 }
 
 /// One batch that was written, or was not.
@@ -71,7 +86,6 @@ impl Pen {
         }
         let Some(writer) = self.writer.take() else { return };
         let mut records = Vec::new();
-        let mut settlers = Vec::new();
         let mut bytes = 0;
         let mut taken = 0;
         for entry in &mut self.gathered {
@@ -84,10 +98,23 @@ impl Pen {
             bytes += length;
             taken += 1;
             records.append(&mut entry.records);
-            settlers.extend(messages.on_record(entry.message));
         }
-        let places = self.gathered.drain(..taken).map(|entry| entry.place).collect();
-        self.writing.spawn(write(writer, records, (settlers, places)));
+        let mut dues = Dues::default();
+        for entry in self.gathered.drain(..taken) {
+            match entry.source {
+                Source::Message(message, place) => {
+                    dues.settlers.extend(messages.on_record(message));
+                    dues.places.push(place);
+                }
+                Source::Report(receipt) => dues.receipts.push(receipt),
+            }
+        }
+        self.writing.spawn(write(writer, records, dues));
+    }
+
+    /// Takes the right away, unless a batch is under way. Nothing can be written after that.
+    pub(crate) fn take_writer(&mut self) -> Option<JournalWriter> {
+        self.writer.take()
     }
 
     /// Waits for the batch that is under way; for ever if there is none. Cancel safe.
@@ -109,7 +136,7 @@ impl Pen {
 async fn write(
     mut writer: JournalWriter,
     records: Vec<Record>,
-    (settlers, places): (Vec<Settler>, Vec<Place>),
+    Dues { settlers, receipts, places }: Dues,
 ) -> Written {
     let sequence = loop {
         match writer.append(&records).await {
@@ -125,6 +152,9 @@ async fn write(
     drop(places);
     for settler in settlers {
         settler.settle().await;
+    }
+    for receipt in receipts {
+        receipt.give().await;
     }
     Ok((writer, Batch { sequence, records }))
 }

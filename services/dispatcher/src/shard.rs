@@ -9,19 +9,27 @@
 //! One task of the runtime owns all of it, so that nothing is locked; only the attempts and the
 //! writing of a batch run beside it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+mod inherit;
+mod release;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
-    DeliveryId, DeliveryRef, Fact, Record, RetryDue, Shard, Task, Timestamp, TraceContext,
-    fact::{DeferReason, DeliveryDeferred},
+    DeliveryId, DeliveryRef, EndpointId, Fact, Record, RetryDue, Shard, Task, Timestamp,
+    TraceContext,
+    fact::{DeferReason, DeliveryDeferred, InFlight},
 };
 use fanfare_event_log::{
-    Column, JournalWriter, ReadError, Reader, Settler, Unsettled,
+    Column, JournalWriter, ReadError, Reader, Reports, Settler, Unsettled,
     journal::{From, JournalFilter},
 };
 use tokio::{
-    task::JoinSet,
+    task::AbortHandle,
     time::{Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -30,10 +38,15 @@ use crate::{
     attempt::{self, Desk, Job, TaskEvent},
     lanes::{Arrival, Flight, Lanes, PutOff, Started},
     ledger::{Admission, Ledger, Place},
+    leftovers::Leftovers,
+    legacy::{Fate, Legacy},
     memory::{self, Ration, Source},
     messages::{MessageKey, Messages},
-    pen::{Batch, Entry, Pen},
-    permits::Door,
+    pen::{self, Batch, Entry, Pen},
+    permits::{Door, Permit},
+    progress::Progress,
+    rulebook::Rulebook,
+    workers::Workers,
 };
 
 /// The most messages that are taken from a queue at once.
@@ -68,6 +81,10 @@ pub(crate) struct Parts {
     pub(crate) due: Reader<RetryDue>,
     pub(crate) writer: JournalWriter,
     pub(crate) ledger: Ledger,
+    pub(crate) legacy: Legacy,
+    /// Just before the claim.
+    pub(crate) claimed_at: Timestamp,
+    pub(crate) reports: Reports,
     pub(crate) desk: Arc<Desk>,
 }
 
@@ -80,10 +97,17 @@ pub(crate) struct ShardWorker {
     lanes: Lanes<Waiting>,
     messages: Messages,
     pen: Pen,
-    attempts: JoinSet<Finished>,
+    attempts: Workers<Begun, Finished>,
+    flying: BTreeMap<Flight, Flying>,
+    reports: Reports,
+    /// What owners before us have in flight.
+    foreign: BTreeMap<DeliveryId, InFlight>,
+    fate: Fate,
+    claimed_at: Timestamp,
     desk: Arc<Desk>,
     door: Door,
     ration: Ration,
+    rulebook: Rulebook,
     tidying: Interval,
 }
 
@@ -94,54 +118,81 @@ struct Waiting {
     place: memory::Place,
 }
 
-/// An attempt that was made, or found to be impossible or needless.
-struct Finished {
+/// An attempt that is begun, for the worker that makes it.
+pub(crate) struct Begun {
+    desk: Arc<Desk>,
     flight: Flight,
+    waiting: Waiting,
+    permit: Permit,
+}
+
+/// An attempt that is being made.
+struct Flying {
+    delivery: DeliveryId,
+    attempt: u32,
+    endpoint: EndpointId,
+    progress: Arc<Progress>,
+    worker: Option<AbortHandle>,
+}
+
+/// An attempt that was made, or found to be impossible or needless.
+pub(crate) struct Finished {
+    pub(crate) flight: Flight,
     message: MessageKey,
     place: memory::Place,
-    records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
+}
+
+impl Flying {
+    fn request(&self, ends_by: Timestamp) -> InFlight {
+        let Self { delivery, attempt, endpoint, .. } = *self;
+        InFlight { delivery, attempt, endpoint, ends_by }
+    }
 }
 
 impl ShardWorker {
     /// Puts a shard together.
     pub(crate) fn new(parts: Parts) -> Self {
-        Self {
+        let claimed_at = parts.claimed_at;
+        let fate = parts.legacy.fate(parts.writer.epoch());
+        let since = match fate {
+            Fate::Released { limits_since } => limits_since,
+            Fate::None | Fate::Died => claimed_at,
+        };
+        let (foreign, limits) = parts.legacy.into_parts();
+        let mut worker = Self {
             shard: parts.shard,
             tasks: parts.tasks,
             due: parts.due,
             ledger: parts.ledger,
-            lanes: Lanes::new(parts.desk.now()),
+            lanes: Lanes::new(since),
             messages: Messages::new(),
             pen: Pen::new(parts.writer),
-            attempts: JoinSet::new(),
+            attempts: Workers::new(),
+            flying: BTreeMap::new(),
+            reports: parts.reports,
+            foreign: BTreeMap::new(),
+            fate,
+            claimed_at,
             door: parts.desk.permits().door(),
             ration: parts.desk.memory().ration(),
             desk: parts.desk,
+            rulebook: Rulebook::default(),
             tidying: tokio::time::interval(TIDY_EVERY),
-        }
+        };
+        // What an owner left that died since says nothing of what it sent.
+        let limits = if fate == Fate::Died { &[] } else { &*limits };
+        worker.inherit(foreign.into_values().collect(), limits);
+        worker
     }
 
-    /// Works until `stop`; then finishes what is in flight, writes its facts, and gives back what waits.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<()> {
+    /// Works until `stop`; then gives the shard away. What is returned has to be seen through.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<Leftovers> {
         self.tidying.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
             self.step(&stop).await?;
         }
-        while !self.attempts.is_empty() || !self.pen.is_idle() {
-            self.pen.write(&mut self.messages, fanfare_event_log::record_length);
-            tokio::select! {
-                Some(joined) = self.attempts.join_next() => self.finish(joined),
-                written = self.pen.written() => {
-                    self.recorded(&written.context("record attempts")?).await;
-                }
-            }
-        }
-        for settler in self.messages.abandon() {
-            settler.redeliver(Duration::ZERO).await;
-        }
-        self.tasks.stop().await;
-        self.due.stop().await;
-        Ok(())
+        self.release().await
     }
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<()> {
@@ -150,17 +201,21 @@ impl ShardWorker {
         let (tasks_max, due_max) = (self.room(Source::Task), self.room(Source::Due));
         tokio::select! {
             () = stop.cancelled() => {}
-            Some(joined) = self.attempts.join_next() => {
-                self.finish(joined);
-                while let Some(joined) = self.attempts.try_join_next() {
-                    self.finish(joined);
+            done = self.attempts.done(), if self.attempts.busy() > 0 => {
+                self.finish(done);
+                while let Some(finished) = self.attempts.done_already() {
+                    self.finish(Ok(finished));
                 }
             }
             written = self.pen.written() => {
                 let written = written.with_context(|| format!("record attempts of shard {}", self.shard));
                 self.recorded(&written?).await;
             }
-            _ = self.tidying.tick() => self.tidy(),
+            _ = self.tidying.tick() => {
+                self.forget_overdue().await;
+                self.tidy();
+            }
+            Some(reported) = self.reports.next() => self.take_report(reported).await,
             () = sleep(wake_in) => {}
             () = self.door.knocked() => {
                 self.start();
@@ -205,18 +260,19 @@ impl ShardWorker {
     /// after how long there may be more, if that is known.
     fn start(&mut self) -> Option<Duration> {
         let now = self.desk.now();
+        self.rulebook.renew(&self.desk);
         self.lanes.wake(now);
         while self.pen.gathered() < UNRECORDED_MAX {
             let desk = Arc::clone(&self.desk);
-            let rules = |endpoint| desk.rules(endpoint);
+            let rules = |endpoint| self.rulebook.rules(&desk, endpoint);
             let Some(started) = self.lanes.start(rules, &self.door, now) else { break };
-            let Started { flight, item, permit } = started;
-            let Waiting { job, message, place } = item;
-            self.attempts.spawn(async move {
-                let records = attempt::make(&desk, job).await;
-                drop(permit);
-                Finished { flight, message, place, records }
-            });
+            let Started { flight, item: waiting, permit } = started;
+            let job = &waiting.job;
+            let (delivery, endpoint) = (job.delivery.id, job.delivery.endpoint);
+            let (attempt, progress) = (job.attempt, Arc::clone(&job.progress));
+            let begun = Begun { desk, flight, waiting, permit };
+            let worker = self.attempts.begin(begun, make);
+            self.flying.insert(flight, Flying { delivery, attempt, endpoint, progress, worker });
         }
         self.lanes.wake_at().map(|at| at.since(now))
     }
@@ -228,9 +284,10 @@ impl ShardWorker {
             Err(Err(_)) => return,
         };
         let Finished { flight, message, place, records } = finished;
+        self.flying.remove(&flight);
         let signal = self.desk.signal(&records);
         self.lanes.end(flight, signal, &self.door, self.desk.now());
-        self.pen.gather(Entry { records, message, place });
+        self.pen.gather(Entry { records, source: pen::Source::Message(message, place) });
     }
 
     async fn recorded(&mut self, batch: &Batch) {
@@ -305,6 +362,7 @@ impl ShardWorker {
             for target in &task.targets {
                 match self.ledger.admit_first(target.delivery) {
                     Admission::Make => {
+                        self.haunt(target.endpoint, position.stored_at);
                         let delivery = event.delivery(target, task.generation);
                         let job = Job::first(delivery, Arc::clone(&event));
                         jobs.extend(places.pop().map(|place| (job, false, place)));
@@ -320,20 +378,25 @@ impl ShardWorker {
     async fn take_due(&mut self, retry: Unsettled<RetryDue>) {
         let Unsettled { record: retry, settler, position } = retry;
         let (delivery, attempt) = (retry.delivery.id, retry.attempt);
+        let place = (Source::Due, position.sequence);
+        if self.messages.has(place.0, place.1) {
+            return;
+        }
         let has_turn = match self.ledger.admit_due(delivery, attempt, self.desk.now()) {
             Admission::Make => false,
             Admission::Turn => true,
             Admission::OnRecord => return settler.settle().await,
             Admission::Early(wait) => return settler.redeliver(wait).await,
-            Admission::Live => return,
+            Admission::Live => return self.queue(place, settler, Vec::new(), &[delivery]).await,
         };
-        let place = self.ration.take(Source::Due, 1, 0).and_then(|(mut places, _)| places.pop());
-        let Some(place) = place else {
+        let room = self.ration.take(Source::Due, 1, 0).and_then(|(mut places, _)| places.pop());
+        let Some(room) = room else {
             self.ledger.withdraw(delivery);
             return settler.redeliver(FULL_WAIT).await;
         };
-        let jobs = vec![(Job::later(retry), has_turn, place)];
-        self.queue((Source::Due, position.sequence), settler, jobs, &[]).await;
+        self.haunt(retry.delivery.endpoint, position.stored_at);
+        let jobs = vec![(Job::later(retry), has_turn, room)];
+        self.queue(place, settler, jobs, &[]).await;
     }
 
     /// Queues what a message asks for, and keeps the message until that and what is `live` by
@@ -353,11 +416,14 @@ impl ShardWorker {
             self.messages.wait_for(*delivery, message);
         }
         let now = self.desk.now();
+        self.rulebook.renew(&self.desk);
         for (job, has_turn, place) in jobs {
             let (endpoint, kind) = (job.delivery.endpoint, job.kind());
             let item = Waiting { job, message, place };
             let arrival = Arrival { endpoint, kind, has_turn, item };
-            if let Some(put_off) = self.lanes.queue(arrival, self.desk.rules(endpoint), now) {
+            if let Some(put_off) =
+                self.lanes.queue(arrival, self.rulebook.rules(&self.desk, endpoint), now)
+            {
                 self.put_off(put_off, now);
             }
         }
@@ -382,8 +448,17 @@ impl ShardWorker {
         let Waiting { job, message, place } = item;
         let trace = job.trace();
         let record = deferred(job.delivery, job.attempt, (until, reason), now, trace);
-        self.pen.gather(Entry { records: vec![record], message, place });
+        let source = pen::Source::Message(message, place);
+        self.pen.gather(Entry { records: vec![record], source });
     }
+}
+
+/// Makes an attempt.
+async fn make(begun: Begun) -> Finished {
+    let Begun { desk, flight, waiting: Waiting { job, message, place }, permit } = begun;
+    let records = attempt::make(&desk, job).await;
+    drop(permit);
+    Finished { flight, message, place, records }
 }
 
 /// Sleeps that long; for ever if that is not known. Cancel safe.

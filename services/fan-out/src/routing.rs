@@ -103,6 +103,7 @@ pub(crate) fn routed(record: &Record) -> Option<&EventRouted> {
     match &record.fact {
         Fact::EventRouted(routed) => Some(routed),
         Fact::ShardClaimed(_)
+        | Fact::ShardReleased(_)
         | Fact::AttemptMade(_)
         | Fact::DeliveryDeferred(_)
         | Fact::DeliveryParked(_)

@@ -165,7 +165,7 @@ impl Agenda {
                     }
                 }
                 Fact::RetryScheduled(scheduled) => self.scheduled(sequence, scheduled),
-                Fact::ShardClaimed(_) | Fact::EventRouted(_) => {}
+                Fact::ShardClaimed(_) | Fact::ShardReleased(_) | Fact::EventRouted(_) => {}
             }
         }
         self.folded = sequence;
@@ -391,6 +391,7 @@ impl Agenda {
                 (&parked.delivery, parked.attempt, entry.due())
             }
             Fact::ShardClaimed(_)
+            | Fact::ShardReleased(_)
             | Fact::DeliveryConcluded(_)
             | Fact::RetryScheduled(_)
             | Fact::EventRouted(_) => return None,
@@ -426,6 +427,7 @@ fn exhausted(sequence: u64, facts: &[Record], at: usize) -> Option<Exhausted> {
     let is_its_attempt = |record: &&Record| match &record.fact {
         Fact::AttemptMade(made) => made.delivery.id == delivery.id,
         Fact::ShardClaimed(_)
+        | Fact::ShardReleased(_)
         | Fact::DeliveryDeferred(_)
         | Fact::DeliveryParked(_)
         | Fact::DeliveryConcluded(_)

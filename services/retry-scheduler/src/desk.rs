@@ -370,6 +370,7 @@ fn is_ahead_of(facts: &[Record], revision: u64) -> bool {
         // It does not say which revision paused its endpoint.
         Fact::DeliveryParked(_) => true,
         Fact::ShardClaimed(_)
+        | Fact::ShardReleased(_)
         | Fact::DeliveryDeferred(_)
         | Fact::DeliveryConcluded(_)
         | Fact::RetryScheduled(_)

@@ -67,6 +67,7 @@ pub(crate) async fn concluded(
                     Fact::DeliveryConcluded(concluded) => ended.insert(concluded.delivery.id),
                     Fact::EventRouted(fact) => routed.insert(fact.event),
                     Fact::ShardClaimed(_)
+                    | Fact::ShardReleased(_)
                     | Fact::AttemptMade(_)
                     | Fact::DeliveryDeferred(_)
                     | Fact::DeliveryParked(_)

@@ -3,7 +3,10 @@
 //! One HTTP server stands in for all endpoints of a test, each at a path of its own. What is
 //! noted is what a tenant could prove: the path, the headers, the body, the time, the answer.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -33,6 +36,8 @@ pub(crate) struct Seen {
 pub(crate) enum Answer {
     /// It answers.
     Status(u16),
+    /// It answers after a while.
+    Late(u16, Duration),
     /// It answers, and asks to be left alone for so many seconds.
     RetryAfter(u16, u32),
     /// It resets the connection.
@@ -78,6 +83,7 @@ impl Hooks {
             book.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
             match answer {
                 Answer::Status(status) => Behaviour::status(status),
+                Answer::Late(status, delay) => Behaviour::status(status).after(delay),
                 Answer::RetryAfter(status, seconds) => {
                     Behaviour::retry_after(status, &seconds.to_string())
                 }
@@ -120,7 +126,9 @@ impl Seen {
             signature: String::from(header("webhook-signature")),
             at: SystemClock.now(),
             answered: match answer {
-                Answer::Status(status) | Answer::RetryAfter(status, _) => Some(status),
+                Answer::Status(status)
+                | Answer::Late(status, _)
+                | Answer::RetryAfter(status, _) => Some(status),
                 Answer::Reset | Answer::Silence => None,
             },
             body: request.body.clone(),

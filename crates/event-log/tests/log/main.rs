@@ -21,6 +21,8 @@ mod publish;
 #[cfg(test)]
 mod read;
 #[cfg(test)]
+mod reports;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod schedule;

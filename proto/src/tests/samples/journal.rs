@@ -7,7 +7,8 @@ use fanfare_domain::{
     Conclusion, Fact, Fault, Outcome, Record, Shard, TraceContext,
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
-        DeliveryParked, EventRouted, RetryScheduled, ShardClaimed,
+        DeliveryParked, EventRouted, InFlight, LimitState, RetryScheduled, ShardClaimed,
+        ShardReleased,
     },
 };
 
@@ -28,6 +29,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
         ("journal-deliveries-concluded", concluded()),
         ("journal-retry-scheduled", vec![retry_scheduled()]),
         ("journal-event-routed", vec![event_routed()]),
+        ("journal-shard-released", vec![shard_released()]),
     ]
     .into_iter()
 }
@@ -40,6 +42,27 @@ pub(in crate::tests) fn shard_claimed() -> Record {
     let claimed =
         ShardClaimed { shard: Shard::from_index(3), epoch: 12, owner: String::from("host-1/7") };
     Record { trace: TraceContext::default(), ..record(Fact::ShardClaimed(claimed)) }
+}
+
+fn shard_released() -> Record {
+    let in_flight = |attempt| InFlight {
+        delivery: delivery().id,
+        attempt,
+        endpoint: endpoint_id(1),
+        ends_by: at(30_000_000_000),
+    };
+    let limit = LimitState { endpoint: endpoint_id(2), gate: at(1_000_000), plan: at(2_000_000) };
+    let released = ShardReleased {
+        shard: Shard::from_index(3),
+        epoch: 12,
+        limits_since: at(100_000_000),
+        in_flight: vec![in_flight(1), in_flight(2)],
+        limits: vec![limit],
+        part: 1,
+        parts: 2,
+    };
+    let fact = Fact::ShardReleased(Box::new(released));
+    Record { trace: TraceContext::default(), ..record(fact) }
 }
 
 fn attempt(outcome: Outcome) -> AttemptMade {

@@ -317,7 +317,17 @@ impl<T> Lane<T> {
 
     /// Notes that requests of an owner before us may be in flight until a time.
     pub(super) fn haunt(&mut self, count: u16, until: Timestamp) {
-        self.ghosts.push((until, count));
+        match self.ghosts.iter_mut().find(|(other, _)| *other == until) {
+            Some((_, known)) => *known = known.saturating_add(count),
+            None => self.ghosts.push((until, count)),
+        }
+    }
+
+    /// Notes that one of those has ended that may have been in flight until that time.
+    pub(super) fn lay(&mut self, until: Timestamp) {
+        if let Some((_, count)) = self.ghosts.iter_mut().find(|(other, _)| *other == until) {
+            *count = count.saturating_sub(1);
+        }
     }
 
     /// Takes over where another process left the limit.
@@ -328,9 +338,17 @@ impl<T> Lane<T> {
         }
     }
 
-    /// Where the limit stands, if there is one and it says more than a fresh one.
+    /// Where the limit stands, if there is one and it says more than a fresh one. The cells of
+    /// what waits here are given back: it arrives again at the next owner, and takes others.
     pub(super) fn rate_state(&self, now: Timestamp) -> Option<RateState> {
-        self.limiter.as_ref().filter(|limiter| !limiter.is_fresh(now)).map(Limiter::state)
+        let (Some(limiter), Some(limit)) = (&self.limiter, self.rules.rate) else {
+            return self.handed_over.filter(|state| state.gate > now || state.plan > now);
+        };
+        let waiting = u32::try_from(self.firsts.len() + self.retries.len()).unwrap_or(u32::MAX);
+        let RateState { gate, plan } = limiter.state();
+        let given_back = plan.saturating_sub(limit.interval().saturating_mul(waiting));
+        let state = RateState { gate, plan: given_back.max(gate.min(plan)) };
+        Some(state).filter(|_| !limiter.is_fresh(now))
     }
 
     /// Tells whether nothing would be lost with the lane.
@@ -338,7 +356,6 @@ impl<T> Lane<T> {
         let is_empty = self.firsts.is_empty() && self.retries.is_empty() && self.in_flight == 0;
         let is_bound = self.quiet_until > now
             || self.rate_state(now).is_some()
-            || self.handed_over.is_some()
             || self.ghosts.iter().any(|(until, _)| *until > now);
         let has_past = !self.breaker.is_fresh() || !self.window.is_open();
         let idle = now.since(self.used_at);

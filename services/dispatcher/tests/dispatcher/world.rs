@@ -221,9 +221,10 @@ impl World {
                         Fact::DeliveryConcluded(_)
                         | Fact::DeliveryDeferred(_)
                         | Fact::DeliveryParked(_) => true,
-                        Fact::ShardClaimed(_) | Fact::RetryScheduled(_) | Fact::EventRouted(_) => {
-                            false
-                        }
+                        Fact::ShardClaimed(_)
+                        | Fact::ShardReleased(_)
+                        | Fact::RetryScheduled(_)
+                        | Fact::EventRouted(_) => false,
                     };
                     story.push(record.fact);
                     if is_end {

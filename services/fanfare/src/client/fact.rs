@@ -42,6 +42,7 @@ impl Interest {
         let (tenant, event) = match fact {
             Fact::EventRouted(routed) => (&routed.tenant, routed.event),
             Fact::ShardClaimed(_)
+            | Fact::ShardReleased(_)
             | Fact::AttemptMade(_)
             | Fact::DeliveryDeferred(_)
             | Fact::DeliveryParked(_)
@@ -61,7 +62,7 @@ impl Line {
     pub(crate) fn of(record: &Record) -> Option<Self> {
         let at = record.recorded_at;
         let (tone, what, details) = match &record.fact {
-            Fact::ShardClaimed(_) => return None,
+            Fact::ShardClaimed(_) | Fact::ShardReleased(_) => return None,
             Fact::EventRouted(routed) => return Some(Self::routed(at, routed)),
             Fact::AttemptMade(made) => attempt(at, made),
             Fact::DeliveryDeferred(deferred) => put_off(at, deferred),
@@ -182,7 +183,7 @@ fn conclusion(at: Timestamp, concluded: &DeliveryConcluded) -> (Tone, String, St
 /// Writes a fact for programs; `None` if it is about no event or delivery.
 pub(crate) fn document(record: &Record) -> Option<Value> {
     let mut members = match &record.fact {
-        Fact::ShardClaimed(_) => return None,
+        Fact::ShardClaimed(_) | Fact::ShardReleased(_) => return None,
         Fact::EventRouted(routed) => {
             let ids = |ids: &[fanfare_domain::EndpointId]| -> Vec<String> {
                 ids.iter().map(ToString::to_string).collect()

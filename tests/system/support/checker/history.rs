@@ -72,7 +72,7 @@ impl History {
                 self.plans.push(scheduled.clone());
                 return;
             }
-            Fact::ShardClaimed(_) | Fact::EventRouted(_) => return,
+            Fact::ShardClaimed(_) | Fact::ShardReleased(_) | Fact::EventRouted(_) => return,
         }
         self.after += usize::from(concluded);
     }
@@ -97,7 +97,8 @@ pub(super) fn check_claims(journal: &[JournalBatch], violations: &mut Vec<Violat
         let Some(column) = batch.column else { continue };
         let claims = batch.facts.iter().filter_map(|record| match &record.fact {
             Fact::ShardClaimed(claimed) => Some(claimed.epoch),
-            Fact::AttemptMade(_)
+            Fact::ShardReleased(_)
+            | Fact::AttemptMade(_)
             | Fact::DeliveryDeferred(_)
             | Fact::DeliveryParked(_)
             | Fact::DeliveryConcluded(_)

@@ -106,7 +106,7 @@ impl DeliveryView {
                 self.attempts = concluded.attempts;
                 self.next_attempt_at = None;
             }
-            Fact::ShardClaimed(_) | Fact::EventRouted(_) => {}
+            Fact::ShardClaimed(_) | Fact::ShardReleased(_) | Fact::EventRouted(_) => {}
         }
     }
 

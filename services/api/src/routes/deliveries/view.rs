@@ -204,7 +204,7 @@ impl FactView {
                 reason: concluded.reason.as_str(),
                 attempts: concluded.attempts,
             }),
-            Fact::ShardClaimed(_) | Fact::EventRouted(_) => return None,
+            Fact::ShardClaimed(_) | Fact::ShardReleased(_) | Fact::EventRouted(_) => return None,
         };
         Some(Self { sequence, recorded_at: record.recorded_at.to_string(), body })
     }

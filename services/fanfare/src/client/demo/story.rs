@@ -70,7 +70,9 @@ impl Story {
                 (name(concluded.delivery.endpoint), tone, what)
             }
             // The attempt before says so already.
-            Fact::RetryScheduled(_) | Fact::ShardClaimed(_) => return None,
+            Fact::RetryScheduled(_) | Fact::ShardClaimed(_) | Fact::ShardReleased(_) => {
+                return None;
+            }
             Fact::DeliveryDeferred(deferred) => {
                 (name(deferred.delivery.endpoint), Tone::Warning, String::from("put off"))
             }

@@ -73,6 +73,7 @@ pub(super) fn batch(sequence: u64, fact: Fact) -> JournalBatch {
         Fact::EventRouted(_) => None,
         Fact::RetryScheduled(_) => Some((Shard::from_index(0), Column::Plans)),
         Fact::ShardClaimed(_)
+        | Fact::ShardReleased(_)
         | Fact::AttemptMade(_)
         | Fact::DeliveryDeferred(_)
         | Fact::DeliveryParked(_)

@@ -1,0 +1,222 @@
+//! What owners of a shard leave to those after them.
+//!
+//! An owner that gives its shard away writes it down: the requests that run on, and where the
+//! rate limits stand. One that died left nothing, and the next owner has to assume the worst: see
+//! [`Fate::Died`].
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fanfare_domain::{
+    DeliveryId, Fact, Record, Shard, Timestamp, TraceContext,
+    fact::{InFlight, LimitState, ShardReleased},
+};
+use fanfare_event_log::membership::TAKEOVER_AFTER;
+
+use crate::guard::CONFIRMED_FOR;
+
+/// How long after a request's end its report may come: clocks are that far apart, and a report
+/// takes its time.
+pub(crate) const MARGIN: Duration = Duration::from_secs(2);
+
+/// How many parts of a release are written at once: below 27 KiB each.
+pub(crate) const TOGETHER_MAX: usize = 24;
+
+/// For how long at least an owner that died had begun no request when its shard was claimed: it
+/// was dead for [`TAKEOVER_AFTER`], and its lease let it begin none later than [`CONFIRMED_FOR`].
+/// One that ended otherwise without a word closed its connections itself.
+pub(crate) const SILENT_FOR: Duration = TAKEOVER_AFTER.saturating_sub(CONFIRMED_FOR);
+
+/// What became of the owner before us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// There was none.
+    None,
+    /// It gave the shard away: what it left is known.
+    Released {
+        /// Rate limits that it did not mention had at most used up their burst then.
+        limits_since: Timestamp,
+    },
+    /// It died. Whatever was handed out to it and is not on record may be in flight.
+    ///
+    /// Nothing tells which of it is: what waited in its lanes looks the same as what it had sent.
+    /// So an endpoint for which anything was waiting counts as full, up to its cap, until the
+    /// last request that the dead can have begun is over: a busy endpoint that is given 30 s to
+    /// answer stands for 27.7 s after the shard was taken over. A crash closes the connections,
+    /// but not what the receiver began, and a cut cable does not even close the connections; a
+    /// cap that holds only while nothing goes wrong would not be one. Endpoints for which nothing
+    /// waited go on at once, and so do those that have an attempt time-out below
+    /// [`SILENT_FOR`].
+    Died,
+}
+
+/// A fold over a shard's facts: what was left, and is not on record.
+#[derive(Debug, Default)]
+pub(crate) struct Legacy {
+    in_flight: BTreeMap<DeliveryId, InFlight>,
+    last: Option<Release>,
+}
+
+/// The last release, as far as its parts were read.
+#[derive(Debug)]
+struct Release {
+    epoch: u64,
+    limits_since: Timestamp,
+    limits: Vec<LimitState>,
+    parts_left: u32,
+}
+
+impl Legacy {
+    /// Folds a fact.
+    pub(crate) fn record(&mut self, fact: &Fact) {
+        if let Fact::ShardReleased(released) = fact {
+            self.released(released);
+        } else if let Some(delivery) = fact.delivery() {
+            self.in_flight.remove(&delivery.id);
+        }
+    }
+
+    /// What became of the owner before the one with this epoch.
+    pub(crate) fn fate(&self, epoch: u64) -> Fate {
+        let Some(before) = epoch.checked_sub(1).filter(|before| *before > 0) else {
+            return Fate::None;
+        };
+        match &self.last {
+            Some(last) if last.epoch == before && last.parts_left == 0 => {
+                Fate::Released { limits_since: last.limits_since }
+            }
+            Some(_) | None => Fate::Died,
+        }
+    }
+
+    /// Takes it apart: requests that may still be in flight, and where rate limits stand.
+    pub(crate) fn into_parts(self) -> (BTreeMap<DeliveryId, InFlight>, Vec<LimitState>) {
+        (self.in_flight, self.last.map(|last| last.limits).unwrap_or_default())
+    }
+
+    fn released(&mut self, released: &ShardReleased) {
+        let in_flight = released.in_flight.iter();
+        self.in_flight.extend(in_flight.map(|request| (request.delivery, *request)));
+        let last = self.last.take().filter(|last| last.epoch == released.epoch);
+        let mut last = last.unwrap_or_else(|| Release {
+            epoch: released.epoch,
+            limits_since: released.limits_since,
+            limits: Vec::new(),
+            parts_left: released.parts,
+        });
+        last.limits.extend(released.limits.iter().copied());
+        last.parts_left = last.parts_left.saturating_sub(1);
+        self.last = Some(last);
+    }
+}
+
+/// The facts by which an owner gives its shard away.
+pub(crate) fn release(
+    (shard, epoch): (Shard, u64),
+    in_flight: &[InFlight],
+    (limits_since, limits): (Timestamp, &[LimitState]),
+    now: Timestamp,
+) -> Vec<Record> {
+    let empty = |part, parts| ShardReleased {
+        shard,
+        epoch,
+        limits_since,
+        in_flight: Vec::new(),
+        limits: Vec::new(),
+        part,
+        parts,
+    };
+    let (requests, limits) =
+        (in_flight.chunks(ShardReleased::ENTRIES_MAX), limits.chunks(ShardReleased::ENTRIES_MAX));
+    let parts = u32::try_from((requests.len() + limits.len()).max(1)).unwrap_or(u32::MAX);
+    let mut facts: Vec<_> = (0..parts).map(|part| empty(part, parts)).collect();
+    let mut fact = facts.iter_mut();
+    for (requests, fact) in requests.zip(&mut fact) {
+        fact.in_flight = requests.to_vec();
+    }
+    for (limits, fact) in limits.zip(fact) {
+        fact.limits = limits.to_vec();
+    }
+    let record = |fact| Record {
+        recorded_at: now,
+        trace: TraceContext::default(),
+        fact: Fact::ShardReleased(Box::new(fact)),
+    };
+    facts.into_iter().map(record).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::{
+        DeliveryRef, EndpointId, EventId,
+        fact::{DeliveryParked, ShardClaimed},
+    };
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+    fn request(n: u16) -> InFlight {
+        let endpoint = EndpointId::from_bytes([1; 16]);
+        let mut event = [0; 16];
+        event[..2].copy_from_slice(&n.to_be_bytes());
+        let delivery = DeliveryId::of(EventId::from_bytes(event), endpoint, 0);
+        InFlight { delivery, attempt: 1, endpoint, ends_by: NOW }
+    }
+
+    fn limit(n: u8) -> LimitState {
+        LimitState { endpoint: EndpointId::from_bytes([n; 16]), gate: NOW, plan: NOW }
+    }
+
+    fn fold(
+        legacy: &mut Legacy,
+        epoch: u64,
+        requests: &[InFlight],
+        limits: &[LimitState],
+    ) -> usize {
+        let shard = Shard::from_index(1);
+        let records = release((shard, epoch), requests, (NOW, limits), NOW);
+        for record in &records {
+            legacy.record(&record.fact);
+        }
+        records.len()
+    }
+
+    #[test]
+    fn what_was_left_is_what_was_in_flight_and_is_not_on_record() {
+        let mut legacy = Legacy::default();
+        let requests: Vec<_> = (0..1_000).map(request).collect();
+        assert_eq!(fold(&mut legacy, 4, &requests, &[limit(1)]), 3);
+        assert_eq!(legacy.fate(5), Fate::Released { limits_since: NOW });
+        let delivery = DeliveryRef {
+            id: request(7).delivery,
+            tenant: "acme".parse().unwrap(),
+            event: EventId::from_bytes([0; 16]),
+            event_sequence: 1,
+            event_type: "a.b".parse().unwrap(),
+            endpoint: request(7).endpoint,
+            generation: 0,
+            accepted_at: NOW,
+        };
+        legacy.record(&Fact::DeliveryParked(DeliveryParked { delivery, attempt: 1 }));
+        let (in_flight, limits) = legacy.into_parts();
+        assert_eq!((in_flight.len(), limits), (999, vec![limit(1)]));
+        assert!(!in_flight.contains_key(&request(7).delivery));
+    }
+
+    #[test]
+    fn an_owner_that_said_nothing_or_not_all_has_died() {
+        let mut legacy = Legacy::default();
+        assert_eq!(legacy.fate(1), Fate::None);
+        assert_eq!(legacy.fate(2), Fate::Died);
+        assert_eq!(fold(&mut legacy, 1, &[], &[]), 1);
+        assert_eq!(legacy.fate(2), Fate::Released { limits_since: NOW });
+        let claimed = ShardClaimed { shard: Shard::from_index(1), epoch: 2, owner: String::new() };
+        legacy.record(&Fact::ShardClaimed(claimed));
+        assert_eq!(legacy.fate(3), Fate::Died);
+        let parts = release((Shard::from_index(1), 2), &[request(1)], (NOW, &[limit(1)]), NOW);
+        legacy.record(&parts[0].fact);
+        assert_eq!(legacy.fate(3), Fate::Died);
+        legacy.record(&parts[1].fact);
+        assert_eq!(legacy.fate(3), Fate::Released { limits_since: NOW });
+    }
+}

@@ -1,0 +1,102 @@
+//! Going on where owners before us stopped.
+//!
+//! What they still have in flight is *foreign*: it counts as live and against its endpoint's cap,
+//! and the messages that bring it wait, until they report what came of it or its time is over.
+
+use std::time::Duration;
+
+use fanfare_domain::{
+    EndpointId, Timestamp,
+    fact::{InFlight, LimitState},
+};
+use fanfare_event_log::Reported;
+
+use super::ShardWorker;
+use crate::{
+    lanes::RateState,
+    legacy::{Fate, MARGIN, SILENT_FOR},
+    pen::{Entry, Source},
+};
+
+/// For how long an endpoint counts as full for which anything was waiting when the owner before
+/// us died. After that there is one ghost for each delivery that came until then, or comes later:
+/// the queues are read by then as far as the dead can have read them.
+const SURVEY: Duration = Duration::from_secs(1);
+
+impl ShardWorker {
+    /// Takes on what owners before us left.
+    pub(super) fn inherit(&mut self, foreign: Vec<InFlight>, limits: &[LimitState]) {
+        let now = self.desk.now();
+        for request in foreign {
+            let until = request.ends_by.saturating_add(MARGIN);
+            if until > now {
+                self.ledger.hold(request.delivery, request.attempt);
+                self.lanes.ghost(request.endpoint, 1, until);
+                self.foreign.insert(request.delivery, request);
+            }
+        }
+        for LimitState { endpoint, gate, plan } in limits {
+            self.lanes.take_over(*endpoint, RateState { gate: *gate, plan: *plan }, now);
+        }
+    }
+
+    /// Takes a report about what an owner before us had in flight.
+    pub(super) async fn take_report(&mut self, Reported { report, receipt }: Reported) {
+        let waited_for = self.foreign.get(&report.delivery);
+        if waited_for.is_none_or(|request| request.attempt != report.attempt) {
+            // On its way to the journal, if it is live; else it is on record, or too late.
+            if !self.ledger.is_live(report.delivery) {
+                receipt.give().await;
+            }
+            return;
+        }
+        let Some(request) = self.foreign.remove(&report.delivery) else { return };
+        self.lay(&request);
+        if report.records.is_empty() {
+            self.give_up_on(&request).await;
+            receipt.give().await;
+        } else {
+            self.pen.gather(Entry { records: report.records, source: Source::Report(receipt) });
+        }
+    }
+
+    /// Gives up on requests that are over, and about which nobody has said anything.
+    pub(super) async fn forget_overdue(&mut self) {
+        let now = self.desk.now();
+        let is_over = |request: &InFlight| request.ends_by.saturating_add(MARGIN) <= now;
+        let overdue: Vec<_> = self.foreign.extract_if(.., |_, request| is_over(request)).collect();
+        for (delivery, request) in overdue {
+            tracing::warn!(delivery_id = %delivery, "it is not known what came of an attempt");
+            self.lay(&request);
+            self.give_up_on(&request).await;
+        }
+    }
+
+    /// Assumes that the owner before us, if it died, has a delivery in flight that was waiting
+    /// when we claimed the shard.
+    pub(super) fn haunt(&mut self, endpoint: EndpointId, stored_at: Timestamp) {
+        if self.fate != Fate::Died || stored_at > self.claimed_at {
+            return;
+        }
+        let timeout = self.desk.timeout(endpoint).saturating_sub(SILENT_FOR);
+        let until = self.claimed_at.saturating_add(timeout);
+        if until > self.desk.now() {
+            let survey = self.claimed_at.saturating_add(SURVEY).min(until);
+            self.lanes.ghost(endpoint, u16::MAX, survey);
+            self.lanes.ghost(endpoint, 1, until);
+        }
+    }
+
+    /// Has a delivery taken on anew: the messages that waited for it come again.
+    async fn give_up_on(&mut self, request: &InFlight) {
+        self.ledger.withdraw(request.delivery);
+        for settler in self.messages.forsake(request.delivery) {
+            settler.redeliver(Duration::ZERO).await;
+        }
+    }
+
+    fn lay(&mut self, request: &InFlight) {
+        let until = request.ends_by.saturating_add(MARGIN);
+        self.lanes.lay(request.endpoint, until, self.desk.now());
+    }
+}

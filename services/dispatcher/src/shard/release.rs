@@ -1,0 +1,106 @@
+//! Giving a shard away.
+//!
+//! Nothing new is begun. What ends within a moment goes on record as usual; requests that take
+//! longer run on, and the next owner learns of them from the last facts that we write.
+
+use std::{collections::BTreeMap, pin::pin, time::Duration};
+
+use anyhow::{Context as _, Result};
+use fanfare_domain::fact::{InFlight, LimitState};
+use fanfare_event_log::{AppendError, JournalWriter, PublishError};
+use tokio::time::{Instant, sleep};
+
+use super::ShardWorker;
+use crate::{
+    lanes::Flight,
+    leftovers::Leftovers,
+    legacy::{self, MARGIN},
+};
+
+/// How long requests are waited for. Meanwhile the shard's lanes stand.
+const DRAIN: Duration = Duration::from_millis(400);
+
+impl ShardWorker {
+    /// Writes the last facts, and gives back what waits. What is returned has to be seen through.
+    pub(super) async fn release(mut self) -> Result<Leftovers> {
+        let mut drained = pin!(sleep(DRAIN));
+        while self.attempts.busy() > 0 {
+            self.pen.write(&mut self.messages, fanfare_event_log::record_length);
+            tokio::select! {
+                done = self.attempts.done() => self.finish(done),
+                written = self.pen.written() => {
+                    self.recorded(&written.context("record attempts")?).await;
+                }
+                () = &mut drained => break,
+            }
+        }
+        let in_flight = self.close();
+        while !self.pen.is_idle() {
+            self.pen.write(&mut self.messages, fanfare_event_log::record_length);
+            let written = self.pen.written().await;
+            self.recorded(&written.context("record attempts")?).await;
+        }
+        let requests: Vec<_> = in_flight.values().map(|(request, _)| *request).collect();
+        let writer = self.say_what_is_left(requests).await?;
+        for settler in self.messages.abandon() {
+            settler.redeliver(Duration::ZERO).await;
+        }
+        self.tasks.stop().await;
+        self.due.stop().await;
+        let (shard, log) = (self.shard, self.desk.log().clone());
+        Ok(Leftovers { shard, log, writer, attempts: self.attempts, in_flight })
+    }
+
+    /// Lets no request begin any more; returns those that were begun, and when each is over.
+    fn close(&mut self) -> BTreeMap<Flight, (InFlight, Instant)> {
+        while let Some(finished) = self.attempts.done_already() {
+            self.finish(Ok(finished));
+        }
+        let (now, instant) = (self.desk.now(), Instant::now());
+        let mut in_flight = BTreeMap::new();
+        for (flight, flying) in std::mem::take(&mut self.flying) {
+            match flying.progress.close() {
+                Some(ends_by) => {
+                    let until = instant + ends_by.saturating_add(MARGIN).since(now);
+                    in_flight.insert(flight, (flying.request(ends_by), until));
+                }
+                None => drop(flying.worker.map(|worker| worker.abort())),
+            }
+        }
+        in_flight
+    }
+
+    /// Writes the last facts: what is in flight, also of owners before us, and the rate limits.
+    async fn say_what_is_left(
+        &mut self,
+        mut requests: Vec<InFlight>,
+    ) -> Result<Option<JournalWriter>> {
+        let Some(mut writer) = self.pen.take_writer() else { return Ok(None) };
+        requests.extend(self.foreign.values());
+        let now = self.desk.now();
+        let limits = self.lanes.rate_states(now).into_iter().map(|(endpoint, state)| LimitState {
+            endpoint,
+            gate: state.gate,
+            plan: state.plan,
+        });
+        let limits: Vec<_> = limits.collect();
+        let claim = (self.shard, writer.epoch());
+        let left = (self.lanes.since(), &*limits);
+        for facts in legacy::release(claim, &requests, left, now).chunks(legacy::TOGETHER_MAX) {
+            match writer.append(facts).await {
+                Ok(_) => {}
+                Err(AppendError::Refused(error @ PublishError::Full { .. })) => {
+                    tracing::warn!(%error, "a shard is given away without a word");
+                    break;
+                }
+                Err(error) => return Err(error).context("record what is left"),
+            }
+        }
+        tracing::debug!(
+            shard = self.shard.index(),
+            in_flight = requests.len(),
+            "gave a shard away"
+        );
+        Ok(Some(writer))
+    }
+}

@@ -1,0 +1,137 @@
+//! Tasks that make attempts, one at a time each, and are kept for the next one.
+//!
+//! An attempt is a large future (connecting, sending, reading, all in one state). Making a task for
+//! each costs an allocation of that size and some copies of it; a worker that waits for its next
+//! attempt costs a channel.
+
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinError, JoinSet},
+};
+
+/// The most results that wait to be taken; then workers wait too.
+const RESULTS_MAX: usize = 256;
+
+/// Workers of one shard. They end when this is dropped, whatever they are doing.
+pub(crate) struct Workers<W, R> {
+    workers: Vec<(mpsc::Sender<W>, AbortHandle)>,
+    idle: Vec<usize>,
+    /// How many were stopped.
+    stopped: usize,
+    tasks: JoinSet<()>,
+    results: (mpsc::Sender<(usize, R)>, mpsc::Receiver<(usize, R)>),
+}
+
+impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
+    /// Has no workers yet.
+    pub(crate) fn new() -> Self {
+        let results = mpsc::channel(RESULTS_MAX);
+        Self { workers: Vec::new(), idle: Vec::new(), stopped: 0, tasks: JoinSet::new(), results }
+    }
+
+    /// Has a piece of work done, by `perform` of the worker that takes it. Returns what stops the
+    /// worker in the middle of it.
+    pub(crate) fn begin<F>(
+        &mut self,
+        work: W,
+        perform: impl Fn(W) -> F + Send + 'static,
+    ) -> Option<AbortHandle>
+    where
+        F: Future<Output = R> + Send,
+    {
+        let worker = self.idle.pop().unwrap_or_else(|| self.hire(perform));
+        let (sender, stop) = self.workers.get(worker)?;
+        let sent = sender.try_send(work);
+        debug_assert!(sent.is_ok(), "an idle worker takes work");
+        Some(stop.clone())
+    }
+
+    /// How many are at work.
+    pub(crate) fn busy(&self) -> usize {
+        self.workers.len() - self.idle.len() - self.stopped
+    }
+
+    /// Waits until one is done, and returns what came of it; for ever if none is at work. Fails if
+    /// a worker panicked or was stopped. Cancel safe.
+    pub(crate) async fn done(&mut self) -> Result<R, JoinError> {
+        loop {
+            tokio::select! {
+                biased;
+                Some((worker, result)) = self.results.1.recv() => {
+                    self.idle.push(worker);
+                    return Ok(result);
+                }
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.stopped += 1;
+                    ended?;
+                }
+            }
+        }
+    }
+
+    /// Returns what came of one that is done already.
+    pub(crate) fn done_already(&mut self) -> Option<R> {
+        let (worker, result) = self.results.1.try_recv().ok()?;
+        self.idle.push(worker);
+        Some(result)
+    }
+
+    fn hire<F>(&mut self, perform: impl Fn(W) -> F + Send + 'static) -> usize
+    where
+        F: Future<Output = R> + Send,
+    {
+        let (sender, mut work) = mpsc::channel(1);
+        let (worker, results) = (self.workers.len(), self.results.0.clone());
+        let stop = self.tasks.spawn(async move {
+            while let Some(next) = work.recv().await {
+                let result = perform(next).await;
+                if results.send((worker, result)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        self.workers.push((sender, stop));
+        worker
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn workers_are_kept_for_the_next_piece_of_work() {
+        let mut workers = Workers::new();
+        for round in 0..3 {
+            for number in 0..4 {
+                workers.begin(number, async |number: u32| number * 10);
+            }
+            assert_eq!(workers.busy(), 4);
+            let mut results = Vec::new();
+            while workers.busy() > 0 {
+                results.push(workers.done().await.unwrap());
+                results.extend(workers.done_already());
+            }
+            results.sort_unstable();
+            assert_eq!(results, [0, 10, 20, 30], "round {round}");
+        }
+        assert_eq!(workers.workers.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_stopped_is_not_at_work() {
+        let mut workers = Workers::new();
+        let stop = workers.begin((), async |()| std::future::pending::<()>().await).unwrap();
+        assert_eq!(workers.busy(), 1);
+        stop.abort();
+        assert!(workers.done().await.unwrap_err().is_cancelled());
+        assert_eq!(workers.busy(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told() {
+        let mut workers = Workers::new();
+        workers.begin(0, async |number: u32| 1 / number);
+        assert!(workers.done().await.unwrap_err().is_panic());
+    }
+}
