@@ -14,19 +14,28 @@ const RESULTS_MAX: usize = 256;
 
 /// Workers of one shard. They end when this is dropped, whatever they are doing.
 pub(crate) struct Workers<W, R> {
-    workers: Vec<(mpsc::Sender<W>, AbortHandle)>,
+    hired: Vec<(mpsc::Sender<W>, AbortHandle)>,
     idle: Vec<usize>,
     /// How many were stopped.
     stopped: usize,
     tasks: JoinSet<()>,
-    results: (mpsc::Sender<(usize, R)>, mpsc::Receiver<(usize, R)>),
+    /// What workers are given to tell their results by.
+    teller: mpsc::Sender<(usize, R)>,
+    results: mpsc::Receiver<(usize, R)>,
 }
 
 impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
     /// Has no workers yet.
     pub(crate) fn new() -> Self {
-        let results = mpsc::channel(RESULTS_MAX);
-        Self { workers: Vec::new(), idle: Vec::new(), stopped: 0, tasks: JoinSet::new(), results }
+        let (teller, results) = mpsc::channel(RESULTS_MAX);
+        Self {
+            hired: Vec::new(),
+            idle: Vec::new(),
+            stopped: 0,
+            tasks: JoinSet::new(),
+            teller,
+            results,
+        }
     }
 
     /// Has a piece of work done, by `perform` of the worker that takes it. Returns what stops the
@@ -40,7 +49,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
         F: Future<Output = R> + Send,
     {
         let worker = self.idle.pop().unwrap_or_else(|| self.hire(perform));
-        let (sender, stop) = self.workers.get(worker)?;
+        let (sender, stop) = self.hired.get(worker)?;
         let sent = sender.try_send(work);
         debug_assert!(sent.is_ok(), "an idle worker takes work");
         Some(stop.clone())
@@ -48,7 +57,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
 
     /// How many are at work.
     pub(crate) fn busy(&self) -> usize {
-        self.workers.len() - self.idle.len() - self.stopped
+        self.hired.len() - self.idle.len() - self.stopped
     }
 
     /// Waits until one is done, and returns what came of it; for ever if none is at work. Fails if
@@ -57,7 +66,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
         loop {
             tokio::select! {
                 biased;
-                Some((worker, result)) = self.results.1.recv() => {
+                Some((worker, result)) = self.results.recv() => {
                     self.idle.push(worker);
                     return Ok(result);
                 }
@@ -71,7 +80,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
 
     /// Returns what came of one that is done already.
     pub(crate) fn done_already(&mut self) -> Option<R> {
-        let (worker, result) = self.results.1.try_recv().ok()?;
+        let (worker, result) = self.results.try_recv().ok()?;
         self.idle.push(worker);
         Some(result)
     }
@@ -81,7 +90,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
         F: Future<Output = R> + Send,
     {
         let (sender, mut work) = mpsc::channel(1);
-        let (worker, results) = (self.workers.len(), self.results.0.clone());
+        let (worker, results) = (self.hired.len(), self.teller.clone());
         let stop = self.tasks.spawn(async move {
             while let Some(next) = work.recv().await {
                 let result = perform(next).await;
@@ -90,7 +99,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
                 }
             }
         });
-        self.workers.push((sender, stop));
+        self.hired.push((sender, stop));
         worker
     }
 }
@@ -115,7 +124,7 @@ mod tests {
             results.sort_unstable();
             assert_eq!(results, [0, 10, 20, 30], "round {round}");
         }
-        assert_eq!(workers.workers.len(), 4);
+        assert_eq!(workers.hired.len(), 4);
     }
 
     #[tokio::test]
