@@ -169,3 +169,40 @@ fn a_new_owner_begins_with_a_burst_that_is_used_up() {
         assert_eq!(started.len(), expected);
     }
 }
+
+#[test]
+fn what_waits_gives_its_cells_back_at_a_hand_over() {
+    let ten = NonZeroU32::new(10).unwrap();
+    let limit = RateLimit { requests: ten, per: RatePeriod::Second, burst: NonZeroU32::MIN };
+    let rules = |_| Rules { rate: Some(limit), ..cap(16) };
+    let (mut lanes, door) = (Lanes::new(Timestamp::EPOCH), door());
+    for item in 0..5 {
+        assert_eq!(lanes.queue(first(1, item), rules(endpoint(1)), NOW), None);
+    }
+    assert!(lanes.start(rules, &door, NOW).is_some());
+    let next = NOW.saturating_add(Duration::from_millis(100));
+    let state = RateState { gate: next, plan: next };
+    assert_eq!(lanes.rate_states(NOW), [(endpoint(1), state)]);
+    // Also by one that never came to use it.
+    let mut between = Lanes::<u32>::new(Timestamp::EPOCH);
+    between.take_over(endpoint(1), state, NOW);
+    assert_eq!(between.rate_states(NOW), [(endpoint(1), state)]);
+    assert_eq!(between.rate_states(next), []);
+}
+
+#[test]
+fn a_ghost_that_has_ended_leaves_its_slot() {
+    let (mut lanes, door) = (Lanes::new(NOW), door());
+    let rules = |_| cap(2);
+    let [soon, late] = [30, 60].map(|time| NOW.saturating_add(Duration::from_secs(time)));
+    for until in [soon, late] {
+        lanes.ghost(endpoint(1), 1, until);
+    }
+    lanes.queue(first(1, 0), cap(2), NOW);
+    assert!(lanes.start(rules, &door, NOW).is_none());
+    assert_eq!(lanes.wake_at(), Some(soon));
+    lanes.lay(endpoint(1), late, NOW);
+    assert!(lanes.start(rules, &door, NOW).is_some());
+    lanes.queue(first(1, 1), cap(2), NOW);
+    assert!(lanes.start(rules, &door, NOW).is_none(), "the other one is there still");
+}

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::Result;
 use fanfare_domain::{
     Conclusion, DeliveryId, Fact, Record, TraceContext,
-    fact::{ConclusionReason, InFlight, ShardClaimed, ShardReleased},
+    fact::{ConclusionReason, InFlight, ShardReleased},
 };
 use fanfare_event_log::{
     Column,
@@ -42,11 +42,10 @@ async fn facts(world: &World) -> Result<Vec<Fact>> {
 async fn claimed(world: &World, epoch: u64) {
     wait_until("the shard to be claimed", async || {
         let facts = facts(world).await.unwrap_or_default();
-        let claims = facts.iter().filter_map(|fact| match fact {
-            Fact::ShardClaimed(ShardClaimed { epoch, .. }) => Some(*epoch),
-            _ => None,
-        });
-        let last = claims.last();
+        let epoch_of = |fact: &Fact| {
+            if let Fact::ShardClaimed(claimed) = fact { Some(claimed.epoch) } else { None }
+        };
+        let last = facts.iter().rev().find_map(epoch_of);
         if last == Some(epoch) { Ok(()) } else { Err(last) }
     })
     .await;
