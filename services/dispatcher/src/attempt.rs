@@ -2,19 +2,14 @@
 //!
 //! An attempt returns the facts about it and never fails: whatever goes wrong is a fact.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
     DeliveryId, DeliveryRef, Endpoint, EndpointId, Fact, Fault, Outcome, Record, RetryDue,
-    StoredEvent, Target, Timestamp, TraceContext,
+    Timestamp, TraceContext,
     fact::{AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryParked},
     profile::{Attempt, Breaker, Profile},
-    request::Rendered,
     retry::{Judged, Policy, StatusSet},
     retry_after,
 };
@@ -27,12 +22,13 @@ use crate::{
     Settings,
     guard::Guard,
     lanes::{Kind, Rules, Signal},
-    memory::{Bytes, Limits, Memory},
+    memory::{Limits, Memory},
     permits::Permits,
     progress::Progress,
     registry::{Permission, Registry},
     runtime::{Ready, Readying, Unready},
     shard::deferred,
+    task_event::TaskEvent,
 };
 
 /// How many bytes of an answer's headers are kept.
@@ -58,51 +54,6 @@ pub(crate) struct Job {
     pub(crate) progress: Arc<Progress>,
 }
 
-/// An event that several deliveries of a task share, rendered once.
-#[derive(Debug)]
-pub(crate) struct TaskEvent {
-    stored: StoredEvent,
-    rendered: OnceLock<Arc<Rendered>>,
-    _memory: Arc<Bytes>,
-}
-
-impl TaskEvent {
-    /// Wraps an event that is not rendered yet.
-    pub(crate) fn new(stored: StoredEvent, memory: Arc<Bytes>) -> Self {
-        Self { stored, rendered: OnceLock::new(), _memory: memory }
-    }
-
-    /// Names the delivery of the event to a target.
-    pub(crate) fn delivery(&self, target: &Target, generation: u32) -> DeliveryRef {
-        let event = &self.stored.event;
-        DeliveryRef {
-            id: target.delivery,
-            tenant: event.tenant.clone(),
-            event: event.id,
-            event_sequence: self.stored.sequence,
-            event_type: event.event_type.clone(),
-            endpoint: target.endpoint,
-            generation,
-            accepted_at: self.stored.accepted_at,
-        }
-    }
-
-    fn render(&self, profile: &Arc<Profile>) -> Result<Arc<Rendered>, String> {
-        // All targets of a task are of one tenant, which has one profile.
-        if let Some(rendered) = self.rendered.get()
-            && Arc::ptr_eq(rendered.profile(), profile)
-        {
-            return Ok(Arc::clone(rendered));
-        }
-        let rendered =
-            Rendered::new(profile, &self.stored.event).map_err(|error| error.to_string())?;
-        let rendered = Arc::new(rendered);
-        // Where another profile's is kept already, this one is used and forgotten.
-        let _kept = self.rendered.set(Arc::clone(&rendered));
-        Ok(rendered)
-    }
-}
-
 impl Job {
     /// The first attempt of a delivery.
     pub(crate) fn first(delivery: DeliveryRef, event: Arc<TaskEvent>) -> Self {
@@ -123,7 +74,7 @@ impl Job {
 
     /// The trace of the event.
     pub(crate) fn trace(&self) -> TraceContext {
-        let trace = self.event.as_ref().map(|event| &event.stored.event.trace);
+        let trace = self.event.as_ref().map(|event| event.trace());
         trace.unwrap_or(&self.trace).clone()
     }
 }
@@ -267,7 +218,7 @@ pub(crate) async fn make(desk: &Arc<Desk>, mut job: Job) -> Vec<Record> {
             Err(record) => return vec![*record],
         },
     };
-    let trace = event.stored.event.trace.clone();
+    let trace = event.trace().clone();
     let facts = loop {
         match try_once(desk, job, &event).await {
             Ok(facts) => break facts,

@@ -28,6 +28,7 @@ mod rulebook;
 mod runtime;
 mod settings;
 mod shard;
+mod task_event;
 mod workers;
 
 use std::{sync::Arc, time::Duration};

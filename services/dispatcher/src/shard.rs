@@ -35,7 +35,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempt::{self, Desk, Job, TaskEvent},
+    attempt::{self, Desk, Job},
     lanes::{Arrival, Flight, Lanes, PutOff, Started},
     ledger::{Admission, Ledger, Place},
     leftovers::Leftovers,
@@ -46,6 +46,7 @@ use crate::{
     permits::{Door, Permit},
     progress::Progress,
     rulebook::Rulebook,
+    task_event::TaskEvent,
     workers::Workers,
 };
 
