@@ -55,8 +55,8 @@ impl<S> Messages<S> {
     }
 
     /// Tells whether the message at this place of its queue is being kept: it was handed out again.
-    pub(crate) fn has(&self, source: Source, sequence: u64) -> bool {
-        self.sequences.contains(&(source, sequence))
+    pub(crate) fn has(&self, place: (Source, u64)) -> bool {
+        self.sequences.contains(&place)
     }
 
     /// Keeps a message until `deliveries` of it are on record. With none it is returned at once.
@@ -156,9 +156,9 @@ mod tests {
         let first = messages.open((Source::Task, 7), "first", 1).unwrap();
         let second = messages.open((Source::Task, 8), "second", 2).unwrap();
         messages.wait_for(theirs, second);
-        assert!(messages.has(Source::Task, 7) && !messages.has(Source::Due, 7));
+        assert!(messages.has((Source::Task, 7)) && !messages.has((Source::Due, 7)));
         assert_eq!(messages.on_record(first), Some("first"));
-        assert!(!messages.has(Source::Task, 7));
+        assert!(!messages.has((Source::Task, 7)));
         assert!(messages.waited_for(ours).is_empty());
         assert_eq!(messages.on_record(second), None);
         assert_eq!(messages.waited_for(theirs), ["second"]);
@@ -172,7 +172,7 @@ mod tests {
         let key = messages.open((Source::Task, 8), "first", 2).unwrap();
         messages.wait_for(theirs, key);
         assert_eq!(messages.forsake(theirs), ["first"]);
-        assert!(!messages.has(Source::Task, 8) && messages.count(Source::Task) == 0);
+        assert!(!messages.has((Source::Task, 8)) && messages.count(Source::Task) == 0);
         assert_eq!(messages.on_record(key), None);
         assert!(messages.forsake(theirs).is_empty());
     }

@@ -346,7 +346,7 @@ impl ShardWorker {
     async fn take_tasks(&mut self, message: Unsettled<Vec<Task>>) {
         let Unsettled { record: tasks, settler, position } = message;
         let place = (Source::Task, position.sequence);
-        if self.messages.has(place.0, place.1) {
+        if self.messages.has(place) {
             // It is in hand, and is settled in the end by what it brought the first time.
             return;
         }
@@ -380,7 +380,7 @@ impl ShardWorker {
         let Unsettled { record: retry, settler, position } = retry;
         let (delivery, attempt) = (retry.delivery.id, retry.attempt);
         let place = (Source::Due, position.sequence);
-        if self.messages.has(place.0, place.1) {
+        if self.messages.has(place) {
             return;
         }
         let has_turn = match self.ledger.admit_due(delivery, attempt, self.desk.now()) {

@@ -24,6 +24,19 @@ fn share(door: &Door, standing: Standing) -> Share {
     share
 }
 
+/// One permit, which is held, and two doors whose lanes wait for it, in this order.
+fn crowd() -> (Permit, [Door; 2], [Share; 2]) {
+    let permits = Permits::new(1);
+    let (first, second, third) = (permits.door(), permits.door(), permits.door());
+    let [holder, next, last] = [&first, &second, &third].map(|door| share(door, Standing::Proven));
+    let held = first.take(&holder, FAST, Kind::First).unwrap();
+    assert!(
+        second.take(&next, FAST, Kind::First).is_err()
+            && third.take(&last, FAST, Kind::First).is_err()
+    );
+    (held, [second, third], [next, last])
+}
+
 /// Takes as much as there is for one lane.
 fn fill(door: &Door, share: &Share, time: Duration) -> Vec<Permit> {
     std::iter::from_fn(|| door.take(share, time, Kind::First).ok()).collect()
@@ -97,16 +110,9 @@ fn what_a_lane_holds_goes_along_with_its_standing() {
 
 #[test]
 fn whoever_waits_longest_is_woken_and_nobody_else() {
-    let permits = Permits::new(1);
-    let (first, second, third) = (permits.door(), permits.door(), permits.door());
-    let lanes = [&first, &second, &third].map(|door| share(door, Standing::Proven));
-    let held = first.take(&lanes[0], FAST, Kind::First).unwrap();
+    let (held, [second, third], lanes) = crowd();
     assert!(
-        second.take(&lanes[1], FAST, Kind::First).is_err()
-            && third.take(&lanes[2], FAST, Kind::First).is_err()
-    );
-    assert!(
-        second.take(&lanes[1], FAST, Kind::First).is_err(),
+        second.take(&lanes[0], FAST, Kind::First).is_err(),
         "asking again does not lose its place"
     );
     assert!(!is_knocked(&second) && !is_knocked(&third));
@@ -119,14 +125,7 @@ fn whoever_waits_longest_is_woken_and_nobody_else() {
 
 #[test]
 fn a_turn_is_not_lost_with_its_door() {
-    let permits = Permits::new(1);
-    let (first, second, third) = (permits.door(), permits.door(), permits.door());
-    let lanes = [&first, &second, &third].map(|door| share(door, Standing::Proven));
-    let held = first.take(&lanes[0], FAST, Kind::First).unwrap();
-    assert!(
-        second.take(&lanes[1], FAST, Kind::First).is_err()
-            && third.take(&lanes[2], FAST, Kind::First).is_err()
-    );
+    let (held, [second, third], _lanes) = crowd();
     drop(held);
     drop(second);
     assert!(is_knocked(&third));
