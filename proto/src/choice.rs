@@ -2,8 +2,9 @@
 
 use fanfare_domain::{
     Conclusion, EndpointState, Fault, PauseMode, Role,
-    endpoint::{DisableReason, RatePeriod},
+    endpoint::{DisableReason, Ordering, RatePeriod},
     fact::{ConclusionReason, DeferReason},
+    feed::Reason,
 };
 use prost::UnknownEnumValue;
 
@@ -92,6 +93,18 @@ choice!(EndpointState, wire::EndpointState {
 choice!(RatePeriod, wire::RatePeriod {
     RatePeriod::Second => Second,
     RatePeriod::Minute => Minute,
+});
+
+choice!(Ordering, wire::Ordering {
+    Ordering::None => None,
+    Ordering::Key => Key,
+    Ordering::All => All,
+});
+
+choice!(Reason, wire::FeedReason {
+    Reason::Backlog => Backlog,
+    Reason::Hold => Hold,
+    Reason::Ordered => Ordered,
 });
 
 choice!(Role, wire::Role {

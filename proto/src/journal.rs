@@ -221,6 +221,7 @@ impl Fields for EventRouted {
             targets,
             skipped,
             held,
+            fed,
             part,
             parts,
         } = self;
@@ -236,5 +237,8 @@ impl Fields for EventRouted {
         }
         out.uint(9, u64::from(*part));
         out.uint(10, u64::from(*parts));
+        for endpoint in fed {
+            out.bytes(11, endpoint.as_bytes());
+        }
     }
 }

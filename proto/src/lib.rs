@@ -18,6 +18,7 @@ mod config;
 mod encode;
 mod error;
 mod event;
+mod feed;
 mod inbox;
 mod journal;
 mod parse;
@@ -35,6 +36,7 @@ mod wire {
 pub use config::{decode_change, encode_change};
 pub use error::{DecodeError, Field};
 pub use event::{decode_event, encode_event};
+pub use feed::{decode_feed, decode_feed_hint, encode_feed, encode_feed_hint};
 pub use inbox::{decode_inbox, encode_inbox};
 pub use journal::{decode_journal, encode_journal, encoded_len};
 pub use snapshot::{AgendaEntry, EndpointHealth, Snapshot, decode_snapshot, encode_snapshot};

@@ -33,12 +33,27 @@ pub struct Endpoint {
     pub concurrency: Option<u16>,
     /// How many requests may be begun in a time; any number if not set.
     pub rate_limit: Option<RateLimit>,
+    /// Whether events have to wait for the ones before them.
+    pub ordering: Ordering,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, String>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// Which events of an endpoint are sent one after the other: the next one only once the delivery
+/// before it has concluded, in the order in which they were accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ordering {
+    /// None.
+    #[default]
+    None,
+    /// Those with the same ordering key.
+    Key,
+    /// All.
+    All,
 }
 
 /// A signing secret of an endpoint.
@@ -73,6 +88,20 @@ pub enum RatePeriod {
     Second,
     /// A minute.
     Minute,
+}
+
+impl Ordering {
+    /// Every mode, in the order of declaration.
+    pub const ALL: [Self; 3] = [Self::None, Self::Key, Self::All];
+
+    /// Returns the stable name, as it stands in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Key => "key",
+            Self::All => "all",
+        }
+    }
 }
 
 impl RateLimit {

@@ -341,6 +341,8 @@ pub struct EventRouted {
     pub skipped: Vec<EndpointId>,
     /// Endpoints that matched, and were paused with `hold`: they get theirs when resumed.
     pub held: Vec<EndpointId>,
+    /// Endpoints that matched, and whose owner reads the event by itself: see [`crate::feed`].
+    pub fed: Vec<EndpointId>,
     /// Which part of the routing this is, from 0.
     pub part: u32,
     /// How many parts there are.

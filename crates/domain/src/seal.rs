@@ -217,6 +217,7 @@ mod tests {
             timeout: None,
             concurrency: None,
             rate_limit: None,
+            ordering: crate::endpoint::Ordering::None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

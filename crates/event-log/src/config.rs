@@ -1,29 +1,23 @@
 //! Configuration: a fold over CONFIG that reads its own writes.
 //!
-//! CONFIG is never aged, so a process folds all of it at the start and then follows. That alone
-//! would lag: a change can be acknowledged to its maker before it has come to us. So whoever is
-//! about to judge by the view asks with [`ConfigView::confirm`] how far CONFIG has come, and
-//! waits until the view has come as far.
-//!
-//! How far CONFIG has come, whoever leads it says, and it does not ask the other servers before it
-//! answers. On one server the answer is right always. On a cluster it is right unless the server
-//! that answers was cut off from the others within the last 10 s or so and does not know yet that
-//! it leads no more: the others take 4 to 9 s to elect another leader, which acknowledges changes
-//! then, and until the old one gives up it answers those that still reach it by what it had.
+//! CONFIG is never aged, so a process folds all of it at the start and then follows. Whoever is
+//! about to judge by the view asks with [`ConfigView::confirm`] how far CONFIG has come, and waits
+//! until the view has come as far: a change can be acknowledged to its maker before it has come to
+//! us.
 
 mod change;
-mod follow;
-
-use std::sync::{Arc, PoisonError, RwLock};
 
 use fanfare_domain::{Change, Timestamp};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use fanfare_proto::{DecodeError, decode_change};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{EventLog, ReadError, cas, topology::Stream};
+use crate::{
+    EventLog, ReadError, Topology,
+    read::Numbered,
+    topology::Stream,
+    view::{Fold, View},
+};
 
 pub use change::ChangeError;
 
@@ -35,39 +29,29 @@ pub trait ConfigFold: Default + Send + Sync + 'static {
 
 /// A fold that follows CONFIG. Cheap to clone; clones share the fold.
 pub struct ConfigView<F> {
-    shared: Arc<Shared<F>>,
+    view: View<Changes<F>>,
 }
 
 impl<F> Clone for ConfigView<F> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { view: self.view.clone() }
     }
 }
 
-/// Nobody follows CONFIG for this view any more.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the view of the configuration is not followed any more")]
-pub struct NotFollowed;
+/// The fold, as a view keeps it.
+#[derive(Default)]
+struct Changes<F>(F);
 
-struct Shared<F> {
-    /// The name of CONFIG.
-    stream: String,
-    state: RwLock<F>,
-    progress: watch::Sender<Progress>,
-    /// How many confirmations were asked for.
-    asked: watch::Sender<u64>,
-    /// Wakes the follower when what it waits for should have come long ago.
-    stalled: Notify,
-}
+impl<F: ConfigFold> Fold for Changes<F> {
+    fn place(topology: &Topology) -> (String, Vec<String>) {
+        (topology.stream(Stream::Config), topology.subjects(Stream::Config))
+    }
 
-/// How far a view has come.
-#[derive(Clone, Copy, Default)]
-struct Progress {
-    revision: u64,
-    confirmed_at: Option<Instant>,
-    /// Up to which one the confirmations that were asked for are given.
-    confirmed: u64,
-    ended: bool,
+    fn take(&mut self, numbered: &Numbered) -> Result<(), DecodeError> {
+        let change = decode_change(numbered.message.payload.clone())?;
+        self.0.apply(numbered.sequence, numbered.stored_at, &change);
+        Ok(())
+    }
 }
 
 impl<F: ConfigFold> ConfigView<F> {
@@ -87,39 +71,18 @@ impl<F: ConfigFold> ConfigView<F> {
         stop: CancellationToken,
     ) -> Result<(Self, impl Future<Output = Result<(), ReadError>> + Send + use<F>), ReadError>
     {
-        let shared = Arc::new(Shared {
-            stream: log.topology().stream(Stream::Config),
-            state: RwLock::default(),
-            progress: watch::Sender::default(),
-            asked: watch::Sender::default(),
-            stalled: Notify::new(),
-        });
-        let view = Self { shared: Arc::clone(&shared) };
-        let mut follow = Box::pin(follow::run(log.clone(), shared, stop));
-        let ended = tokio::select! {
-            biased;
-            ended = &mut follow => Some(ended?),
-            confirmed = view.confirm() => { confirmed?; None }
-        };
-        let following = async move {
-            match ended {
-                Some(()) => Ok(()),
-                None => follow.await,
-            }
-        };
-        Ok((view, following))
+        let (view, follow) = View::start(log, stop).await?;
+        Ok((Self { view }, follow))
     }
 
     /// Looks at the state. Never hold it over an await: the closure keeps that from happening.
     pub fn read<R>(&self, look: impl FnOnce(&F) -> R) -> R {
-        // A fold that panicked in the middle of a change took its follower's task with it, and
-        // that stops the service: what is left to do then may see half a change.
-        look(&self.shared.state.read().unwrap_or_else(PoisonError::into_inner))
+        self.view.read(|changes| look(&changes.0))
     }
 
     /// The revision that the view has reached.
     pub fn revision(&self) -> u64 {
-        self.shared.progress.borrow().revision
+        self.view.revision()
     }
 
     /// Waits until the view has reached every change that was acknowledged before this call: on
@@ -133,22 +96,12 @@ impl<F: ConfigFold> ConfigView<F> {
     /// sent after each of these calls. While the servers are away it is repeated for ever: bound
     /// this from outside. Fails once nobody follows CONFIG any more.
     pub async fn confirm(&self) -> Result<u64, ReadError> {
-        let mut ours = 0;
-        self.shared.asked.send_modify(|asked| {
-            *asked += 1;
-            ours = *asked;
-        });
-        let mut progress = self.shared.progress.subscribe();
-        let reached = progress.wait_for(|at| at.ended || at.confirmed >= ours).await;
-        match reached.as_deref() {
-            Ok(at) if at.confirmed >= ours => Ok(at.revision),
-            Ok(_) | Err(_) => Err(cas::refused(&self.shared.stream, NotFollowed)),
-        }
+        self.view.confirm().await
     }
 
     /// When the view was last known to be complete, as far as [`Self::confirm`] can know, on the
     /// monotonic clock: the time at which the question was *sent* whose answer it has reached.
     pub fn confirmed_at(&self) -> Option<Instant> {
-        self.shared.progress.borrow().confirmed_at
+        self.view.confirmed_at()
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod durability;
+pub mod feeds;
 pub mod idempotency;
 pub mod inbox;
 pub mod journal;
@@ -24,9 +25,11 @@ mod bootstrap;
 mod cas;
 mod log;
 mod user;
+mod view;
 
 pub use config::{ChangeError, ConfigFold, ConfigView};
 pub use fanfare_proto::{encoded_len as record_length, task_length};
+pub use feeds::{FeedHints, Feeds, FeedsView, StoredFeed};
 pub use journal::{AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter};
 pub use log::{EventLog, OpenError};
 pub use publish::{Pending, PublishError, Publisher, Stored};

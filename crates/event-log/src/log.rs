@@ -154,7 +154,16 @@ impl EventLog {
         stream: Stream,
         which: Which<'_>,
     ) -> Result<Option<StreamMessage>, async_nats::Error> {
-        let handle = self.stream(stream).await?;
+        self.try_get_from(&self.topology().stream(stream), which).await
+    }
+
+    /// The same, by the stream's name.
+    pub(crate) async fn try_get_from(
+        &self,
+        stream: &str,
+        which: Which<'_>,
+    ) -> Result<Option<StreamMessage>, async_nats::Error> {
+        let handle = self.stream_named(stream).await?;
         let asking = async {
             match which {
                 // A replica that lags behind does not know what is new: only the leader can say no.

@@ -21,6 +21,7 @@ pub(crate) use self::{
     aside::Unreadable,
     ordered::{Numbered, Ordered, Selection, Start},
     patience::Patience,
+    places::FAN_OUT,
     queue::{Place, Queue},
 };
 pub use self::{

@@ -183,6 +183,7 @@ fn merge(
     whole.targets.extend(part.targets);
     whole.skipped.extend(part.skipped);
     whole.held.extend(part.held);
+    whole.fed.extend(part.fed);
     whole.part = 0;
     whole.parts = 1;
     (whole, first.min(sequence))
@@ -205,6 +206,7 @@ mod tests {
             targets: vec![EndpointId::new(now, [u8::try_from(part).unwrap(); 10])],
             skipped: Vec::new(),
             held: Vec::new(),
+            fed: Vec::new(),
             part,
             parts,
         }

@@ -1,6 +1,6 @@
 //! Streams, subjects, buckets and header names: every name that is on the wire, once.
 
-use fanfare_domain::{DeliveryId, EndpointId, Entity, EventType, Shard, TenantId};
+use fanfare_domain::{DeliveryId, EndpointId, Entity, EventType, Shard, TenantId, TypePattern};
 
 use crate::Column;
 
@@ -120,13 +120,15 @@ pub enum Bucket {
     Idempotency,
     /// Key-value: who takes part in a role, and who owns which shard.
     Owners,
+    /// Key-value: which endpoints are fed from EVENTS, and how far.
+    Feeds,
     /// Object store: snapshots of folds.
     Snapshots,
 }
 
 impl Bucket {
     /// Every bucket.
-    pub const ALL: [Self; 3] = [Self::Idempotency, Self::Owners, Self::Snapshots];
+    pub const ALL: [Self; 4] = [Self::Idempotency, Self::Owners, Self::Feeds, Self::Snapshots];
 }
 
 /// The names of one installation.
@@ -157,6 +159,7 @@ impl Topology {
         let name = match bucket {
             Bucket::Idempotency => "idempotency",
             Bucket::Owners => "owners",
+            Bucket::Feeds => "feeds",
             Bucket::Snapshots => "snapshots",
         };
         format!("{}_{name}", self.upper)
@@ -165,7 +168,7 @@ impl Topology {
     /// The name of the stream that a bucket is kept in.
     pub(crate) fn bucket_stream(&self, bucket: Bucket) -> String {
         let kind = match bucket {
-            Bucket::Idempotency | Bucket::Owners => "KV",
+            Bucket::Idempotency | Bucket::Owners | Bucket::Feeds => "KV",
             Bucket::Snapshots => "OBJ",
         };
         format!("{kind}_{}", self.bucket(bucket))
@@ -212,6 +215,30 @@ impl Topology {
         format!("{}.events.{tenant}.{event_type}", self.prefix)
     }
 
+    /// A subject under which all events of a tenant are that some patterns choose, and maybe more:
+    /// `<prefix>.events.<tenant>.` and the pattern, or what several have in common.
+    pub(crate) fn events_like(&self, tenant: &TenantId, patterns: &[TypePattern]) -> String {
+        let root = format!("{}.events.{tenant}", self.prefix);
+        let (first, others) = match patterns {
+            [] => return format!("{root}.>"),
+            [only] => return format!("{root}.{only}"),
+            [first, others @ ..] => (first, others),
+        };
+        let mut common = Vec::new();
+        for (index, token) in first.tokens().enumerate() {
+            let is_shared = |other: &TypePattern| other.tokens().nth(index) == Some(token);
+            // Behind what they have in common each of them needs one token at least.
+            let has_more = |other: &TypePattern| other.tokens().nth(index + 1).is_some();
+            let fits = others.iter().all(|other| is_shared(other) && has_more(other));
+            if token == ">" || !fits || !has_more(first) {
+                break;
+            }
+            common.push(token);
+        }
+        common.push(">");
+        format!("{root}.{}", common.join("."))
+    }
+
     /// `<prefix>.events.<tenant>.>`: all events of a tenant.
     pub fn events_of(&self, tenant: &TenantId) -> String {
         format!("{}.events.{tenant}.>", self.prefix)
@@ -240,6 +267,11 @@ impl Topology {
     /// `<prefix>.owner.<shard>.report`; no stream takes it.
     pub(crate) fn owner_report(&self, shard: Shard) -> String {
         format!("{}.owner.{shard}.report", self.prefix)
+    }
+
+    /// `<prefix>.owner.<shard>.fed`; no stream takes it.
+    pub(crate) fn owner_fed(&self, shard: Shard) -> String {
+        format!("{}.owner.{shard}.fed", self.prefix)
     }
 
     /// `<prefix>.journal.routed`
@@ -285,6 +317,24 @@ mod tests {
         assert_eq!(subject, "fanfare.inbox.acme.invoice.paid");
         assert_eq!(topology.tokens(&subject, "inbox"), Some("acme.invoice.paid"));
         assert_eq!(topology.tokens(&subject, "in"), None);
+    }
+
+    #[test]
+    fn what_several_patterns_have_in_common_is_one_subject() {
+        let (topology, tenant) = (Topology::new("fanfare"), "acme".parse().unwrap());
+        for (patterns, expected) in [
+            (&["invoice.paid"][..], "invoice.paid"),
+            (&["invoice.*", "invoice.paid.late"], "invoice.>"),
+            (&["invoice", "invoice.paid"], ">"),
+            (&["a.b.c", "a.b.d"], "a.b.>"),
+            (&["a.*.c", "a.*.d"], "a.*.>"),
+            (&["a.>", "a.b"], "a.>"),
+            (&["a.b", "c.d"], ">"),
+        ] {
+            let patterns: Vec<_> = patterns.iter().map(|text| text.parse().unwrap()).collect();
+            let subject = topology.events_like(&tenant, &patterns);
+            assert_eq!(subject, format!("fanfare.events.acme.{expected}"));
+        }
     }
 
     #[test]

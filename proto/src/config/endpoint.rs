@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
     Endpoint, EndpointId, Timestamp,
-    endpoint::{RateLimit, Secret},
+    endpoint::{Ordering, RateLimit, Secret},
     retry::Policy,
     seal::Sealed,
 };
@@ -34,10 +34,16 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
         timeout: wire.timeout_ns.map(Duration::from_nanos),
         concurrency: concurrency.transpose()?,
         rate_limit: wire.rate_limit.map(rate_limit).transpose()?,
+        ordering: ordering(wire.ordering)?,
         metadata: wire.metadata,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         updated_at: Timestamp::from_nanos(wire.updated_at_ns),
     })
+}
+
+/// Reads an ordering; what was written before there was one has none.
+fn ordering(number: i32) -> Result<Ordering, DecodeError> {
+    if number == 0 { Ok(Ordering::None) } else { Choice::from_wire(number, "Endpoint.ordering") }
 }
 
 fn rate_limit(wire: wire::RateLimit) -> Result<RateLimit, DecodeError> {
@@ -102,6 +108,7 @@ impl Fields for Endpoint {
             timeout,
             concurrency,
             rate_limit,
+            ordering,
             metadata,
             created_at,
             updated_at,
@@ -135,6 +142,10 @@ impl Fields for Endpoint {
         out.time(15, *updated_at);
         if let Some(rate_limit) = rate_limit {
             out.message(16, rate_limit);
+        }
+        match ordering {
+            Ordering::None => {}
+            Ordering::Key | Ordering::All => out.uint(17, ordering.to_wire()),
         }
     }
 }

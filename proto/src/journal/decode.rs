@@ -175,6 +175,7 @@ fn event_routed(wire: &wire::EventRouted) -> Result<EventRouted, DecodeError> {
         targets: endpoints(&wire.target_ids, "EventRouted.target_ids")?,
         skipped: endpoints(&wire.skipped_ids, "EventRouted.skipped_ids")?,
         held: endpoints(&wire.held_ids, "EventRouted.held_ids")?,
+        fed: endpoints(&wire.fed_ids, "EventRouted.fed_ids")?,
         part: wire.part,
         parts: wire.parts,
     })

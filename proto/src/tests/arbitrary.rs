@@ -8,12 +8,13 @@ use fanfare_domain::{
     Entity, Event, EventId, EventType, Fact, Fault, InboxEvent, KeyId, Outcome, PauseMode, Record,
     RetryDue, Role, Shard, Target, Task, Tenant, TenantId, Timestamp, TraceContext, TypePattern,
     config::{EventTypeEntry, ProfileSource},
-    endpoint::{DisableReason, RateLimit, RatePeriod, Secret},
+    endpoint::{DisableReason, Ordering, RateLimit, RatePeriod, Secret},
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
         DeliveryParked, EventRouted, InFlight, LimitState, RetryScheduled, ShardClaimed,
         ShardReleased,
     },
+    feed::{Blocked, Feed, Interval, Phase, Reason},
     retry::Policy,
     seal::Sealed,
 };
@@ -190,8 +191,9 @@ fn event_routed() -> impl Strategy<Value = Fact> {
     let endpoints = || vec(endpoint_id(), 0..5);
     let event = (event_id(), tenant_id(), number(), number(), any::<u32>());
     let parts = (1..=u32::MAX).prop_flat_map(|parts| (0..parts, Just(parts)));
-    (event, endpoints(), endpoints(), endpoints(), parts).prop_map(
-        |(event, targets, skipped, held, (part, parts))| {
+    let ends = (endpoints(), endpoints());
+    (event, endpoints(), endpoints(), ends, parts).prop_map(
+        |(event, targets, skipped, (held, fed), (part, parts))| {
             let (event, tenant, event_sequence, config_revision, generation) = event;
             Fact::EventRouted(EventRouted {
                 event,
@@ -202,6 +204,7 @@ fn event_routed() -> impl Strategy<Value = Fact> {
                 targets,
                 skipped,
                 held,
+                fed,
                 part,
                 parts,
             })
@@ -313,12 +316,13 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         of(duration()),
         of(prop_oneof![Just(0), any::<u16>()]),
         of(rate_limit()),
+        select(&Ordering::ALL[..]),
     );
     let notes = (btree_map(text(), text(), 0..3), time(), time());
     (who, how, limits, notes).prop_map(|(who, how, limits, notes)| {
         let (id, tenant, url, name, description, filters) = who;
         let (secrets, headers, state) = how;
-        let (retry, timeout, concurrency, rate_limit) = limits;
+        let (retry, timeout, concurrency, rate_limit, ordering) = limits;
         let (metadata, created_at, updated_at) = notes;
         Endpoint {
             id,
@@ -334,6 +338,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             timeout,
             concurrency,
             rate_limit,
+            ordering,
             metadata,
             created_at,
             updated_at,
@@ -400,6 +405,40 @@ pub(super) fn inbox() -> impl Strategy<Value = InboxEvent> {
                 trace,
             }
         })
+}
+
+pub(super) fn feed() -> impl Strategy<Value = Feed> {
+    let phase = prop_oneof![
+        Just(Phase::Open),
+        Just(Phase::Closing),
+        (number(), time()).prop_map(|(until, at)| Phase::Closed { until, at }),
+    ];
+    let reason = select(&[Reason::Backlog, Reason::Hold, Reason::Ordered][..]);
+    let blocked = (number(), number(), vec(number(), 0..4))
+        .prop_map(|(key, by, waiting)| Blocked { key, by, waiting });
+    let past = (number(), number(), time()).prop_map(|(from, until, closed_at)| Interval {
+        from,
+        until,
+        closed_at,
+    });
+    let whose = (tenant_id(), endpoint_id(), reason, time());
+    (whose, phase, (number(), number()), vec(blocked, 0..3), vec(past, 0..3)).prop_map(
+        |((tenant, endpoint, reason, opened_at), phase, (from, next), blocked, past)| Feed {
+            tenant,
+            endpoint,
+            from,
+            phase,
+            reason,
+            opened_at,
+            next,
+            blocked,
+            past,
+        },
+    )
+}
+
+pub(super) fn hint() -> impl Strategy<Value = Vec<(EndpointId, u64)>> {
+    vec((endpoint_id(), number()), 0..5)
 }
 
 pub(super) fn snapshot() -> impl Strategy<Value = Snapshot> {

@@ -8,9 +8,10 @@ use prost::Message;
 
 use super::{arbitrary, samples};
 use crate::{
-    decode_change, decode_event, decode_inbox, decode_journal, decode_retry_due, decode_snapshot,
-    decode_tasks, encode_change, encode_event, encode_inbox, encode_journal, encode_retry_due,
-    encode_snapshot, encode_tasks, encoded_len, task_length, wire,
+    decode_change, decode_event, decode_feed, decode_feed_hint, decode_inbox, decode_journal,
+    decode_retry_due, decode_snapshot, decode_tasks, encode_change, encode_event, encode_feed,
+    encode_feed_hint, encode_inbox, encode_journal, encode_retry_due, encode_snapshot,
+    encode_tasks, encoded_len, task_length, wire,
 };
 
 /// Fails if the bytes have a field that the schema does not have, or lack one's proper form:
@@ -78,6 +79,20 @@ proptest! {
         let bytes = encode_snapshot(&snapshot);
         prop_assert_eq!(&decode_snapshot(bytes.clone()).unwrap(), &snapshot);
         assert_canonical::<wire::Snapshot>(&bytes)?;
+    }
+
+    #[test]
+    fn a_feed_reads_back(feed in arbitrary::feed()) {
+        let bytes = encode_feed(&feed);
+        prop_assert_eq!(&decode_feed(bytes.clone()).unwrap(), &feed);
+        assert_canonical::<wire::Feed>(&bytes)?;
+    }
+
+    #[test]
+    fn a_hint_reads_back(hint in arbitrary::hint()) {
+        let bytes = encode_feed_hint(&hint);
+        prop_assert_eq!(&decode_feed_hint(bytes.clone()).unwrap(), &hint);
+        assert_canonical::<wire::FeedHint>(&bytes)?;
     }
 
     #[test]

@@ -2,20 +2,22 @@
 //! golden records are these values as version 1 wrote them.
 
 mod config;
+mod feed;
 mod journal;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fanfare_domain::{
-    Change, DeliveryId, DeliveryRef, EndpointId, Event, EventId, InboxEvent, Record, RetryDue,
-    Shard, Target, Task, Timestamp, TraceContext,
+    Change, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Feed, InboxEvent, Record,
+    RetryDue, Shard, Target, Task, Timestamp, TraceContext,
 };
 
 use crate::{
-    AgendaEntry, DecodeError, EndpointHealth, Snapshot, decode_change, decode_event, decode_inbox,
-    decode_journal, decode_retry_due, decode_snapshot, decode_tasks, encode_change, encode_event,
-    encode_inbox, encode_journal, encode_retry_due, encode_snapshot, encode_tasks,
+    AgendaEntry, DecodeError, EndpointHealth, Snapshot, decode_change, decode_event, decode_feed,
+    decode_inbox, decode_journal, decode_retry_due, decode_snapshot, decode_tasks, encode_change,
+    encode_event, encode_feed, encode_inbox, encode_journal, encode_retry_due, encode_snapshot,
+    encode_tasks,
 };
 
 pub(super) use journal::{attempt_refused, shard_claimed};
@@ -33,6 +35,7 @@ pub(super) enum Sample {
     Change(Change),
     Inbox(InboxEvent),
     Snapshot(Snapshot),
+    Feed(Feed),
 }
 
 impl Sample {
@@ -45,6 +48,7 @@ impl Sample {
             Self::Change(change) => encode_change(change),
             Self::Inbox(event) => encode_inbox(event),
             Self::Snapshot(snapshot) => encode_snapshot(snapshot),
+            Self::Feed(feed) => encode_feed(feed),
         }
     }
 
@@ -69,6 +73,7 @@ impl Sample {
             Self::Change(change) => assert_eq!(&decode_change(bytes).unwrap(), change),
             Self::Inbox(event) => assert_eq!(&decode_inbox(bytes).unwrap(), event),
             Self::Snapshot(snapshot) => assert_eq!(&decode_snapshot(bytes).unwrap(), snapshot),
+            Self::Feed(feed) => assert_eq!(&decode_feed(bytes).unwrap(), feed),
         }
     }
 }
@@ -83,6 +88,7 @@ pub(super) fn decode_as_everything(bytes: &Bytes) -> Vec<DecodeError> {
         decode_change(bytes.clone()).err(),
         decode_inbox(bytes.clone()).err(),
         decode_snapshot(bytes.clone()).err(),
+        decode_feed(bytes.clone()).err(),
     ]
     .into_iter()
     .flatten()
@@ -104,6 +110,7 @@ pub(super) fn all() -> Vec<(&'static str, Sample)> {
     ];
     samples.extend(journal::all().map(|(name, records)| (name, Sample::Journal(records))));
     samples.extend(config::all().map(|(name, change)| (name, Sample::Change(change))));
+    samples.extend(feed::all().map(|(name, feed)| (name, Sample::Feed(feed))));
     samples
 }
 

@@ -282,6 +282,7 @@ fn an_empty_message_is_no_record() {
             "RetryDue.delivery",
             "JournalRecord.facts",
             "ConfigRecord.entity",
+            "Feed.tenant",
         ]
     );
 }
@@ -289,7 +290,7 @@ fn an_empty_message_is_no_record() {
 #[test]
 fn text_is_no_record() {
     let errors = samples::decode_as_everything(&Bytes::from_static(b"{\"data\": {}}"));
-    assert_eq!(errors.len(), 7);
+    assert_eq!(errors.len(), 8);
     assert!(errors.iter().all(|error| matches!(error, DecodeError::Malformed { .. })));
     assert!(errors.iter().all(|error| !error.is_from_newer_version()));
 }

@@ -139,6 +139,7 @@ mod tests {
             timeout: None,
             concurrency: None,
             rate_limit: None,
+            ordering: fanfare_domain::endpoint::Ordering::None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

@@ -138,7 +138,7 @@ fn in_routing(
         return None;
     }
     let (event, generation) = (routed.event, routed.generation);
-    let mut endpoints = routed.targets.iter().chain(&routed.held);
+    let mut endpoints = routed.targets.iter().chain(&routed.fed).chain(&routed.held);
     let of = |endpoint: &&EndpointId| DeliveryId::of(event, **endpoint, generation) == id;
     let endpoint = *endpoints.find(of)?;
     Some(FoundDelivery { id, event, endpoint, generation, sequence })
@@ -234,6 +234,7 @@ impl FoundEvent {
     fn add(&mut self, routed: &EventRouted) {
         for (endpoints, what) in [
             (&routed.targets, Routed::Target),
+            (&routed.fed, Routed::Target),
             (&routed.skipped, Routed::Skipped),
             (&routed.held, Routed::Held),
         ] {
@@ -291,6 +292,7 @@ mod tests {
             targets,
             skipped: Vec::new(),
             held: Vec::new(),
+            fed: Vec::new(),
             part: 0,
             parts: 1,
         }

@@ -2,6 +2,8 @@
 //!
 //! An attempt returns the facts about it and never fails: whatever goes wrong is a fact.
 
+mod fed;
+
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
@@ -14,10 +16,12 @@ use fanfare_domain::{
     retry_after,
 };
 use fanfare_egress::Wanted;
-use fanfare_event_log::EventLog;
+use fanfare_event_log::{EventLog, FeedsView};
 use fanfare_service::Clock;
 use http::{HeaderName, HeaderValue};
 
+use self::fed::Around;
+pub(crate) use self::fed::FeedCount;
 use crate::{
     Settings,
     guard::Guard,
@@ -89,12 +93,13 @@ pub(crate) struct Desk {
     retention: Duration,
     permits: Arc<Permits>,
     memory: Arc<Memory>,
+    fed: Around,
 }
 
 impl Desk {
     /// Prepares to send.
     pub(crate) fn new(
-        guard: Guard,
+        (guard, feeds): (Guard, FeedsView),
         log: EventLog,
         clock: Arc<dyn Clock>,
         settings: &Settings,
@@ -109,7 +114,8 @@ impl Desk {
         let permits = Permits::new(settings.in_flight_max);
         let (deliveries, bytes) = (settings.queued_max, settings.queued_bytes_max);
         let memory = Memory::new(Limits { deliveries, bytes });
-        Ok(Self { guard, log, clock, client, readying, retention, permits, memory })
+        let fed = Around::new(feeds);
+        Ok(Self { guard, log, clock, client, readying, retention, permits, memory, fed })
     }
 
     /// The present instant.
@@ -125,7 +131,8 @@ impl Desk {
     /// What the endpoint's owner and its profile say about how it is sent to.
     pub(crate) fn rules(&self, endpoint: EndpointId) -> Rules {
         self.guard.view().read(|registry: &Registry| {
-            let found = registry.endpoint(endpoint);
+            // What is only to be cancelled waits for nothing.
+            let found = registry.endpoint(endpoint).filter(|_| registry.is_served(endpoint));
             let endpoint = found.map(|(endpoint, _)| endpoint);
             let concurrency = endpoint.and_then(|endpoint| endpoint.concurrency);
             let profile = found.and_then(|(_, profile)| self.profile(profile));
@@ -133,6 +140,7 @@ impl Desk {
                 concurrency: concurrency.unwrap_or(Endpoint::CONCURRENCY),
                 rate: endpoint.and_then(|endpoint| endpoint.rate_limit),
                 breaker: profile.is_some_and(|profile| profile.health.breaker == Breaker::On),
+                ordering: endpoint.map(|endpoint| endpoint.ordering).unwrap_or_default(),
             }
         })
     }

@@ -148,6 +148,34 @@ impl<T> Lanes<T> {
         None
     }
 
+    /// How many first attempts a feed should keep in the endpoint's lane, and how many more there is
+    /// room for; `None` if the lane takes none for now.
+    pub(crate) fn feed_room(
+        &mut self,
+        endpoint: EndpointId,
+        rules: Rules,
+        now: Timestamp,
+    ) -> Option<(usize, usize)> {
+        let (bounds, since) = (self.bounds(), self.since);
+        let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, now));
+        lane.apply(rules, now);
+        lane.feed_room(bounds, now)
+    }
+
+    /// Tells whether the endpoint's lane takes first attempts without putting them off.
+    pub(crate) fn takes_firsts(&self, endpoint: EndpointId, now: Timestamp) -> bool {
+        self.by_endpoint.get(&endpoint).is_none_or(|lane| lane.takes_firsts(now))
+    }
+
+    /// Queues a first attempt of a feed, for which there is [room](Self::feed_room).
+    pub(crate) fn feed(&mut self, endpoint: EndpointId, item: T, now: Timestamp) {
+        let since = self.since;
+        let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, now));
+        lane.push(Kind::First, now, item);
+        self.queued += 1;
+        self.line_up(endpoint, now);
+    }
+
     /// Puts off what lanes hold beyond what they may keep, so that it does not take up the room
     /// of the others; forgets lanes that nothing is known of; sees who has become slow.
     pub(crate) fn tidy(&mut self, door: &Door, now: Timestamp) -> Vec<PutOff<T>> {

@@ -114,6 +114,14 @@ impl Ledger {
         self.live.contains_key(&delivery)
     }
 
+    /// What is known of a delivery: whether it is live, and whether it has concluded.
+    pub(crate) fn standing(&self, delivery: DeliveryId) -> Option<(bool, bool)> {
+        if self.is_live(delivery) {
+            return Some((true, false));
+        }
+        self.get(delivery).map(|progress| (false, progress == Progress::Concluded))
+    }
+
     /// Folds a fact of a batch at that place.
     pub(crate) fn record(&mut self, fact: &Fact, place: Place) {
         let Some((delivery, progress)) = progress(fact, place.at) else { return };

@@ -3,7 +3,7 @@
 //! | reads                                       | writes                                     |
 //! | ------------------------------------------- | ------------------------------------------ |
 //! | `deliveries.<shard>`, `retries.due.<shard>` | `journal.<shard>.attempts`                 |
-//! | `events.>` (by reference), `config.>`       |                                            |
+//! | `events.>`, `config.>`, bucket of feeds     | bucket of feeds                            |
 //!
 //! **Guarantee.** At least once, with the same ids on every repeat. A task or a due retry is
 //! settled only after the facts about it are in the journal; what is on record is never attempted
@@ -13,6 +13,7 @@
 //! is fan-out's.
 
 mod attempt;
+mod feeds;
 mod guard;
 mod lanes;
 mod ledger;
@@ -34,9 +35,9 @@ mod workers;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use fanfare_domain::{Shard, Timestamp};
+use fanfare_domain::{Shard, Timestamp, history::WIDENED_EARLIER};
 use fanfare_event_log::{
-    Column, ConfigView, EventLog, JournalWriter, ReadError,
+    Column, ConfigView, EventLog, FeedsView, JournalWriter, ReadError,
     journal::{From, JournalFilter},
     membership::{self, Duty, Membership},
 };
@@ -51,6 +52,7 @@ pub use settings::Settings;
 
 use crate::{
     attempt::Desk,
+    feeds::{Feeds, Resumed},
     guard::Guard,
     ledger::{Ledger, Place},
     leftovers::Leftovers,
@@ -74,6 +76,12 @@ const LEDGER_WINDOW: Duration = Duration::from_mins(10);
 /// The most deliveries that the ledgers of all shards remember in a generation.
 const LEDGER_ENTRIES_MAX: usize = 4_000_000;
 
+/// How much longer than events it is remembered what endpoints wanted.
+const KEPT_LONGER: Duration = Duration::from_hours(24);
+
+/// How far the clocks of the streams' leaders may be apart.
+const CLOCKS_APART: Duration = Duration::from_mins(1);
+
 /// Connects to the log, joins the other dispatchers, and works on its share of the shards.
 pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
     let log = EventLog::open("dispatcher", &settings.log).await.context("open the event log")?;
@@ -86,12 +94,24 @@ pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
             Err(error) => Err(error).context("follow the configuration"),
         }
     });
+    let (feeds, follow_feeds) =
+        FeedsView::start(&log, context.support_stop()).await.context("read the feeds")?;
+    context.spawn_support("feeds view", async move {
+        match follow_feeds.await {
+            Ok(()) | Err(ReadError::Closed) => Ok(()),
+            Err(error) => Err(error).context("follow the feeds"),
+        }
+    });
+    let margin = if settings.log.replicas > 1 { WIDENED_EARLIER } else { Duration::ZERO };
+    let memory = settings.log.retention.saturating_add(KEPT_LONGER);
+    view.read(|registry: &Registry| registry.remember(memory, margin));
     let process = Process {
         readiness: context.readiness("dispatching"),
         clock: context.clock(),
         stop: context.stop(),
         log,
         view,
+        feeds,
         settings,
     };
     context.spawn("dispatching", process.dispatch());
@@ -105,6 +125,7 @@ struct Process {
     stop: CancellationToken,
     log: EventLog,
     view: ConfigView<Registry>,
+    feeds: FeedsView,
     settings: Settings,
 }
 
@@ -122,7 +143,8 @@ impl Process {
         let leave = self.stop.child_token();
         let (membership, driver) = self.log.join(ROLE, &owner, leave.clone());
         let guard = Guard::new(self.view, membership.lease());
-        let desk = Desk::new(guard.clone(), self.log.clone(), self.clock, &self.settings);
+        let desk =
+            Desk::new((guard.clone(), self.feeds), self.log.clone(), self.clock, &self.settings);
         let (leftovers, coming) = mpsc::channel(LEFTOVERS_MAX);
         let shop = Arc::new(Shop {
             desk: Arc::new(desk.context("prepare to send")?),
@@ -133,11 +155,11 @@ impl Process {
         let (mut driving, mut seeing) = (JoinSet::new(), JoinSet::new());
         driving.spawn(driver);
         seeing.spawn(leftovers::see_through(coming));
-        let confirmed = guard.keep_confirmed();
+        let (confirmed, routed) = (guard.keep_confirmed(), Arc::clone(&shop.desk).keep_routed());
         let telling = tell_readiness(membership.clone(), self.readiness);
         let worked = tokio::select! {
             worked = membership.work(|duty| Arc::clone(&shop).work(duty)) => worked,
-            never = async { tokio::join!(confirmed, telling).0 } => match never {},
+            never = async { tokio::join!(confirmed, routed, telling).0 } => match never {},
         };
         // Leaving in order lets the others begin at once, also after a failure.
         leave.cancel();
@@ -212,7 +234,19 @@ impl Shop {
         let claimed = log.claim(shard, Column::Attempts, &duty.owner, claimed_at).await;
         let writer = claimed.with_context(|| format!("claim shard {shard}"))?;
         let reports = log.reports(shard).await.context("take reports")?;
-        let (ledger, legacy) = fold(log, shard, &writer, LEDGER_ENTRIES_MAX / shards).await?;
+        let hints = log.feed_hints(shard).await.context("take hints about feeds")?;
+        // What an owner before us has written until now is in the view then.
+        self.desk.feeds().confirm().await.context("confirm the feeds")?;
+        let stored = self.desk.feeds().read(|it| it.of_shard(shard).cloned().collect::<Vec<_>>());
+        let mut resumed = Resumed::new(stored);
+        let folding = fold((log, shard), &writer, LEDGER_ENTRIES_MAX / shards, &mut resumed);
+        let (ledger, legacy) = folding.await?;
+        let known_from = match ledger.covers_from().at {
+            Timestamp::EPOCH => 0,
+            at => {
+                log.first_event_at(at.saturating_add(CLOCKS_APART)).await.context("read events")?
+            }
+        };
         tracing::debug!(shard = shard.index(), on_record = ledger.len(), "took a shard");
         Ok(ShardWorker::new(Parts {
             shard,
@@ -223,6 +257,8 @@ impl Shop {
             legacy,
             claimed_at,
             reports,
+            feeds: Feeds::resume(resumed, known_from, self.desk.now()),
+            hints,
             desk: Arc::clone(&self.desk),
         }))
     }
@@ -231,10 +267,10 @@ impl Shop {
 /// Folds what is on record about everything that may still be handed out: from the oldest fact
 /// that an unsettled message refers to, and the last [`LEDGER_WINDOW`] of journal time at least.
 async fn fold(
-    log: &EventLog,
-    shard: Shard,
+    (log, shard): (&EventLog, Shard),
     writer: &JournalWriter,
     entries_max: usize,
+    feeds: &mut Resumed,
 ) -> Result<(Ledger, Legacy)> {
     let last = writer.claimed_at();
     let before = match writer.claimed_after() {
@@ -267,6 +303,7 @@ async fn fold(
         for record in &read.facts {
             ledger.record(&record.fact, place);
             legacy.record(&record.fact);
+            feeds.record(&record.fact);
         }
         batch = reader.next_until(last).await.context("fold the journal")?;
     }

@@ -107,6 +107,11 @@ impl<S> Messages<S> {
         waiting.into_iter().filter_map(|key| self.close(key)).collect()
     }
 
+    /// Gives a message back; returns what does so, unless it is settled already.
+    pub(crate) fn give_back(&mut self, key: MessageKey) -> Option<S> {
+        self.close(key)
+    }
+
     /// Takes every message that is not settled.
     pub(crate) fn abandon(&mut self) -> Vec<S> {
         (self.tasks, self.due) = (0, 0);

@@ -24,6 +24,8 @@ pub(crate) enum Source {
     /// A message, which has one delivery less to wait for then; and the room that the delivery
     /// takes up until then.
     Message(MessageKey, Place),
+    /// A feed; and the room that the delivery takes up until then.
+    Feed(Place),
     /// An owner before us, which reported them.
     Report(Receipt),
 }
@@ -106,6 +108,7 @@ impl Pen {
                     dues.settlers.extend(messages.on_record(message));
                     dues.places.push(place);
                 }
+                Source::Feed(place) => dues.places.push(place),
                 Source::Report(receipt) => dues.receipts.push(receipt),
             }
         }

@@ -1,10 +1,20 @@
 //! What the dispatcher knows of tenants and endpoints: a fold over CONFIG.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use fanfare_domain::{
-    Change, Endpoint, EndpointId, EndpointState, Entity, PauseMode, TenantId, Timestamp,
-    fact::ConclusionReason, profile::Profile,
+    Change, Endpoint, EndpointId, EndpointState, Entity, History, PauseMode, StoredEvent, TenantId,
+    Timestamp, TypePattern,
+    fact::ConclusionReason,
+    history::{Standing, Version},
+    profile::Profile,
 };
 use fanfare_event_log::ConfigFold;
 
@@ -13,10 +23,15 @@ use fanfare_event_log::ConfigFold;
 pub(crate) struct Registry {
     endpoints: HashMap<EndpointId, Entry>,
     profiles: HashMap<TenantId, Arc<str>>,
+    /// For how long it is remembered what endpoints wanted, in nanoseconds; 0 for ever.
+    memory: AtomicU64,
+    /// How much earlier than its stamp a change counts that makes an endpoint want more, in
+    /// nanoseconds.
+    margin: AtomicU64,
 }
 
 /// One endpoint as of the last change.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Entry {
     endpoint: Arc<Endpoint>,
     revision: u64,
@@ -24,6 +39,8 @@ struct Entry {
     /// Deliveries of events accepted before this are cancelled, for that reason: the endpoint
     /// was disabled, or paused to skip, and may be active again.
     cancelled_before: Option<(Timestamp, ConclusionReason)>,
+    /// What it wanted when.
+    history: History,
 }
 
 /// Whether an attempt may begin, by the endpoint's state at this moment.
@@ -51,13 +68,22 @@ impl ConfigFold for Registry {
                 self.profiles.insert(tenant.id.clone(), Arc::from(tenant.profile.as_str()));
             }
             Entity::Endpoint(endpoint) => {
-                let before = self.endpoints.get(&endpoint.id).and_then(|it| it.cancelled_before);
+                let (before, mut history) = match self.endpoints.remove(&endpoint.id) {
+                    Some(entry) => (entry.cancelled_before, entry.history),
+                    None => (None, History::default()),
+                };
+                history.push(Version::of(endpoint, change.deleted, stored_at));
+                let memory = Duration::from_nanos(self.memory.load(Ordering::Relaxed));
+                if !memory.is_zero() {
+                    history.forget_ended_by(stored_at.saturating_sub(memory));
+                }
                 let cancelled = cancels(endpoint.state).map(|reason| (stored_at, reason));
                 let entry = Entry {
                     endpoint: Arc::clone(endpoint),
                     revision,
                     deleted: change.deleted,
                     cancelled_before: cancelled.or(before),
+                    history,
                 };
                 self.endpoints.insert(endpoint.id, entry);
             }
@@ -99,6 +125,34 @@ impl Registry {
         Permission::Go { endpoint: Arc::clone(&entry.endpoint), revision: entry.revision, profile }
     }
 
+    /// Says for how long events are kept, beyond which nobody asks what endpoints wanted; and how
+    /// far apart the clocks are that stamp events and changes.
+    pub(crate) fn remember(&self, memory: Duration, margin: Duration) {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.memory.store(nanos(memory), Ordering::Relaxed);
+        self.margin.store(nanos(margin), Ordering::Relaxed);
+    }
+
+    /// Tells whether the endpoint wanted the event when it was accepted, as fan-out decides it.
+    pub(crate) fn is_wanted(&self, endpoint: EndpointId, stored: &StoredEvent) -> bool {
+        let margin = Duration::from_nanos(self.margin.load(Ordering::Relaxed));
+        let Some(entry) = self.endpoints.get(&endpoint) else { return false };
+        let standing = entry.history.standing(&stored.event.event_type, stored.accepted_at, margin);
+        standing == Standing::Served
+    }
+
+    /// Returns every pattern by which the endpoint chooses events, or chose them.
+    pub(crate) fn patterns(&self, endpoint: EndpointId) -> Vec<TypePattern> {
+        let entry = self.endpoints.get(&endpoint);
+        entry.map(|entry| entry.history.patterns().into_iter().collect()).unwrap_or_default()
+    }
+
+    /// Tells whether the endpoint is there, and neither disabled nor paused to skip.
+    pub(crate) fn is_served(&self, endpoint: EndpointId) -> bool {
+        let entry = self.endpoints.get(&endpoint).filter(|entry| !entry.deleted);
+        entry.is_some_and(|entry| cancels(entry.endpoint.state).is_none())
+    }
+
     /// Returns the endpoint as of the last change, whatever its state, and the name of its tenant's
     /// profile if the tenant is known.
     pub(crate) fn endpoint(&self, endpoint: EndpointId) -> Option<(&Endpoint, Option<&str>)> {
@@ -136,6 +190,7 @@ mod tests {
                 timeout: None,
                 concurrency: None,
                 rate_limit: None,
+                ordering: fanfare_domain::endpoint::Ordering::None,
                 metadata: BTreeMap::new(),
                 created_at: at(0),
                 updated_at: at(0),

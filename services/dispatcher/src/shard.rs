@@ -2,32 +2,28 @@
 //!
 //! ```text
 //! tasks ─┐            ┌─ lanes ─▶ attempts ─┐
-//! due  ──┴─▶ ledger ──┤                     ├─▶ facts ─▶ journal ─▶ settle
-//!                     └─ put off, on record ┘
+//! due  ──┼─▶ ledger ──┤                     ├─▶ facts ─▶ journal ─▶ settle
+//! feeds ─┘            └─ put off, on record ┘
 //! ```
 //!
 //! One task of the runtime owns all of it, so that nothing is locked; only the attempts and the
 //! writing of a batch run beside it.
 
+mod feeding;
 mod inherit;
+mod intake;
 mod release;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
     DeliveryId, DeliveryRef, EndpointId, Fact, Record, RetryDue, Shard, Task, Timestamp,
     TraceContext,
     fact::{DeferReason, DeliveryDeferred, InFlight},
+    feed::Reason,
 };
-use fanfare_event_log::{
-    Column, JournalWriter, ReadError, Reader, Reports, Settler, Unsettled,
-    journal::{From, JournalFilter},
-};
+use fanfare_event_log::{FeedHints, JournalWriter, Reader, Reports};
 use tokio::{
     task::AbortHandle,
     time::{Interval, MissedTickBehavior},
@@ -35,9 +31,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempt::{self, Desk, Job},
-    lanes::{Arrival, Flight, Lanes, PutOff, Started},
-    ledger::{Admission, Ledger, Place},
+    attempt::{self, Desk, FeedCount, Job},
+    feeds::{Fed, Feeds, work::Work},
+    lanes::{Flight, Lanes, PutOff, Started},
+    ledger::{Ledger, Place},
     leftovers::Leftovers,
     legacy::{Fate, Legacy},
     memory::{self, Ration, Source},
@@ -46,7 +43,6 @@ use crate::{
     permits::{Door, Permit},
     progress::Progress,
     rulebook::Rulebook,
-    task_event::TaskEvent,
     workers::Workers,
 };
 
@@ -69,12 +65,6 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// How often slow lanes are looked for, and whether other shards have given room back.
 const TIDY_EVERY: Duration = Duration::from_millis(250);
 
-/// How long a message waits for which there was no room.
-const FULL_WAIT: Duration = Duration::from_secs(1);
-
-/// How far the clocks of servers and services may be apart.
-const CLOCKS_APART: Duration = Duration::from_mins(1);
-
 /// What a shard is made of.
 pub(crate) struct Parts {
     pub(crate) shard: Shard,
@@ -86,6 +76,8 @@ pub(crate) struct Parts {
     /// Just before the claim.
     pub(crate) claimed_at: Timestamp,
     pub(crate) reports: Reports,
+    pub(crate) feeds: Feeds,
+    pub(crate) hints: FeedHints,
     pub(crate) desk: Arc<Desk>,
 }
 
@@ -101,6 +93,13 @@ pub(crate) struct ShardWorker {
     attempts: Workers<Begun, Finished>,
     flying: BTreeMap<Flight, Flying>,
     reports: Reports,
+    feeds: Feeds,
+    /// What the feeds ask of the servers.
+    work: Work,
+    hints: FeedHints,
+    /// The revision of the view of feeds that was seen, and how many of ours were counted.
+    feeds_seen: u64,
+    feeds_counted: FeedCount,
     /// What owners before us have in flight.
     foreign: BTreeMap<DeliveryId, InFlight>,
     fate: Fate,
@@ -115,8 +114,16 @@ pub(crate) struct ShardWorker {
 /// An attempt that waits in its lane.
 struct Waiting {
     job: Job,
-    message: MessageKey,
+    origin: Origin,
     place: memory::Place,
+}
+
+/// What asked for an attempt.
+enum Origin {
+    /// A message.
+    Message(MessageKey),
+    /// A feed.
+    Feed(Fed),
 }
 
 /// An attempt that is begun, for the worker that makes it.
@@ -139,7 +146,7 @@ struct Flying {
 /// An attempt that was made, or found to be impossible or needless.
 pub(crate) struct Finished {
     pub(crate) flight: Flight,
-    message: MessageKey,
+    origin: Origin,
     place: memory::Place,
     pub(crate) records: Vec<Record>,
 }
@@ -172,6 +179,11 @@ impl ShardWorker {
             attempts: Workers::new(),
             flying: BTreeMap::new(),
             reports: parts.reports,
+            work: Work::new(Arc::clone(&parts.desk), parts.shard),
+            feeds: parts.feeds,
+            hints: parts.hints,
+            feeds_seen: 0,
+            feeds_counted: parts.desk.feed_count(),
             foreign: BTreeMap::new(),
             fate,
             claimed_at,
@@ -198,6 +210,7 @@ impl ShardWorker {
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<()> {
         self.pen.write(&mut self.messages, fanfare_event_log::record_length);
+        self.feed();
         let wake_in = self.start();
         let (tasks_max, due_max) = (self.room(Source::Task), self.room(Source::Due));
         tokio::select! {
@@ -215,6 +228,13 @@ impl ShardWorker {
             _ = self.tidying.tick() => {
                 self.forget_overdue().await;
                 self.tidy();
+                self.see_feeds();
+            }
+            done = self.work.done() => self.fed(done).await?,
+            Some(hints) = self.hints.next() => {
+                for (endpoint, sequence) in hints {
+                    self.feeds.hint(endpoint, sequence);
+                }
             }
             Some(reported) = self.reports.next() => self.take_report(reported).await,
             () = sleep(wake_in) => {}
@@ -284,11 +304,17 @@ impl ShardWorker {
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
             Err(Err(_)) => return,
         };
-        let Finished { flight, message, place, records } = finished;
-        self.flying.remove(&flight);
+        let Finished { flight, origin, place, records } = finished;
+        if let Some(flying) = self.flying.remove(&flight) {
+            self.feeds.wake(flying.endpoint);
+        }
         let signal = self.desk.signal(&records);
         self.lanes.end(flight, signal, &self.door, self.desk.now());
-        self.pen.gather(Entry { records, source: pen::Source::Message(message, place) });
+        let source = match origin {
+            Origin::Message(message) => pen::Source::Message(message, place),
+            Origin::Feed(_) => pen::Source::Feed(place),
+        };
+        self.pen.gather(Entry { records, source });
     }
 
     async fn recorded(&mut self, batch: &Batch) {
@@ -296,136 +322,13 @@ impl ShardWorker {
             let place = Place { sequence: batch.sequence, at: record.recorded_at };
             self.ledger.record(&record.fact, place);
             let Some(delivery) = record.fact.delivery() else { continue };
+            let concluded = matches!(record.fact, Fact::DeliveryConcluded(_));
+            self.feeds.on_record(delivery, concluded);
+            if matches!(record.fact, Fact::DeliveryParked(_)) {
+                self.begin_to_feed(delivery.endpoint, Reason::Hold);
+            }
             for settler in self.messages.waited_for(delivery.id) {
                 settler.settle().await;
-            }
-        }
-    }
-
-    /// Asks the journal about deliveries of tasks that were made before what the ledger covers:
-    /// fan-out writes such tasks again when it was away for long.
-    async fn recall_tasks(&mut self, taken: &[Unsettled<Vec<Task>>]) -> Result<(), ReadError> {
-        let horizon = self.ledger.covers_from().sequence;
-        let tasks = || taken.iter().flat_map(|message| &message.record);
-        let old = || tasks().filter(|task| task.journal_sequence < horizon);
-        let targets = old().flat_map(|task| &task.targets).map(|target| target.delivery);
-        let wanted: BTreeSet<_> =
-            targets.filter(|delivery| !self.ledger.knows(*delivery)).collect();
-        let Some(first) = old().map(|task| task.journal_sequence).min() else {
-            return Ok(());
-        };
-        self.recall(From::Sequence(first), &wanted).await
-    }
-
-    /// The same for retries: facts about an attempt are no older than the time it was due.
-    async fn recall_due(&mut self, retries: &[Unsettled<RetryDue>]) -> Result<(), ReadError> {
-        let horizon = self.ledger.covers_from().at;
-        let old = || retries.iter().map(|retry| &retry.record).filter(|it| it.due_at < horizon);
-        let deliveries = old().map(|retry| retry.delivery.id);
-        let wanted = deliveries.filter(|delivery| !self.ledger.knows(*delivery)).collect();
-        let Some(first) = old().map(|retry| retry.due_at).min() else { return Ok(()) };
-        self.recall(From::Time(first.saturating_sub(CLOCKS_APART)), &wanted).await
-    }
-
-    async fn recall(&mut self, from: From, wanted: &BTreeSet<DeliveryId>) -> Result<(), ReadError> {
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let last = self.ledger.covers_from().sequence;
-        tracing::info!(shard = self.shard.index(), deliveries = wanted.len(), "recalling facts");
-        let filter = JournalFilter::Column(self.shard, Column::Attempts);
-        let mut reader = self.desk.log().journal(filter, from).await?;
-        while let Some(batch) = reader.next_until(last).await? {
-            for record in &batch.facts {
-                self.ledger.recall(&record.fact, record.recorded_at, wanted);
-            }
-        }
-        Ok(())
-    }
-
-    async fn take_tasks(&mut self, message: Unsettled<Vec<Task>>) {
-        let Unsettled { record: tasks, settler, position } = message;
-        let place = (Source::Task, position.sequence);
-        if self.messages.has(place) {
-            // It is in hand, and is settled in the end by what it brought the first time.
-            return;
-        }
-        let count = tasks.iter().map(|task| task.targets.len()).sum();
-        let bytes = tasks.iter().map(|task| task.event.event.data.len()).sum();
-        let Some((mut places, bytes)) = self.ration.take(Source::Task, count, bytes) else {
-            return settler.redeliver(FULL_WAIT).await;
-        };
-        // The events of a message are parts of one allocation.
-        let bytes = Arc::new(bytes);
-        let (mut jobs, mut live) = (Vec::with_capacity(count), Vec::new());
-        for task in tasks {
-            let event = Arc::new(TaskEvent::new(task.event, Arc::clone(&bytes)));
-            for target in &task.targets {
-                match self.ledger.admit_first(target.delivery) {
-                    Admission::Make => {
-                        self.haunt(target.endpoint, position.stored_at);
-                        let delivery = event.delivery(target, task.generation);
-                        let job = Job::first(delivery, Arc::clone(&event));
-                        jobs.extend(places.pop().map(|place| (job, false, place)));
-                    }
-                    Admission::Live => live.push(target.delivery),
-                    Admission::OnRecord | Admission::Early(_) | Admission::Turn => {}
-                }
-            }
-        }
-        self.queue(place, settler, jobs, &live).await;
-    }
-
-    async fn take_due(&mut self, retry: Unsettled<RetryDue>) {
-        let Unsettled { record: retry, settler, position } = retry;
-        let (delivery, attempt) = (retry.delivery.id, retry.attempt);
-        let place = (Source::Due, position.sequence);
-        if self.messages.has(place) {
-            return;
-        }
-        let has_turn = match self.ledger.admit_due(delivery, attempt, self.desk.now()) {
-            Admission::Make => false,
-            Admission::Turn => true,
-            Admission::OnRecord => return settler.settle().await,
-            Admission::Early(wait) => return settler.redeliver(wait).await,
-            Admission::Live => return self.queue(place, settler, Vec::new(), &[delivery]).await,
-        };
-        let room = self.ration.take(Source::Due, 1, 0).and_then(|(mut places, _)| places.pop());
-        let Some(room) = room else {
-            self.ledger.withdraw(delivery);
-            return settler.redeliver(FULL_WAIT).await;
-        };
-        self.haunt(retry.delivery.endpoint, position.stored_at);
-        let jobs = vec![(Job::later(retry), has_turn, room)];
-        self.queue(place, settler, jobs, &[]).await;
-    }
-
-    /// Queues what a message asks for, and keeps the message until that and what is `live` by
-    /// another message is on record.
-    async fn queue(
-        &mut self,
-        place: (Source, u64),
-        settler: Settler,
-        jobs: Vec<(Job, bool, memory::Place)>,
-        live: &[DeliveryId],
-    ) {
-        let message = match self.messages.open(place, settler, jobs.len() + live.len()) {
-            Ok(message) => message,
-            Err(settler) => return settler.settle().await,
-        };
-        for delivery in live {
-            self.messages.wait_for(*delivery, message);
-        }
-        let now = self.desk.now();
-        self.rulebook.renew(&self.desk);
-        for (job, has_turn, place) in jobs {
-            let (endpoint, kind) = (job.delivery.endpoint, job.kind());
-            let item = Waiting { job, message, place };
-            let arrival = Arrival { endpoint, kind, has_turn, item };
-            if let Some(put_off) =
-                self.lanes.queue(arrival, self.rulebook.rules(&self.desk, endpoint), now)
-            {
-                self.put_off(put_off, now);
             }
         }
     }
@@ -446,7 +349,15 @@ impl ShardWorker {
     }
 
     fn put_off(&mut self, PutOff { item, until, reason }: PutOff<Waiting>, now: Timestamp) {
-        let Waiting { job, message, place } = item;
+        let Waiting { job, origin, place } = item;
+        let endpoint = job.delivery.endpoint;
+        let message = match origin {
+            Origin::Message(message) => message,
+            Origin::Feed(fed) => return self.take_back(endpoint, fed),
+        };
+        if self.feeds.put_off(endpoint, job.kind()) {
+            self.begin_to_feed(endpoint, Reason::Backlog);
+        }
         let trace = job.trace();
         let record = deferred(job.delivery, job.attempt, (until, reason), now, trace);
         let source = pen::Source::Message(message, place);
@@ -456,10 +367,10 @@ impl ShardWorker {
 
 /// Makes an attempt.
 async fn make(begun: Begun) -> Finished {
-    let Begun { desk, flight, waiting: Waiting { job, message, place }, permit } = begun;
+    let Begun { desk, flight, waiting: Waiting { job, origin, place }, permit } = begun;
     let records = attempt::make(&desk, job).await;
     drop(permit);
-    Finished { flight, message, place, records }
+    Finished { flight, origin, place, records }
 }
 
 /// Sleeps that long; for ever if that is not known. Cancel safe.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use fanfare_domain::{
-    DeliveryRef, StoredEvent, Target, TraceContext, profile::Profile, request::Rendered,
+    DeliveryRef, StoredEvent, Target, Timestamp, TraceContext, profile::Profile, request::Rendered,
 };
 
 use crate::memory::Bytes;
@@ -25,6 +25,11 @@ impl TaskEvent {
     /// The trace that the event belongs to.
     pub(crate) fn trace(&self) -> &TraceContext {
         &self.stored.event.trace
+    }
+
+    /// When the event was accepted.
+    pub(crate) fn accepted_at(&self) -> Timestamp {
+        self.stored.accepted_at
     }
 
     /// Names the delivery of the event to a target.

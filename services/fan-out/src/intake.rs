@@ -1,14 +1,14 @@
 //! Takes events, decides whom they are for, and keeps a few batches on their way to the log.
 //!
 //! ```text
-//! next_batch ─▶ confirm the view ─▶ look up suspects ─▶ match ─▶ work (up to `batches_max` at once)
+//! next_batch ─▶ confirm the views ─▶ look up suspects ─▶ match ─▶ work (up to `batches_max` at once)
 //! ```
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
-use fanfare_domain::{EventId, StoredEvent};
-use fanfare_event_log::{ConfigView, Reader, Unsettled};
+use fanfare_domain::{EventId, StoredEvent, feed::Cover};
+use fanfare_event_log::{ConfigView, Feeds, FeedsView, Reader, Unsettled};
 use fanfare_service::Clock;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ pub(crate) struct Parts {
     pub(crate) lookup: Lookup,
     /// Whom events are for.
     pub(crate) routes: ConfigView<Routes>,
+    /// Who reads events by itself.
+    pub(crate) feeds: FeedsView,
     /// Writes what was decided.
     pub(crate) work: Work,
     /// How many batches may be written at once.
@@ -78,11 +80,13 @@ impl Intake {
     /// Decides on a batch. Cancel safe: what is dropped is handed out again.
     async fn route(&mut self, taken: Vec<Unsettled<StoredEvent>>) -> anyhow::Result<Batch> {
         // Whatever was acknowledged before these events were accepted is in the view after this.
-        self.0.routes.confirm().await.context("confirm the configuration")?;
+        let confirmed = tokio::try_join!(self.0.routes.confirm(), self.0.feeds.confirm());
+        confirmed.context("confirm the configuration and the feeds")?;
         let suspects: Vec<Suspect<'_>> = taken.iter().filter_map(suspect).collect();
         let on_record = self.0.lookup.find(&suspects).await.context("look up suspect events")?;
         debug!(suspects = suspects.len(), on_record = on_record.len(), "looked up suspect events");
-        let decide = |routes: &Routes| decide(routes, taken, &on_record);
+        let feeds = &self.0.feeds;
+        let decide = |routes: &Routes| feeds.read(|it| decide((routes, it), taken, &on_record));
         let (items, config_revision) = self.0.routes.read(decide);
         Ok(Batch { items, config_revision, routed_at: self.0.clock.now() })
     }
@@ -93,10 +97,10 @@ fn suspect(taken: &Unsettled<StoredEvent>) -> Option<Suspect<'_>> {
     taken.position.suspect.then_some(Suspect { event: &taken.record, stored_at })
 }
 
-/// Takes each event's routing from the record, or else from the routes. Pure but for the note of
-/// how old the oldest event is.
+/// Takes each event's routing from the record, or else from the routes and feeds. Pure but for the
+/// note of how old the oldest event is.
 fn decide(
-    routes: &Routes,
+    (routes, feeds): (&Routes, &Feeds),
     taken: Vec<Unsettled<StoredEvent>>,
     on_record: &BTreeMap<EventId, OnRecord>,
 ) -> (Vec<Item>, u64) {
@@ -106,14 +110,21 @@ fn decide(
     let item = |taken: Unsettled<StoredEvent>| {
         let recorded = on_record.get(&taken.record.event.id).cloned();
         let routing = recorded
-            .map_or_else(|| Routing::New(matches(routes, &taken.record)), Routing::OnRecord);
+            .map_or_else(|| Routing::New(matches(routes, feeds, &taken.record)), Routing::OnRecord);
         Item { event: taken.record, settler: taken.settler, routing }
     };
     (taken.into_iter().map(item).collect(), routes.revision())
 }
 
-fn matches(routes: &Routes, stored: &StoredEvent) -> Matches {
-    routes.of(&stored.event.tenant, &stored.event.event_type, stored.accepted_at)
+fn matches(routes: &Routes, feeds: &Feeds, stored: &StoredEvent) -> Matches {
+    let mut matches = routes.of(&stored.event.tenant, &stored.event.event_type, stored.accepted_at);
+    if !feeds.is_empty() {
+        matches.leave_to(|endpoint| {
+            let feed = feeds.of(endpoint).map(|stored| &stored.feed);
+            feed.is_some_and(|feed| feed.cover(stored.sequence) == Cover::Inside)
+        });
+    }
+    matches
 }
 
 fn finish(done: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {

@@ -1,14 +1,16 @@
 //! Turns each accepted event into deliveries: one for every endpoint that wants it.
 //!
-//! | reads  | writes     |
-//! | ------ | ---------- |
-//! | EVENTS | JOURNAL    |
-//! | CONFIG | DELIVERIES |
+//! | reads           | writes     |
+//! | --------------- | ---------- |
+//! | EVENTS          | JOURNAL    |
+//! | CONFIG          | DELIVERIES |
+//! | bucket of feeds |            |
 //!
 //! **Guarantee.** An event is settled only after its routing and all its tasks are stored. Ids of
 //! deliveries and tasks are made from the event and its endpoints, and a routing that is on record
 //! is never made again, so that a crash at any point adds nothing and loses nothing. Which endpoints
-//! an event is for is decided by when it was accepted, never by when it is routed.
+//! an event is for is decided by when it was accepted, never by when it is routed. An endpoint that
+//! is fed gets no task: its shard's owner reads EVENTS.
 //!
 //! **Not here.** Sending is the dispatcher's, and so is parking what is for a paused endpoint.
 
@@ -22,7 +24,7 @@ mod together;
 mod work;
 
 use anyhow::Context as _;
-use fanfare_event_log::{ConfigView, EventLog};
+use fanfare_event_log::{ConfigView, EventLog, FeedsView};
 use fanfare_service::Context;
 
 use crate::{
@@ -43,6 +45,8 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
     let (routes, follow) = ConfigView::<Routes>::start(&log, context.support_stop())
         .await
         .context("read the configuration")?;
+    let (feeds, follow_feeds) =
+        FeedsView::start(&log, context.support_stop()).await.context("read the feeds")?;
     if settings.log.replicas > 1 {
         routes.read(Routes::expect_two_clocks);
     }
@@ -53,15 +57,17 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
         clock: context.clock(),
         lookup: Lookup::new(log.clone()),
         routes,
+        feeds,
         work: Work::new(log.clone(), outlet, settings.tasks_max),
         batches_max: settings.batches_max,
         stop,
     });
     context.spawn("routing", intake.run(events));
     context.spawn_support("configuration", async move {
-        let followed = follow.await.context("follow the configuration");
+        let (followed, fed) = tokio::join!(follow, follow_feeds);
         log.close().await;
-        followed
+        followed.context("follow the configuration")?;
+        fed.context("follow the feeds")
     });
     readiness.ready();
     Ok(())

@@ -201,6 +201,7 @@ mod tests {
             targets: vec![endpoint(u8::try_from(10 - part).unwrap())],
             skipped: vec![endpoint(99)],
             held: Vec::new(),
+            fed: Vec::new(),
             part,
             parts,
         }

@@ -3,10 +3,9 @@
 //! Whether an endpoint was active, paused or deleted for an event is decided by the event's accept
 //! time against the times at which CONFIG stored the changes, never by when the event is routed.
 //! So each endpoint keeps its past versions, back to a day before the oldest event that is still
-//! being routed. An endpoint's creation counts from two seconds before its time: see [`history`]
-//! for what that is about.
+//! being routed. An endpoint's creation counts from two seconds before its time: see
+//! [`fanfare_domain::history`] for what that is about.
 
-mod history;
 mod patterns;
 #[cfg(test)]
 mod tests;
@@ -17,10 +16,12 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{Change, Endpoint, EndpointId, Entity, EventType, TenantId, Timestamp};
+use fanfare_domain::{
+    Change, Endpoint, EndpointId, Entity, EventType, History, TenantId, Timestamp,
+    history::{Standing, Version, WIDENED_EARLIER},
+};
 use fanfare_event_log::ConfigFold;
 
-use history::{History, Standing, Version, WIDENED_EARLIER};
 use patterns::Patterns;
 
 /// How much longer than the oldest event in hand asks for it a version is kept: events arrive
@@ -56,6 +57,15 @@ pub(crate) struct Matches {
     pub(crate) targets: Vec<EndpointId>,
     /// Those that were paused with `skip` when the event was accepted.
     pub(crate) skipped: Vec<EndpointId>,
+    /// Those whose owner reads the event by itself.
+    pub(crate) fed: Vec<EndpointId>,
+}
+
+impl Matches {
+    /// Leaves the event to the feeds that cover it.
+    pub(crate) fn leave_to(&mut self, is_fed: impl Fn(EndpointId) -> bool) {
+        self.fed.extend(self.targets.extract_if(.., |endpoint| is_fed(*endpoint)));
+    }
 }
 
 impl Routes {

@@ -37,6 +37,7 @@ pub(crate) fn facts(
         targets: chunk.iter().filter_map(Wanted::target).collect(),
         skipped: chunk.iter().filter_map(Wanted::skipped).collect(),
         held: Vec::new(),
+        fed: chunk.iter().filter_map(Wanted::fed).collect(),
         part,
         parts,
     };
@@ -117,25 +118,34 @@ pub(crate) fn routed(record: &Record) -> Option<&EventRouted> {
 enum Wanted {
     Target(EndpointId),
     Skipped(EndpointId),
+    Fed(EndpointId),
 }
 
 impl Wanted {
     fn all(matches: &Matches) -> impl Iterator<Item = Self> {
         let targets = matches.targets.iter().copied().map(Self::Target);
-        targets.chain(matches.skipped.iter().copied().map(Self::Skipped))
+        let skipped = matches.skipped.iter().copied().map(Self::Skipped);
+        targets.chain(skipped).chain(matches.fed.iter().copied().map(Self::Fed))
     }
 
     fn target(&self) -> Option<EndpointId> {
         match self {
             Self::Target(endpoint) => Some(*endpoint),
-            Self::Skipped(_) => None,
+            Self::Skipped(_) | Self::Fed(_) => None,
         }
     }
 
     fn skipped(&self) -> Option<EndpointId> {
         match self {
-            Self::Target(_) => None,
             Self::Skipped(endpoint) => Some(*endpoint),
+            Self::Target(_) | Self::Fed(_) => None,
+        }
+    }
+
+    fn fed(&self) -> Option<EndpointId> {
+        match self {
+            Self::Fed(endpoint) => Some(*endpoint),
+            Self::Target(_) | Self::Skipped(_) => None,
         }
     }
 }
@@ -195,7 +205,9 @@ mod tests {
 
     #[test]
     fn more_endpoints_than_one_fact_takes_are_split_without_a_loss() {
-        let matches = Matches { targets: endpoints(0..1_999), skipped: endpoints(1_999..2_500) };
+        let (targets, skipped, fed) =
+            (endpoints(0..1_499), endpoints(1_499..2_000), endpoints(2_000..2_500));
+        let matches = Matches { targets, skipped, fed };
         let facts = facts(&event(), &matches, 3, Timestamp::EPOCH);
         assert_eq!(facts.len(), 3);
         let all = |side: fn(&EventRouted) -> &Vec<EndpointId>| {
@@ -203,17 +215,19 @@ mod tests {
         };
         assert_eq!(all(|fact| &fact.targets), matches.targets);
         assert_eq!(all(|fact| &fact.skipped), matches.skipped);
+        assert_eq!(all(|fact| &fact.fed), matches.fed);
         for (number, fact) in (0..).zip(&facts) {
             let fact = part(fact);
             assert_eq!((fact.part, fact.parts), (number, 3));
-            assert!(fact.targets.len() + fact.skipped.len() <= EventRouted::TARGETS_MAX);
+            let count = fact.targets.len() + fact.skipped.len() + fact.fed.len();
+            assert!(count <= EventRouted::TARGETS_MAX);
         }
     }
 
     #[test]
     fn messages_keep_order_and_limits() {
         let small = facts(&event(), &Matches::default(), 3, Timestamp::EPOCH);
-        let large = Matches { targets: endpoints(0..1_000), skipped: Vec::new() };
+        let large = Matches { targets: endpoints(0..1_000), ..Matches::default() };
         let large = facts(&event(), &large, 4, Timestamp::EPOCH);
         let mut all: Vec<Record> = Vec::new();
         for (record, times) in [(&small[0], 600), (&large[0], 100), (&small[0], 1)] {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{
-    EndpointId, EventId, Record, ShardCount, StoredEvent, Timestamp, fact::EventRouted,
+    EndpointId, EventId, Record, Shard, ShardCount, StoredEvent, Timestamp, fact::EventRouted,
 };
 use fanfare_event_log::{EventLog, PublishError, Settler, Stored};
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt as _};
@@ -76,11 +76,30 @@ impl Work {
     /// Writes a batch and settles its events. Returns early if the service stops while a stream is
     /// full; what is not settled then is handed out again.
     pub(crate) async fn write(self, batch: Batch) -> anyhow::Result<()> {
+        let fed = self.fed(&batch);
         let recorded = match self.record(batch).await.context("record routings")? {
             Ok(recorded) => recorded,
             Err(GivenUp) => return Ok(()),
         };
+        for (shard, fed) in fed {
+            self.log.hint_feeds(shard, &fed).await;
+        }
         self.write_tasks(recorded).await.context("write tasks")
+    }
+
+    /// Which endpoints have an event of the batch left to their feed, and the last one.
+    fn fed(&self, batch: &Batch) -> BTreeMap<Shard, Vec<(EndpointId, u64)>> {
+        let mut last = BTreeMap::new();
+        for item in &batch.items {
+            let Routing::New(matches) = &item.routing else { continue };
+            // In the order of EVENTS.
+            last.extend(matches.fed.iter().map(|endpoint| (*endpoint, item.event.sequence)));
+        }
+        let mut by_shard: BTreeMap<Shard, Vec<(EndpointId, u64)>> = BTreeMap::new();
+        for (endpoint, sequence) in last {
+            by_shard.entry(self.shards.of(endpoint)).or_default().push((endpoint, sequence));
+        }
+        by_shard
     }
 
     /// Puts every new routing on record. Where a routing of the same events is on record already,

@@ -15,6 +15,8 @@ use crate::{
     topology::{Stream, header},
 };
 
+/// The consumer by which fan-out reads EVENTS.
+pub(crate) const FAN_OUT: &str = "fan-out";
 /// How many messages may be unsettled: of INBOX and EVENTS, and of a shard's queue.
 const UNSETTLED_SHARED: i64 = 8192;
 const UNSETTLED_SHARD: i64 = 4096;
@@ -32,7 +34,7 @@ impl EventLog {
 
     /// Reads EVENTS for fan-out; several processes share the work.
     pub async fn read_events(&self) -> Result<Reader<StoredEvent>, ReadError> {
-        Reader::open(self, shared(Stream::Events, "fan-out"), event).await
+        Reader::open(self, shared(Stream::Events, FAN_OUT), event).await
     }
 
     /// Reads the tasks of a shard, message by message, taking the queue over from whoever read it: what was handed

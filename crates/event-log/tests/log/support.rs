@@ -202,6 +202,7 @@ pub(crate) fn routed(number: u8, part: u32, parts: u32) -> Record {
         targets: vec![delivery.endpoint],
         skipped: Vec::new(),
         held: Vec::new(),
+        fed: Vec::new(),
         part,
         parts,
     }))

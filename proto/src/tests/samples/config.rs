@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fanfare_domain::{
     ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant,
     config::{EventTypeEntry, ProfileSource},
-    endpoint::{DisableReason, RateLimit, RatePeriod, Secret},
+    endpoint::{DisableReason, Ordering, RateLimit, RatePeriod, Secret},
     retry::{Delays, Policy, RetryOn, StatusSet},
     seal::Sealed,
 };
@@ -28,6 +28,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
         ("config-endpoint-disabled-failing", disabled(DisableReason::Failing)),
         ("config-endpoint-rate-limit", endpoint(limited_endpoint(RatePeriod::Second))),
         ("config-endpoint-rate-limit-minute", endpoint(limited_endpoint(RatePeriod::Minute))),
+        ("config-endpoint-ordered", endpoint(ordered_endpoint(Ordering::All))),
+        ("config-endpoint-ordered-by-key", endpoint(ordered_endpoint(Ordering::Key))),
         ("config-event-type", event_type()),
         ("config-profile", profile()),
         ("config-key-admin", key(Role::Admin, None)),
@@ -77,6 +79,7 @@ fn bare_endpoint(state: EndpointState) -> Endpoint {
         timeout: None,
         concurrency: None,
         rate_limit: None,
+        ordering: Ordering::None,
         metadata: BTreeMap::new(),
         created_at: at(1),
         updated_at: at(2),
@@ -87,6 +90,10 @@ fn limited_endpoint(per: RatePeriod) -> Endpoint {
     let (requests, burst) = (NonZeroU32::new(10).unwrap(), NonZeroU32::MIN);
     let rate_limit = Some(RateLimit { requests, per, burst });
     Endpoint { rate_limit, ..bare_endpoint(EndpointState::Active) }
+}
+
+fn ordered_endpoint(ordering: Ordering) -> Endpoint {
+    Endpoint { ordering, ..bare_endpoint(EndpointState::Active) }
 }
 
 fn full_endpoint() -> Endpoint {

@@ -29,6 +29,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
         ("journal-deliveries-concluded", concluded()),
         ("journal-retry-scheduled", vec![retry_scheduled()]),
         ("journal-event-routed", vec![event_routed()]),
+        ("journal-event-fed", vec![event_fed()]),
         ("journal-shard-released", vec![shard_released()]),
     ]
     .into_iter()
@@ -160,7 +161,16 @@ fn retry_scheduled() -> Record {
 }
 
 fn event_routed() -> Record {
-    record(Fact::EventRouted(EventRouted {
+    record(Fact::EventRouted(routed()))
+}
+
+fn event_fed() -> Record {
+    let fed = vec![endpoint_id(6), endpoint_id(7)];
+    record(Fact::EventRouted(EventRouted { fed, ..routed() }))
+}
+
+fn routed() -> EventRouted {
+    EventRouted {
         event: event_id(),
         tenant: "acme".parse().unwrap(),
         event_sequence: 42,
@@ -169,7 +179,8 @@ fn event_routed() -> Record {
         targets: vec![endpoint_id(1), endpoint_id(2)],
         skipped: vec![endpoint_id(3)],
         held: vec![endpoint_id(4), endpoint_id(5)],
+        fed: Vec::new(),
         part: 1,
         parts: 2,
-    }))
+    }
 }

@@ -35,6 +35,7 @@ async fn route(world: &World, endpoints: &[EndpointId]) -> Result<EventId> {
             targets: targets.to_vec(),
             skipped: skipped.to_vec(),
             held: Vec::new(),
+            fed: Vec::new(),
             part: u32::try_from(part)?,
             parts: u32::try_from(parts.len())?,
         });

@@ -21,6 +21,7 @@ async fn routed(world: &World, tenant: &str, endpoint: EndpointId) -> Result<Eve
         targets: vec![endpoint],
         skipped: Vec::new(),
         held: Vec::new(),
+        fed: Vec::new(),
         part: 0,
         parts: 1,
     });

@@ -1,8 +1,14 @@
 //! One lane: what waits for one endpoint, what is in flight to it, and what holds it back.
 
+mod feeding;
+
 use std::{collections::VecDeque, time::Duration};
 
-use fanfare_domain::{Timestamp, endpoint::RateLimit, fact::DeferReason};
+use fanfare_domain::{
+    Timestamp,
+    endpoint::{Ordering, RateLimit},
+    fact::DeferReason,
+};
 
 use crate::{
     lanes::{
@@ -50,6 +56,8 @@ pub(crate) struct Rules {
     pub(crate) rate: Option<RateLimit>,
     /// Whether first attempts are held from an endpoint that keeps failing.
     pub(crate) breaker: bool,
+    /// Whether events have to wait for the ones before them.
+    pub(crate) ordering: Ordering,
 }
 
 /// What kind of attempt it is.
@@ -145,7 +153,7 @@ impl<T> Lane<T> {
             line: None,
             alarm: None,
             debt: Debt::default(),
-            rules: Rules { concurrency: 1, rate: None, breaker: false },
+            rules: Rules { concurrency: 1, rate: None, breaker: false, ordering: Ordering::None },
             firsts: VecDeque::new(),
             retries: VecDeque::new(),
             since_retry: 0,

@@ -63,7 +63,12 @@ fn number(endpoint: EndpointId) -> u16 {
 }
 
 fn plain(_: EndpointId) -> Rules {
-    Rules { concurrency: 16, rate: None, breaker: false }
+    Rules {
+        concurrency: 16,
+        rate: None,
+        breaker: false,
+        ordering: fanfare_domain::endpoint::Ordering::None,
+    }
 }
 
 fn good() -> Outcome {
@@ -411,6 +416,7 @@ proptest! {
         let cap = |at: Timestamp| caps[(at.as_secs() / 3) as usize % caps.len()];
         let clock = std::cell::Cell::new(START);
         let rules = |_| Rules {
+            ordering: fanfare_domain::endpoint::Ordering::None,
             concurrency: cap(clock.get()),
             rate: rate.map(|requests| limited(requests, 1)),
             breaker,

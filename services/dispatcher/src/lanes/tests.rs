@@ -18,7 +18,12 @@ fn endpoint(n: u8) -> EndpointId {
 }
 
 fn cap(concurrency: u16) -> Rules {
-    Rules { concurrency, rate: None, breaker: false }
+    Rules {
+        concurrency,
+        rate: None,
+        breaker: false,
+        ordering: fanfare_domain::endpoint::Ordering::None,
+    }
 }
 
 fn first(n: u8, item: u32) -> Arrival<u32> {

@@ -24,6 +24,7 @@ async fn record(world: &World, event: EventId, targets: &[EndpointId]) -> Result
         targets: targets.to_vec(),
         skipped: Vec::new(),
         held: Vec::new(),
+        fed: Vec::new(),
         part: 0,
         parts: 1,
     };

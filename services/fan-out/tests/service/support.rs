@@ -86,6 +86,7 @@ impl World {
             timeout: None,
             concurrency: None,
             rate_limit: None,
+            ordering: fanfare_domain::endpoint::Ordering::None,
             metadata: BTreeMap::new(),
             created_at: now,
             updated_at: now,

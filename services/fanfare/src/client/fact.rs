@@ -86,11 +86,16 @@ impl Line {
     fn routed(at: Timestamp, routed: &EventRouted) -> Self {
         let number =
             |ids: &[fanfare_domain::EndpointId]| u64::try_from(ids.len()).unwrap_or(u64::MAX);
-        let mut details = match number(&routed.targets) {
+        let targets = number(&routed.targets).saturating_add(number(&routed.fed));
+        let mut details = match targets {
             0 => String::from("no endpoint wants it"),
             targets => format!("to {}", count(targets, "endpoint")),
         };
-        for (ids, why) in [(&routed.skipped, "skipped: paused"), (&routed.held, "held: paused")] {
+        for (ids, why) in [
+            (&routed.fed, "by a feed"),
+            (&routed.skipped, "skipped: paused"),
+            (&routed.held, "held: paused"),
+        ] {
             if !ids.is_empty() {
                 details = format!("{details}, {} {why}", number(ids));
             }
@@ -98,7 +103,7 @@ impl Line {
         if routed.generation > 0 {
             details = format!("{details} (replay {})", routed.generation);
         }
-        let tone = if routed.targets.is_empty() { Tone::Dim } else { Tone::Accent };
+        let tone = if targets == 0 { Tone::Dim } else { Tone::Accent };
         let subject = format!("{}  {}", routed.event, routed.tenant);
         Self { at, tone, what: String::from("routed"), subject, details }
     }
@@ -196,6 +201,7 @@ pub(crate) fn document(record: &Record) -> Option<Value> {
                 "targets": ids(&routed.targets),
                 "skipped": ids(&routed.skipped),
                 "held": ids(&routed.held),
+                "fed": ids(&routed.fed),
             })
         }
         Fact::AttemptMade(made) => json!({

@@ -296,6 +296,7 @@ fn endpoint() -> Endpoint {
         timeout: None,
         concurrency: None,
         rate_limit: None,
+        ordering: fanfare_domain::endpoint::Ordering::None,
         metadata: BTreeMap::new(),
         created_at,
         updated_at: created_at,

@@ -57,7 +57,8 @@ impl Story {
         let name = |endpoint| self.names.get(&endpoint).copied().unwrap_or("another");
         let (who, tone, what) = match &record.fact {
             Fact::EventRouted(routed) => {
-                let targets = u64::try_from(routed.targets.len()).unwrap_or(u64::MAX);
+                let targets = routed.targets.len() + routed.fed.len();
+                let targets = u64::try_from(targets).unwrap_or(u64::MAX);
                 ("", Tone::Accent, format!("routed to {}", count(targets, "endpoint")))
             }
             Fact::AttemptMade(made) => {
@@ -197,6 +198,7 @@ mod tests {
             targets: vec![endpoint()],
             skipped: Vec::new(),
             held: Vec::new(),
+            fed: Vec::new(),
             part: 0,
             parts: 1,
         });

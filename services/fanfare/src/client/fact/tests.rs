@@ -67,6 +67,7 @@ fn routed(targets: usize, skipped: usize, held: usize) -> Record {
         targets: ids(targets),
         skipped: ids(skipped),
         held: ids(held),
+        fed: Vec::new(),
         part: 0,
         parts: 1,
     }))

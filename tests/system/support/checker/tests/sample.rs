@@ -141,6 +141,7 @@ fn routed(event: u8, targets: &[u8]) -> Fact {
         targets: targets.iter().copied().map(endpoint_id).collect(),
         skipped: Vec::new(),
         held: Vec::new(),
+        fed: Vec::new(),
         part: 0,
         parts: 1,
     })

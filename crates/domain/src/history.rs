@@ -28,18 +28,18 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{Endpoint, EndpointState, EventType, PauseMode, Timestamp, TypePattern};
+use crate::{Endpoint, EndpointState, EventType, PauseMode, Timestamp, TypePattern};
 
 /// How far the clocks of two servers may be apart without an event being lost.
 const CLOCKS_APART: Duration = Duration::from_secs(2);
 
 /// How much earlier than its stamp a change counts, in a cluster, that makes an endpoint want more:
 /// clocks that are kept in step are never so far apart.
-pub(crate) const WIDENED_EARLIER: Duration = Duration::from_millis(500);
+pub const WIDENED_EARLIER: Duration = Duration::from_millis(500);
 
 /// What becomes of an event that an endpoint wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// It gets a task. An endpoint paused with `hold` does as well: its dispatcher parks the
     /// delivery, which costs no queue.
     Served,
@@ -51,7 +51,7 @@ pub(crate) enum Standing {
 
 /// What an endpoint wanted, from a time on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Version {
+pub struct Version {
     from: Timestamp,
     standing: Standing,
     filters: Vec<TypePattern>,
@@ -59,7 +59,7 @@ pub(crate) struct Version {
 
 /// The versions of one endpoint, in the order in which CONFIG stored them.
 #[derive(Debug, Default)]
-pub(crate) struct History {
+pub struct History {
     versions: VecDeque<Version>,
     /// When the first version was stored, kept or not.
     born: Timestamp,
@@ -67,7 +67,7 @@ pub(crate) struct History {
 
 impl Version {
     /// Reads what a change of configuration means for routing.
-    pub(crate) fn of(endpoint: &Endpoint, deleted: bool, from: Timestamp) -> Self {
+    pub fn of(endpoint: &Endpoint, deleted: bool, from: Timestamp) -> Self {
         let standing = if deleted { Standing::Absent } else { standing(endpoint.state) };
         let filters = match standing {
             Standing::Served | Standing::Skipped => endpoint.filters.clone(),
@@ -91,7 +91,7 @@ fn standing(state: EndpointState) -> Standing {
 
 impl History {
     /// Adds a version if it differs from the one before, and tells whether it replaced one.
-    pub(crate) fn push(&mut self, version: Version) -> bool {
+    pub fn push(&mut self, version: Version) -> bool {
         let Some(last) = self.versions.back() else {
             self.born = version.from;
             // Before its first version an endpoint is absent anyway.
@@ -107,7 +107,7 @@ impl History {
     }
 
     /// Drops the versions that had ended by `end`, and tells whether there were any.
-    pub(crate) fn forget_ended_by(&mut self, end: Timestamp) -> bool {
+    pub fn forget_ended_by(&mut self, end: Timestamp) -> bool {
         let before = self.versions.len();
         while self.versions.get(1).is_some_and(|next| next.from <= end) {
             self.versions.pop_front();
@@ -121,7 +121,7 @@ impl History {
 
     /// Decides on an event of a type, accepted at a time. A version that serves it counts from
     /// `margin` before its stamp.
-    pub(crate) fn standing(
+    pub fn standing(
         &self,
         event_type: &EventType,
         accepted_at: Timestamp,
@@ -140,12 +140,12 @@ impl History {
     }
 
     /// Returns every pattern of every version that is kept.
-    pub(crate) fn patterns(&self) -> BTreeSet<TypePattern> {
+    pub fn patterns(&self) -> BTreeSet<TypePattern> {
         self.versions.iter().flat_map(|version| version.filters.iter().cloned()).collect()
     }
 
     /// Tells whether nothing is kept.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.versions.is_empty()
     }
 

@@ -1,21 +1,20 @@
-//! The task behind a view: reads CONFIG, and asks how far it has come.
+//! The task behind a view: reads the stream, and asks how far it has come.
 
 use std::{
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use fanfare_proto::{DecodeError, decode_change};
+use fanfare_proto::DecodeError;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::{ConfigFold, Progress, Shared};
+use super::{Fold, Progress, Shared};
 use crate::{
     EventLog, ReadError,
     log::Which,
-    read::{Numbered, Ordered, Selection, Start, chain},
-    topology::Stream,
+    read::{Numbered, Ordered, Start, chain},
 };
 
 /// How long to wait after the servers did not answer.
@@ -28,9 +27,9 @@ const STALL: Duration = Duration::from_millis(300);
 /// The most that is waited between two fetches.
 const STALL_MAX: Duration = Duration::from_secs(5);
 
-/// Follows CONFIG until `stop`, and then for as long as others, who finish what they have in hand,
+/// Follows the stream until `stop`, and then for as long as others, who finish what they have in hand,
 /// ask for confirmations.
-pub(super) async fn run<F: ConfigFold>(
+pub(super) async fn run<F: Fold>(
     log: EventLog,
     shared: Arc<Shared<F>>,
     stop: CancellationToken,
@@ -69,17 +68,17 @@ impl<F> Drop for Ended<'_, F> {
 }
 
 /// Reads from where the view is, again and again.
-async fn follow<F: ConfigFold>(log: &EventLog, shared: &Shared<F>) -> Result<(), ReadError> {
-    let subjects = log.topology().subjects(Stream::Config);
-    let selection = Selection { stream: Stream::Config, subjects, headers_only: false };
+async fn follow<F: Fold>(log: &EventLog, shared: &Shared<F>) -> Result<(), ReadError> {
     loop {
-        let from = shared.progress.borrow().revision + 1;
-        let mut changes = Ordered::new(log, selection.clone(), Start::Sequence(from));
+        let start = Start::Sequence(shared.progress.borrow().revision + 1);
+        let (stream, subjects) = (shared.stream.clone(), shared.subjects.clone());
+        let mut changes = Ordered::of(log, stream, subjects, start);
         match drain(&mut changes, shared).await {
-            Ok(()) => debug!("fetching the configuration anew"),
+            Ok(()) => debug!(stream = shared.stream, "fetching anew"),
             Err(error @ (ReadError::Unreadable { .. } | ReadError::Closed)) => return Err(error),
             Err(error) => {
-                warn!(error = chain(&error), "the configuration cannot be read yet");
+                let (error, stream) = (chain(&error), &shared.stream);
+                warn!(error, stream, "what a view is of cannot be read yet");
                 sleep(PAUSE).await;
             }
         }
@@ -88,7 +87,7 @@ async fn follow<F: ConfigFold>(log: &EventLog, shared: &Shared<F>) -> Result<(),
 }
 
 /// Applies changes until they have to be fetched anew.
-async fn drain<F: ConfigFold>(changes: &mut Ordered, shared: &Shared<F>) -> Result<(), ReadError> {
+async fn drain<F: Fold>(changes: &mut Ordered, shared: &Shared<F>) -> Result<(), ReadError> {
     loop {
         tokio::select! {
             change = changes.next() => take(&change?, shared)?,
@@ -98,23 +97,21 @@ async fn drain<F: ConfigFold>(changes: &mut Ordered, shared: &Shared<F>) -> Resu
 }
 
 /// Applies one message and notes how far the view has come.
-fn take<F: ConfigFold>(numbered: &Numbered, shared: &Shared<F>) -> Result<(), ReadError> {
+fn take<F: Fold>(numbered: &Numbered, shared: &Shared<F>) -> Result<(), ReadError> {
     let revision = numbered.sequence;
     if revision <= shared.progress.borrow().revision {
         return Ok(());
     }
-    match decode_change(numbered.message.payload.clone()) {
-        Ok(change) => {
-            let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
-            state.apply(revision, numbered.stored_at, &change);
-        }
+    let taken = shared.state.write().unwrap_or_else(PoisonError::into_inner).take(numbered);
+    match taken {
+        Ok(()) => {}
         Err(source @ DecodeError::UnknownValue { .. }) => {
             let stream = shared.stream.clone();
             return Err(ReadError::Unreadable { stream, sequence: revision, source });
         }
         Err(unreadable) => {
-            let error = chain(&unreadable);
-            error!(error, revision, "a change of configuration cannot be read and is passed over");
+            let (error, stream) = (chain(&unreadable), &shared.stream);
+            error!(error, stream, revision, "a record cannot be read and is passed over");
         }
     }
     shared.progress.send_modify(|progress| progress.revision = revision);
@@ -122,7 +119,7 @@ fn take<F: ConfigFold>(numbered: &Numbered, shared: &Shared<F>) -> Result<(), Re
 }
 
 /// Gives confirmations: one question for all that were asked for before it was sent.
-async fn confirm<F: ConfigFold>(log: &EventLog, shared: &Shared<F>) -> Result<(), ReadError> {
+async fn confirm<F: Fold>(log: &EventLog, shared: &Shared<F>) -> Result<(), ReadError> {
     let mut asked = shared.asked.subscribe();
     let mut given = 0;
     let mut stall = STALL;
@@ -132,7 +129,7 @@ async fn confirm<F: ConfigFold>(log: &EventLog, shared: &Shared<F>) -> Result<()
             return Ok(());
         };
         let sent_at = Instant::now();
-        match timeout(log.inner.patience, last(log)).await {
+        match timeout(log.inner.patience, last(log, shared)).await {
             Ok(Ok(last)) => {
                 if !reach(shared, last, &mut stall).await {
                     continue;
@@ -146,9 +143,9 @@ async fn confirm<F: ConfigFold>(log: &EventLog, shared: &Shared<F>) -> Result<()
             }
             Ok(Err(error)) => {
                 let error = chain(error.as_ref());
-                debug!(error, "cannot tell yet how far the configuration has come");
+                debug!(error, stream = shared.stream, "cannot tell yet how far it has come");
             }
-            Err(_) => debug!("nobody said in time how far the configuration has come"),
+            Err(_) => debug!(stream = shared.stream, "nobody said in time how far it has come"),
         }
         sleep(PAUSE).await;
         log.inner.link.up(&log.inner.client).await;
@@ -161,10 +158,10 @@ async fn confirm<F: ConfigFold>(log: &EventLog, shared: &Shared<F>) -> Result<()
 /// The leader is whoever takes itself for it. On one server it is. A cluster's server that was cut
 /// off from the others goes on answering those that reach it until it gives up, 10 s or so later,
 /// though the others may have another leader, and newer revisions, by then.
-async fn last(log: &EventLog) -> Result<u64, async_nats::Error> {
+async fn last<F>(log: &EventLog, shared: &Shared<F>) -> Result<u64, async_nats::Error> {
     let mut last = 0;
-    for subject in log.topology().subjects(Stream::Config) {
-        let found = log.try_get(Stream::Config, Which::Last(&subject)).await?;
+    for subject in &shared.subjects {
+        let found = log.try_get_from(&shared.stream, Which::Last(subject)).await?;
         last = last.max(found.map_or(0, |message| message.sequence));
     }
     Ok(last)
@@ -172,7 +169,7 @@ async fn last(log: &EventLog) -> Result<u64, async_nats::Error> {
 
 /// Waits until the view has come to a revision that was there. Returns `false` if nothing comes:
 /// the revision may have been removed meanwhile.
-async fn reach<F: ConfigFold>(shared: &Shared<F>, last: u64, stall: &mut Duration) -> bool {
+async fn reach<F: Fold>(shared: &Shared<F>, last: u64, stall: &mut Duration) -> bool {
     let mut progress = shared.progress.subscribe();
     loop {
         let before = progress.borrow().revision;

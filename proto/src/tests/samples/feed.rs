@@ -1,0 +1,39 @@
+//! Feeds.
+
+use fanfare_domain::{
+    Feed,
+    feed::{Blocked, Interval, Phase, Reason},
+};
+
+use super::{at, endpoint_id};
+
+/// Feeds, under the names of their golden records.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, Feed)> {
+    let closed = Phase::Closed { until: 900, at: at(70) };
+    [
+        ("feed-open", feed(Phase::Open, Reason::Backlog)),
+        ("feed-closing", feed(Phase::Closing, Reason::Hold)),
+        ("feed-closed", feed(closed, Reason::Ordered)),
+    ]
+    .into_iter()
+}
+
+fn feed(phase: Phase, reason: Reason) -> Feed {
+    Feed {
+        tenant: "acme".parse().unwrap(),
+        endpoint: endpoint_id(1),
+        from: 500,
+        phase,
+        reason,
+        opened_at: at(60),
+        next: 600,
+        blocked: vec![
+            Blocked { key: 0xfedc_ba98_7654_3210, by: 510, waiting: vec![511, 700] },
+            Blocked { key: 1, by: 520, waiting: Vec::new() },
+        ],
+        past: vec![
+            Interval { from: 1, until: 20, closed_at: at(30) },
+            Interval { from: 300, until: 301, closed_at: at(50) },
+        ],
+    }
+}

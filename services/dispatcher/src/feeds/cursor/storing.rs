@@ -1,0 +1,103 @@
+//! What is stored of a cursor, and when.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use fanfare_domain::{
+    Feed, Timestamp,
+    feed::{Blocked, Interval, Phase},
+};
+
+use super::{Cursor, SINGLES};
+
+/// How far the stored cursor may be behind, in time and events, before it is stored, and before
+/// the feed waits for that. The ledger remembers more than the second: see the module.
+const SAVE_AFTER: Duration = Duration::from_secs(5);
+const SAVE_EVENTS: u64 = 1_000;
+const BEHIND_MAX: Duration = Duration::from_mins(1);
+const BEHIND_EVENTS: u64 = 10_000;
+
+/// What is stored of the cursor.
+#[derive(Debug, Default)]
+pub(super) struct Saved {
+    pub(super) at: Timestamp,
+    pub(super) next: u64,
+    pub(super) blocked: Vec<Blocked>,
+    /// How many events were offered since.
+    pub(super) offered: u64,
+}
+
+impl Cursor {
+    /// The feed as it is to be stored, with where the cursor stands and what it left behind.
+    pub(crate) fn to_store(&self) -> Feed {
+        let mut blocked = self.keys.stored();
+        let keyed: BTreeSet<u64> = blocked.iter().flat_map(|it| &it.waiting).copied().collect();
+        let offered = self.offered.iter().map(|(sequence, single)| (*sequence, *single));
+        let ready = self.ready.iter().map(|fed| (fed.sequence, fed.single));
+        let (mut next, mut waiting) = (self.position, &self.singles | &self.fetching);
+        for (sequence, single) in offered.chain(ready).filter(|(it, _)| !keyed.contains(it)) {
+            if single {
+                waiting.insert(sequence);
+            } else {
+                next = next.min(sequence);
+            }
+        }
+        let waiting: Vec<u64> = waiting.difference(&keyed).copied().collect();
+        if !waiting.is_empty() {
+            blocked.push(Blocked { key: SINGLES, by: 0, waiting });
+        }
+        Feed { next, blocked, ..self.feed.clone() }
+    }
+
+    /// Notes what is stored.
+    pub(crate) fn stored(&mut self, feed: Feed, revision: u64, now: Timestamp) {
+        self.saved = Saved::of(&feed, now);
+        (self.feed, self.revision, self.is_stored) = (feed, revision, true);
+    }
+
+    /// What is to be stored, if it is time and there is anything new.
+    pub(crate) fn save(&mut self, now: Timestamp) -> Option<Feed> {
+        let waited = now.since(self.saved.at);
+        let is_due = self.saved.offered >= SAVE_EVENTS || waited >= SAVE_AFTER;
+        if !self.is_stored || self.is_writing || !is_due {
+            return None;
+        }
+        let feed = self.to_store();
+        let is_new = feed.next != self.saved.next || feed.blocked != self.saved.blocked;
+        if !is_new {
+            // What is stored is right at this moment, too.
+            self.saved = Saved::of(&feed, now);
+        }
+        is_new.then_some(feed)
+    }
+
+    /// Makes the feed one that goes on from a sequence, after it has finished. What it covered
+    /// before is remembered, but for what is over.
+    pub(crate) fn reopened(
+        &self,
+        from: u64,
+        feed: Feed,
+        is_over: impl Fn(&Interval) -> bool,
+    ) -> Feed {
+        let mut past = self.feed.past.clone();
+        past.retain(|past| !is_over(past));
+        if let Phase::Closed { until, at } = self.feed.phase
+            && until >= self.feed.from
+        {
+            past.push(Interval { from: self.feed.from, until, closed_at: at });
+        }
+        let from = from.max(self.until().saturating_add(1));
+        Feed { from, next: from, past, ..feed }
+    }
+
+    /// Whether what is stored is so far behind that the ledger may not know all that came since.
+    pub(super) fn is_behind(&self, now: Timestamp) -> bool {
+        let Saved { offered, at, .. } = &self.saved;
+        *offered > BEHIND_EVENTS || (*offered > 0 && now.since(*at) > BEHIND_MAX)
+    }
+}
+
+impl Saved {
+    pub(super) fn of(feed: &Feed, at: Timestamp) -> Self {
+        Self { at, next: feed.next, blocked: feed.blocked.clone(), offered: 0 }
+    }
+}

@@ -1,0 +1,203 @@
+//! What comes in: messages of both queues, judged by the ledger and the feeds, into the lanes.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use fanfare_domain::{
+    DeliveryId, DeliveryRef, EndpointId, RetryDue, Task, endpoint::Ordering, feed::Reason,
+};
+use fanfare_event_log::{
+    Column, ReadError, Settler, Unsettled,
+    journal::{From, JournalFilter},
+};
+
+use super::{Origin, ShardWorker, Waiting};
+use crate::{
+    attempt::Job,
+    feeds::Whose,
+    lanes::Arrival,
+    ledger::Admission,
+    memory::{self, Source},
+    task_event::TaskEvent,
+};
+
+/// How long a message waits for which there was no room.
+const FULL_WAIT: Duration = Duration::from_secs(1);
+
+/// How far the clocks of servers and services may be apart.
+const CLOCKS_APART: Duration = Duration::from_mins(1);
+
+/// What a message asks for that is none of its own business.
+#[derive(Default)]
+struct Others {
+    /// What is live by another message.
+    live: Vec<DeliveryId>,
+    /// Events of which it is not known whether they are a feed's.
+    limbo: Vec<(EndpointId, u64)>,
+}
+
+impl ShardWorker {
+    /// Asks the journal about deliveries of tasks that were made before what the ledger covers:
+    /// fan-out writes such tasks again when it was away for long.
+    pub(super) async fn recall_tasks(
+        &mut self,
+        taken: &[Unsettled<Vec<Task>>],
+    ) -> Result<(), ReadError> {
+        let horizon = self.ledger.covers_from().sequence;
+        let tasks = || taken.iter().flat_map(|message| &message.record);
+        let old = || tasks().filter(|task| task.journal_sequence < horizon);
+        let targets = old().flat_map(|task| &task.targets).map(|target| target.delivery);
+        let wanted: BTreeSet<_> =
+            targets.filter(|delivery| !self.ledger.knows(*delivery)).collect();
+        let Some(first) = old().map(|task| task.journal_sequence).min() else {
+            return Ok(());
+        };
+        self.recall(From::Sequence(first), &wanted).await
+    }
+
+    /// The same for retries: facts about an attempt are no older than the time it was due.
+    pub(super) async fn recall_due(
+        &mut self,
+        retries: &[Unsettled<RetryDue>],
+    ) -> Result<(), ReadError> {
+        let horizon = self.ledger.covers_from().at;
+        let old = || retries.iter().map(|retry| &retry.record).filter(|it| it.due_at < horizon);
+        let deliveries = old().map(|retry| retry.delivery.id);
+        let wanted = deliveries.filter(|delivery| !self.ledger.knows(*delivery)).collect();
+        let Some(first) = old().map(|retry| retry.due_at).min() else { return Ok(()) };
+        self.recall(From::Time(first.saturating_sub(CLOCKS_APART)), &wanted).await
+    }
+
+    async fn recall(&mut self, from: From, wanted: &BTreeSet<DeliveryId>) -> Result<(), ReadError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let last = self.ledger.covers_from().sequence;
+        tracing::info!(shard = self.shard.index(), deliveries = wanted.len(), "recalling facts");
+        let filter = JournalFilter::Column(self.shard, Column::Attempts);
+        let mut reader = self.desk.log().journal(filter, from).await?;
+        while let Some(batch) = reader.next_until(last).await? {
+            for record in &batch.facts {
+                self.ledger.recall(&record.fact, record.recorded_at, wanted);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn take_tasks(&mut self, message: Unsettled<Vec<Task>>) {
+        let Unsettled { record: tasks, settler, position } = message;
+        let place = (Source::Task, position.sequence);
+        if self.messages.has(place) {
+            // It is in hand, and is settled in the end by what it brought the first time.
+            return;
+        }
+        let count = tasks.iter().map(|task| task.targets.len()).sum();
+        let bytes = tasks.iter().map(|task| task.event.event.data.len()).sum();
+        let Some((mut places, bytes)) = self.ration.take(Source::Task, count, bytes) else {
+            return settler.redeliver(FULL_WAIT).await;
+        };
+        // The events of a message are parts of one allocation.
+        let bytes = Arc::new(bytes);
+        let (mut jobs, mut others) = (Vec::with_capacity(count), Others::default());
+        for task in tasks {
+            let event = Arc::new(TaskEvent::new(task.event, Arc::clone(&bytes)));
+            for target in &task.targets {
+                let delivery = event.delivery(target, task.generation);
+                match self.whose(&delivery) {
+                    Whose::Feed => continue,
+                    Whose::Limbo => {
+                        others.limbo.push((target.endpoint, delivery.event_sequence));
+                        continue;
+                    }
+                    Whose::Task => {}
+                }
+                match self.ledger.admit_first(target.delivery) {
+                    Admission::Make => {
+                        self.haunt(target.endpoint, position.stored_at);
+                        if task.generation == 0 {
+                            self.feeds.took(target.endpoint, delivery.event_sequence);
+                        }
+                        let job = Job::first(delivery, Arc::clone(&event));
+                        jobs.extend(places.pop().map(|place| (job, false, place)));
+                    }
+                    Admission::Live => others.live.push(target.delivery),
+                    Admission::OnRecord | Admission::Early(_) | Admission::Turn => {}
+                }
+            }
+        }
+        self.queue(place, settler, jobs, others).await;
+    }
+
+    pub(super) async fn take_due(&mut self, retry: Unsettled<RetryDue>) {
+        let Unsettled { record: retry, settler, position } = retry;
+        let (delivery, attempt) = (retry.delivery.id, retry.attempt);
+        let place = (Source::Due, position.sequence);
+        if self.messages.has(place) {
+            return;
+        }
+        let has_turn = match self.ledger.admit_due(delivery, attempt, self.desk.now()) {
+            Admission::Make => false,
+            Admission::Turn => true,
+            Admission::OnRecord => return settler.settle().await,
+            Admission::Early(wait) => return settler.redeliver(wait).await,
+            Admission::Live => {
+                let others = Others { live: vec![delivery], ..Others::default() };
+                return self.queue(place, settler, Vec::new(), others).await;
+            }
+        };
+        let room = self.ration.take(Source::Due, 1, 0).and_then(|(mut places, _)| places.pop());
+        let Some(room) = room else {
+            self.ledger.withdraw(delivery);
+            return settler.redeliver(FULL_WAIT).await;
+        };
+        self.haunt(retry.delivery.endpoint, position.stored_at);
+        if attempt == 1 {
+            self.feeds.came_back(retry.delivery.endpoint);
+        }
+        let jobs = vec![(Job::later(retry), has_turn, room)];
+        self.queue(place, settler, jobs, Others::default()).await;
+    }
+
+    /// Judges whose a first attempt is; where that is not known, it will be.
+    fn whose(&mut self, delivery: &DeliveryRef) -> Whose {
+        let ordering = self.rulebook.rules(&self.desk, delivery.endpoint).ordering;
+        let whose = self.feeds.whose(delivery, ordering != Ordering::None);
+        if whose == Whose::Limbo {
+            self.begin_to_feed(delivery.endpoint, Reason::Ordered);
+        }
+        whose
+    }
+
+    /// Queues what a message asks for, and keeps the message until that and its `others` are on
+    /// record.
+    async fn queue(
+        &mut self,
+        place: (Source, u64),
+        settler: Settler,
+        jobs: Vec<(Job, bool, memory::Place)>,
+        Others { live, limbo }: Others,
+    ) {
+        let count = jobs.len() + live.len() + limbo.len();
+        let message = match self.messages.open(place, settler, count) {
+            Ok(message) => message,
+            Err(settler) => return settler.settle().await,
+        };
+        for delivery in live {
+            self.messages.wait_for(delivery, message);
+        }
+        for (endpoint, sequence) in limbo {
+            self.feeds.wait(endpoint, sequence, message);
+        }
+        let now = self.desk.now();
+        self.rulebook.renew(&self.desk);
+        for (job, has_turn, place) in jobs {
+            let (endpoint, kind) = (job.delivery.endpoint, job.kind());
+            let item = Waiting { job, origin: Origin::Message(message), place };
+            let arrival = Arrival { endpoint, kind, has_turn, item };
+            if let Some(put_off) =
+                self.lanes.queue(arrival, self.rulebook.rules(&self.desk, endpoint), now)
+            {
+                self.put_off(put_off, now);
+            }
+        }
+    }
+}
