@@ -106,8 +106,16 @@ impl Feed {
     /// are forgotten.
     pub const PAST_MAX: usize = 64;
 
+    /// The key of events that wait for nothing but to be read: they lie before the beginning, and
+    /// were given up to the feed when it was opened.
+    pub const GIVEN_UP: u64 = 0;
+
     /// Judges whose an event of this sequence is.
     pub fn cover(&self, sequence: u64) -> Cover {
+        let mut given_up = self.blocked.iter().filter(|blocked| blocked.key == Self::GIVEN_UP);
+        if given_up.any(|blocked| blocked.waiting.binary_search(&sequence).is_ok()) {
+            return Cover::Inside;
+        }
         let inside = |past: &Interval| (past.from..=past.until).contains(&sequence);
         if self.past.iter().any(inside) {
             return Cover::Inside;
@@ -146,7 +154,7 @@ mod tests {
             reason: Reason::Backlog,
             opened_at: AT,
             next: 100,
-            blocked: Vec::new(),
+            blocked: vec![Blocked { key: Feed::GIVEN_UP, by: 0, waiting: vec![7, 90] }],
             past: vec![Interval { from: 10, until: 20, closed_at: AT }],
         }
     }
@@ -156,10 +164,12 @@ mod tests {
         use Cover::{Inside, Open, Outside};
         let closed = Phase::Closed { until: 200, at: AT };
         for (sequence, expected) in [
+            (7, [Inside; 3]),
             (9, [Outside; 3]),
             (10, [Inside; 3]),
             (20, [Inside; 3]),
             (21, [Outside; 3]),
+            (90, [Inside; 3]),
             (99, [Outside; 3]),
             (100, [Inside, Open, Inside]),
             (200, [Inside, Open, Inside]),

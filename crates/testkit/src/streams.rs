@@ -73,10 +73,21 @@ impl NatsServer {
         Ok(found)
     }
 
+    /// Returns how many messages a stream holds.
+    pub async fn messages(&self, stream: &str) -> Result<u64> {
+        messages(&self.url(), stream).await
+    }
+
     /// Returns the last sequence of a stream.
     pub async fn last_sequence(&self, stream: &str) -> Result<u64> {
         last_sequence(&self.url(), stream).await
     }
+}
+
+/// Returns how many messages a stream holds at servers whose URLs have commas between them.
+async fn messages(urls: &str, stream: &str) -> Result<u64> {
+    let stream = connect(urls).await?.get_stream(stream).await.context("find the stream")?;
+    Ok(stream.cached_info().state.messages)
 }
 
 /// Returns the last sequence of a stream at servers whose URLs have commas between them.

@@ -70,6 +70,11 @@ impl Job {
         if self.attempt > 1 { Kind::Retry } else { Kind::First }
     }
 
+    /// Whether it came with a task, and its event with it.
+    pub(crate) const fn is_first_of_task(&self) -> bool {
+        self.event.is_some() && self.attempt == 1
+    }
+
     /// A later attempt, or a first one that was put off.
     pub(crate) fn later(retry: RetryDue) -> Self {
         let RetryDue { delivery, attempt, due_at: _, journal_sequence: _, trace } = retry;

@@ -22,7 +22,7 @@ use fanfare_domain::{
 use fanfare_event_log::StoredFeed;
 
 pub(crate) use self::cursor::{Cursor, Fed, Known, Next};
-use crate::{lanes::Kind, messages::MessageKey};
+use crate::messages::MessageKey;
 
 /// With how many first attempts put off an endpoint is fed: as many as cost more than a feed.
 const PUT_OFF_MAX: usize = 100;
@@ -175,11 +175,15 @@ impl Feeds {
             return Vec::new();
         };
         let mut known = Vec::new();
+        let sequences = cursor.limbo.iter().map(|(sequence, _)| *sequence);
+        let held: BTreeSet<u64> = sequences.filter(|it| cursor.holds(*it)).collect();
         cursor.limbo.retain(|(sequence, message)| match cursor.feed.cover(*sequence) {
             Cover::Inside => {
                 known.push((Whose::Feed, *message));
                 false
             }
+            // It was taken over, and that is not stored yet.
+            Cover::Outside if held.contains(sequence) => true,
             Cover::Outside => {
                 known.push((Whose::Task, *message));
                 false
@@ -189,15 +193,14 @@ impl Feeds {
         known
     }
 
-    /// Notes that a first attempt was put off, or has come back; tells whether there are so many
-    /// that a feed is cheaper.
-    pub(crate) fn put_off(&mut self, endpoint: EndpointId, kind: Kind) -> bool {
-        if kind == Kind::Retry {
-            return false;
-        }
-        let count = self.put_off.entry(endpoint).or_default();
-        *count += 1;
-        *count > PUT_OFF_MAX
+    /// Tells whether so many first attempts are put off that a feed is cheaper.
+    pub(crate) fn is_crowded(&self, endpoint: EndpointId) -> bool {
+        self.put_off.get(&endpoint).is_some_and(|count| *count >= PUT_OFF_MAX)
+    }
+
+    /// Notes that a first attempt is put off.
+    pub(crate) fn put_off(&mut self, endpoint: EndpointId) {
+        *self.put_off.entry(endpoint).or_default() += 1;
     }
 
     /// Notes that a first attempt has come back that was put off.
@@ -250,6 +253,24 @@ impl Feeds {
             Some(_) => return,
         }
         self.woken.insert(endpoint);
+    }
+
+    /// Tells whether first attempts may be taken over for an endpoint.
+    pub(crate) fn takes_over(&self, endpoint: EndpointId) -> bool {
+        self.cursors.get(&endpoint).is_some_and(|cursor| cursor.feed.phase == Phase::Open)
+    }
+
+    /// Takes a first attempt over from its message, if the endpoint is fed: the message waits until
+    /// that is stored.
+    pub(crate) fn take_over(&mut self, delivery: &DeliveryRef, message: MessageKey) -> bool {
+        let Some(cursor) = self.cursors.get_mut(&delivery.endpoint) else { return false };
+        if delivery.generation > 0 || cursor.feed.phase != Phase::Open {
+            return false;
+        }
+        cursor.take_over(delivery.event_sequence);
+        cursor.limbo.push((delivery.event_sequence, message));
+        self.woken.insert(delivery.endpoint);
+        true
     }
 
     /// Takes what is stored of a feed, by somebody else than us.
@@ -343,12 +364,15 @@ impl Feeds {
         let few = self.put_off.get(&endpoint).is_none_or(|count| *count <= PUT_OFF_MAX / 2);
         let cursor = self.cursors.get_mut(&endpoint).filter(|cursor| !cursor.is_writing)?;
         if !cursor.is_stored {
-            return Some(Wish::Write(cursor.feed.clone()));
+            return Some(Wish::Write(cursor.to_store()));
+        }
+        if cursor.has_taken_over() {
+            return Some(Wish::Write(cursor.to_store()));
         }
         let is_wanted = around.is_held || around.is_ordered || !around.is_open || !few;
         match cursor.feed.phase {
             Phase::Open => {
-                let is_done = cursor.is_at_head() && cursor.is_idle();
+                let is_done = cursor.is_at_head(around.routed) && cursor.is_idle();
                 if is_done && !is_wanted && now.since(cursor.feed.opened_at) >= OPEN_MIN {
                     return Some(Wish::Write(Feed { phase: Phase::Closing, ..cursor.to_store() }));
                 }

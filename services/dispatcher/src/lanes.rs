@@ -167,6 +167,20 @@ impl<T> Lanes<T> {
         self.by_endpoint.get(&endpoint).is_none_or(|lane| lane.takes_firsts(now))
     }
 
+    /// Takes out the first attempts that wait for an endpoint and that `is_wanted` chooses.
+    pub(crate) fn give_up(
+        &mut self,
+        endpoint: EndpointId,
+        is_wanted: impl Fn(&T) -> bool,
+        now: Timestamp,
+    ) -> Vec<T> {
+        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return Vec::new() };
+        let given_up = lane.give_up(is_wanted);
+        self.queued = self.queued.saturating_sub(given_up.len());
+        self.line_up(endpoint, now);
+        given_up
+    }
+
     /// Queues a first attempt of a feed, for which there is [room](Self::feed_room).
     pub(crate) fn feed(&mut self, endpoint: EndpointId, item: T, now: Timestamp) {
         let since = self.since;

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     attempt::{self, Desk, FeedCount, Job},
     feeds::{Fed, Feeds, work::Work},
-    lanes::{Flight, Lanes, PutOff, Started},
+    lanes::{Flight, Kind, Lanes, PutOff, Started},
     ledger::{Ledger, Place},
     leftovers::Leftovers,
     legacy::{Fate, Legacy},
@@ -355,8 +355,14 @@ impl ShardWorker {
             Origin::Message(message) => message,
             Origin::Feed(fed) => return self.take_back(endpoint, fed),
         };
-        if self.feeds.put_off(endpoint, job.kind()) {
-            self.begin_to_feed(endpoint, Reason::Backlog);
+        if job.kind() == Kind::First {
+            if self.feeds.is_crowded(endpoint) {
+                self.begin_to_feed(endpoint, Reason::Backlog);
+            }
+            if job.is_first_of_task() && self.feeds.take_over(&job.delivery, message) {
+                return self.ledger.withdraw(job.delivery.id);
+            }
+            self.feeds.put_off(endpoint);
         }
         let trace = job.trace();
         let record = deferred(job.delivery, job.attempt, (until, reason), now, trace);

@@ -20,7 +20,7 @@ use std::{
 
 use fanfare_domain::{
     DeliveryId, Feed, TenantId, Timestamp,
-    feed::{Blocked, Phase},
+    feed::{Blocked, Cover, Phase},
 };
 
 use self::storing::Saved;
@@ -32,9 +32,6 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The same when it knows that there is more.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// The key under which events are stored that wait for nothing but to be read again.
-const SINGLES: u64 = 0;
 
 /// An event that is to be offered.
 #[derive(Clone, Debug)]
@@ -116,7 +113,7 @@ impl Cursor {
 
     /// Goes on with a feed that is stored, at the latest at that time.
     pub(super) fn resume(feed: Feed, revision: u64, now: Timestamp) -> Self {
-        let is_ours = |blocked: &&Blocked| blocked.key == SINGLES;
+        let is_ours = |blocked: &&Blocked| blocked.key == Feed::GIVEN_UP;
         let waiting = feed.blocked.iter().filter(is_ours).flat_map(|blocked| &blocked.waiting);
         let mut singles: BTreeSet<u64> = waiting.copied().collect();
         let others: Vec<_> = feed.blocked.iter().filter(|it| !is_ours(it)).cloned().collect();
@@ -143,12 +140,6 @@ impl Cursor {
         }
     }
 
-    /// The next sequence that is to be read.
-    #[cfg(test)]
-    pub(super) fn position(&self) -> u64 {
-        self.position
-    }
-
     /// The last sequence that is the feed's.
     pub(crate) fn until(&self) -> u64 {
         match self.feed.phase {
@@ -171,9 +162,33 @@ impl Cursor {
             && self.keys.is_empty()
     }
 
-    /// Whether everything was read that there was.
-    pub(super) fn is_at_head(&self) -> bool {
-        self.looked_to.is_some() && self.hinted < self.position && self.ready.is_empty()
+    /// Whether everything was read that is routed, as far as it is known.
+    pub(super) fn is_at_head(&self, routed: u64) -> bool {
+        let is_there = self.position > routed || self.looked_to.is_some();
+        is_there && self.hinted < self.position && self.ready.is_empty()
+    }
+
+    /// Takes an event over that was a task's, and lies before the feed.
+    pub(super) fn take_over(&mut self, sequence: u64) {
+        if !self.holds(sequence) {
+            self.singles.insert(sequence);
+        }
+    }
+
+    /// Whether an event is in hand.
+    pub(super) fn holds(&self, sequence: u64) -> bool {
+        self.singles.contains(&sequence)
+            || self.fetching.contains(&sequence)
+            || self.offered.contains_key(&sequence)
+            || self.ready.binary_search_by_key(&sequence, |fed| fed.sequence).is_ok()
+    }
+
+    /// Whether messages wait for it to be stored what was taken over.
+    pub(super) fn has_taken_over(&self) -> bool {
+        let is_new = |(sequence, _): &(u64, MessageKey)| {
+            self.holds(*sequence) && self.feed.cover(*sequence) == Cover::Outside
+        };
+        self.limbo.iter().any(is_new)
     }
 
     /// How many events wait to be offered.
@@ -249,7 +264,8 @@ impl Cursor {
         }
         self.position = self.position.max(next);
         self.looked_to = looked_to;
-        let more = looked_to.is_none() || self.hinted >= self.position;
+        let is_cut = looked_to.is_some_and(|looked_to| self.position > looked_to);
+        let more = looked_to.is_none() || is_cut || self.hinted >= self.position;
         self.look_at = now.saturating_add(if more { LOOK_AGAIN } else { LOOK_EVERY });
     }
 

@@ -44,6 +44,19 @@ impl ShardWorker {
         let Some(tenant) = self.desk.tenant(endpoint) else { return };
         let (routed, now) = (self.desk.routed(), self.desk.now());
         self.feeds.open((endpoint, tenant), reason, (routed, now));
+        if !self.feeds.takes_over(endpoint) {
+            return;
+        }
+        let is_ours = |Waiting { job, origin, .. }: &Waiting| {
+            let is_task = matches!(origin, Origin::Message(_)) && job.is_first_of_task();
+            is_task && job.delivery.generation == 0
+        };
+        for Waiting { job, origin, place: _ } in self.lanes.give_up(endpoint, is_ours, now) {
+            let Origin::Message(message) = origin else { continue };
+            if self.feeds.take_over(&job.delivery, message) {
+                self.ledger.withdraw(job.delivery.id);
+            }
+        }
     }
 
     /// Looks for feeds that somebody else has written.

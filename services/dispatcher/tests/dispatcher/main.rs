@@ -106,6 +106,8 @@ async fn the_endpoints_state_decides_at_the_last_moment() -> Result<()> {
     let mut world = World::new().await?;
     world.endpoint.state = EndpointState::Paused(PauseMode::Hold);
     world.put_endpoint(false).await?;
+    // From the first one that is parked on, the endpoint is fed from EVENTS.
+    let _routed = world.route_nothing().await?;
     let dispatcher = world.run().await?;
     let held = world.send(1).await?;
     let story = world.story(held.targets[0].delivery).await?;

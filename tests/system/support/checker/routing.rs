@@ -99,7 +99,7 @@ fn merge(
     };
     parts.retain(|_, parts| complete(parts));
     let targets = |parts: BTreeMap<u32, &EventRouted>| {
-        parts.into_values().flat_map(|routed| routed.targets.iter().copied()).collect()
+        parts.into_values().flat_map(|it| it.targets.iter().chain(&it.fed).copied()).collect()
     };
     parts.into_iter().map(|(event, parts)| (event, targets(parts))).collect()
 }

@@ -14,7 +14,7 @@ use fanfare_domain::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::view::RateLimitView;
+use super::view::{OrderingName, RateLimitView};
 use crate::{
     app::Edited,
     error::ApiError,
@@ -64,6 +64,8 @@ pub(crate) struct NewEndpoint {
     pub(crate) concurrency: Option<u16>,
     /// How many requests may be begun in a time; any number if left out.
     pub(crate) rate_limit: Option<RateLimitView>,
+    /// Whether events have to wait for the ones before them; `none` if left out.
+    pub(crate) ordering: Option<OrderingName>,
     /// The caller's own notes: up to 32, with keys up to 64 and values up to 512 bytes.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, String>,
@@ -100,6 +102,8 @@ pub(crate) struct EndpointPatch {
     #[serde(default)]
     #[schema(value_type = Option<RateLimitView>)]
     pub(crate) rate_limit: Patched<RateLimitView>,
+    /// Whether events have to wait for the ones before them.
+    pub(crate) ordering: Option<OrderingName>,
     /// Notes to set, or with `null` to remove; others stay.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, Option<String>>,
@@ -148,6 +152,7 @@ impl Maker<'_> {
             timeout: new.timeout_ms.map(timeout).transpose()?,
             concurrency: new.concurrency.map(concurrency).transpose()?,
             rate_limit: new.rate_limit.as_ref().map(RateLimitView::admit).transpose()?,
+            ordering: new.ordering.map(OrderingName::admit).unwrap_or_default(),
             metadata: new.metadata,
             created_at: self.now,
             updated_at: self.now,
@@ -181,6 +186,9 @@ impl Maker<'_> {
         patch.timeout_ms.apply(&mut next.timeout, |millis| timeout(*millis))?;
         patch.concurrency.apply(&mut next.concurrency, |count| concurrency(*count))?;
         patch.rate_limit.apply(&mut next.rate_limit, RateLimitView::admit)?;
+        if let Some(ordering) = patch.ordering {
+            next.ordering = ordering.admit();
+        }
         merge(&mut next.metadata, &patch.metadata);
         limits::metadata(&next.metadata)?;
         self.patch_headers(&mut next, &patch.headers, chance)?;

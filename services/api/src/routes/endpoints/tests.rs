@@ -159,6 +159,26 @@ fn a_rate_limit_is_set_shown_and_taken_away() {
 }
 
 #[test]
+fn an_order_is_set_shown_and_changed() {
+    let bench = Bench::new("standard-webhooks");
+    let (endpoint, _) = bench.create(new()).unwrap();
+    let shown = |endpoint: &Endpoint| {
+        let view = EndpointView::of(endpoint, &bench.profile, endpoint.created_at);
+        serde_json::to_value(&view).unwrap()["ordering"].clone()
+    };
+    assert_eq!(shown(&endpoint), "none");
+    let mut last = endpoint;
+    for ordering in ["key", "all", "none"] {
+        let change = patch(serde_json::json!({ "ordering": ordering }));
+        last = bench.patch(&last, &change).unwrap();
+        assert_eq!((shown(&last), last.ordering.as_str()), (ordering.into(), ordering));
+    }
+    let ordering = serde_json::from_value(serde_json::json!("key")).unwrap();
+    let (ordered, _) = bench.create(NewEndpoint { ordering, ..new() }).unwrap();
+    assert_eq!(shown(&ordered), "key");
+}
+
+#[test]
 fn values_out_of_their_limits_are_refused_by_name() {
     let bench = Bench::new("standard-webhooks");
     for (expected, new) in [

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 
 use fanfare_domain::{
     Endpoint, EndpointState, PauseMode, Timestamp,
-    endpoint::{DisableReason, RateLimit, RatePeriod, Secret},
+    endpoint::{DisableReason, Ordering, RateLimit, RatePeriod, Secret},
     profile::Profile,
     retry::Policy,
 };
@@ -54,6 +54,8 @@ pub(crate) struct EndpointView {
     /// How many requests may be begun in a time; `null` for any number.
     #[schema(required)]
     rate_limit: Option<RateLimitView>,
+    /// Whether events have to wait for the ones before them.
+    ordering: OrderingName,
     /// The caller's own notes.
     metadata: BTreeMap<String, String>,
     /// The secrets that sign requests at this time, newest first.
@@ -116,6 +118,19 @@ enum RatePeriodName {
     Minute,
 }
 
+/// Which events are sent one after the other, each once the delivery before it has concluded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Ordering)]
+pub(crate) enum OrderingName {
+    /// None.
+    None,
+    /// Those with the same ordering key.
+    Key,
+    /// All.
+    All,
+}
+
 /// Whether an endpoint gets deliveries.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -174,10 +189,30 @@ impl EndpointView {
                 .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             concurrency: endpoint.concurrency,
             rate_limit: endpoint.rate_limit.map(RateLimitView::of),
+            ordering: OrderingName::of(endpoint.ordering),
             metadata: endpoint.metadata.clone(),
             secrets: endpoint.live_secrets(now).map(SecretView::of).collect(),
             created_at: endpoint.created_at.to_string(),
             updated_at: endpoint.updated_at.to_string(),
+        }
+    }
+}
+
+impl OrderingName {
+    const fn of(ordering: Ordering) -> Self {
+        match ordering {
+            Ordering::None => Self::None,
+            Ordering::Key => Self::Key,
+            Ordering::All => Self::All,
+        }
+    }
+
+    /// Returns what it stands for.
+    pub(crate) const fn admit(self) -> Ordering {
+        match self {
+            Self::None => Ordering::None,
+            Self::Key => Ordering::Key,
+            Self::All => Ordering::All,
         }
     }
 }

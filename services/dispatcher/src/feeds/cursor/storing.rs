@@ -7,7 +7,7 @@ use fanfare_domain::{
     feed::{Blocked, Interval, Phase},
 };
 
-use super::{Cursor, SINGLES};
+use super::Cursor;
 
 /// How far the stored cursor may be behind, in time and events, before it is stored, and before
 /// the feed waits for that. The ledger remembers more than the second: see the module.
@@ -43,7 +43,7 @@ impl Cursor {
         }
         let waiting: Vec<u64> = waiting.difference(&keyed).copied().collect();
         if !waiting.is_empty() {
-            blocked.push(Blocked { key: SINGLES, by: 0, waiting });
+            blocked.push(Blocked { key: Feed::GIVEN_UP, by: 0, waiting });
         }
         Feed { next, blocked, ..self.feed.clone() }
     }
@@ -51,6 +51,9 @@ impl Cursor {
     /// Notes what is stored.
     pub(crate) fn stored(&mut self, feed: Feed, revision: u64, now: Timestamp) {
         self.saved = Saved::of(&feed, now);
+        if feed.phase != self.feed.phase {
+            self.look_at = Timestamp::EPOCH;
+        }
         (self.feed, self.revision, self.is_stored) = (feed, revision, true);
     }
 

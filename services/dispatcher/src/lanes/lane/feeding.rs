@@ -1,6 +1,6 @@
 //! What a lane says to the feed of its endpoint.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use fanfare_domain::Timestamp;
 
@@ -39,5 +39,14 @@ impl<T> Lane<T> {
     /// Tells whether first attempts are sent as fast as they come, or will be soon.
     pub(in crate::lanes) fn takes_firsts(&self, now: Timestamp) -> bool {
         !self.is_quiet(now) && self.breaker.phase() == Phase::Closed
+    }
+
+    /// Takes out the first attempts that `is_wanted` chooses.
+    pub(in crate::lanes) fn give_up(&mut self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let waiting = std::mem::take(&mut self.firsts);
+        let (given_up, kept): (VecDeque<_>, VecDeque<_>) =
+            waiting.into_iter().partition(|(_, item)| is_wanted(item));
+        self.firsts = kept;
+        given_up.into_iter().map(|(_, item)| item).collect()
     }
 }
