@@ -13,6 +13,7 @@ mod frozen_dispatcher_sends_nothing;
 mod killed_processes_lose_nothing;
 mod killed_servers_lose_nothing;
 mod limits_are_exact;
+mod order_is_kept;
 mod paused_endpoints_get_nothing;
 mod private_address_is_refused;
 mod profiles;

@@ -45,6 +45,8 @@ pub(crate) struct Planned {
     pub(crate) data: Bytes,
     /// How it is published.
     pub(crate) route: Route,
+    /// The ordering key.
+    pub(crate) ordering_key: Option<String>,
 }
 
 /// An event whose publish was acknowledged.
@@ -97,7 +99,7 @@ impl Producer {
             Route::Request => Some(self.request(&planned).await?),
             Route::Http => Some(self.post(&planned).await?),
         };
-        let Planned { key, tenant, event_type, data, route: _ } = planned;
+        let Planned { key, tenant, event_type, data, route: _, ordering_key: _ } = planned;
         Ok(Acknowledged { key, tenant, event_type, data, event })
     }
 
@@ -127,13 +129,15 @@ impl Producer {
 
 fn message(planned: &Planned) -> InboxMessage {
     let pair = |name: &str, value: &str| (String::from(name), String::from(value));
+    let mut headers = vec![
+        pair(header::IDEMPOTENCY_KEY, &planned.key),
+        pair(header::CONTENT_TYPE, "application/json"),
+    ];
+    headers.extend(planned.ordering_key.iter().map(|key| pair(header::ORDERING_KEY, key)));
     InboxMessage {
         tenant: String::from(planned.tenant.as_str()),
         event_type: String::from(planned.event_type.as_str()),
-        headers: Headers::new(vec![
-            pair(header::IDEMPOTENCY_KEY, &planned.key),
-            pair(header::CONTENT_TYPE, "application/json"),
-        ]),
+        headers: Headers::new(headers),
         payload: planned.data.clone(),
     }
 }

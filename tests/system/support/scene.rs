@@ -127,6 +127,7 @@ impl Scene {
             event_type: event_type.parse().context("an event type")?,
             data: Bytes::from(data),
             route,
+            ordering_key: None,
         })
     }
 

@@ -441,3 +441,6 @@ impl Cursor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,8 @@ struct Others {
     live: Vec<DeliveryId>,
     /// Events of which it is not known whether they are a feed's.
     limbo: Vec<(EndpointId, u64)>,
+    /// What is given up to a feed.
+    given_up: Vec<DeliveryRef>,
 }
 
 impl ShardWorker {
@@ -113,6 +115,12 @@ impl ShardWorker {
                 match self.ledger.admit_first(target.delivery) {
                     Admission::Make => {
                         self.haunt(target.endpoint, position.stored_at);
+                        if task.generation == 0 && self.feeds.takes_over(target.endpoint) {
+                            // Late: it comes before what the feed has.
+                            self.ledger.withdraw(target.delivery);
+                            others.given_up.push(delivery);
+                            continue;
+                        }
                         if task.generation == 0 {
                             self.feeds.took(target.endpoint, delivery.event_sequence);
                         }
@@ -174,9 +182,9 @@ impl ShardWorker {
         place: (Source, u64),
         settler: Settler,
         jobs: Vec<(Job, bool, memory::Place)>,
-        Others { live, limbo }: Others,
+        Others { live, limbo, given_up }: Others,
     ) {
-        let count = jobs.len() + live.len() + limbo.len();
+        let count = jobs.len() + live.len() + limbo.len() + given_up.len();
         let message = match self.messages.open(place, settler, count) {
             Ok(message) => message,
             Err(settler) => return settler.settle().await,
@@ -186,6 +194,10 @@ impl ShardWorker {
         }
         for (endpoint, sequence) in limbo {
             self.feeds.wait(endpoint, sequence, message);
+        }
+        for delivery in given_up {
+            let is_taken = self.feeds.take_over(&delivery, message);
+            debug_assert!(is_taken, "nothing came between the question and this");
         }
         let now = self.desk.now();
         self.rulebook.renew(&self.desk);

@@ -47,6 +47,9 @@ pub(crate) struct Options {
     /// How many requests may be in flight at once [default: 16].
     #[arg(long, value_parser = concurrency, value_name = "NUMBER")]
     concurrency: Option<u16>,
+    /// Which events wait for the one before them to be delivered [default: none].
+    #[arg(long, value_parser = ["none", "key", "all"], value_name = "ORDER")]
+    ordering: Option<String>,
     /// How long an attempt may take [default: as the tenant's profile has it].
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     timeout: Option<Duration>,
@@ -66,6 +69,7 @@ impl Options {
             secret: self.secret.clone(),
             headers: map(&self.headers),
             concurrency: self.concurrency,
+            ordering: self.ordering.clone(),
             timeout: self.timeout,
             retry_delays: self.retry_delays.clone(),
         }
@@ -89,6 +93,8 @@ pub(crate) struct Draft {
     pub(crate) headers: BTreeMap<String, String>,
     /// How many requests may be in flight at once.
     pub(crate) concurrency: Option<u16>,
+    /// Which events wait for the one before them.
+    pub(crate) ordering: Option<String>,
     /// How long an attempt may take.
     pub(crate) timeout: Option<Duration>,
     /// How long to wait before each retry.
@@ -124,6 +130,7 @@ impl Draft {
             ("description", self.description.clone().map(Value::String)),
             ("secret", self.secret.clone().map(Value::String)),
             ("concurrency", self.concurrency.map(|number| json!(number))),
+            ("ordering", self.ordering.clone().map(Value::String)),
             ("timeout_ms", self.timeout.map(|span| json!(millis(span)))),
             ("retry", retry),
             ("headers", (!self.headers.is_empty()).then(|| json!(self.headers))),

@@ -57,6 +57,7 @@ pub(super) fn endpoint(found: &Value, output: Output) {
             "concurrency",
             number(found, "concurrency").map(|number| number.to_string()).unwrap_or_default(),
         ),
+        ("order", plain("ordering")),
         ("retries", retries(found)),
         ("secrets", secrets.to_string()),
         ("created", plain("created_at")),
