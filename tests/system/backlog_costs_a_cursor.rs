@@ -150,6 +150,10 @@ async fn check_order(scene: &Scene) -> Result<usize> {
     for request in scene.hooks.seen_at("/down") {
         let event = request.event.context("a request names its event")?;
         let Some(sequence) = direct.get(&event) else { continue };
+        // What failed, and was not put on record before a kill, was not delivered.
+        if request.answered != Some(200) {
+            continue;
+        }
         // A duplicate, which a kill explains, says nothing.
         if seen.insert(event) {
             ensure!(*sequence > before, "{sequence} came after {before}");

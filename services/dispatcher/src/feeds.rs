@@ -33,6 +33,9 @@ const OPEN_MIN: Duration = Duration::from_secs(5);
 /// How long what a closed feed covered is remembered, once everything in it is routed.
 const REMEMBERED: Duration = Duration::from_mins(5);
 
+/// How often all feeds are looked at, also those that nothing has happened to.
+const LOOK_AT_ALL: Duration = Duration::from_secs(2);
+
 /// Whose the first attempt of a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whose {
@@ -82,6 +85,8 @@ pub(crate) struct Feeds {
     put_off: HashMap<EndpointId, usize>,
     /// Feeds that are to be looked at.
     woken: BTreeSet<EndpointId>,
+    /// When all were.
+    looked_at: Timestamp,
 }
 
 /// What is found in the journal about feeds that are stored.
@@ -328,9 +333,14 @@ impl Feeds {
         }
     }
 
-    /// Has all feeds looked at.
-    pub(crate) fn wake_all(&mut self) {
-        self.woken.extend(self.cursors.keys());
+    /// Has the feeds looked at for which there may be something to do; now and then, all of them.
+    pub(crate) fn wake_due(&mut self, routed: u64, now: Timestamp) {
+        if now.since(self.looked_at) >= LOOK_AT_ALL {
+            self.looked_at = now;
+            return self.woken.extend(self.cursors.keys());
+        }
+        let due = self.cursors.iter().filter(|(_, cursor)| cursor.is_due(routed, now));
+        self.woken.extend(due.map(|(endpoint, _)| *endpoint));
     }
 
     /// The feeds that are to be looked at.

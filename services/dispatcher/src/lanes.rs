@@ -157,7 +157,11 @@ impl<T> Lanes<T> {
         now: Timestamp,
     ) -> Option<(usize, usize)> {
         let (bounds, since) = (self.bounds(), self.since);
-        let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, now));
+        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else {
+            let mut lane = Lane::<T>::new(since, now);
+            lane.apply(rules, now);
+            return lane.feed_room(bounds, now);
+        };
         lane.apply(rules, now);
         lane.feed_room(bounds, now)
     }

@@ -224,6 +224,12 @@ impl Cursor {
         }
     }
 
+    /// Tells whether there may be something to do, though nothing has happened.
+    pub(super) fn is_due(&self, routed: u64, now: Timestamp) -> bool {
+        let is_settled = self.is_stored && self.limbo.is_empty();
+        !is_settled || !self.is_idle() || self.may_read(routed, now)
+    }
+
     /// Single events to be read, up to `max`; they are being read from now on.
     pub(crate) fn singles(&mut self, max: usize) -> Vec<u64> {
         let singles: Vec<u64> = self.singles.iter().copied().take(max).collect();

@@ -76,7 +76,7 @@ impl ShardWorker {
                 self.feeds.adopt(stored, self.desk.now());
             }
         }
-        self.feeds.wake_all();
+        self.feeds.wake_due(self.desk.routed(), self.desk.now());
     }
 
     /// Takes what came of a question to the servers.
