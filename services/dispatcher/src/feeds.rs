@@ -81,8 +81,8 @@ pub(crate) struct Feeds {
     /// The first sequence of EVENTS that was stored after what the fold began with. About an event
     /// from there on everything is known: facts come after their event.
     floor: u64,
-    /// How many first attempts of each endpoint are put off.
-    put_off: HashMap<EndpointId, usize>,
+    /// The first attempts of each endpoint that are put off.
+    put_off: HashMap<EndpointId, BTreeSet<u64>>,
     /// Feeds that are to be looked at.
     woken: BTreeSet<EndpointId>,
     /// When all were.
@@ -200,20 +200,22 @@ impl Feeds {
 
     /// Tells whether so many first attempts are put off that a feed is cheaper.
     pub(crate) fn is_crowded(&self, endpoint: EndpointId) -> bool {
-        self.put_off.get(&endpoint).is_some_and(|count| *count >= PUT_OFF_MAX)
+        self.put_off.get(&endpoint).is_some_and(|put_off| put_off.len() >= PUT_OFF_MAX)
     }
 
     /// Notes that a first attempt is put off.
-    pub(crate) fn put_off(&mut self, endpoint: EndpointId) {
-        *self.put_off.entry(endpoint).or_default() += 1;
+    pub(crate) fn put_off(&mut self, delivery: &DeliveryRef) {
+        if delivery.generation == 0 {
+            self.put_off.entry(delivery.endpoint).or_default().insert(delivery.event_sequence);
+        }
     }
 
     /// Notes that a first attempt has come back that was put off.
-    pub(crate) fn came_back(&mut self, endpoint: EndpointId) {
-        if let Some(count) = self.put_off.get_mut(&endpoint) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.put_off.remove(&endpoint);
+    pub(crate) fn came_back(&mut self, delivery: &DeliveryRef) {
+        if let Some(put_off) = self.put_off.get_mut(&delivery.endpoint) {
+            put_off.remove(&delivery.event_sequence);
+            if put_off.is_empty() {
+                self.put_off.remove(&delivery.endpoint);
             }
         }
     }
@@ -258,6 +260,13 @@ impl Feeds {
             Some(_) => return,
         }
         self.woken.insert(endpoint);
+        // Their alarm clocks go off in vain.
+        let put_off = self.put_off.remove(&endpoint).unwrap_or_default();
+        if let Some(cursor) = self.cursors.get_mut(&endpoint) {
+            for sequence in put_off {
+                cursor.take_over(sequence);
+            }
+        }
     }
 
     /// Tells whether first attempts may be taken over for an endpoint.
@@ -371,7 +380,7 @@ impl Feeds {
         around: Circumstances,
         now: Timestamp,
     ) -> Option<Wish> {
-        let few = self.put_off.get(&endpoint).is_none_or(|count| *count <= PUT_OFF_MAX / 2);
+        let few = self.put_off.get(&endpoint).is_none_or(|them| them.len() <= PUT_OFF_MAX / 2);
         let cursor = self.cursors.get_mut(&endpoint).filter(|cursor| !cursor.is_writing)?;
         if !cursor.is_stored {
             return Some(Wish::Write(cursor.to_store()));

@@ -11,7 +11,7 @@ use std::{
 
 use fanfare_domain::{DeliveryId, Fact, Timestamp, fact::DeferReason};
 
-use crate::lanes::RESERVED_AHEAD;
+use crate::{feeds::Known, lanes::RESERVED_AHEAD};
 
 /// How long a message waits that came before the fact that it follows from, and at most one that
 /// came before its time.
@@ -114,12 +114,22 @@ impl Ledger {
         self.live.contains_key(&delivery)
     }
 
-    /// What is known of a delivery: whether it is live, and whether it has concluded.
-    pub(crate) fn standing(&self, delivery: DeliveryId) -> Option<(bool, bool)> {
+    /// What is known of a delivery, for a feed.
+    pub(crate) fn known(&self, delivery: DeliveryId) -> Known {
         if self.is_live(delivery) {
-            return Some((true, false));
+            return Known::Live;
         }
-        self.get(delivery).map(|progress| (false, progress == Progress::Concluded))
+        match self.get(delivery) {
+            None => Known::Nothing,
+            Some(Progress::Next(1, Wait::Until(_) | Wait::Turn(_))) => Known::PutOff,
+            Some(Progress::Next(..)) => Known::Begun,
+            Some(Progress::Concluded) => Known::Concluded,
+        }
+    }
+
+    /// Counts the first attempt of a delivery as live that a feed is about to make.
+    pub(crate) fn feed(&mut self, delivery: DeliveryId) {
+        self.live.insert(delivery, 1);
     }
 
     /// Folds a fact of a batch at that place.

@@ -362,7 +362,7 @@ impl ShardWorker {
             if job.is_first_of_task() && self.feeds.take_over(&job.delivery, message) {
                 return self.ledger.withdraw(job.delivery.id);
             }
-            self.feeds.put_off(endpoint);
+            self.feeds.put_off(&job.delivery);
         }
         let trace = job.trace();
         let record = deferred(job.delivery, job.attempt, (until, reason), now, trace);

@@ -55,6 +55,8 @@ pub(crate) enum Known {
     Nothing,
     /// It is under way.
     Live,
+    /// Its first attempt was put off, and not made.
+    PutOff,
     /// It was begun, and has not concluded.
     Begun,
     /// It has concluded.
@@ -348,7 +350,8 @@ impl Cursor {
     /// Decides on the event that is next, by what is known of its delivery.
     pub(crate) fn judge(&mut self, known: impl FnOnce(DeliveryId) -> Known) -> Next {
         let Some(fed) = self.ready.front() else { return Next::Stand };
-        let (sequence, key) = (fed.sequence, fed.key);
+        let (sequence, key, single) = (fed.sequence, fed.key, fed.single);
+        let delivery = fed.delivery;
         if self.offered.contains_key(&sequence) {
             return Next::Pass;
         }
@@ -357,18 +360,24 @@ impl Cursor {
         {
             return Next::Pass;
         }
-        match (known(fed.delivery), key) {
+        match (known(delivery), key) {
+            // What was taken over is made here; anything else comes at its time.
+            (Known::PutOff, Some(key)) if single => {
+                self.keys.offered(key, sequence);
+                Next::Make
+            }
+            (Known::PutOff, None) if single => Next::Make,
             (Known::Live, _) => Next::Stand,
             (Known::Nothing, None) => Next::Make,
             (Known::Nothing, Some(key)) => {
                 self.keys.offered(key, sequence);
                 Next::Make
             }
-            (Known::Begun, Some(key)) => {
+            (Known::Begun | Known::PutOff, Some(key)) => {
                 self.keys.begun(key, sequence);
                 Next::Pass
             }
-            (Known::Begun, None) => Next::Pass,
+            (Known::Begun | Known::PutOff, None) => Next::Pass,
             (Known::Concluded, _) => {
                 self.concluded(sequence);
                 Next::Pass

@@ -14,10 +14,9 @@ use super::{Origin, ShardWorker, Waiting};
 use crate::{
     attempt::Job,
     feeds::{
-        Circumstances, Fed, Known, Next, Whose, Wish,
+        Circumstances, Fed, Next, Whose, Wish,
         work::{Done, Read},
     },
-    ledger::Admission,
     memory::Source,
     task_event::TaskEvent,
 };
@@ -199,8 +198,7 @@ impl ShardWorker {
                 Next::Pass => drop(cursor.pop(false)),
                 Next::Make => {
                     let (Some(fed), Some(place)) = (cursor.pop(true), places.pop()) else { return };
-                    let admitted = self.ledger.admit_first(fed.delivery);
-                    debug_assert_eq!(admitted, Admission::Make, "nothing was known of it");
+                    self.ledger.feed(fed.delivery);
                     let target = Target { delivery: fed.delivery, endpoint };
                     let delivery = fed.event.delivery(&target, 0);
                     self.haunt(endpoint, fed.event.accepted_at());
@@ -296,18 +294,6 @@ impl ShardWorker {
         self.ledger.withdraw(fed.delivery);
         if let Some(cursor) = self.feeds.cursor(endpoint) {
             cursor.take_back(fed);
-        }
-    }
-}
-
-impl crate::ledger::Ledger {
-    /// What is known of a delivery, for a feed.
-    pub(crate) fn known(&self, delivery: DeliveryId) -> Known {
-        match self.standing(delivery) {
-            None => Known::Nothing,
-            Some((true, _)) => Known::Live,
-            Some((false, true)) => Known::Concluded,
-            Some((false, false)) => Known::Begun,
         }
     }
 }

@@ -159,7 +159,7 @@ impl ShardWorker {
         };
         self.haunt(retry.delivery.endpoint, position.stored_at);
         if attempt == 1 {
-            self.feeds.came_back(retry.delivery.endpoint);
+            self.feeds.came_back(&retry.delivery);
         }
         let jobs = vec![(Job::later(retry), has_turn, room)];
         self.queue(place, settler, jobs, Others::default()).await;
