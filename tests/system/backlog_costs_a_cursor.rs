@@ -157,7 +157,7 @@ async fn check_order(scene: &Scene) -> Result<usize> {
         // A duplicate, which a kill explains, says nothing.
         if seen.insert(event) {
             late += usize::from(*sequence < before);
-            before = before.max(*sequence);
+            before = *sequence;
         }
     }
     // What a process had in hand that was killed comes again when others are on their way.

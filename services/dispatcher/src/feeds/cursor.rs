@@ -253,6 +253,11 @@ impl Cursor {
         self.position
     }
 
+    /// Whether what comes before the rest is on its way. Where keys are kept apart, nothing does.
+    pub(crate) fn is_fetching_first(&self) -> bool {
+        self.keys.is_empty() && !self.fetching.is_empty()
+    }
+
     /// Takes events that were read in order from a sequence on, where to go on, and up to where
     /// there is nothing more, if that is so.
     pub(crate) fn take(

@@ -227,6 +227,9 @@ impl ShardWorker {
             self.work.read_singles(endpoint, singles);
             return;
         }
+        if cursor.is_fetching_first() {
+            return;
+        }
         if cursor.may_look_for_the_end() {
             let from = cursor.reading();
             self.work.find_first(whose, from);
