@@ -25,6 +25,9 @@ use crate::{
 /// How long the next message of an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// What is left out of a time where it is written.
+const ROUNDED: Duration = Duration::from_millis(1);
+
 /// What to read, and how much of it.
 #[derive(Clone, Debug)]
 pub struct Reach {
@@ -111,13 +114,13 @@ impl EventLog {
     }
 
     /// The sequence of the first event that was stored at a time or later; one more than the last
-    /// sequence if there is none. Never too small: a server that is not up to date may say one that
-    /// is too large.
+    /// sequence if there is none. Never too small: the time is taken to the next millisecond, and a
+    /// server that is not up to date may say one that is too large.
     pub async fn first_event_at(&self, time: Timestamp) -> Result<u64, ReadError> {
         let end = self.events_last().await?;
         let subject = self.topology().subjects(Stream::Events).concat();
         let question = json!({
-            "start_time": time.to_string(), "next_by_subj": subject, "batch": 1,
+            "start_time": time.saturating_add(ROUNDED).to_string(), "next_by_subj": subject, "batch": 1,
         });
         let mut patience = Patience::new(self, self.topology().stream(Stream::Events));
         loop {
