@@ -106,10 +106,10 @@ async fn the_endpoints_state_decides_at_the_last_moment() -> Result<()> {
     let mut world = World::new().await?;
     world.endpoint.state = EndpointState::Paused(PauseMode::Hold);
     world.put_endpoint(false).await?;
-    // From the first one that is parked on, the endpoint is fed from EVENTS.
-    let _routed = world.route_nothing().await?;
+    // It is fed from the first delivery on that is parked; the other gets tasks.
+    let paused = world.add_endpoint(2, "/paused").await?;
     let dispatcher = world.run().await?;
-    let held = world.send(1).await?;
+    let held = world.send_to(paused, 1).await?;
     let story = world.story(held.targets[0].delivery).await?;
     assert!(matches!(story.as_slice(), [Fact::DeliveryParked(parked)] if parked.attempt == 1));
     world.endpoint.state = EndpointState::Paused(PauseMode::Skip);

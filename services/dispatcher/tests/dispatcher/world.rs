@@ -169,20 +169,6 @@ impl World {
         Ok(task)
     }
 
-    /// Stands in for fan-out where all that there is to route is routed: until it is dropped.
-    pub(crate) async fn route_nothing(&self) -> Result<JoinSet<Result<()>>> {
-        let mut events = self.log.read_events().await?;
-        let mut routing = JoinSet::new();
-        routing.spawn(async move {
-            loop {
-                for event in events.next_batch(64).await? {
-                    event.settle().await;
-                }
-            }
-        });
-        Ok(routing)
-    }
-
     /// Stands in for the retry-scheduler: sets an alarm clock for what is put off, until it is
     /// dropped.
     pub(crate) fn set_alarm_clocks(&self) -> JoinSet<Result<()>> {
