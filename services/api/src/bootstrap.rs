@@ -2,14 +2,11 @@
 
 use std::{fs, sync::Arc};
 
-use anyhow::{Context as _, bail, ensure};
-use fanfare_domain::{
-    ApiKey, Change, Endpoint, Entity, Role, Timestamp, TraceContext,
-    seal::{Clear, Keyring, SealError},
-};
+use anyhow::{Context as _, ensure};
+use fanfare_domain::{ApiKey, Change, Entity, Role, TraceContext, seal::Clear};
 use fanfare_event_log::ChangeError;
 use fanfare_service::{load_keyring, load_profiles};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{app::App, secret_key, settings::Settings};
 
@@ -25,32 +22,6 @@ pub fn check_files(settings: &Settings) -> anyhow::Result<()> {
     load_keyring(&settings.sealing_key_file)?;
     operator_keys(settings)?;
     load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
-    Ok(())
-}
-
-/// Refuses keys that are not those of the installation: with them no request could be made to the
-/// endpoints that there are, and what is sealed from now on would open nowhere else.
-///
-/// A value that is altered is no reason to refuse: the API is where it can be replaced.
-pub(crate) fn check_keys<'a>(
-    keyring: &Keyring,
-    endpoints: impl Iterator<Item = &'a Endpoint>,
-    now: Timestamp,
-) -> anyhow::Result<()> {
-    for endpoint in endpoints {
-        let Err(unopenable) = keyring.check(endpoint, now) else { continue };
-        match &unopenable.cause {
-            SealError::UnknownKey { key_id } => bail!(
-                "{unopenable}: it is sealed with key {key_id}, which the sealing key file (setting \
-                 sealing_key_file) does not hold. Restore that key, as a line of the file. If it is \
-                 lost for good, the secrets are too: begin a new installation, under another \
-                 log.prefix or without the old one's data"
-            ),
-            SealError::Altered | SealError::MalformedKey => {
-                error!(error = %unopenable, "give the endpoint a new secret, or new headers");
-            }
-        }
-    }
     Ok(())
 }
 
@@ -106,59 +77,4 @@ pub(crate) async fn admit(app: &App, keys: &[Clear]) -> anyhow::Result<()> {
         app.directory.confirm().await.context("read the key's record")?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use fanfare_domain::{
-        EndpointId, EndpointState,
-        endpoint::{Secret, secret_owner},
-    };
-
-    use super::*;
-
-    fn ring(byte: &str) -> Keyring {
-        Keyring::parse(&byte.repeat(32)).unwrap()
-    }
-
-    fn endpoint(number: u8, sealed_by: &Keyring, sealed_for: EndpointId) -> Endpoint {
-        let sealed = sealed_by.seal(&secret_owner(sealed_for), "whsec_x", [number; 24]);
-        Endpoint {
-            id: EndpointId::new(Timestamp::EPOCH, [number; 10]),
-            tenant: "acme".parse().unwrap(),
-            url: String::from("https://example.com/"),
-            name: String::new(),
-            description: String::new(),
-            filters: Vec::new(),
-            secrets: vec![Secret { sealed, created_at: Timestamp::EPOCH, expires_at: None }],
-            headers: BTreeMap::new(),
-            state: EndpointState::Active,
-            retry: None,
-            timeout: None,
-            concurrency: None,
-            rate_limit: None,
-            metadata: BTreeMap::new(),
-            created_at: Timestamp::EPOCH,
-            updated_at: Timestamp::EPOCH,
-        }
-    }
-
-    #[test]
-    fn keys_of_another_installation_are_refused_and_an_altered_value_is_not() {
-        let (ours, theirs) = (ring("ab"), ring("cd"));
-        let id = |number| EndpointId::new(Timestamp::EPOCH, [number; 10]);
-        let good = endpoint(1, &ours, id(1));
-        let altered = endpoint(2, &ours, id(1));
-        let foreign = endpoint(3, &theirs, id(3));
-        let check = |endpoints: &[&Endpoint]| {
-            check_keys(&ours, endpoints.iter().copied(), Timestamp::EPOCH)
-        };
-        assert!(check(&[&good, &altered]).is_ok());
-        let refused = check(&[&good, &altered, &foreign]).unwrap_err().to_string();
-        for named in [foreign.id.to_string().as_str(), theirs.sealing_key_id(), "Restore"] {
-            assert!(refused.contains(named), "{named}: {refused}");
-        }
-    }
 }

@@ -12,6 +12,7 @@ use fanfare_domain::{
     profile::{Attempt, Breaker, Profile},
     retry::{Judged, Policy, StatusSet},
     retry_after,
+    seal::Keyring,
 };
 use fanfare_egress::Wanted;
 use fanfare_event_log::EventLog;
@@ -97,12 +98,10 @@ impl Desk {
         guard: Guard,
         log: EventLog,
         clock: Arc<dyn Clock>,
-        settings: &Settings,
+        (keyring, settings): (Keyring, &Settings),
     ) -> Result<Self> {
         let profiles = fanfare_service::load_profiles(settings.profiles_dir.as_deref())
             .context("load the profiles")?;
-        let keyring = fanfare_service::load_keyring(&settings.sealing_key_file)
-            .context("load the sealing keys")?;
         let client =
             fanfare_egress::Client::new(&settings.egress).context("make an HTTP client")?;
         let (readying, retention) = (Readying::new(profiles, keyring), settings.log.retention);

@@ -310,8 +310,9 @@ impl<T> Lanes<T> {
         door: &Door,
         now: Timestamp,
     ) -> Option<Started<T>> {
-        let mut passed = 0;
-        while passed < PASSED_MAX {
+        // Whoever was passed over stands at the end: more would be to ask the same ones again.
+        let mut passes = self.turns(standing, kind).len().min(PASSED_MAX);
+        while passes > 0 {
             let endpoint = self.turns(standing, kind).first()?;
             let lane = self.by_endpoint.get_mut(&endpoint)?;
             lane.apply(rules(endpoint), now);
@@ -323,7 +324,7 @@ impl<T> Lanes<T> {
                 Ok(permit) => return self.begin((endpoint, kind), permit, now),
                 Err(Refusal::Standing) => return None,
                 Err(Refusal::Lane) => {
-                    passed += 1;
+                    passes -= 1;
                     self.pass_over(endpoint, now);
                 }
             }

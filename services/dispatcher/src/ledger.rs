@@ -4,12 +4,10 @@
 //! A fold over the shard's facts. It covers at least a window of journal time; what is older
 //! can no longer be handed out again, because its messages were settled long before.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use fanfare_domain::{DeliveryId, Fact, Timestamp, fact::DeferReason};
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::lanes::RESERVED_AHEAD;
 

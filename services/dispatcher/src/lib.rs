@@ -34,13 +34,13 @@ mod workers;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use fanfare_domain::{Shard, Timestamp};
+use fanfare_domain::{Shard, Timestamp, seal::Keyring};
 use fanfare_event_log::{
     Column, ConfigView, EventLog, JournalWriter, ReadError,
     journal::{From, JournalFilter},
     membership::{self, Duty, Membership},
 };
-use fanfare_service::{Clock, Context, Readiness, random_bytes};
+use fanfare_service::{Clock, Context, Readiness, check_keyring, load_keyring, random_bytes};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -76,9 +76,13 @@ const LEDGER_ENTRIES_MAX: usize = 4_000_000;
 
 /// Connects to the log, joins the other dispatchers, and works on its share of the shards.
 pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
+    let keyring = load_keyring(&settings.sealing_key_file)?;
     let log = EventLog::open("dispatcher", &settings.log).await.context("open the event log")?;
     let (view, follow) =
         ConfigView::start(&log, context.support_stop()).await.context("read the configuration")?;
+    let now = context.clock().now();
+    // With other keys every attempt would fail, and use up the attempts that there are.
+    view.read(|registry: &Registry| check_keyring(&keyring, registry.endpoints(), now))?;
     context.spawn_support("config view", async move {
         match follow.await {
             // The work is over, and has closed the log after its last acknowledgement.
@@ -92,6 +96,7 @@ pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
         stop: context.stop(),
         log,
         view,
+        keyring,
         settings,
     };
     context.spawn("dispatching", process.dispatch());
@@ -105,6 +110,7 @@ struct Process {
     stop: CancellationToken,
     log: EventLog,
     view: ConfigView<Registry>,
+    keyring: Keyring,
     settings: Settings,
 }
 
@@ -122,7 +128,8 @@ impl Process {
         let leave = self.stop.child_token();
         let (membership, driver) = self.log.join(ROLE, &owner, leave.clone());
         let guard = Guard::new(self.view, membership.lease());
-        let desk = Desk::new(guard.clone(), self.log.clone(), self.clock, &self.settings);
+        let kept = (self.keyring, &self.settings);
+        let desk = Desk::new(guard.clone(), self.log.clone(), self.clock, kept);
         let (leftovers, coming) = mpsc::channel(LEFTOVERS_MAX);
         let shop = Arc::new(Shop {
             desk: Arc::new(desk.context("prepare to send")?),

@@ -1,12 +1,13 @@
 //! What the dispatcher knows of tenants and endpoints: a fold over CONFIG.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use fanfare_domain::{
     Change, Endpoint, EndpointId, EndpointState, Entity, PauseMode, TenantId, Timestamp,
     fact::ConclusionReason, profile::Profile,
 };
 use fanfare_event_log::ConfigFold;
+use foldhash::HashMap;
 
 /// Every endpoint with its state, and every tenant's profile.
 #[derive(Debug, Default)]
@@ -97,6 +98,12 @@ impl Registry {
             .get(&entry.endpoint.tenant)
             .map_or_else(|| Arc::from(Profile::DEFAULT), Arc::clone);
         Permission::Go { endpoint: Arc::clone(&entry.endpoint), revision: entry.revision, profile }
+    }
+
+    /// Every endpoint that there is.
+    #[expect(clippy::disallowed_methods, reason = "each is looked at, in whatever order")]
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.values().filter(|entry| !entry.deleted).map(|entry| &*entry.endpoint)
     }
 
     /// Returns the endpoint as of the last change, whatever its state, and the name of its tenant's

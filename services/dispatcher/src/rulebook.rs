@@ -1,9 +1,10 @@
 //! The rules of endpoints, as a shard saw them last: asked for once per edition of the configuration,
 //! and not for each attempt.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::cell::RefCell;
 
 use fanfare_domain::EndpointId;
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::{attempt::Desk, lanes::Rules};
 

@@ -3,7 +3,6 @@
 //! Made once per revision of an endpoint, and again when one of its secrets stops being used.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -17,6 +16,7 @@ use fanfare_domain::{
     signing::Signer,
 };
 use fanfare_egress::Url;
+use foldhash::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, header::USER_AGENT};
 
 /// How requests introduce themselves, unless the endpoint's own headers say otherwise.
