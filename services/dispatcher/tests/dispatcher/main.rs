@@ -137,3 +137,19 @@ async fn a_forbidden_address_is_an_attempt_that_sent_nothing() -> Result<()> {
     assert_eq!(made.outcome, Outcome::Failed(Fault::AddressForbidden));
     dispatcher.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_another_installation_are_refused_before_they_use_up_attempts() -> Result<()> {
+    let world = World::new().await?;
+    let task = world.send(1).await?;
+    let ours = std::fs::read(&world.key_file)?;
+    std::fs::write(&world.key_file, "cd".repeat(32))?;
+    let refused = world.run().await.err().context("it starts with foreign keys")?;
+    let said = format!("{refused:#}");
+    assert!(said.contains(&world.endpoint.id.to_string()) && said.contains("Restore"), "{said}");
+    std::fs::write(&world.key_file, ours)?;
+    let dispatcher = world.run().await?;
+    let story = world.story(task.targets[0].delivery).await?;
+    assert_eq!(conclusion(&story), Some((Conclusion::Delivered, ConclusionReason::Outcome, 1)));
+    dispatcher.stop().await
+}
