@@ -28,6 +28,7 @@ mod rulebook;
 mod runtime;
 mod settings;
 mod shard;
+mod strain;
 mod task_event;
 mod workers;
 
@@ -142,9 +143,10 @@ impl Process {
         seeing.spawn(leftovers::see_through(coming));
         let confirmed = guard.keep_confirmed();
         let telling = tell_readiness(membership.clone(), self.readiness);
+        let straining = strain::watch(Arc::clone(shop.desk.permits()));
         let worked = tokio::select! {
             worked = membership.work(|duty| Arc::clone(&shop).work(duty)) => worked,
-            never = async { tokio::join!(confirmed, telling).0 } => match never {},
+            never = async { tokio::join!(confirmed, telling, straining).0 } => match never {},
         };
         // Leaving in order lets the others begin at once, also after a failure.
         leave.cancel();

@@ -19,6 +19,8 @@
 //! stop answering, having answered fast until then, within one time-out. How many endpoints have
 //! never answered, or are known to be slow, does not matter.
 //!
+//! Retries to lanes that are not slow have a limit of their own (see [`crate::strain`]).
+//!
 //! No lock is held over an await. Workers wait at a [`Door`]: a permit that comes back wakes one
 //! of them, the longest waiting that could use it, and whoever was woken passes what it leaves on
 //! to the next.
@@ -44,12 +46,17 @@ const NEW_MAX: usize = 2;
 pub(crate) struct Permits {
     max: usize,
     state: Mutex<State>,
+    /// Told when there are more retries.
+    retried: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Held by lanes of each standing.
     held: [usize; Standing::COUNT],
+    /// Held by retries that are not to slow lanes, and how many these may hold.
+    retries: usize,
+    retries_max: usize,
     waiting: VecDeque<Waiting>,
     /// Counts what came back, so that nobody is woken twice for the same.
     released: Released,
@@ -108,6 +115,8 @@ struct Account {
 pub(crate) struct Permit {
     permits: Arc<Permits>,
     account: Arc<Account>,
+    /// Whether it counts against the limit of retries.
+    is_retry: bool,
 }
 
 /// Why there is no permit.
@@ -173,7 +182,37 @@ const fn encode(standing: Standing) -> u8 {
 impl Permits {
     /// Makes `max` permits, at least one.
     pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max: max.max(1), state: Mutex::default() })
+        let max = max.max(1);
+        let state = State { retries_max: max, ..State::default() };
+        Arc::new(Self { max, state: Mutex::new(state), retried: Notify::new() })
+    }
+
+    /// How many permits there are.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// How many retries are in flight that count against the limit.
+    pub(crate) fn retries(&self) -> usize {
+        self.lock().retries
+    }
+
+    /// Limits how many of these may be in flight. What is beyond it ends in its own time.
+    pub(crate) fn limit_retries(&self, max: usize) {
+        let mut state = self.lock();
+        let is_more = max > state.retries_max;
+        state.retries_max = max;
+        if is_more {
+            state.released.any += 1;
+            self.wake(&mut state);
+        }
+    }
+
+    /// Waits until at least so many of these are in flight. Cancel safe.
+    pub(crate) async fn retried(&self, count: usize) {
+        while self.retries() < count {
+            self.retried.notified().await;
+        }
     }
 
     /// Opens a door for one worker.
@@ -295,17 +334,23 @@ impl Door {
     ) -> Result<Permit, Refusal> {
         let mut state = self.permits.lock();
         let (standing, held) = (share.standing(), share.0.held.load(Relaxed));
+        let is_retry = kind == Kind::Retry && standing != Standing::Slow;
+        let is_over = is_retry && state.retries >= state.retries_max;
         // The reserve is for first attempts.
         let is_kept = kind == Kind::Retry && self.permits.free(&state) <= self.permits.reserve();
-        let refusal = if is_kept || !self.permits.is_possible(&state, standing) {
+        let refusal = if is_over || is_kept || !self.permits.is_possible(&state, standing) {
             Refusal::Standing
         } else if self.permits.fits(&state, (standing, held), time) {
             if let Some(count) = state.held.get_mut(standing.index()) {
                 *count += 1;
             }
             share.0.held.store(held + 1, Relaxed);
+            if is_retry {
+                state.retries += 1;
+                self.permits.retried.notify_one();
+            }
             let (permits, account) = (Arc::clone(&self.permits), Arc::clone(&share.0));
-            return Ok(Permit { permits, account });
+            return Ok(Permit { permits, account, is_retry });
         } else {
             Refusal::Lane
         };
@@ -373,6 +418,9 @@ impl Drop for Permit {
         }
         let held = self.account.held.load(Relaxed);
         self.account.held.store(held.saturating_sub(1), Relaxed);
+        if self.is_retry {
+            state.retries = state.retries.saturating_sub(1);
+        }
         state.released.came_back(standing);
         self.permits.wake(&mut state);
     }
