@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use fanfare_domain::{
-    Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fact, Outcome, Record, Timestamp,
+    BatchId, Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fact, Outcome, Record, Timestamp,
     TraceContext,
-    fact::{AttemptMade, ConclusionReason, DeliveryConcluded, EventRouted},
+    fact::{AttemptMade, ConclusionReason, DeliveryConcluded, EventRouted, InBatch},
 };
 use fanfare_event_log::Column;
 use fanfare_service::{Clock as _, SystemClock, random_bytes};
@@ -62,6 +62,7 @@ fn attempt(delivery: &DeliveryRef, attempt: u32, status: u16) -> Fact {
         response_body: "no\u{fffd}".into(),
         response_truncated: false,
         retry_at: (status != 200).then(|| Timestamp::from_millis(5_000)),
+        batch: (attempt == 1).then(|| InBatch { id: BatchId::of([delivery.id]), size: 50 }),
     }))
 }
 

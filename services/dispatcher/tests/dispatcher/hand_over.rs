@@ -127,7 +127,7 @@ async fn what_an_owner_left_and_never_reported_is_made_after_its_time() -> Resul
         shard: world.log.shards().of(endpoint),
         epoch: 1,
         limits_since: fanfare_domain::Timestamp::EPOCH,
-        in_flight: vec![InFlight { delivery, attempt: 1, endpoint, ends_by }],
+        in_flight: vec![InFlight { delivery, attempt: 1, endpoint, ends_by, request: delivery }],
         limits: Vec::new(),
         part: 0,
         parts: 1,

@@ -77,6 +77,7 @@ impl World {
             timeout: None,
             concurrency: None,
             rate_limit: None,
+            batch: None,
             metadata: BTreeMap::new(),
             created_at: now,
             updated_at: now,
@@ -187,6 +188,7 @@ impl World {
                         due_at: deferred.until,
                         journal_sequence: batch.sequence,
                         trace: TraceContext::default(),
+                        batch: deferred.batch,
                     };
                     schedules.put(shard, &retry).await?.stored().await?;
                 }
