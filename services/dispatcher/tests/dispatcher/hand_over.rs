@@ -26,7 +26,7 @@ async fn received(world: &World, count: usize) -> Result<()> {
 }
 
 /// Every fact of the endpoint's shard, with its sequence.
-async fn facts(world: &World) -> Result<Vec<Fact>> {
+pub(crate) async fn facts(world: &World) -> Result<Vec<Fact>> {
     let shard = world.log.shards().of(world.endpoint.id);
     let last = world.log.journal_last().await?;
     let filter = JournalFilter::Column(shard, Column::Attempts);
@@ -39,7 +39,7 @@ async fn facts(world: &World) -> Result<Vec<Fact>> {
 }
 
 /// Waits until the last claim of the shard is of that epoch.
-async fn claimed(world: &World, epoch: u64) {
+pub(crate) async fn claimed(world: &World, epoch: u64) {
     wait_until("the shard to be claimed", async || {
         let facts = facts(world).await.unwrap_or_default();
         let epoch_of = |fact: &Fact| {

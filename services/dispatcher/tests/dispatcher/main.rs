@@ -1,5 +1,6 @@
 //! The dispatcher alone, against a real nats-server and a real receiver.
 
+mod batches;
 mod hand_over;
 mod lanes;
 mod world;
