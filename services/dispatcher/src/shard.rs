@@ -247,7 +247,8 @@ impl ShardWorker {
         };
         let Finished { flight, parts, left } = finished;
         let (flying, now) = (self.flying.remove(&flight), self.desk.now());
-        let signal = self.desk.signal(parts.iter().flat_map(|part| &part.records));
+        // What was sent comes after what was not to be.
+        let signal = self.desk.signal(parts.iter().rev().flat_map(|part| &part.records));
         self.lanes.end(flight, signal, &self.door, now);
         if let Some(Flying { endpoint, kind, .. }) = flying.filter(|_| !left.is_empty()) {
             let load = |waiting: Waiting| {
