@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use fanfare_domain::{
-    DeliveryId, DeliveryRef, EndpointId, EventId, RetryDue, StoredEvent, Target, Task, Timestamp,
+    BatchId, DeliveryId, DeliveryRef, EndpointId, EventId, RetryDue, StoredEvent, Target, Task,
+    Timestamp, fact::InBatch,
 };
 
 use crate::{
@@ -69,7 +70,17 @@ pub fn decode_retry_due(bytes: Bytes) -> Result<RetryDue, DecodeError> {
         due_at: Timestamp::from_nanos(wire.due_at_ns),
         journal_sequence: wire.journal_sequence,
         trace: parse::trace(wire.traceparent, wire.tracestate),
+        batch: in_batch(wire.batch)?,
     })
+}
+
+/// Reads the batch that a delivery was part of, if it was.
+pub(crate) fn in_batch(wire: Option<wire::InBatch>) -> Result<Option<InBatch>, DecodeError> {
+    let Some(wire) = wire else { return Ok(None) };
+    Ok(Some(InBatch {
+        id: parse::id(&wire.batch_id, "InBatch.batch_id", BatchId::from_bytes)?,
+        size: parse::ordinal(wire.size, "InBatch.size")?,
+    }))
 }
 
 /// Reads what a delivery is of. `field` is where it stands.
@@ -131,12 +142,21 @@ impl Fields for Target {
 
 impl Fields for RetryDue {
     fn write(&self, out: &mut impl Sink) {
-        let Self { delivery, attempt, due_at, journal_sequence, trace } = self;
+        let Self { delivery, attempt, due_at, journal_sequence, trace, batch } = self;
         out.message(1, delivery);
         out.uint(2, u64::from(*attempt));
         out.time(3, *due_at);
         out.uint(4, *journal_sequence);
         out.trace(5, trace);
+        out.in_batch(7, *batch);
+    }
+}
+
+impl Fields for InBatch {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { id, size } = self;
+        out.bytes(1, id.as_bytes());
+        out.uint(2, u64::from(*size));
     }
 }
 

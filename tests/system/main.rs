@@ -5,6 +5,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod accepted_is_delivered;
+mod batches_carry_every_event;
 mod configuration_reads_its_own_writes;
 mod duplicate_is_delivered_once;
 mod durability_is_checked;

@@ -5,6 +5,7 @@
 //! replay a week of retries in a microsecond.
 
 pub mod address;
+pub mod batch;
 pub mod body;
 pub mod config;
 pub mod endpoint;
@@ -31,12 +32,13 @@ pub mod url;
 pub mod verify;
 
 pub use address::AddressPolicy;
+pub use batch::Batch;
 pub use config::{ApiKey, Change, Entity, Role};
 pub use endpoint::{Endpoint, EndpointState, PauseMode};
 pub use event::{Event, StoredEvent};
 pub use event_type::{EventType, TypePattern};
 pub use fact::{Conclusion, DeliveryRef, Fact, Record};
-pub use id::{DeliveryId, EndpointId, EventId, KeyId};
+pub use id::{BatchId, DeliveryId, EndpointId, EventId, KeyId};
 pub use inbox::InboxEvent;
 pub use outcome::{Fault, Outcome};
 pub use profile::{Profile, Profiles};

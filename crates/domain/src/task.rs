@@ -1,6 +1,8 @@
 //! What a dispatcher takes from its queues.
 
-use crate::{DeliveryId, DeliveryRef, EndpointId, StoredEvent, Timestamp, TraceContext};
+use crate::{
+    DeliveryId, DeliveryRef, EndpointId, StoredEvent, Timestamp, TraceContext, fact::InBatch,
+};
 
 /// First attempts of one event's deliveries to endpoints of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,4 +52,7 @@ pub struct RetryDue {
     /// The trace of the event, for what is done before the event is at hand; empty if there is
     /// none.
     pub trace: TraceContext,
+    /// The batch whose attempt failed before: its deliveries are due at the same time, and are tried
+    /// again together.
+    pub batch: Option<InBatch>,
 }

@@ -1,10 +1,10 @@
 //! Endpoints, the largest entity.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
 use fanfare_domain::{
     Endpoint, EndpointId, Timestamp,
-    endpoint::{RateLimit, Secret},
+    endpoint::{Batching, RateLimit, Secret},
     retry::Policy,
     seal::Sealed,
 };
@@ -34,6 +34,7 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
         timeout: wire.timeout_ns.map(Duration::from_nanos),
         concurrency: concurrency.transpose()?,
         rate_limit: wire.rate_limit.map(rate_limit).transpose()?,
+        batch: wire.batch.map(batching).transpose()?,
         metadata: wire.metadata,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         updated_at: Timestamp::from_nanos(wire.updated_at_ns),
@@ -45,6 +46,15 @@ fn rate_limit(wire: wire::RateLimit) -> Result<RateLimit, DecodeError> {
         requests: parse::positive(wire.requests, "RateLimit.requests")?,
         per: Choice::from_wire(wire.per, "RateLimit.per")?,
         burst: parse::positive(wire.burst, "RateLimit.burst")?,
+    })
+}
+
+fn batching(wire: wire::Batching) -> Result<Batching, DecodeError> {
+    const FIELD: &str = "Batching.max_events";
+    let max_events = NonZeroU16::new(parse::small(wire.max_events, FIELD)?);
+    Ok(Batching {
+        max_events: max_events.ok_or_else(|| parse::out_of_range(wire.max_events, FIELD))?,
+        max_wait: Duration::from_nanos(wire.max_wait_ns),
     })
 }
 
@@ -102,6 +112,7 @@ impl Fields for Endpoint {
             timeout,
             concurrency,
             rate_limit,
+            batch,
             metadata,
             created_at,
             updated_at,
@@ -136,6 +147,9 @@ impl Fields for Endpoint {
         if let Some(rate_limit) = rate_limit {
             out.message(16, rate_limit);
         }
+        if let Some(batch) = batch {
+            out.message(17, batch);
+        }
     }
 }
 
@@ -145,6 +159,14 @@ impl Fields for RateLimit {
         out.uint(1, u64::from(requests.get()));
         out.uint(2, per.to_wire());
         out.uint(3, u64::from(burst.get()));
+    }
+}
+
+impl Fields for Batching {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { max_events, max_wait } = self;
+        out.uint(1, u64::from(max_events.get()));
+        out.uint(2, encode::nanos(*max_wait));
     }
 }
 

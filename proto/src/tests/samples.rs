@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fanfare_domain::{
-    Change, DeliveryId, DeliveryRef, EndpointId, Event, EventId, InboxEvent, Record, RetryDue,
-    Shard, Target, Task, Timestamp, TraceContext,
+    BatchId, Change, DeliveryId, DeliveryRef, EndpointId, Event, EventId, InboxEvent, Record,
+    RetryDue, Shard, Target, Task, Timestamp, TraceContext, fact::InBatch,
 };
 
 use crate::{
@@ -99,6 +99,10 @@ pub(super) fn all() -> Vec<(&'static str, Sample)> {
         ("tasks", Sample::Tasks(vec![task(), Task { generation: 1, ..task() }])),
         ("retry-due", Sample::RetryDue(retry_due())),
         ("retry-due-traced", Sample::RetryDue(RetryDue { trace: trace(), ..retry_due() })),
+        (
+            "retry-due-of-a-batch",
+            Sample::RetryDue(RetryDue { batch: Some(in_batch()), ..retry_due() }),
+        ),
         ("inbox", Sample::Inbox(inbox())),
         ("snapshot", Sample::Snapshot(snapshot())),
     ];
@@ -193,7 +197,13 @@ pub(super) fn retry_due() -> RetryDue {
         due_at: at(5_000_000_000),
         journal_sequence: 1_001,
         trace: TraceContext::default(),
+        batch: None,
     }
+}
+
+fn in_batch() -> InBatch {
+    let id = BatchId::from_bytes([1, 0x9e, 2, 3, 4, 5, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+    InBatch { id, size: 50 }
 }
 
 pub(super) fn inbox() -> InboxEvent {

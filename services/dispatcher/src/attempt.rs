@@ -1,6 +1,10 @@
 //! One attempt: look at the endpoint's state, build, send, judge, and say what happened.
 //!
-//! An attempt returns the facts about it and never fails: whatever goes wrong is a fact.
+//! An attempt returns the facts about it and never fails: whatever goes wrong is a fact. Several
+//! attempts of one endpoint can be one request: see [`batch`].
+
+pub(crate) mod batch;
+mod facts;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -8,9 +12,9 @@ use anyhow::{Context as _, Result};
 use fanfare_domain::{
     DeliveryId, DeliveryRef, Endpoint, EndpointId, Fact, Fault, Outcome, Record, RetryDue,
     Timestamp, TraceContext,
-    fact::{AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryParked},
+    fact::{ConclusionReason, DeferReason, DeliveryParked, InBatch},
     profile::{Attempt, Breaker, Profile},
-    retry::{Judged, Policy, StatusSet},
+    retry::StatusSet,
     retry_after,
     seal::Keyring,
 };
@@ -19,21 +23,19 @@ use fanfare_event_log::EventLog;
 use fanfare_service::Clock;
 use http::{HeaderName, HeaderValue};
 
+use self::facts::{Made, Reply, cancelled, concluded};
 use crate::{
     Settings,
     guard::Guard,
-    lanes::{Kind, Rules, Signal},
+    lanes::{Kind, Load, Rules, Signal},
     memory::{Limits, Memory},
     permits::Permits,
     progress::Progress,
     registry::{Permission, Registry},
-    runtime::{Ready, Readying, Unready},
+    runtime::{Ready, Readying},
     shard::deferred,
     task_event::TaskEvent,
 };
-
-/// How many bytes of an answer's headers are kept.
-const HEADERS_KEPT_MAX: usize = 8 << 10;
 
 /// How long a delivery is put off whose event cannot be read at the moment: a tenth of its age,
 /// between these.
@@ -51,6 +53,8 @@ pub(crate) struct Job {
     event: Option<Arc<TaskEvent>>,
     /// The event's trace, where the event did not come with it.
     trace: TraceContext,
+    /// What it failed with before.
+    pub(crate) batch: Option<InBatch>,
     /// How far it is.
     pub(crate) progress: Arc<Progress>,
 }
@@ -59,7 +63,7 @@ impl Job {
     /// The first attempt of a delivery.
     pub(crate) fn first(delivery: DeliveryRef, event: Arc<TaskEvent>) -> Self {
         let (trace, progress) = (TraceContext::default(), Arc::default());
-        Self { delivery, attempt: 1, event: Some(event), trace, progress }
+        Self { delivery, attempt: 1, event: Some(event), trace, batch: None, progress }
     }
 
     /// What kind of attempt it is.
@@ -69,8 +73,14 @@ impl Job {
 
     /// A later attempt, or a first one that was put off.
     pub(crate) fn later(retry: RetryDue) -> Self {
-        let RetryDue { delivery, attempt, due_at: _, journal_sequence: _, trace } = retry;
-        Self { delivery, attempt, event: None, trace, progress: Arc::default() }
+        let RetryDue { delivery, attempt, due_at: _, journal_sequence: _, trace, batch } = retry;
+        Self { delivery, attempt, event: None, trace, batch, progress: Arc::default() }
+    }
+
+    /// What a lane has to know of it to put it together with others.
+    pub(crate) fn load(&self) -> Load {
+        let bytes = self.event.as_ref().map_or(0, |event| event.bytes());
+        Load { attempt: self.attempt, batch: self.batch, bytes }
     }
 
     /// The trace of the event.
@@ -132,6 +142,9 @@ impl Desk {
                 concurrency: concurrency.unwrap_or(Endpoint::CONCURRENCY),
                 rate: endpoint.and_then(|endpoint| endpoint.rate_limit),
                 breaker: profile.is_some_and(|profile| profile.health.breaker == Breaker::On),
+                batch: endpoint
+                    .and_then(|endpoint| endpoint.batch)
+                    .filter(|_| profile.is_some_and(|profile| profile.has_batches())),
             }
         })
     }
@@ -147,8 +160,8 @@ impl Desk {
     }
 
     /// What the facts about an attempt say about its endpoint.
-    pub(crate) fn signal(&self, records: &[Record]) -> Signal {
-        let made = records.iter().find_map(|record| match &record.fact {
+    pub(crate) fn signal<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Signal {
+        let made = records.into_iter().find_map(|record| match &record.fact {
             Fact::AttemptMade(made) => Some(made),
             Fact::ShardClaimed(_)
             | Fact::ShardReleased(_)
@@ -229,6 +242,9 @@ pub(crate) async fn make(desk: &Arc<Desk>, mut job: Job) -> Vec<Record> {
     facts.into_iter().map(record).collect()
 }
 
+/// The name of a profile, the revision of an endpoint, and the time at which they were looked at.
+type Looked<'a> = (&'a str, u64, Timestamp);
+
 /// Looks and sends; returns the job if it was no longer permitted once a connection was made.
 async fn try_once(desk: &Arc<Desk>, job: Job, event: &TaskEvent) -> Result<Vec<Fact>, Job> {
     // The last look before the request: nothing below waits until it is sent, but for the making
@@ -251,7 +267,9 @@ async fn try_once(desk: &Arc<Desk>, job: Job, event: &TaskEvent) -> Result<Vec<F
             let now = desk.now();
             match desk.readying.ready(&endpoint, revision, &profile, now) {
                 Ok(ready) => send(desk, job, event, (&ready, revision, now)).await,
-                Err(unready) => Ok(unsendable(desk, job, (&profile, revision, now), &unready)),
+                Err(unready) => {
+                    Ok(facts::unsendable(desk, job, (&profile, revision, now), &unready))
+                }
             }
         }
     }
@@ -272,8 +290,8 @@ async fn fetch(desk: &Desk, job: &Job) -> Result<Arc<TaskEvent>, Box<Record>> {
             tracing::warn!(%error, delivery_id = %job.delivery.id, "an event could not be read");
             let wait = (now.since(job.delivery.accepted_at) / 10).clamp(EVENT_WAIT, EVENT_WAIT_MAX);
             let put_off = (now.saturating_add(wait), DeferReason::EventUnavailable);
-            let (delivery, trace) = (job.delivery.clone(), job.trace());
-            Err(Box::new(deferred(delivery, job.attempt, put_off, now, trace)))
+            let attempt = (job.delivery.clone(), job.attempt, job.batch);
+            Err(Box::new(deferred(attempt, put_off, now, job.trace())))
         }
     }
 }
@@ -282,18 +300,6 @@ fn event_gone(job: &Job, now: Timestamp) -> Box<Record> {
     let ending = (fanfare_domain::Conclusion::Exhausted, ConclusionReason::EventGone);
     let fact = concluded(job.delivery.clone(), job.attempt.saturating_sub(1), ending);
     Box::new(Record { recorded_at: now, trace: job.trace(), fact })
-}
-
-/// What is known of an attempt before it is judged.
-struct Made {
-    job: Job,
-    now: Timestamp,
-    revision: u64,
-    outcome: Outcome,
-    detail: Cow<'static, str>,
-    url: Arc<str>,
-    signature: String,
-    answer: Option<fanfare_egress::Answer>,
 }
 
 async fn send(
@@ -310,13 +316,12 @@ async fn send(
         detail: Cow::Borrowed(""),
         url: Arc::clone(&ready.url_text),
         signature: String::new(),
-        answer: None,
+        reply: None,
+        batch: None,
     };
     let give_up_at = ready.policy.give_up_at(made.job.delivery.accepted_at, desk.retention);
     if now > give_up_at {
-        let attempts = made.job.attempt.saturating_sub(1);
-        let ending = (fanfare_domain::Conclusion::Exhausted, ConclusionReason::Expired);
-        return Ok(vec![concluded(made.job.delivery, attempts, ending)]);
+        return Ok(vec![facts::expired(made.job)]);
     }
     match build(ready, event, made.job.delivery.id, (made.job.attempt, now)) {
         Ok((request, signature)) => {
@@ -333,11 +338,11 @@ async fn send(
             if let Err(failure) = &answer.result {
                 made.detail.clone_from(&failure.detail);
             }
-            made.answer = Some(answer);
+            made.reply = Some(Reply::of(answer));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }
-    Ok(conclude(made, &ready.policy, desk.now(), give_up_at))
+    Ok(made.conclude(&ready.policy, desk.now(), give_up_at))
 }
 
 /// Builds and signs the request; returns it with its signature.
@@ -349,7 +354,14 @@ fn build(
 ) -> Result<(fanfare_egress::Request, String), String> {
     let attempt = Attempt { delivery, number, at };
     let rendered = event.render(&ready.profile)?;
-    let request = rendered.request(&ready.signer, &attempt);
+    address(ready, rendered.request(&ready.signer, &attempt))
+}
+
+/// Addresses a request to its endpoint; returns it with its signature.
+fn address(
+    ready: &Ready,
+    request: fanfare_domain::Request,
+) -> Result<(fanfare_egress::Request, String), String> {
     let signature = String::from(request.signature());
     let mut headers = ready.headers.clone();
     for (name, value) in request.headers {
@@ -368,84 +380,4 @@ fn judge_answer(profile: &Profile, answer: &fanfare_egress::Answer, now: Timesta
         }
         Err(failure) => Outcome::Failed(failure.fault),
     }
-}
-
-/// The facts about an attempt: that it was made, and its delivery's end if it was the last.
-fn conclude(made: Made, policy: &Policy, ended_at: Timestamp, give_up_at: Timestamp) -> Vec<Fact> {
-    let Made { job, now, revision, outcome, detail, url, signature, answer } = made;
-    let Job { delivery, attempt, .. } = job;
-    let judged = Judged { delivery: delivery.id, attempt, outcome: &outcome, ended_at, give_up_at };
-    let verdict = policy.judge(&judged);
-    let retry_at = match verdict {
-        fanfare_domain::retry::Verdict::RetryAt(due) => Some(due),
-        fanfare_domain::retry::Verdict::Delivered | fanfare_domain::retry::Verdict::GiveUp(_) => {
-            None
-        }
-    };
-    let ending = verdict.conclusion().map(|ending| concluded(delivery.clone(), attempt, ending));
-    let (response_headers, response_body, response_truncated, duration) = match answer {
-        Some(answer) => {
-            let headers = answer.result.as_ref().map(|head| head.pairs(HEADERS_KEPT_MAX));
-            (headers.unwrap_or_default(), answer.body, answer.truncated, answer.duration)
-        }
-        None => Default::default(),
-    };
-    let made = Fact::AttemptMade(Box::new(AttemptMade {
-        delivery,
-        attempt,
-        started_at: now,
-        duration,
-        outcome,
-        detail: detail.into_owned(),
-        config_revision: revision,
-        url,
-        signature,
-        response_headers,
-        response_body,
-        response_truncated,
-        retry_at,
-    }));
-    std::iter::once(made).chain(ending).collect()
-}
-
-/// The facts about an attempt that the endpoint's configuration makes impossible.
-fn unsendable(
-    desk: &Desk,
-    job: Job,
-    (profile, revision, now): (&str, u64, Timestamp),
-    unready: &Unready,
-) -> Vec<Fact> {
-    tracing::warn!(
-        error = unready as &dyn std::error::Error,
-        endpoint_id = %job.delivery.endpoint,
-        "an endpoint's configuration cannot be used",
-    );
-    let default = desk.readying.profile("");
-    let profile = desk.readying.profile(profile).or(default);
-    let policy = profile.map_or_else(|| Policy::from_delays(Vec::new()), |it| it.retry.clone());
-    let give_up_at = policy.give_up_at(job.delivery.accepted_at, desk.retention);
-    let made = Made {
-        job,
-        now,
-        revision,
-        outcome: Outcome::Failed(Fault::RequestInvalid),
-        detail: Cow::Owned(unready.to_string()),
-        url: Arc::from(""),
-        signature: String::new(),
-        answer: None,
-    };
-    conclude(made, &policy, now, give_up_at)
-}
-
-fn cancelled(job: Job, reason: ConclusionReason) -> Fact {
-    let ending = (fanfare_domain::Conclusion::Cancelled, reason);
-    concluded(job.delivery, job.attempt.saturating_sub(1), ending)
-}
-
-fn concluded(
-    delivery: DeliveryRef,
-    attempts: u32,
-    (conclusion, reason): (fanfare_domain::Conclusion, ConclusionReason),
-) -> Fact {
-    Fact::DeliveryConcluded(DeliveryConcluded { delivery, conclusion, attempts, reason })
 }

@@ -6,6 +6,10 @@
 //! within two seconds waits in memory; for longer waits a delivery is *put off*, which costs
 //! nothing here.
 //!
+//! An endpoint may take several attempts in one request, a *batch*. They wait for each other in its
+//! lane, in the open: what waits holds no permit, and goes early where room gets scarce. Retries of
+//! what failed together go together again (see [`queue`]).
+//!
 //! Lanes that can send take turns by the time in flight that they use (see [`turns`]), those that
 //! are proven before those that are not (see [`crate::permits`]), first attempts before retries;
 //! of eight turns, slow lanes are the first to be asked in one, and retries in one. Pure: no
@@ -13,6 +17,7 @@
 
 mod breaker;
 mod lane;
+mod queue;
 mod rate;
 mod signal;
 mod turns;
@@ -25,10 +30,12 @@ use fanfare_domain::{EndpointId, Timestamp, fact::DeferReason};
 use self::{
     breaker::Epoch,
     lane::{Bounds, InLine, Lane, Outlook, SLOW_AFTER},
+    queue::Taken,
     turns::Turns,
 };
 pub(crate) use self::{
     lane::{Health, Kind, Rules},
+    queue::Load,
     rate::{RESERVED_AHEAD, RateState},
     signal::Signal,
 };
@@ -46,6 +53,9 @@ const LANE_MAX: usize = 8_192;
 /// How many deliveries a lane keeps that cannot be served for now, by how many eighths of the
 /// room are full.
 const SLOW_KEEPS: [usize; 9] = [64, 64, 64, 64, 16, 16, 4, 2, 1];
+
+/// From how many eighths on nothing waits for company.
+const HURRIED_FROM: usize = 4;
 
 /// The lanes of one shard.
 #[derive(Debug)]
@@ -77,17 +87,23 @@ pub(crate) struct Arrival<T> {
     pub(crate) kind: Kind,
     /// Whether its endpoint's rate limit has kept this time for it.
     pub(crate) has_turn: bool,
+    /// What goes with it.
+    pub(crate) load: Load,
     /// The attempt.
     pub(crate) item: T,
 }
 
-/// An attempt that is begun.
+/// An attempt that is begun, or several in one request.
 #[derive(Debug)]
 pub(crate) struct Started<T> {
     /// Its name, to end it by.
     pub(crate) flight: Flight,
     /// The attempt.
     pub(crate) item: T,
+    /// Those that go with it; none unless the endpoint takes batches.
+    pub(crate) more: Vec<T>,
+    /// Whether the endpoint takes batches, also of one.
+    pub(crate) is_batch: bool,
     /// To be kept until it has ended.
     pub(crate) permit: Permit,
 }
@@ -135,17 +151,32 @@ impl<T> Lanes<T> {
         now: Timestamp,
     ) -> Option<PutOff<T>> {
         let bounds = self.bounds();
-        let Arrival { endpoint, kind, has_turn, item } = arrival;
+        let Arrival { endpoint, kind, has_turn, load, item } = arrival;
         let since = self.since;
         let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, now));
         lane.apply(rules, now);
-        if let Err((until, reason)) = lane.admit((kind, has_turn), bounds, now) {
+        if let Err((until, reason)) = lane.admit((kind, has_turn, load), bounds, now) {
             return Some(PutOff { item, until, reason });
         }
-        lane.push(kind, now, item);
+        lane.push(kind, item, load, now);
         self.queued += 1;
         self.line_up(endpoint, now);
         None
+    }
+
+    /// Takes back what was begun and did not fit its request: it goes next.
+    pub(crate) fn give_back(
+        &mut self,
+        endpoint: EndpointId,
+        kind: Kind,
+        items: Vec<(T, Load)>,
+        now: Timestamp,
+    ) {
+        let since = self.since;
+        let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, now));
+        self.queued += items.len();
+        lane.give_back(kind, items, now);
+        self.line_up(endpoint, now);
     }
 
     /// Puts off what lanes hold beyond what they may keep, so that it does not take up the room
@@ -155,11 +186,11 @@ impl<T> Lanes<T> {
         let bounds = self.bounds();
         let (mut shed, mut changed) = (Vec::new(), Vec::new());
         for (endpoint, lane) in &mut self.by_endpoint {
-            let before = shed.len();
+            let (before, was_hurried) = (shed.len(), lane.is_hurried());
             let most = SHED_MAX.saturating_sub(before);
             let put_off = |(item, until, reason)| PutOff { item, until, reason };
             shed.extend(lane.shed(bounds, most, now).into_iter().map(put_off));
-            if shed.len() > before {
+            if shed.len() > before || lane.is_hurried() != was_hurried {
                 changed.push(*endpoint);
             }
         }
@@ -300,7 +331,7 @@ impl<T> Lanes<T> {
 
     fn bounds(&self) -> Bounds {
         let slow = SLOW_KEEPS.get(self.fullness).copied().unwrap_or(1);
-        Bounds { most: LANE_MAX, slow }
+        Bounds { most: LANE_MAX, slow, is_hurried: self.fullness >= HURRIED_FROM }
     }
 
     fn start_of(
@@ -339,13 +370,15 @@ impl<T> Lanes<T> {
         now: Timestamp,
     ) -> Option<Started<T>> {
         self.step_out(endpoint, true);
-        let (item, epoch) = self.by_endpoint.get_mut(&endpoint)?.begin(kind, now)?;
-        self.queued = self.queued.saturating_sub(1);
+        let lane = self.by_endpoint.get_mut(&endpoint)?;
+        let is_batch = lane.fill().is_some();
+        let (Taken { first: item, more }, epoch) = lane.begin(kind, now)?;
+        self.queued = self.queued.saturating_sub(1 + more.len());
         let flight = Flight(self.flight);
         self.flight += 1;
         self.flights.insert(flight, (endpoint, now, epoch));
         self.line_up(endpoint, now);
-        Some(Started { flight, item, permit })
+        Some(Started { flight, item, more, is_batch, permit })
     }
 
     /// Lets a lane that holds its share lose this turn.
@@ -430,6 +463,8 @@ fn line(lines: &mut [[Turns; 2]; 3], standing: Standing, kind: Kind) -> &mut Tur
     }
 }
 
+#[cfg(test)]
+mod batches;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

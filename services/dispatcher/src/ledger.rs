@@ -284,6 +284,7 @@ mod tests {
             attempt,
             until: Timestamp::EPOCH,
             reason: DeferReason::LaneFull,
+            batch: None,
         })
     }
 
@@ -301,7 +302,8 @@ mod tests {
 
     fn put_off(reason: DeferReason, until: u64) -> Fact {
         let delivery = delivery(1);
-        Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt: 1, until: at(until), reason })
+        let (until, batch) = (at(until), None);
+        Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt: 1, until, reason, batch })
     }
 
     #[test]

@@ -143,6 +143,7 @@ mod tests {
                 timeout: None,
                 concurrency: None,
                 rate_limit: None,
+                batch: None,
                 metadata: BTreeMap::new(),
                 created_at: at(0),
                 updated_at: at(0),

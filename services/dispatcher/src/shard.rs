@@ -9,6 +9,8 @@
 //! One task of the runtime owns all of it, so that nothing is locked; only the attempts and the
 //! writing of a batch run beside it.
 
+mod flying;
+mod foreign;
 mod inherit;
 mod release;
 
@@ -20,31 +22,31 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
-    DeliveryId, DeliveryRef, EndpointId, Fact, Record, RetryDue, Shard, Task, Timestamp,
-    TraceContext,
-    fact::{DeferReason, DeliveryDeferred, InFlight},
+    DeliveryId, DeliveryRef, Fact, Record, RetryDue, Shard, Task, Timestamp, TraceContext,
+    fact::{DeferReason, DeliveryDeferred, InBatch},
 };
 use fanfare_event_log::{
     Column, JournalWriter, ReadError, Reader, Reports, Settler, Unsettled,
     journal::{From, JournalFilter},
 };
-use tokio::{
-    task::AbortHandle,
-    time::{Interval, MissedTickBehavior},
-};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::flying::{Begun, Finished};
+use self::{
+    flying::{Flying, Part, Waiting},
+    foreign::Foreign,
+};
 use crate::{
-    attempt::{self, Desk, Job},
+    attempt::{Desk, Job},
     lanes::{Arrival, Flight, Lanes, PutOff, Started},
     ledger::{Admission, Ledger, Place},
     leftovers::Leftovers,
     legacy::{Fate, Legacy},
     memory::{self, Ration, Source},
-    messages::{MessageKey, Messages},
+    messages::Messages,
     pen::{self, Batch, Entry, Pen},
-    permits::{Door, Permit},
-    progress::Progress,
+    permits::Door,
     rulebook::Rulebook,
     task_event::TaskEvent,
     workers::Workers,
@@ -102,7 +104,7 @@ pub(crate) struct ShardWorker {
     flying: BTreeMap<Flight, Flying>,
     reports: Reports,
     /// What owners before us have in flight.
-    foreign: BTreeMap<DeliveryId, InFlight>,
+    foreign: Foreign,
     fate: Fate,
     claimed_at: Timestamp,
     desk: Arc<Desk>,
@@ -110,45 +112,6 @@ pub(crate) struct ShardWorker {
     ration: Ration,
     rulebook: Rulebook,
     tidying: Interval,
-}
-
-/// An attempt that waits in its lane.
-struct Waiting {
-    job: Job,
-    message: MessageKey,
-    place: memory::Place,
-}
-
-/// An attempt that is begun, for the worker that makes it.
-pub(crate) struct Begun {
-    desk: Arc<Desk>,
-    flight: Flight,
-    waiting: Waiting,
-    permit: Permit,
-}
-
-/// An attempt that is being made.
-struct Flying {
-    delivery: DeliveryId,
-    attempt: u32,
-    endpoint: EndpointId,
-    progress: Arc<Progress>,
-    worker: Option<AbortHandle>,
-}
-
-/// An attempt that was made, or found to be impossible or needless.
-pub(crate) struct Finished {
-    pub(crate) flight: Flight,
-    message: MessageKey,
-    place: memory::Place,
-    pub(crate) records: Vec<Record>,
-}
-
-impl Flying {
-    fn request(&self, ends_by: Timestamp) -> InFlight {
-        let Self { delivery, attempt, endpoint, .. } = *self;
-        InFlight { delivery, attempt, endpoint, ends_by }
-    }
 }
 
 impl ShardWorker {
@@ -172,7 +135,7 @@ impl ShardWorker {
             attempts: Workers::new(),
             flying: BTreeMap::new(),
             reports: parts.reports,
-            foreign: BTreeMap::new(),
+            foreign: Foreign::default(),
             fate,
             claimed_at,
             door: parts.desk.permits().door(),
@@ -267,13 +230,11 @@ impl ShardWorker {
             let desk = Arc::clone(&self.desk);
             let rules = |endpoint| self.rulebook.rules(&desk, endpoint);
             let Some(started) = self.lanes.start(rules, &self.door, now) else { break };
-            let Started { flight, item: waiting, permit } = started;
-            let job = &waiting.job;
-            let (delivery, endpoint) = (job.delivery.id, job.delivery.endpoint);
-            let (attempt, progress) = (job.attempt, Arc::clone(&job.progress));
-            let begun = Begun { desk, flight, waiting, permit };
-            let worker = self.attempts.begin(begun, make);
-            self.flying.insert(flight, Flying { delivery, attempt, endpoint, progress, worker });
+            let Started { flight, item: waiting, more, is_batch, permit } = started;
+            let mut flying = Flying::of(&waiting, &more);
+            let begun = Begun { desk, flight, waiting, more, is_batch, permit };
+            flying.worker = self.attempts.begin(begun, flying::make);
+            self.flying.insert(flight, flying);
         }
         self.lanes.wake_at().map(|at| at.since(now))
     }
@@ -284,11 +245,21 @@ impl ShardWorker {
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
             Err(Err(_)) => return,
         };
-        let Finished { flight, message, place, records } = finished;
-        self.flying.remove(&flight);
-        let signal = self.desk.signal(&records);
-        self.lanes.end(flight, signal, &self.door, self.desk.now());
-        self.pen.gather(Entry { records, source: pen::Source::Message(message, place) });
+        let Finished { flight, parts, left } = finished;
+        let (flying, now) = (self.flying.remove(&flight), self.desk.now());
+        // What was sent comes after what was not to be.
+        let signal = self.desk.signal(parts.iter().rev().flat_map(|part| &part.records));
+        self.lanes.end(flight, signal, &self.door, now);
+        if let Some(Flying { endpoint, kind, .. }) = flying.filter(|_| !left.is_empty()) {
+            let load = |waiting: Waiting| {
+                let load = waiting.job.load();
+                (waiting, load)
+            };
+            self.lanes.give_back(endpoint, kind, left.into_iter().map(load).collect(), now);
+        }
+        for Part { message, place, records, .. } in parts {
+            self.pen.gather(Entry { records, source: pen::Source::Message(message, place) });
+        }
     }
 
     async fn recorded(&mut self, batch: &Batch) {
@@ -419,9 +390,9 @@ impl ShardWorker {
         let now = self.desk.now();
         self.rulebook.renew(&self.desk);
         for (job, has_turn, place) in jobs {
-            let (endpoint, kind) = (job.delivery.endpoint, job.kind());
+            let (endpoint, kind, load) = (job.delivery.endpoint, job.kind(), job.load());
             let item = Waiting { job, message, place };
-            let arrival = Arrival { endpoint, kind, has_turn, item };
+            let arrival = Arrival { endpoint, kind, has_turn, load, item };
             if let Some(put_off) =
                 self.lanes.queue(arrival, self.rulebook.rules(&self.desk, endpoint), now)
             {
@@ -448,18 +419,11 @@ impl ShardWorker {
     fn put_off(&mut self, PutOff { item, until, reason }: PutOff<Waiting>, now: Timestamp) {
         let Waiting { job, message, place } = item;
         let trace = job.trace();
-        let record = deferred(job.delivery, job.attempt, (until, reason), now, trace);
+        let attempt = (job.delivery, job.attempt, job.batch);
+        let record = deferred(attempt, (until, reason), now, trace);
         let source = pen::Source::Message(message, place);
         self.pen.gather(Entry { records: vec![record], source });
     }
-}
-
-/// Makes an attempt.
-async fn make(begun: Begun) -> Finished {
-    let Begun { desk, flight, waiting: Waiting { job, message, place }, permit } = begun;
-    let records = attempt::make(&desk, job).await;
-    drop(permit);
-    Finished { flight, message, place, records }
 }
 
 /// Sleeps that long; for ever if that is not known. Cancel safe.
@@ -472,12 +436,11 @@ async fn sleep(time: Option<Duration>) {
 
 /// Says that an attempt is put off until a time, for a reason.
 pub(crate) fn deferred(
-    delivery: DeliveryRef,
-    attempt: u32,
+    (delivery, attempt, batch): (DeliveryRef, u32, Option<InBatch>),
     (until, reason): (Timestamp, DeferReason),
     now: Timestamp,
     trace: TraceContext,
 ) -> Record {
-    let fact = Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason });
+    let fact = Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason, batch });
     Record { recorded_at: now, trace, fact }
 }

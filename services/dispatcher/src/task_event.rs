@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use fanfare_domain::{
-    DeliveryRef, StoredEvent, Target, TraceContext, profile::Profile, request::Rendered,
+    DeliveryRef, Event, StoredEvent, Target, TraceContext, profile::Profile, request::Rendered,
 };
 
 use crate::memory::Bytes;
@@ -25,6 +25,16 @@ impl TaskEvent {
     /// The trace that the event belongs to.
     pub(crate) fn trace(&self) -> &TraceContext {
         &self.stored.event.trace
+    }
+
+    /// How many bytes its data has.
+    pub(crate) fn bytes(&self) -> usize {
+        self.stored.event.data.len()
+    }
+
+    /// The event itself.
+    pub(crate) fn event(&self) -> &Event {
+        &self.stored.event
     }
 
     /// Names the delivery of the event to a target.

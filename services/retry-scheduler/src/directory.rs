@@ -225,6 +225,7 @@ pub(crate) mod tests {
             timeout: None,
             concurrency: None,
             rate_limit: None,
+            batch: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

@@ -179,7 +179,8 @@ pub(crate) fn retry_of(
     due_at: Timestamp,
     journal_sequence: u64,
 ) -> RetryDue {
-    RetryDue { delivery, attempt: 2, due_at, journal_sequence, trace: TraceContext::default() }
+    let trace = TraceContext::default();
+    RetryDue { delivery, attempt: 2, due_at, journal_sequence, trace, batch: None }
 }
 
 fn record(fact: Fact) -> Record {

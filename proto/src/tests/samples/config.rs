@@ -1,12 +1,17 @@
 //! Changes of configuration.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fanfare_domain::{
     ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant,
     config::{EventTypeEntry, ProfileSource},
-    endpoint::{DisableReason, RateLimit, RatePeriod, Secret},
+    endpoint::{Batching, DisableReason, RateLimit, RatePeriod, Secret},
     retry::{Delays, Policy, RetryOn, StatusSet},
     seal::Sealed,
 };
@@ -28,6 +33,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
         ("config-endpoint-disabled-failing", disabled(DisableReason::Failing)),
         ("config-endpoint-rate-limit", endpoint(limited_endpoint(RatePeriod::Second))),
         ("config-endpoint-rate-limit-minute", endpoint(limited_endpoint(RatePeriod::Minute))),
+        ("config-endpoint-batch", endpoint(batching_endpoint(Duration::from_millis(200)))),
+        ("config-endpoint-batch-at-once", endpoint(batching_endpoint(Duration::ZERO))),
         ("config-event-type", event_type()),
         ("config-profile", profile()),
         ("config-key-admin", key(Role::Admin, None)),
@@ -77,6 +84,7 @@ fn bare_endpoint(state: EndpointState) -> Endpoint {
         timeout: None,
         concurrency: None,
         rate_limit: None,
+        batch: None,
         metadata: BTreeMap::new(),
         created_at: at(1),
         updated_at: at(2),
@@ -87,6 +95,11 @@ fn limited_endpoint(per: RatePeriod) -> Endpoint {
     let (requests, burst) = (NonZeroU32::new(10).unwrap(), NonZeroU32::MIN);
     let rate_limit = Some(RateLimit { requests, per, burst });
     Endpoint { rate_limit, ..bare_endpoint(EndpointState::Active) }
+}
+
+fn batching_endpoint(max_wait: Duration) -> Endpoint {
+    let batch = Some(Batching { max_events: NonZeroU16::new(50).unwrap(), max_wait });
+    Endpoint { batch, ..bare_endpoint(EndpointState::Active) }
 }
 
 fn full_endpoint() -> Endpoint {

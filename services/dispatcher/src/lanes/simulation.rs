@@ -63,7 +63,7 @@ fn number(endpoint: EndpointId) -> u16 {
 }
 
 fn plain(_: EndpointId) -> Rules {
-    Rules { concurrency: 16, rate: None, breaker: false }
+    Rules { concurrency: 16, rate: None, breaker: false, batch: None }
 }
 
 fn good() -> Outcome {
@@ -152,7 +152,7 @@ impl<'a> World<'a> {
         {
             let (item, has_turn) = entry.remove();
             let Item { endpoint, kind, .. } = item;
-            let arrival = Arrival { endpoint, kind, has_turn, item };
+            let arrival = Arrival { endpoint, kind, has_turn, load: Load::default(), item };
             let put_off = self.lanes.queue(arrival, (self.rules)(endpoint), now);
             self.keep(put_off);
         }
@@ -414,6 +414,7 @@ proptest! {
             concurrency: cap(clock.get()),
             rate: rate.map(|requests| limited(requests, 1)),
             breaker,
+            batch: None,
         };
         let answers = |to, at: Timestamp| {
             let status = statuses[(at.as_nanos() / 7) as usize % statuses.len()];

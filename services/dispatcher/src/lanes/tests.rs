@@ -18,11 +18,17 @@ fn endpoint(n: u8) -> EndpointId {
 }
 
 fn cap(concurrency: u16) -> Rules {
-    Rules { concurrency, rate: None, breaker: false }
+    Rules { concurrency, rate: None, breaker: false, batch: None }
 }
 
 fn first(n: u8, item: u32) -> Arrival<u32> {
-    Arrival { endpoint: endpoint(n), kind: Kind::First, has_turn: false, item }
+    Arrival {
+        endpoint: endpoint(n),
+        kind: Kind::First,
+        has_turn: false,
+        load: Load::default(),
+        item,
+    }
 }
 
 fn door() -> Door {

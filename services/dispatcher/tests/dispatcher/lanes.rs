@@ -127,6 +127,7 @@ async fn an_open_breaker_holds_first_attempts_until_a_retry_succeeds() -> Result
         due_at: SystemClock.now(),
         journal_sequence: 1,
         trace: fanfare_domain::TraceContext::default(),
+        batch: None,
     };
     let shard = world.log.shards().of(world.endpoint.id);
     world.log.schedules().put(shard, &retry).await?.stored().await?;

@@ -1,5 +1,6 @@
 //! The dispatcher alone, against a real nats-server and a real receiver.
 
+mod batches;
 mod hand_over;
 mod lanes;
 mod world;
@@ -91,6 +92,7 @@ async fn a_refused_attempt_asks_for_a_retry_and_the_last_one_exhausts() -> Resul
         due_at: SystemClock.now(),
         journal_sequence: 1,
         trace: fanfare_domain::TraceContext::default(),
+        batch: None,
     };
     let shard = world.log.shards().of(world.endpoint.id);
     world.log.schedules().put(shard, &retry).await?.stored().await?;

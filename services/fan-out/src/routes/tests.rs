@@ -67,6 +67,7 @@ fn change(step: &Step) -> Change {
         timeout: None,
         concurrency: None,
         rate_limit: None,
+        batch: None,
         metadata: BTreeMap::new(),
         created_at: Timestamp::EPOCH,
         updated_at: Timestamp::EPOCH,

@@ -86,6 +86,7 @@ impl World {
             timeout: None,
             concurrency: None,
             rate_limit: None,
+            batch: None,
             metadata: BTreeMap::new(),
             created_at: now,
             updated_at: now,

@@ -139,6 +139,7 @@ impl World {
             response_body: Bytes::new(),
             response_truncated: false,
             retry_at,
+            batch: None,
         }))
     }
 
@@ -175,7 +176,7 @@ impl World {
 
     pub(crate) fn deferred(&self, number: u8, attempt: u32, until: Timestamp) -> Fact {
         let (delivery, reason) = (self.delivery(number), DeferReason::LaneFull);
-        Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason })
+        Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason, batch: None })
     }
 
     pub(crate) fn parked(&self, number: u8, attempt: u32) -> Fact {
@@ -296,6 +297,7 @@ fn endpoint() -> Endpoint {
         timeout: None,
         concurrency: None,
         rate_limit: None,
+        batch: None,
         metadata: BTreeMap::new(),
         created_at,
         updated_at: created_at,

@@ -14,7 +14,7 @@ use fanfare_domain::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::view::RateLimitView;
+use super::view::{BatchView, RateLimitView};
 use crate::{
     app::Edited,
     error::ApiError,
@@ -64,6 +64,8 @@ pub(crate) struct NewEndpoint {
     pub(crate) concurrency: Option<u16>,
     /// How many requests may be begun in a time; any number if left out.
     pub(crate) rate_limit: Option<RateLimitView>,
+    /// How many events a request may carry, where the profile has batches; one if left out.
+    pub(crate) batch: Option<BatchView>,
     /// The caller's own notes: up to 32, with keys up to 64 and values up to 512 bytes.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, String>,
@@ -100,6 +102,10 @@ pub(crate) struct EndpointPatch {
     #[serde(default)]
     #[schema(value_type = Option<RateLimitView>)]
     pub(crate) rate_limit: Patched<RateLimitView>,
+    /// How many events a request may carry, where the profile has batches; `null` for one.
+    #[serde(default)]
+    #[schema(value_type = Option<BatchView>)]
+    pub(crate) batch: Patched<BatchView>,
     /// Notes to set, or with `null` to remove; others stay.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, Option<String>>,
@@ -148,6 +154,7 @@ impl Maker<'_> {
             timeout: new.timeout_ms.map(timeout).transpose()?,
             concurrency: new.concurrency.map(concurrency).transpose()?,
             rate_limit: new.rate_limit.as_ref().map(RateLimitView::admit).transpose()?,
+            batch: new.batch.map(|batch| batch.admit(self.profile)).transpose()?,
             metadata: new.metadata,
             created_at: self.now,
             updated_at: self.now,
@@ -181,6 +188,7 @@ impl Maker<'_> {
         patch.timeout_ms.apply(&mut next.timeout, |millis| timeout(*millis))?;
         patch.concurrency.apply(&mut next.concurrency, |count| concurrency(*count))?;
         patch.rate_limit.apply(&mut next.rate_limit, RateLimitView::admit)?;
+        patch.batch.apply(&mut next.batch, |batch| batch.admit(self.profile))?;
         merge(&mut next.metadata, &patch.metadata);
         limits::metadata(&next.metadata)?;
         self.patch_headers(&mut next, &patch.headers, chance)?;

@@ -1,17 +1,21 @@
 //! An endpoint as it is shown.
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU16, NonZeroU32},
+    time::Duration,
+};
 
 use fanfare_domain::{
     Endpoint, EndpointState, PauseMode, Timestamp,
-    endpoint::{DisableReason, RateLimit, RatePeriod, Secret},
+    endpoint::{Batching, DisableReason, RateLimit, RatePeriod, Secret},
     profile::Profile,
     retry::Policy,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 
 /// A URL that wants some event types. Its secrets and the values of its headers are not shown.
 #[derive(Debug, Serialize, ToSchema)]
@@ -54,6 +58,9 @@ pub(crate) struct EndpointView {
     /// How many requests may be begun in a time; `null` for any number.
     #[schema(required)]
     rate_limit: Option<RateLimitView>,
+    /// How many events a request may carry; `null` for one.
+    #[schema(required)]
+    batch: Option<BatchView>,
     /// The caller's own notes.
     metadata: BTreeMap<String, String>,
     /// The secrets that sign requests at this time, newest first.
@@ -116,6 +123,22 @@ enum RatePeriodName {
     Minute,
 }
 
+/// How events are put together: a request carries up to so many, as a JSON array, and waits for
+/// more up to so long. Each element of the array has its event's `id`.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Batch)]
+pub(crate) struct BatchView {
+    /// The most events of a request.
+    #[schema(minimum = 2, maximum = 1_000, example = 50)]
+    max_events: u16,
+    /// How long the first event of a request waits for others, in milliseconds; 0 if left out: a
+    /// request then carries what is there.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 60_000, default = 0, example = 200)]
+    max_wait_ms: u64,
+}
+
 /// Whether an endpoint gets deliveries.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -174,6 +197,7 @@ impl EndpointView {
                 .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             concurrency: endpoint.concurrency,
             rate_limit: endpoint.rate_limit.map(RateLimitView::of),
+            batch: endpoint.batch.map(BatchView::of),
             metadata: endpoint.metadata.clone(),
             secrets: endpoint.live_secrets(now).map(SecretView::of).collect(),
             created_at: endpoint.created_at.to_string(),
@@ -206,6 +230,35 @@ impl RateLimitView {
             RatePeriodName::Minute => RatePeriod::Minute,
         };
         Ok(RateLimit { requests, per, burst })
+    }
+}
+
+impl BatchView {
+    fn of(batching: Batching) -> Self {
+        let Batching { max_events, max_wait } = batching;
+        let max_wait_ms = u64::try_from(max_wait.as_millis()).unwrap_or(u64::MAX);
+        Self { max_events: max_events.get(), max_wait_ms }
+    }
+
+    /// Checks what a caller sent, for an endpoint of a profile.
+    pub(crate) fn admit(&self, profile: &Profile) -> Result<Batching, ApiError> {
+        if !profile.has_batches() {
+            let name = &profile.name;
+            let detail = format!("requests of the profile {name} carry one event each");
+            return Err(ApiError::detailed(Code::BatchUnsupported, detail));
+        }
+        let (min, max) = (Batching::EVENTS_MIN, Batching::EVENTS_MAX);
+        let max_events = NonZeroU16::new(self.max_events)
+            .filter(|count| (min..=max).contains(&count.get()))
+            .ok_or_else(|| {
+                ApiError::value("batch.max_events", format_args!("it is {min} to {max}"))
+            })?;
+        let max_wait = Duration::from_millis(self.max_wait_ms);
+        if max_wait > Batching::WAIT_MAX {
+            let max = Batching::WAIT_MAX.as_millis();
+            return Err(ApiError::value("batch.max_wait_ms", format_args!("it is 0 to {max}")));
+        }
+        Ok(Batching { max_events, max_wait })
     }
 }
 
