@@ -7,7 +7,10 @@ use fanfare_domain::{
     EndpointId, EventId, Record, ShardCount, StoredEvent, Timestamp, fact::EventRouted,
 };
 use fanfare_event_log::{EventLog, PublishError, Settler, Stored};
-use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt as _};
+use futures_util::{
+    FutureExt as _,
+    stream::{FuturesOrdered, FuturesUnordered, StreamExt as _},
+};
 use tracing::{debug, trace};
 
 use crate::{
@@ -121,7 +124,7 @@ impl Work {
             let tasks =
                 routing::tasks(&event.event, &event.targets, event.journal_sequence, self.shards);
             trace!(event_id = %event.event.event.id, tasks = tasks.len(), "writing tasks");
-            if tasks.is_empty() {
+            if tasks.len() == 0 {
                 event.settler.settle().await;
                 continue;
             }
@@ -134,6 +137,10 @@ impl Work {
                     settle(&mut open, done).await?;
                 }
                 writes.push(self.clone().write_message(message));
+                // What is written is polled, so that it is on its way while the rest is made.
+                while let Some(Some(done)) = writes.next().now_or_never() {
+                    settle(&mut open, done).await?;
+                }
             }
         }
         for message in together.rest() {
