@@ -1,6 +1,7 @@
 //! `ConfigRecord`: what CONFIG holds.
 
 mod endpoint;
+mod packed;
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use crate::{
     parse,
     wire::{self, config_record},
 };
+
+pub use packed::PackedEndpoint;
 
 /// Writes a change of configuration.
 pub fn encode_change(change: &Change) -> Bytes {

@@ -1,6 +1,6 @@
 //! Tenants: customers of the operator, who own endpoints and events.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
 use crate::Timestamp;
 
@@ -47,6 +47,21 @@ impl fmt::Debug for TenantId {
     }
 }
 
+/// One copy of each tenant's id, for those who keep it with very many things.
+#[derive(Debug, Default)]
+pub struct TenantIds(BTreeSet<TenantId>);
+
+impl TenantIds {
+    /// Returns the copy.
+    pub fn shared(&mut self, id: &TenantId) -> TenantId {
+        if let Some(kept) = self.0.get(id) {
+            return kept.clone();
+        }
+        self.0.insert(id.clone());
+        id.clone()
+    }
+}
+
 /// A customer of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -64,6 +79,14 @@ pub struct Tenant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_id_is_kept_once() {
+        let mut ids = TenantIds::default();
+        let id = || "acme".parse::<TenantId>().unwrap();
+        let (first, second) = (ids.shared(&id()), ids.shared(&id()));
+        assert!(Arc::ptr_eq(&first.0, &second.0));
+    }
 
     #[test]
     fn an_id_cannot_leave_its_place_in_a_subject() {

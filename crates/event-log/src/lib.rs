@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod durability;
+pub mod health;
 pub mod idempotency;
 pub mod inbox;
 pub mod journal;
@@ -26,7 +27,8 @@ mod log;
 mod user;
 
 pub use config::{ChangeError, ConfigFold, ConfigView};
-pub use fanfare_proto::{encoded_len as record_length, task_length};
+pub use fanfare_proto::{PackedEndpoint, encoded_len as record_length, task_length};
+pub use health::{HealthQuestion, HealthQuestions};
 pub use journal::{AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter};
 pub use log::{EventLog, OpenError};
 pub use publish::{Pending, PublishError, Publisher, Stored};

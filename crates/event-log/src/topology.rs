@@ -242,6 +242,11 @@ impl Topology {
         format!("{}.owner.{shard}.report", self.prefix)
     }
 
+    /// `<prefix>.owner.<shard>.health`; no stream takes it.
+    pub(crate) fn owner_health(&self, shard: Shard) -> String {
+        format!("{}.owner.{shard}.health", self.prefix)
+    }
+
     /// `<prefix>.journal.routed`
     pub fn routed(&self) -> String {
         format!("{}.journal.routed", self.prefix)

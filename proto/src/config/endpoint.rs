@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bytes::Bytes;
 use fanfare_domain::{
     Endpoint, EndpointId, Timestamp,
     endpoint::{RateLimit, Secret},
@@ -61,7 +62,10 @@ fn headers(wire: BTreeMap<String, wire::Sealed>) -> BTreeMap<String, Sealed> {
 }
 
 fn sealed(wire: wire::Sealed) -> Sealed {
-    Sealed { key_id: wire.key_id, bytes: wire.nonce_and_ciphertext }
+    // A slice would keep the whole message alive, and what arrived with it, for as long as anybody
+    // keeps the secret.
+    let bytes = Bytes::copy_from_slice(&wire.nonce_and_ciphertext);
+    Sealed { key_id: wire.key_id, bytes }
 }
 
 /// Writes a policy as JSON, in its own form: only the domain knows what it is made of.

@@ -18,6 +18,7 @@ use crate::{
     encode_inbox, encode_journal, encode_retry_due, encode_snapshot, encode_tasks,
 };
 
+pub(super) use config::endpoint_change;
 pub(super) use journal::{attempt_refused, shard_claimed};
 
 /// When EVENTS stored the sample event.

@@ -32,13 +32,13 @@ pub fn check_files(settings: &Settings) -> anyhow::Result<()> {
 /// endpoints that there are, and what is sealed from now on would open nowhere else.
 ///
 /// A value that is altered is no reason to refuse: the API is where it can be replaced.
-pub(crate) fn check_keys<'a>(
+pub(crate) fn check_keys(
     keyring: &Keyring,
-    endpoints: impl Iterator<Item = &'a Endpoint>,
+    endpoints: impl Iterator<Item = Endpoint>,
     now: Timestamp,
 ) -> anyhow::Result<()> {
     for endpoint in endpoints {
-        let Err(unopenable) = keyring.check(endpoint, now) else { continue };
+        let Err(unopenable) = keyring.check(&endpoint, now) else { continue };
         match &unopenable.cause {
             SealError::UnknownKey { key_id } => bail!(
                 "{unopenable}: it is sealed with key {key_id}, which the sealing key file (setting \
@@ -153,7 +153,7 @@ mod tests {
         let altered = endpoint(2, &ours, id(1));
         let foreign = endpoint(3, &theirs, id(3));
         let check = |endpoints: &[&Endpoint]| {
-            check_keys(&ours, endpoints.iter().copied(), Timestamp::EPOCH)
+            check_keys(&ours, endpoints.iter().copied().cloned(), Timestamp::EPOCH)
         };
         assert!(check(&[&good, &altered]).is_ok());
         let refused = check(&[&good, &altered, &foreign]).unwrap_err().to_string();

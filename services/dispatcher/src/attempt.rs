@@ -126,9 +126,9 @@ impl Desk {
     pub(crate) fn rules(&self, endpoint: EndpointId) -> Rules {
         self.guard.view().read(|registry: &Registry| {
             let found = registry.endpoint(endpoint);
-            let endpoint = found.map(|(endpoint, _)| endpoint);
+            let endpoint = found.as_ref().map(|(endpoint, _)| endpoint);
             let concurrency = endpoint.and_then(|endpoint| endpoint.concurrency);
-            let profile = found.and_then(|(_, profile)| self.profile(profile));
+            let profile = found.as_ref().and_then(|(_, profile)| self.profile(*profile));
             Rules {
                 concurrency: concurrency.unwrap_or(Endpoint::CONCURRENCY),
                 rate: endpoint.and_then(|endpoint| endpoint.rate_limit),
@@ -141,7 +141,7 @@ impl Desk {
     pub(crate) fn timeout(&self, endpoint: EndpointId) -> Duration {
         self.guard.view().read(|registry: &Registry| {
             let found = registry.endpoint(endpoint);
-            let own = found.and_then(|(endpoint, _)| endpoint.timeout);
+            let own = found.as_ref().and_then(|(endpoint, _)| endpoint.timeout);
             let profile = found.and_then(|(_, profile)| self.profile(profile));
             own.or_else(|| profile.map(|profile| profile.attempt.timeout)).unwrap_or_default()
         })
@@ -161,8 +161,7 @@ impl Desk {
         });
         let Some(made) = made else { return Signal::default() };
         self.guard.view().read(|registry: &Registry| {
-            let found = registry.endpoint(made.delivery.endpoint);
-            let profile = found.and_then(|(_, profile)| self.profile(profile));
+            let profile = self.profile(registry.profile_of(made.delivery.endpoint));
             let none = StatusSet::default();
             let slow_down = profile.map_or(&none, |profile| &profile.health.slow_down);
             Signal::of(&made.outcome, made.duration, slow_down)
@@ -250,7 +249,7 @@ async fn try_once(desk: &Arc<Desk>, job: Job, event: &TaskEvent) -> Result<Vec<F
         }
         Permission::Go { endpoint, revision, profile } => {
             let now = desk.now();
-            match desk.readying.ready(&endpoint, revision, &profile, now) {
+            match desk.readying.ready(job.delivery.endpoint, &endpoint, (revision, &profile, now)) {
                 Ok(ready) => send(desk, job, event, (&ready, revision, now)).await,
                 Err(unready) => Ok(unsendable(desk, job, (&profile, revision, now), &unready)),
             }

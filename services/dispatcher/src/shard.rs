@@ -9,6 +9,7 @@
 //! One task of the runtime owns all of it, so that nothing is locked; only the attempts and the
 //! writing of a batch run beside it.
 
+mod health;
 mod inherit;
 mod release;
 
@@ -25,7 +26,7 @@ use fanfare_domain::{
     fact::{DeferReason, DeliveryDeferred, InFlight},
 };
 use fanfare_event_log::{
-    Column, JournalWriter, ReadError, Reader, Reports, Settler, Unsettled,
+    Column, HealthQuestions, JournalWriter, ReadError, Reader, Reports, Settler, Unsettled,
     journal::{From, JournalFilter},
 };
 use tokio::{
@@ -86,6 +87,7 @@ pub(crate) struct Parts {
     /// Just before the claim.
     pub(crate) claimed_at: Timestamp,
     pub(crate) reports: Reports,
+    pub(crate) questions: HealthQuestions,
     pub(crate) desk: Arc<Desk>,
 }
 
@@ -101,6 +103,7 @@ pub(crate) struct ShardWorker {
     attempts: Workers<Begun, Finished>,
     flying: BTreeMap<Flight, Flying>,
     reports: Reports,
+    questions: HealthQuestions,
     /// What owners before us have in flight.
     foreign: BTreeMap<DeliveryId, InFlight>,
     fate: Fate,
@@ -172,6 +175,7 @@ impl ShardWorker {
             attempts: Workers::new(),
             flying: BTreeMap::new(),
             reports: parts.reports,
+            questions: parts.questions,
             foreign: BTreeMap::new(),
             fate,
             claimed_at,
@@ -217,6 +221,7 @@ impl ShardWorker {
                 self.tidy();
             }
             Some(reported) = self.reports.next() => self.take_report(reported).await,
+            Some(question) = self.questions.next() => self.tell_health(question).await,
             () = sleep(wake_in) => {}
             () = self.door.knocked() => {
                 self.start();

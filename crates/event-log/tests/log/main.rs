@@ -9,6 +9,8 @@ mod config;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod idempotency;
 #[cfg(test)]
 mod journal;

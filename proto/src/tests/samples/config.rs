@@ -49,6 +49,11 @@ fn change(entity: Entity) -> Change {
     }
 }
 
+/// A change of an endpoint that has all that an endpoint can have.
+pub(in crate::tests) fn endpoint_change() -> Change {
+    change(Entity::Endpoint(Arc::new(full_endpoint())))
+}
+
 fn tenant() -> Entity {
     Entity::Tenant(Arc::new(Tenant {
         id: "acme".parse().unwrap(),

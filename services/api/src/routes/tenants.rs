@@ -213,7 +213,7 @@ pub(crate) async fn delete_tenant(
 }
 
 fn has_endpoints(app: &App, id: &TenantId) -> bool {
-    app.directory.read(|directory| !directory.endpoints(id, None, 1).is_empty())
+    app.directory.read(|directory| directory.has_endpoints(id))
 }
 
 /// Deletes the endpoints and keys of a tenant that is not there.

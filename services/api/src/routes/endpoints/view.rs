@@ -11,6 +11,7 @@ use fanfare_domain::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::health::HealthView;
 use crate::error::ApiError;
 
 /// A URL that wants some event types. Its secrets and the values of its headers are not shown.
@@ -74,6 +75,16 @@ pub(crate) struct EndpointWithSecret {
     /// The secret that requests are signed with from now on: keep it, it is not shown again.
     #[schema(example = "whsec_…")]
     pub(crate) secret: String,
+}
+
+/// An endpoint, and how it does at the moment.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EndpointWithHealth {
+    #[serde(flatten)]
+    pub(crate) view: EndpointView,
+    /// How it does, as the dispatcher knows that sends to it; `null` if that did not say in time.
+    #[schema(required)]
+    pub(crate) health: Option<HealthView>,
 }
 
 /// A signing secret, without the secret itself.
