@@ -20,3 +20,4 @@ mod scaled_dispatchers;
 mod secrets_never_leave;
 mod slow_endpoint_starves_no_one;
 mod support;
+mod tenant_limits_are_shared;

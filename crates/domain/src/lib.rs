@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod event;
 pub mod event_type;
 pub mod fact;
+pub mod gcra;
 pub mod health;
 pub mod id;
 pub mod inbox;

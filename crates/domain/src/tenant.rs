@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
-use crate::Timestamp;
+use crate::{Timestamp, endpoint::RateLimit};
 
 /// Identifies a tenant; chosen by the operator, and one token of every subject.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +72,9 @@ pub struct Tenant {
     /// The name of the profile that its webhooks follow, for example `standard-webhooks`.
     /// Fixed once the tenant has endpoints or events.
     pub profile: String,
+    /// How many deliveries of its events may be begun in a time, all its endpoints together; any
+    /// number if not set. What is tried again does not count.
+    pub rate_limit: Option<RateLimit>,
     /// When it was created.
     pub created_at: Timestamp,
 }

@@ -4,6 +4,7 @@
 //! they read. Everything that is written has an id made from its cause, so that writing it
 //! again is harmless.
 
+pub mod allowance;
 pub mod config;
 pub mod durability;
 pub mod health;
@@ -26,6 +27,7 @@ mod cas;
 mod log;
 mod user;
 
+pub use allowance::{Allowance, Portion};
 pub use config::{ChangeError, ConfigFold, ConfigView};
 pub use fanfare_proto::{PackedEndpoint, encoded_len as record_length, task_length};
 pub use health::{HealthQuestion, HealthQuestions};

@@ -41,7 +41,7 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
     })
 }
 
-fn rate_limit(wire: wire::RateLimit) -> Result<RateLimit, DecodeError> {
+pub(super) fn rate_limit(wire: wire::RateLimit) -> Result<RateLimit, DecodeError> {
     Ok(RateLimit {
         requests: parse::positive(wire.requests, "RateLimit.requests")?,
         per: Choice::from_wire(wire.per, "RateLimit.per")?,

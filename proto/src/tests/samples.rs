@@ -166,8 +166,8 @@ pub(super) fn task() -> Task {
     Task {
         event: decode_event(encode_event(&event()), 42, STORED_AT).unwrap(),
         targets: vec![
-            Target { delivery: delivery_id(1), endpoint: endpoint_id(1) },
-            Target { delivery: delivery_id(2), endpoint: endpoint_id(2) },
+            Target { delivery: delivery_id(1), endpoint: endpoint_id(1), not_before: None },
+            Target { delivery: delivery_id(2), endpoint: endpoint_id(2), not_before: None },
         ],
         generation: 3,
         journal_sequence: 1_000,

@@ -321,6 +321,7 @@ mod tests {
                 name: String::new(),
                 profile: String::from("kryptos"),
                 created_at: Timestamp::EPOCH,
+                rate_limit: None,
             }))
         };
         assert_eq!(directory.tenant_vacancy(&id), 0);

@@ -46,6 +46,8 @@ pub(crate) struct Job {
     pub(crate) delivery: DeliveryRef,
     /// The attempt's number, counted from 1.
     pub(crate) attempt: u32,
+    /// The time that its tenant's rate limit keeps for it.
+    pub(crate) not_before: Option<Timestamp>,
     /// The event, if it came with the task.
     event: Option<Arc<TaskEvent>>,
     /// The event's trace, where the event did not come with it.
@@ -56,9 +58,13 @@ pub(crate) struct Job {
 
 impl Job {
     /// The first attempt of a delivery.
-    pub(crate) fn first(delivery: DeliveryRef, event: Arc<TaskEvent>) -> Self {
+    pub(crate) fn first(
+        delivery: DeliveryRef,
+        not_before: Option<Timestamp>,
+        event: Arc<TaskEvent>,
+    ) -> Self {
         let (trace, progress) = (TraceContext::default(), Arc::default());
-        Self { delivery, attempt: 1, event: Some(event), trace, progress }
+        Self { delivery, attempt: 1, not_before, event: Some(event), trace, progress }
     }
 
     /// What kind of attempt it is.
@@ -69,7 +75,8 @@ impl Job {
     /// A later attempt, or a first one that was put off.
     pub(crate) fn later(retry: RetryDue) -> Self {
         let RetryDue { delivery, attempt, due_at: _, journal_sequence: _, trace } = retry;
-        Self { delivery, attempt, event: None, trace, progress: Arc::default() }
+        let (not_before, progress) = (None, Arc::default());
+        Self { delivery, attempt, not_before, event: None, trace, progress }
     }
 
     /// The trace of the event.

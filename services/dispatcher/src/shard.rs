@@ -9,6 +9,7 @@
 //! One task of the runtime owns all of it, so that nothing is locked; only the attempts and the
 //! writing of a batch run beside it.
 
+mod early;
 mod health;
 mod inherit;
 mod release;
@@ -35,9 +36,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::early::Early;
 use crate::{
     attempt::{self, Desk, Job},
-    lanes::{Arrival, Flight, Lanes, PutOff, Started},
+    lanes::{Flight, Lanes, PutOff, Started},
     ledger::{Admission, Ledger, Place},
     leftovers::Leftovers,
     legacy::{Fate, Legacy},
@@ -98,6 +100,7 @@ pub(crate) struct ShardWorker {
     due: Reader<RetryDue>,
     ledger: Ledger,
     lanes: Lanes<Waiting>,
+    early: Early<Waiting>,
     messages: Messages,
     pen: Pen,
     attempts: Workers<Begun, Finished>,
@@ -170,6 +173,7 @@ impl ShardWorker {
             due: parts.due,
             ledger: parts.ledger,
             lanes: Lanes::new(since),
+            early: Early::new(),
             messages: Messages::new(),
             pen: Pen::new(parts.writer),
             attempts: Workers::new(),
@@ -267,6 +271,7 @@ impl ShardWorker {
     fn start(&mut self) -> Option<Duration> {
         let now = self.desk.now();
         self.rulebook.renew(&self.desk);
+        self.let_in(now);
         self.lanes.wake(now);
         while self.pen.gathered() < UNRECORDED_MAX {
             let desk = Arc::clone(&self.desk);
@@ -280,7 +285,8 @@ impl ShardWorker {
             let worker = self.attempts.begin(begun, make);
             self.flying.insert(flight, Flying { delivery, attempt, endpoint, progress, worker });
         }
-        self.lanes.wake_at().map(|at| at.since(now))
+        let wake_at = self.lanes.wake_at().into_iter().chain(self.early.wake_at()).min();
+        wake_at.map(|at| at.since(now))
     }
 
     fn finish(&mut self, joined: Result<Finished, tokio::task::JoinError>) {
@@ -370,7 +376,7 @@ impl ShardWorker {
                     Admission::Make => {
                         self.haunt(target.endpoint, position.stored_at);
                         let delivery = event.delivery(target, task.generation);
-                        let job = Job::first(delivery, Arc::clone(&event));
+                        let job = Job::first(delivery, target.not_before, Arc::clone(&event));
                         jobs.extend(places.pop().map(|place| (job, false, place)));
                     }
                     Admission::Live => live.push(target.delivery),
@@ -424,14 +430,7 @@ impl ShardWorker {
         let now = self.desk.now();
         self.rulebook.renew(&self.desk);
         for (job, has_turn, place) in jobs {
-            let (endpoint, kind) = (job.delivery.endpoint, job.kind());
-            let item = Waiting { job, message, place };
-            let arrival = Arrival { endpoint, kind, has_turn, item };
-            if let Some(put_off) =
-                self.lanes.queue(arrival, self.rulebook.rules(&self.desk, endpoint), now)
-            {
-                self.put_off(put_off, now);
-            }
+            self.arrive(Waiting { job, message, place }, has_turn, now);
         }
     }
 

@@ -72,19 +72,19 @@ pub(crate) fn messages(facts: Vec<Record>) -> Vec<Vec<Record>> {
 }
 
 /// Returns an event's tasks: for each shard as few as its targets fit into. The same targets give
-/// the same tasks, and so the same ids.
+/// the same tasks, and so the same ids, whatever the times at which they may be delivered.
 ///
 /// Each is made when it is asked for, and shards take turns: while the last ones are made, the
 /// first ones are on their way, to all who deliver.
 pub(crate) fn tasks(
     stored: &StoredEvent,
-    targets: &[EndpointId],
+    targets: Vec<(EndpointId, Option<Timestamp>)>,
     journal_sequence: u64,
     shards: ShardCount,
 ) -> impl ExactSizeIterator<Item = (Shard, Task)> {
-    let mut by_shard: BTreeMap<Shard, Vec<EndpointId>> = BTreeMap::new();
-    for endpoint in targets {
-        by_shard.entry(shards.of(*endpoint)).or_default().push(*endpoint);
+    let mut by_shard: BTreeMap<Shard, Vec<_>> = BTreeMap::new();
+    for (endpoint, not_before) in targets {
+        by_shard.entry(shards.of(endpoint)).or_default().push((endpoint, not_before));
     }
     let mut chunks = Vec::new();
     for (shard, endpoints) in &by_shard {
@@ -92,9 +92,9 @@ pub(crate) fn tasks(
         chunks.extend(numbered.map(|(number, chunk)| (number, *shard, chunk.to_vec())));
     }
     chunks.sort_unstable_by_key(|(number, shard, _)| (*number, *shard));
-    let target = |endpoint| {
+    let target = |(endpoint, not_before)| {
         let delivery = DeliveryId::of(stored.event.id, endpoint, GENERATION);
-        Target { delivery, endpoint }
+        Target { delivery, endpoint, not_before }
     };
     chunks.into_iter().map(move |(_, shard, endpoints)| {
         let targets = endpoints.into_iter().map(target).collect();
@@ -241,7 +241,8 @@ mod tests {
         let shards = ShardCount::new(16).unwrap();
         let targets = endpoints(0..2_500);
         let event = event();
-        let tasks: Vec<_> = tasks(&event, &targets, 9, shards).collect();
+        let at_once = targets.iter().map(|endpoint| (*endpoint, None)).collect();
+        let tasks: Vec<_> = tasks(&event, at_once, 9, shards).collect();
         let mut seen = BTreeSet::new();
         let mut per_shard: BTreeMap<Shard, usize> = BTreeMap::new();
         for (shard, task) in &tasks {

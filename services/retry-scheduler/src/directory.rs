@@ -277,6 +277,7 @@ pub(crate) mod tests {
                 name: String::new(),
                 profile: String::from(profile),
                 created_at: Timestamp::EPOCH,
+                rate_limit: None,
             };
             self.learn(revision, Entity::Tenant(Arc::new(tenant)));
         }

@@ -1,6 +1,8 @@
 //! The event log on real servers: what it promises, and what happens when they die.
 
 #[cfg(test)]
+mod allowance;
+#[cfg(test)]
 mod attach;
 #[cfg(test)]
 mod bootstrap;

@@ -27,6 +27,7 @@ use crate::{
 };
 
 use draft::{EndpointPatch, Maker, NewEndpoint};
+pub(crate) use view::RateLimitView;
 use view::{EndpointView, EndpointWithHealth, EndpointWithSecret};
 
 /// How long the dispatcher of an endpoint has to say how that does.

@@ -86,6 +86,7 @@ impl World {
             name: String::new(),
             profile: String::from("standard-webhooks"),
             created_at: now,
+            rate_limit: None,
         };
         log.change(&change(Entity::Tenant(Arc::new(tenant)), false), 0).await?;
         let mut world =
@@ -158,7 +159,7 @@ impl World {
         let sequence = publisher.event(&event).await?.stored().await?.sequence;
         let stored = self.log.event(sequence).await?.context("the event is in the log")?;
         let delivery = DeliveryId::of(stored.event.id, endpoint, 0);
-        let targets = vec![Target { delivery, endpoint }];
+        let targets = vec![Target { delivery, endpoint, not_before: None }];
         let task = Task { event: stored, targets, generation: 0, journal_sequence: 1 };
         publisher
             .tasks(self.log.shards().of(endpoint), std::slice::from_ref(&task))

@@ -194,7 +194,8 @@ impl EndpointView {
 }
 
 impl RateLimitView {
-    fn of(limit: RateLimit) -> Self {
+    /// Shows a limit.
+    pub(crate) fn of(limit: RateLimit) -> Self {
         let RateLimit { requests, per, burst } = limit;
         let per = match per {
             RatePeriod::Second => RatePeriodName::Second,
