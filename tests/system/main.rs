@@ -8,6 +8,7 @@ mod accepted_is_delivered;
 mod configuration_reads_its_own_writes;
 mod duplicate_is_delivered_once;
 mod durability_is_checked;
+mod endpoints_are_small;
 mod frozen_dispatcher_sends_nothing;
 mod killed_processes_lose_nothing;
 mod killed_servers_lose_nothing;
