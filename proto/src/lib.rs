@@ -32,7 +32,7 @@ mod wire {
     include!(concat!(env!("OUT_DIR"), "/fanfare.v1.rs"));
 }
 
-pub use config::{decode_change, encode_change};
+pub use config::{PackedEndpoint, decode_change, encode_change};
 pub use error::{DecodeError, Field};
 pub use event::{decode_event, encode_event};
 pub use inbox::{decode_inbox, encode_inbox};

@@ -105,6 +105,7 @@ fn target(wire: &wire::Target) -> Result<Target, DecodeError> {
     Ok(Target {
         delivery: parse::id(&wire.delivery_id, "Target.delivery_id", DeliveryId::from_bytes)?,
         endpoint: parse::id(&wire.endpoint_id, "Target.endpoint_id", EndpointId::from_bytes)?,
+        not_before: parse::time(wire.not_before_ns),
     })
 }
 
@@ -134,9 +135,10 @@ impl Fields for Task {
 
 impl Fields for Target {
     fn write(&self, out: &mut impl Sink) {
-        let Self { delivery, endpoint } = self;
+        let Self { delivery, endpoint, not_before } = self;
         out.bytes(1, delivery.as_bytes());
         out.bytes(2, endpoint.as_bytes());
+        out.some_time(3, *not_before);
     }
 }
 

@@ -211,12 +211,20 @@ pub enum DeferReason {
     Breaker,
     /// The endpoint asked to be left alone for a while.
     RetryAfter,
+    /// The tenant's rate limit: the time is the one that the limit keeps for it.
+    TenantRateLimit,
 }
 
 impl DeferReason {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 5] =
-        [Self::LaneFull, Self::EventUnavailable, Self::RateLimit, Self::Breaker, Self::RetryAfter];
+    pub const ALL: [Self; 6] = [
+        Self::LaneFull,
+        Self::EventUnavailable,
+        Self::RateLimit,
+        Self::Breaker,
+        Self::RetryAfter,
+        Self::TenantRateLimit,
+    ];
 
     /// Returns the stable name, as it stands in the API.
     pub const fn as_str(self) -> &'static str {
@@ -226,6 +234,7 @@ impl DeferReason {
             Self::RateLimit => "rate_limit",
             Self::Breaker => "breaker",
             Self::RetryAfter => "retry_after",
+            Self::TenantRateLimit => "tenant_rate_limit",
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Target {
     pub delivery: DeliveryId,
     /// Where it goes.
     pub endpoint: EndpointId,
+    /// The time that its tenant's rate limit keeps for it; `None` if it may be made at once.
+    pub not_before: Option<Timestamp>,
 }
 
 /// A later attempt of one delivery: what a scheduled message carries. It refers to the event

@@ -4,8 +4,10 @@
 //! they read. Everything that is written has an id made from its cause, so that writing it
 //! again is harmless.
 
+pub mod allowance;
 pub mod config;
 pub mod durability;
+pub mod health;
 pub mod idempotency;
 pub mod inbox;
 pub mod journal;
@@ -25,8 +27,10 @@ mod cas;
 mod log;
 mod user;
 
+pub use allowance::{Allowance, Portion};
 pub use config::{ChangeError, ConfigFold, ConfigView};
-pub use fanfare_proto::{encoded_len as record_length, task_length};
+pub use fanfare_proto::{PackedEndpoint, encoded_len as record_length, task_length};
+pub use health::{HealthQuestion, HealthQuestions};
 pub use journal::{AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter};
 pub use log::{EventLog, OpenError};
 pub use publish::{Pending, PublishError, Publisher, Stored};

@@ -69,13 +69,13 @@ pub fn load_keyring(path: &Path) -> Result<Keyring, KeysError> {
 /// # Errors
 ///
 /// [`KeysError::Foreign`], with the first value that is sealed with an unknown key.
-pub fn check_keyring<'a>(
+pub fn check_keyring(
     keyring: &Keyring,
-    endpoints: impl IntoIterator<Item = &'a Endpoint>,
+    endpoints: impl IntoIterator<Item = Endpoint>,
     now: Timestamp,
 ) -> Result<(), KeysError> {
     for endpoint in endpoints {
-        let Err(unopenable) = keyring.check(endpoint, now) else { continue };
+        let Err(unopenable) = keyring.check(&endpoint, now) else { continue };
         match &unopenable.cause {
             SealError::UnknownKey { key_id } => {
                 let key_id = key_id.clone();
@@ -143,7 +143,7 @@ mod tests {
         let altered = endpoint(2, &ours, id(1));
         let foreign = endpoint(3, &theirs, id(3));
         let check = |endpoints: &[&Endpoint]| {
-            check_keyring(&ours, endpoints.iter().copied(), Timestamp::EPOCH)
+            check_keyring(&ours, endpoints.iter().copied().cloned(), Timestamp::EPOCH)
         };
         assert!(check(&[&good, &altered]).is_ok());
         let refused = check(&[&good, &altered, &foreign]).unwrap_err().to_string();

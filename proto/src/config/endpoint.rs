@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
+use bytes::Bytes;
 use fanfare_domain::{
     Endpoint, EndpointId, Timestamp,
     endpoint::{Batching, RateLimit, Secret},
@@ -41,7 +42,7 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
     })
 }
 
-fn rate_limit(wire: wire::RateLimit) -> Result<RateLimit, DecodeError> {
+pub(super) fn rate_limit(wire: wire::RateLimit) -> Result<RateLimit, DecodeError> {
     Ok(RateLimit {
         requests: parse::positive(wire.requests, "RateLimit.requests")?,
         per: Choice::from_wire(wire.per, "RateLimit.per")?,
@@ -71,7 +72,10 @@ fn headers(wire: BTreeMap<String, wire::Sealed>) -> BTreeMap<String, Sealed> {
 }
 
 fn sealed(wire: wire::Sealed) -> Sealed {
-    Sealed { key_id: wire.key_id, bytes: wire.nonce_and_ciphertext }
+    // A slice would keep the whole message alive, and what arrived with it, for as long as anybody
+    // keeps the secret.
+    let bytes = Bytes::copy_from_slice(&wire.nonce_and_ciphertext);
+    Sealed { key_id: wire.key_id, bytes }
 }
 
 /// Writes a policy as JSON, in its own form: only the domain knows what it is made of.

@@ -116,8 +116,8 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
 }
 
 pub(super) fn task() -> impl Strategy<Value = Task> {
-    let target = (delivery_id(), endpoint_id())
-        .prop_map(|(delivery, endpoint)| Target { delivery, endpoint });
+    let target = (delivery_id(), endpoint_id(), of(time()))
+        .prop_map(|(delivery, endpoint, not_before)| Target { delivery, endpoint, not_before });
     let place = (number(), time(), any::<u32>(), number());
     (event(), place, vec(target, 1..=Task::TARGETS_MAX)).prop_map(|(event, place, targets)| {
         let (sequence, stored_at, generation, journal_sequence) = place;
@@ -382,10 +382,11 @@ fn api_key() -> impl Strategy<Value = ApiKey> {
 }
 
 fn entity() -> impl Strategy<Value = Entity> {
-    let tenant =
-        (tenant_id(), text(), text(), time()).prop_map(|(id, name, profile, created_at)| {
-            Entity::Tenant(Arc::new(Tenant { id, name, profile, created_at }))
-        });
+    let tenant = (tenant_id(), text(), text(), time(), of(rate_limit())).prop_map(
+        |(id, name, profile, created_at, rate_limit)| {
+            Entity::Tenant(Arc::new(Tenant { id, name, profile, created_at, rate_limit }))
+        },
+    );
     let entry = (tenant_id(), event_type(), text(), text(), text()).prop_map(
         |(tenant, event_type, description, schema, example)| {
             let entry = EventTypeEntry { tenant, event_type, description, schema, example };

@@ -18,6 +18,7 @@ use crate::{
     encode_inbox, encode_journal, encode_retry_due, encode_snapshot, encode_tasks,
 };
 
+pub(super) use config::endpoint_change;
 pub(super) use journal::{attempt_refused, shard_claimed};
 
 /// When EVENTS stored the sample event.
@@ -169,8 +170,8 @@ pub(super) fn task() -> Task {
     Task {
         event: decode_event(encode_event(&event()), 42, STORED_AT).unwrap(),
         targets: vec![
-            Target { delivery: delivery_id(1), endpoint: endpoint_id(1) },
-            Target { delivery: delivery_id(2), endpoint: endpoint_id(2) },
+            Target { delivery: delivery_id(1), endpoint: endpoint_id(1), not_before: None },
+            Target { delivery: delivery_id(2), endpoint: endpoint_id(2), not_before: None },
         ],
         generation: 3,
         journal_sequence: 1_000,

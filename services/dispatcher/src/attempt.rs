@@ -49,6 +49,8 @@ pub(crate) struct Job {
     pub(crate) delivery: DeliveryRef,
     /// The attempt's number, counted from 1.
     pub(crate) attempt: u32,
+    /// The time that its tenant's rate limit keeps for it.
+    pub(crate) not_before: Option<Timestamp>,
     /// The event, if it came with the task.
     event: Option<Arc<TaskEvent>>,
     /// The event's trace, where the event did not come with it.
@@ -61,9 +63,14 @@ pub(crate) struct Job {
 
 impl Job {
     /// The first attempt of a delivery.
-    pub(crate) fn first(delivery: DeliveryRef, event: Arc<TaskEvent>) -> Self {
+    pub(crate) fn first(
+        delivery: DeliveryRef,
+        not_before: Option<Timestamp>,
+        event: Arc<TaskEvent>,
+    ) -> Self {
         let (trace, progress) = (TraceContext::default(), Arc::default());
-        Self { delivery, attempt: 1, event: Some(event), trace, batch: None, progress }
+        let event = Some(event);
+        Self { delivery, attempt: 1, not_before, event, trace, batch: None, progress }
     }
 
     /// What kind of attempt it is.
@@ -74,7 +81,8 @@ impl Job {
     /// A later attempt, or a first one that was put off.
     pub(crate) fn later(retry: RetryDue) -> Self {
         let RetryDue { delivery, attempt, due_at: _, journal_sequence: _, trace, batch } = retry;
-        Self { delivery, attempt, event: None, trace, batch, progress: Arc::default() }
+        let (not_before, progress) = (None, Arc::default());
+        Self { delivery, attempt, not_before, event: None, trace, batch, progress }
     }
 
     /// What a lane has to know of it to put it together with others.
@@ -135,9 +143,9 @@ impl Desk {
     pub(crate) fn rules(&self, endpoint: EndpointId) -> Rules {
         self.guard.view().read(|registry: &Registry| {
             let found = registry.endpoint(endpoint);
-            let endpoint = found.map(|(endpoint, _)| endpoint);
+            let endpoint = found.as_ref().map(|(endpoint, _)| endpoint);
             let concurrency = endpoint.and_then(|endpoint| endpoint.concurrency);
-            let profile = found.and_then(|(_, profile)| self.profile(profile));
+            let profile = found.as_ref().and_then(|(_, profile)| self.profile(*profile));
             Rules {
                 concurrency: concurrency.unwrap_or(Endpoint::CONCURRENCY),
                 rate: endpoint.and_then(|endpoint| endpoint.rate_limit),
@@ -153,7 +161,7 @@ impl Desk {
     pub(crate) fn timeout(&self, endpoint: EndpointId) -> Duration {
         self.guard.view().read(|registry: &Registry| {
             let found = registry.endpoint(endpoint);
-            let own = found.and_then(|(endpoint, _)| endpoint.timeout);
+            let own = found.as_ref().and_then(|(endpoint, _)| endpoint.timeout);
             let profile = found.and_then(|(_, profile)| self.profile(profile));
             own.or_else(|| profile.map(|profile| profile.attempt.timeout)).unwrap_or_default()
         })
@@ -173,8 +181,7 @@ impl Desk {
         });
         let Some(made) = made else { return Signal::default() };
         self.guard.view().read(|registry: &Registry| {
-            let found = registry.endpoint(made.delivery.endpoint);
-            let profile = found.and_then(|(_, profile)| self.profile(profile));
+            let profile = self.profile(registry.profile_of(made.delivery.endpoint));
             let none = StatusSet::default();
             let slow_down = profile.map_or(&none, |profile| &profile.health.slow_down);
             Signal::of(&made.outcome, made.duration, slow_down)
@@ -265,7 +272,7 @@ async fn try_once(desk: &Arc<Desk>, job: Job, event: &TaskEvent) -> Result<Vec<F
         }
         Permission::Go { endpoint, revision, profile } => {
             let now = desk.now();
-            match desk.readying.ready(&endpoint, revision, &profile, now) {
+            match desk.readying.ready(job.delivery.endpoint, &endpoint, (revision, &profile, now)) {
                 Ok(ready) => send(desk, job, event, (&ready, revision, now)).await,
                 Err(unready) => {
                     Ok(facts::unsendable(desk, job, (&profile, revision, now), &unready))

@@ -34,6 +34,7 @@ use self::{
     turns::Turns,
 };
 pub(crate) use self::{
+    breaker::Phase,
     lane::{Health, Kind, Rules},
     queue::Load,
     rate::{RESERVED_AHEAD, RateState},
@@ -281,7 +282,6 @@ impl<T> Lanes<T> {
     }
 
     /// What is known of an endpoint; `None` if nothing is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "telemetry and the API read it"))]
     pub(crate) fn health(&self, endpoint: EndpointId, now: Timestamp) -> Option<Health> {
         self.by_endpoint.get(&endpoint).map(|lane| lane.health(now))
     }

@@ -221,6 +221,7 @@ impl Shop {
         let claimed = log.claim(shard, Column::Attempts, &duty.owner, claimed_at).await;
         let writer = claimed.with_context(|| format!("claim shard {shard}"))?;
         let reports = log.reports(shard).await.context("take reports")?;
+        let questions = log.health_questions(shard).await.context("take questions")?;
         let (ledger, legacy) = fold(log, shard, &writer, LEDGER_ENTRIES_MAX / shards).await?;
         tracing::debug!(shard = shard.index(), on_record = ledger.len(), "took a shard");
         Ok(ShardWorker::new(Parts {
@@ -232,6 +233,7 @@ impl Shop {
             legacy,
             claimed_at,
             reports,
+            questions,
             desk: Arc::clone(&self.desk),
         }))
     }

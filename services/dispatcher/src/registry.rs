@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use fanfare_domain::{
     Change, Endpoint, EndpointId, EndpointState, Entity, PauseMode, TenantId, Timestamp,
-    fact::ConclusionReason, profile::Profile,
+    fact::ConclusionReason, profile::Profile, tenant::TenantIds,
 };
-use fanfare_event_log::ConfigFold;
+use fanfare_event_log::{ConfigFold, PackedEndpoint};
 use foldhash::HashMap;
 
 /// Every endpoint with its state, and every tenant's profile.
@@ -14,17 +14,20 @@ use foldhash::HashMap;
 pub(crate) struct Registry {
     endpoints: HashMap<EndpointId, Entry>,
     profiles: HashMap<TenantId, Arc<str>>,
+    tenants: TenantIds,
 }
 
-/// One endpoint as of the last change.
+/// One endpoint as of the last change. There are very many: what is looked at only when it is to be
+/// made ready stays packed.
 #[derive(Clone, Debug)]
 struct Entry {
-    endpoint: Arc<Endpoint>,
+    packed: PackedEndpoint,
+    tenant: TenantId,
     revision: u64,
-    deleted: bool,
+    state: EndpointState,
     /// Deliveries of events accepted before this are cancelled, for that reason: the endpoint
     /// was disabled, or paused to skip, and may be active again.
-    cancelled_before: Option<(Timestamp, ConclusionReason)>,
+    cancelled_before: Option<Box<(Timestamp, ConclusionReason)>>,
 }
 
 /// Whether an attempt may begin, by the endpoint's state at this moment.
@@ -33,7 +36,7 @@ pub(crate) enum Permission {
     /// It may, with this configuration.
     Go {
         /// The endpoint.
-        endpoint: Arc<Endpoint>,
+        endpoint: PackedEndpoint,
         /// The revision of CONFIG that it is from.
         revision: u64,
         /// The name of its tenant's profile.
@@ -51,17 +54,10 @@ impl ConfigFold for Registry {
             Entity::Tenant(tenant) => {
                 self.profiles.insert(tenant.id.clone(), Arc::from(tenant.profile.as_str()));
             }
-            Entity::Endpoint(endpoint) => {
-                let before = self.endpoints.get(&endpoint.id).and_then(|it| it.cancelled_before);
-                let cancelled = cancels(endpoint.state).map(|reason| (stored_at, reason));
-                let entry = Entry {
-                    endpoint: Arc::clone(endpoint),
-                    revision,
-                    deleted: change.deleted,
-                    cancelled_before: cancelled.or(before),
-                };
-                self.endpoints.insert(endpoint.id, entry);
+            Entity::Endpoint(endpoint) if change.deleted => {
+                self.endpoints.remove(&endpoint.id);
             }
+            Entity::Endpoint(endpoint) => self.change(endpoint, revision, stored_at),
             Entity::EventType(_) | Entity::Profile(_) | Entity::ApiKey(_) => {}
         }
     }
@@ -77,40 +73,58 @@ fn cancels(state: EndpointState) -> Option<ConclusionReason> {
 }
 
 impl Registry {
+    fn change(&mut self, endpoint: &Endpoint, revision: u64, stored_at: Timestamp) {
+        let before = self.endpoints.remove(&endpoint.id).and_then(|it| it.cancelled_before);
+        let cancelled = cancels(endpoint.state).map(|reason| Box::new((stored_at, reason)));
+        let entry = Entry {
+            packed: PackedEndpoint::pack(endpoint),
+            tenant: self.tenants.shared(&endpoint.tenant),
+            revision,
+            state: endpoint.state,
+            cancelled_before: cancelled.or(before),
+        };
+        self.endpoints.insert(endpoint.id, entry);
+    }
+
     /// Judges whether an attempt may begin for a delivery of an event accepted at `accepted_at`.
     pub(crate) fn permit(&self, endpoint: EndpointId, accepted_at: Timestamp) -> Permission {
-        let Some(entry) = self.endpoints.get(&endpoint).filter(|entry| !entry.deleted) else {
+        let Some(entry) = self.endpoints.get(&endpoint) else {
             return Permission::Cancelled(ConclusionReason::EndpointDeleted);
         };
-        if let Some(reason) = cancels(entry.endpoint.state) {
+        if let Some(reason) = cancels(entry.state) {
             return Permission::Cancelled(reason);
         }
-        if let Some((before, reason)) = entry.cancelled_before
-            && accepted_at < before
+        if let Some((before, reason)) = entry.cancelled_before.as_deref()
+            && accepted_at < *before
         {
-            return Permission::Cancelled(reason);
+            return Permission::Cancelled(*reason);
         }
-        if entry.endpoint.state == EndpointState::Paused(PauseMode::Hold) {
+        if entry.state == EndpointState::Paused(PauseMode::Hold) {
             return Permission::Hold;
         }
         let profile = self
             .profiles
-            .get(&entry.endpoint.tenant)
+            .get(&entry.tenant)
             .map_or_else(|| Arc::from(Profile::DEFAULT), Arc::clone);
-        Permission::Go { endpoint: Arc::clone(&entry.endpoint), revision: entry.revision, profile }
+        Permission::Go { endpoint: entry.packed.clone(), revision: entry.revision, profile }
     }
 
     /// Every endpoint that there is.
     #[expect(clippy::disallowed_methods, reason = "each is looked at, in whatever order")]
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.values().filter(|entry| !entry.deleted).map(|entry| &*entry.endpoint)
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        self.endpoints.values().map(|entry| entry.packed.unpack())
     }
 
     /// Returns the endpoint as of the last change, whatever its state, and the name of its tenant's
-    /// profile if the tenant is known.
-    pub(crate) fn endpoint(&self, endpoint: EndpointId) -> Option<(&Endpoint, Option<&str>)> {
-        let endpoint = &*self.endpoints.get(&endpoint)?.endpoint;
-        Some((endpoint, self.profiles.get(&endpoint.tenant).map(|name| &**name)))
+    /// profile if the tenant is known. None if it was deleted.
+    pub(crate) fn endpoint(&self, endpoint: EndpointId) -> Option<(Endpoint, Option<&str>)> {
+        let entry = self.endpoints.get(&endpoint)?;
+        Some((entry.packed.unpack(), self.profiles.get(&entry.tenant).map(|name| &**name)))
+    }
+
+    /// Returns the name of the profile of an endpoint's tenant; none if either is not known.
+    pub(crate) fn profile_of(&self, endpoint: EndpointId) -> Option<&str> {
+        self.profiles.get(&self.endpoints.get(&endpoint)?.tenant).map(|name| &**name)
     }
 }
 

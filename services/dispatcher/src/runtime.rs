@@ -16,6 +16,7 @@ use fanfare_domain::{
     signing::Signer,
 };
 use fanfare_egress::Url;
+use fanfare_event_log::PackedEndpoint;
 use foldhash::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, header::USER_AGENT};
 
@@ -85,25 +86,23 @@ impl Readying {
     /// Returns the endpoint as of that revision, ready to send to at `now`.
     pub(crate) fn ready(
         &self,
-        endpoint: &Endpoint,
-        revision: u64,
-        profile: &str,
-        now: Timestamp,
+        id: EndpointId,
+        endpoint: &PackedEndpoint,
+        (revision, profile, now): (u64, &str, Timestamp),
     ) -> Result<Arc<Ready>, Unready> {
-        if let Some(ready) =
-            self.ready.read().unwrap_or_else(PoisonError::into_inner).get(&endpoint.id)
+        if let Some(ready) = self.ready.read().unwrap_or_else(PoisonError::into_inner).get(&id)
             && ready.revision == revision
             && ready.valid_until.is_none_or(|end| now < end)
             && ready.profile.name == profile
         {
             return Ok(Arc::clone(ready));
         }
-        let ready = Arc::new(self.make(endpoint, revision, profile, now)?);
+        let ready = Arc::new(self.make(&endpoint.unpack(), revision, profile, now)?);
         let mut kept = self.ready.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= READY_MAX {
             kept.clear();
         }
-        kept.insert(endpoint.id, Arc::clone(&ready));
+        kept.insert(id, Arc::clone(&ready));
         Ok(ready)
     }
 

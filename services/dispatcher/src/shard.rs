@@ -9,8 +9,10 @@
 //! One task of the runtime owns all of it, so that nothing is locked; only the attempts and the
 //! writing of a batch run beside it.
 
+mod early;
 mod flying;
 mod foreign;
+mod health;
 mod inherit;
 mod release;
 
@@ -26,7 +28,7 @@ use fanfare_domain::{
     fact::{DeferReason, DeliveryDeferred, InBatch},
 };
 use fanfare_event_log::{
-    Column, JournalWriter, ReadError, Reader, Reports, Settler, Unsettled,
+    Column, HealthQuestions, JournalWriter, ReadError, Reader, Reports, Settler, Unsettled,
     journal::{From, JournalFilter},
 };
 use tokio::time::{Interval, MissedTickBehavior};
@@ -34,12 +36,13 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::flying::{Begun, Finished};
 use self::{
+    early::Early,
     flying::{Flying, Part, Waiting},
     foreign::Foreign,
 };
 use crate::{
     attempt::{Desk, Job},
-    lanes::{Arrival, Flight, Lanes, PutOff, Started},
+    lanes::{Flight, Lanes, PutOff, Started},
     ledger::{Admission, Ledger, Place},
     leftovers::Leftovers,
     legacy::{Fate, Legacy},
@@ -88,6 +91,7 @@ pub(crate) struct Parts {
     /// Just before the claim.
     pub(crate) claimed_at: Timestamp,
     pub(crate) reports: Reports,
+    pub(crate) questions: HealthQuestions,
     pub(crate) desk: Arc<Desk>,
 }
 
@@ -98,11 +102,13 @@ pub(crate) struct ShardWorker {
     due: Reader<RetryDue>,
     ledger: Ledger,
     lanes: Lanes<Waiting>,
+    early: Early<Waiting>,
     messages: Messages,
     pen: Pen,
     attempts: Workers<Begun, Finished>,
     flying: BTreeMap<Flight, Flying>,
     reports: Reports,
+    questions: HealthQuestions,
     /// What owners before us have in flight.
     foreign: Foreign,
     fate: Fate,
@@ -130,11 +136,13 @@ impl ShardWorker {
             due: parts.due,
             ledger: parts.ledger,
             lanes: Lanes::new(since),
+            early: Early::new(),
             messages: Messages::new(),
             pen: Pen::new(parts.writer),
             attempts: Workers::new(),
             flying: BTreeMap::new(),
             reports: parts.reports,
+            questions: parts.questions,
             foreign: Foreign::default(),
             fate,
             claimed_at,
@@ -180,6 +188,7 @@ impl ShardWorker {
                 self.tidy();
             }
             Some(reported) = self.reports.next() => self.take_report(reported).await,
+            Some(question) = self.questions.next() => self.tell_health(question).await,
             () = sleep(wake_in) => {}
             () = self.door.knocked() => {
                 self.start();
@@ -225,6 +234,7 @@ impl ShardWorker {
     fn start(&mut self) -> Option<Duration> {
         let now = self.desk.now();
         self.rulebook.renew(&self.desk);
+        self.let_in(now);
         self.lanes.wake(now);
         while self.pen.gathered() < UNRECORDED_MAX {
             let desk = Arc::clone(&self.desk);
@@ -236,7 +246,8 @@ impl ShardWorker {
             flying.worker = self.attempts.begin(begun, flying::make);
             self.flying.insert(flight, flying);
         }
-        self.lanes.wake_at().map(|at| at.since(now))
+        let wake_at = self.lanes.wake_at().into_iter().chain(self.early.wake_at()).min();
+        wake_at.map(|at| at.since(now))
     }
 
     fn finish(&mut self, joined: Result<Finished, tokio::task::JoinError>) {
@@ -336,7 +347,7 @@ impl ShardWorker {
                     Admission::Make => {
                         self.haunt(target.endpoint, position.stored_at);
                         let delivery = event.delivery(target, task.generation);
-                        let job = Job::first(delivery, Arc::clone(&event));
+                        let job = Job::first(delivery, target.not_before, Arc::clone(&event));
                         jobs.extend(places.pop().map(|place| (job, false, place)));
                     }
                     Admission::Live => live.push(target.delivery),
@@ -390,14 +401,7 @@ impl ShardWorker {
         let now = self.desk.now();
         self.rulebook.renew(&self.desk);
         for (job, has_turn, place) in jobs {
-            let (endpoint, kind, load) = (job.delivery.endpoint, job.kind(), job.load());
-            let item = Waiting { job, message, place };
-            let arrival = Arrival { endpoint, kind, has_turn, load, item };
-            if let Some(put_off) =
-                self.lanes.queue(arrival, self.rulebook.rules(&self.desk, endpoint), now)
-            {
-                self.put_off(put_off, now);
-            }
+            self.arrive(Waiting { job, message, place }, has_turn, now);
         }
     }
 

@@ -74,7 +74,7 @@ impl Health {
     /// Decides whether an endpoint is to be disabled.
     pub(crate) fn verdict(&self, id: EndpointId, directory: &Directory) -> Option<Verdict> {
         let (streak, known) = (*self.0.get(&id)?, directory.endpoint(id)?);
-        if known.endpoint.state != EndpointState::Active || streak.since < known.fresh_since {
+        if known.state != EndpointState::Active || streak.since < known.fresh_since {
             return None;
         }
         let reason = if streak.gone {
@@ -122,7 +122,7 @@ fn is_gone(made: &AttemptMade, directory: &Directory) -> bool {
 }
 
 fn failures_max(known: &Known, directory: &Directory) -> Option<NonZeroU32> {
-    directory.profile(&known.endpoint.tenant)?.health.auto_disable_after
+    directory.profile(&known.tenant)?.health.auto_disable_after
 }
 
 #[cfg(test)]

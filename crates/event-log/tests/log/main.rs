@@ -1,6 +1,8 @@
 //! The event log on real servers: what it promises, and what happens when they die.
 
 #[cfg(test)]
+mod allowance;
+#[cfg(test)]
 mod attach;
 #[cfg(test)]
 mod bootstrap;
@@ -8,6 +10,8 @@ mod bootstrap;
 mod config;
 #[cfg(test)]
 mod durability;
+#[cfg(test)]
+mod health;
 #[cfg(test)]
 mod idempotency;
 #[cfg(test)]

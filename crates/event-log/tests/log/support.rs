@@ -164,7 +164,11 @@ pub(crate) fn task(number: u8, journal_sequence: u64) -> Task {
     let event = Arc::new(event);
     Task {
         event: StoredEvent { event, sequence: 1, accepted_at: time(0), envelope },
-        targets: vec![Target { delivery: delivery.id, endpoint: delivery.endpoint }],
+        targets: vec![Target {
+            delivery: delivery.id,
+            endpoint: delivery.endpoint,
+            not_before: None,
+        }],
         generation: 0,
         journal_sequence,
     }

@@ -23,7 +23,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
     let endpoint = |endpoint: Endpoint| Entity::Endpoint(Arc::new(endpoint));
     let key = |role, tenant| Entity::ApiKey(Arc::new(api_key(role, tenant)));
     [
-        ("config-tenant", tenant()),
+        ("config-tenant", tenant(None)),
+        ("config-tenant-rate-limit", tenant(Some(rate_limit(RatePeriod::Second)))),
         ("config-endpoint", endpoint(full_endpoint())),
         ("config-endpoint-bare", endpoint(bare_endpoint(EndpointState::Active))),
         ("config-endpoint-paused-skip", paused(PauseMode::Skip)),
@@ -56,12 +57,18 @@ fn change(entity: Entity) -> Change {
     }
 }
 
-fn tenant() -> Entity {
+/// A change of an endpoint that has all that an endpoint can have.
+pub(in crate::tests) fn endpoint_change() -> Change {
+    change(Entity::Endpoint(Arc::new(full_endpoint())))
+}
+
+fn tenant(rate_limit: Option<RateLimit>) -> Entity {
     Entity::Tenant(Arc::new(Tenant {
         id: "acme".parse().unwrap(),
         name: String::from("Acme & Söhne"),
         profile: String::from("standard-webhooks"),
         created_at: at(1),
+        rate_limit,
     }))
 }
 
@@ -91,10 +98,13 @@ fn bare_endpoint(state: EndpointState) -> Endpoint {
     }
 }
 
-fn limited_endpoint(per: RatePeriod) -> Endpoint {
+fn rate_limit(per: RatePeriod) -> RateLimit {
     let (requests, burst) = (NonZeroU32::new(10).unwrap(), NonZeroU32::MIN);
-    let rate_limit = Some(RateLimit { requests, per, burst });
-    Endpoint { rate_limit, ..bare_endpoint(EndpointState::Active) }
+    RateLimit { requests, per, burst }
+}
+
+fn limited_endpoint(per: RatePeriod) -> Endpoint {
+    Endpoint { rate_limit: Some(rate_limit(per)), ..bare_endpoint(EndpointState::Active) }
 }
 
 fn batching_endpoint(max_wait: Duration) -> Endpoint {

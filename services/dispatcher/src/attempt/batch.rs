@@ -128,13 +128,14 @@ async fn try_once<T>(
                 vec![Fact::DeliveryParked(DeliveryParked { delivery, attempt })]
             }),
             Permission::Go { endpoint, revision, profile } => {
-                config = Some((endpoint, revision, profile));
+                let id = member.job.delivery.endpoint;
+                config = Some((id, endpoint, revision, profile));
                 go.push(member);
             }
         }
     }
-    let Some((endpoint, revision, profile)) = config else { return Vec::new() };
-    match desk.readying.ready(&endpoint, revision, &profile, now) {
+    let Some((id, endpoint, revision, profile)) = config else { return Vec::new() };
+    match desk.readying.ready(id, &endpoint, (revision, &profile, now)) {
         Ok(ready) => {
             let sending = Sending { desk, ready: &ready, revision, now, progress };
             sending.send(go, batched).await

@@ -131,6 +131,8 @@ pub(crate) struct Health {
     pub(crate) window: u16,
     /// What the breaker does.
     pub(crate) breaker: Phase,
+    /// Since when; `None` if it has always done that.
+    pub(crate) since: Option<Timestamp>,
     /// Until when the endpoint is left alone, because it asked for it.
     pub(crate) quiet_until: Option<Timestamp>,
     /// How long requests are in flight of late.
@@ -180,7 +182,7 @@ impl<T> Lane<T> {
             }
         }
         if !rules.breaker {
-            self.breaker.reset();
+            self.breaker.reset(now);
         }
         let changed = rules.batch != self.rules.batch;
         self.rules = rules;
@@ -333,6 +335,7 @@ impl<T> Lane<T> {
             in_flight: self.in_flight,
             window: self.window.limit(self.rules.concurrency),
             breaker: self.breaker.phase(),
+            since: self.breaker.since(),
             quiet_until: (self.quiet_until > now).then_some(self.quiet_until),
             time: self.time,
             standing: self.share.standing(),

@@ -42,9 +42,10 @@ fn ids(request: &Received) -> Result<Vec<String>> {
 
 /// The attempt that a story tells of.
 fn made(story: &[Fact]) -> Result<&AttemptMade> {
-    let made = story.iter().rev().find_map(|fact| {
-        if let Fact::AttemptMade(made) = fact { Some(&**made) } else { None }
-    });
+    let made = story
+        .iter()
+        .rev()
+        .find_map(|fact| if let Fact::AttemptMade(made) = fact { Some(&**made) } else { None });
     made.with_context(|| format!("{story:?}"))
 }
 

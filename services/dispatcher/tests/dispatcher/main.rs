@@ -2,6 +2,7 @@
 
 mod batches;
 mod hand_over;
+mod health;
 mod lanes;
 mod world;
 

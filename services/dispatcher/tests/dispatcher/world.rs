@@ -88,6 +88,7 @@ impl World {
             name: String::new(),
             profile: String::from("standard-webhooks"),
             created_at: now,
+            rate_limit: None,
         };
         log.change(&change(Entity::Tenant(Arc::new(tenant)), false), 0).await?;
         let mut world =
@@ -145,7 +146,7 @@ impl World {
     pub(crate) async fn send_to(&self, endpoint: EndpointId, number: u64) -> Result<Task> {
         let stored = self.store(number, format!("{{\"n\":{number}}}")).await?;
         let delivery = DeliveryId::of(stored.event.id, endpoint, 0);
-        let targets = vec![Target { delivery, endpoint }];
+        let targets = vec![Target { delivery, endpoint, not_before: None }];
         let task = Task { event: stored, targets, generation: 0, journal_sequence: 1 };
         let shard = self.log.shards().of(endpoint);
         let publisher = self.log.publisher();

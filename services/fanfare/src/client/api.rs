@@ -76,11 +76,6 @@ impl Api {
         self.call(Method::POST, path, Body::Value(body), &[]).await
     }
 
-    /// Changes a resource.
-    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Value> {
-        self.call(Method::PATCH, path, Body::Value(body), &[]).await
-    }
-
     /// Has something done with a body that is sent exactly as it is written, and with headers.
     pub(crate) async fn post_raw(
         &self,
@@ -89,6 +84,11 @@ impl Api {
         headers: &[(&str, &str)],
     ) -> Result<Value> {
         self.call(Method::POST, path, Body::Raw(body), headers).await
+    }
+
+    /// Changes a resource: what the body leaves out stays.
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Value> {
+        self.call(Method::PATCH, path, Body::Value(body), &[]).await
     }
 
     /// Deletes a resource.

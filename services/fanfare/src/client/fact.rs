@@ -152,6 +152,7 @@ fn put_off(at: Timestamp, deferred: &DeliveryDeferred) -> (Tone, String, String)
         DeferReason::RateLimit => "the endpoint's rate limit",
         DeferReason::Breaker => "the endpoint keeps failing",
         DeferReason::RetryAfter => "the endpoint asked to be left alone",
+        DeferReason::TenantRateLimit => "the tenant's rate limit",
     };
     let until = span_until(deferred.until, at);
     let details = format!("attempt {} in {until}: {why}", deferred.attempt);

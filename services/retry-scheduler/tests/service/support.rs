@@ -271,6 +271,7 @@ pub(crate) async fn add_tenant(log: &EventLog, id: &str) -> Result<()> {
         name: String::new(),
         profile: String::from("standard-webhooks"),
         created_at: now(),
+        rate_limit: None,
     };
     log.change(&change(Entity::Tenant(Arc::new(tenant))), 0).await?;
     Ok(())

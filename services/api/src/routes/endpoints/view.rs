@@ -15,6 +15,7 @@ use fanfare_domain::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::health::HealthView;
 use crate::error::{ApiError, Code};
 
 /// A URL that wants some event types. Its secrets and the values of its headers are not shown.
@@ -81,6 +82,16 @@ pub(crate) struct EndpointWithSecret {
     /// The secret that requests are signed with from now on: keep it, it is not shown again.
     #[schema(example = "whsec_…")]
     pub(crate) secret: String,
+}
+
+/// An endpoint, and how it does at the moment.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EndpointWithHealth {
+    #[serde(flatten)]
+    pub(crate) view: EndpointView,
+    /// How it does, as the dispatcher knows that sends to it; `null` if that did not say in time.
+    #[schema(required)]
+    pub(crate) health: Option<HealthView>,
 }
 
 /// A signing secret, without the secret itself.
@@ -207,7 +218,8 @@ impl EndpointView {
 }
 
 impl RateLimitView {
-    fn of(limit: RateLimit) -> Self {
+    /// Shows a limit.
+    pub(crate) fn of(limit: RateLimit) -> Self {
         let RateLimit { requests, per, burst } = limit;
         let per = match per {
             RatePeriod::Second => RatePeriodName::Second,

@@ -46,6 +46,7 @@ pub(super) fn endpoint(found: &Value, output: Output) {
         ("description", plain("description")),
         ("types", types(found)),
         ("state", output.tone(tone, &state)),
+        ("health", health(found)),
         ("headers", words(found, "headers")),
         (
             "timeout",
@@ -111,6 +112,26 @@ pub(super) fn state(endpoint: &Value) -> (Tone, String) {
         format!("{state} ({})", why.replace('_', " "))
     };
     (tone, shown)
+}
+
+/// How it does at the moment; empty if its dispatcher did not say.
+fn health(endpoint: &Value) -> String {
+    let Some(health) = endpoint.get("health").filter(|health| health.is_object()) else {
+        return String::new();
+    };
+    let breaker = match text(health, "state") {
+        "closed" => String::from("is sent to"),
+        "open" => format!("fails: held back since {}", text(health, "since")),
+        "half_open" => format!("recovers since {}", text(health, "since")),
+        other => printable(other),
+    };
+    let count = |name| number(health, name).unwrap_or_default();
+    let (held, in_flight, window) = (count("held"), count("in_flight"), count("window"));
+    let until = health.get("quiet_until").and_then(Value::as_str);
+    let quiet = until.map(|until| format!("; asked for silence until {until}"));
+    let quiet = quiet.unwrap_or_default();
+    let words = format!("{breaker}; {in_flight} of {window} in flight, {held} waiting{quiet}");
+    printable(&words)
 }
 
 fn types(endpoint: &Value) -> String {
@@ -187,6 +208,17 @@ mod tests {
         assert_eq!(rate_limit(&burst), "300 a minute, 5 at once");
         let none = json!({ "rate_limit": null });
         assert_eq!((rate_limit(&none), batches(&none)), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn health_is_shown_where_it_is_known() {
+        let open = json!({ "health": {
+            "state": "open", "since": "2026-01-02T03:04:05.000Z", "window": 16, "in_flight": 1,
+            "held": 64, "quiet_until": null,
+        } });
+        let since = "held back since 2026-01-02T03:04:05.000Z";
+        assert_eq!(health(&open), format!("fails: {since}; 1 of 16 in flight, 64 waiting"));
+        assert_eq!(health(&json!({ "health": null })), "");
     }
 
     #[test]
