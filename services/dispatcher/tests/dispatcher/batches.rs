@@ -42,9 +42,10 @@ fn ids(request: &Received) -> Result<Vec<String>> {
 
 /// The attempt that a story tells of.
 fn made(story: &[Fact]) -> Result<&AttemptMade> {
-    let made = story.iter().rev().find_map(|fact| {
-        if let Fact::AttemptMade(made) = fact { Some(&**made) } else { None }
-    });
+    let made = story
+        .iter()
+        .rev()
+        .find_map(|fact| if let Fact::AttemptMade(made) = fact { Some(&**made) } else { None });
     made.with_context(|| format!("{story:?}"))
 }
 
@@ -152,6 +153,21 @@ async fn what_is_cancelled_is_not_in_the_batch() -> Result<()> {
     let expected = after.each_ref().map(|task| task.event.event.id.to_string());
     assert_eq!(requests.len(), 1);
     assert_eq!(ids(&requests[0])?, expected);
+    dispatcher.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_others_is_cancelled_with_its_endpoint() -> Result<()> {
+    let mut world = world(10, Duration::from_mins(1)).await?;
+    let dispatcher = world.run().await?;
+    let tasks = [world.send(1).await?, world.send(2).await?];
+    world.put_endpoint(true).await?;
+    for task in &tasks {
+        let story = world.story(task.targets[0].delivery).await?;
+        let end = (Conclusion::Cancelled, ConclusionReason::EndpointDeleted, 0);
+        assert_eq!(conclusion(&story), Some(end));
+    }
+    assert_eq!(world.receiver.count(), 0);
     dispatcher.stop().await
 }
 
