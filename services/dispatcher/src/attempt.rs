@@ -140,9 +140,9 @@ impl Desk {
     }
 
     /// What the endpoint's owner and its profile say about how it is sent to.
-    pub(crate) fn rules(&self, endpoint: EndpointId) -> Rules {
+    pub(crate) fn rules(&self, id: EndpointId) -> Rules {
         self.guard.view().read(|registry: &Registry| {
-            let found = registry.endpoint(endpoint);
+            let found = registry.endpoint(id);
             let endpoint = found.as_ref().map(|(endpoint, _)| endpoint);
             let concurrency = endpoint.and_then(|endpoint| endpoint.concurrency);
             let profile = found.as_ref().and_then(|(_, profile)| self.profile(*profile));
@@ -150,9 +150,11 @@ impl Desk {
                 concurrency: concurrency.unwrap_or(Endpoint::CONCURRENCY),
                 rate: endpoint.and_then(|endpoint| endpoint.rate_limit),
                 breaker: profile.is_some_and(|profile| profile.health.breaker == Breaker::On),
+                // What is not to be sent does not wait for others either.
                 batch: endpoint
                     .and_then(|endpoint| endpoint.batch)
-                    .filter(|_| profile.is_some_and(|profile| profile.has_batches())),
+                    .filter(|_| profile.is_some_and(|profile| profile.has_batches()))
+                    .filter(|_| registry.is_active(id)),
             }
         })
     }

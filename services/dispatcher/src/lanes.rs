@@ -165,6 +165,17 @@ impl<T> Lanes<T> {
         None
     }
 
+    /// Has lanes that wait for a time go by the present rules. Others see them when they are asked.
+    pub(crate) fn review(&mut self, rules: impl Fn(EndpointId) -> Rules, now: Timestamp) {
+        let waiting: Vec<_> = self.alarms.iter().map(|(_, endpoint)| *endpoint).collect();
+        for endpoint in waiting {
+            if let Some(lane) = self.by_endpoint.get_mut(&endpoint) {
+                lane.apply(rules(endpoint), now);
+            }
+            self.line_up(endpoint, now);
+        }
+    }
+
     /// Takes back what was begun and did not fit its request: it goes next.
     pub(crate) fn give_back(
         &mut self,

@@ -115,6 +115,12 @@ impl Registry {
         self.endpoints.values().map(|entry| entry.packed.unpack())
     }
 
+    /// Tells whether the endpoint gets deliveries at present.
+    pub(crate) fn is_active(&self, endpoint: EndpointId) -> bool {
+        let entry = self.endpoints.get(&endpoint).filter(|entry| !entry.deleted);
+        entry.is_some_and(|entry| entry.endpoint.state == EndpointState::Active)
+    }
+
     /// Returns the endpoint as of the last change, whatever its state, and the name of its tenant's
     /// profile if the tenant is known. None if it was deleted.
     pub(crate) fn endpoint(&self, endpoint: EndpointId) -> Option<(Endpoint, Option<&str>)> {
@@ -189,6 +195,21 @@ mod tests {
         assert!(matches!(cancelled, Permission::Cancelled(ConclusionReason::EndpointPaused)));
         assert!(matches!(permit(&changes, 35), Permission::Go { revision: 3, .. }));
         assert!(matches!(permit(&changes[..2], 35), Permission::Cancelled(_)));
+    }
+
+    #[test]
+    fn only_an_endpoint_that_gets_deliveries_is_active() {
+        let id = EndpointId::from_bytes([1; 16]);
+        let hold = EndpointState::Paused(PauseMode::Hold);
+        for (state, deleted, expected) in [
+            (EndpointState::Active, false, true),
+            (EndpointState::Active, true, false),
+            (hold, false, false),
+            (EndpointState::Disabled(DisableReason::ByHand), false, false),
+        ] {
+            assert_eq!(registry(&[(10, state, deleted)]).is_active(id), expected, "{state:?}");
+        }
+        assert!(!registry(&[]).is_active(id));
     }
 
     #[test]

@@ -405,13 +405,17 @@ impl ShardWorker {
         }
     }
 
-    /// Puts off what lanes hold beyond what they may keep.
+    /// Lets lanes that wait know of changes, and puts off what lanes hold beyond what they may keep.
     fn tidy(&mut self) {
         // Nothing is sent at present, and no endpoint is to blame for it.
         if !self.desk.may_send() {
             return;
         }
         let now = self.desk.now();
+        self.rulebook.renew(&self.desk);
+        if self.rulebook.take_changed() {
+            self.lanes.review(|endpoint| self.rulebook.rules(&self.desk, endpoint), now);
+        }
         let open = self.messages.count(Source::Task).max(self.messages.count(Source::Due));
         let fullness = self.desk.memory().fullness().max(open * 8 / UNSETTLED_HARD_MAX);
         self.lanes.set_fullness(fullness.min(8));

@@ -396,6 +396,18 @@ fn an_endpoint_that_takes_no_batches_any_more_gets_one_by_one() {
     assert_eq!(started.len(), 5);
 }
 
+#[test]
+fn what_waits_goes_by_new_rules_at_once() {
+    let mut world = World::new(rules(10, Duration::from_mins(1)), millis(5));
+    world.firsts(3, millis(0));
+    world.run(millis(1));
+    assert!(world.sent.is_empty());
+    world.rules = rules(3, Duration::from_mins(1));
+    world.lanes.review(|_| world.rules, world.now);
+    world.happen();
+    assert_eq!(world.sizes(), [3]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -157,6 +157,21 @@ async fn what_is_cancelled_is_not_in_the_batch() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_others_is_cancelled_with_its_endpoint() -> Result<()> {
+    let mut world = world(10, Duration::from_mins(1)).await?;
+    let dispatcher = world.run().await?;
+    let tasks = [world.send(1).await?, world.send(2).await?];
+    world.put_endpoint(true).await?;
+    for task in &tasks {
+        let story = world.story(task.targets[0].delivery).await?;
+        let end = (Conclusion::Cancelled, ConclusionReason::EndpointDeleted, 0);
+        assert_eq!(conclusion(&story), Some(end));
+    }
+    assert_eq!(world.receiver.count(), 0);
+    dispatcher.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_a_body_is_sent_in_the_next() -> Result<()> {
     let world = world(10, Duration::ZERO).await?;
     let batch = InBatch { id: BatchId::from_bytes([7; 16]), size: 5 };
