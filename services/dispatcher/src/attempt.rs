@@ -319,7 +319,7 @@ async fn send(
         signature: String::new(),
         answer: None,
     };
-    let give_up_at = ready.policy.give_up_at(made.job.delivery.accepted_at, desk.retention);
+    let give_up_at = ready.policy().give_up_at(made.job.delivery.accepted_at, desk.retention);
     if now > give_up_at {
         let attempts = made.job.attempt.saturating_sub(1);
         let ending = (fanfare_domain::Conclusion::Exhausted, ConclusionReason::Expired);
@@ -344,7 +344,7 @@ async fn send(
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }
-    Ok(conclude(made, &ready.policy, desk.now(), give_up_at))
+    Ok(conclude(made, ready.policy(), desk.now(), give_up_at))
 }
 
 /// Builds and signs the request; returns it with its signature.
@@ -358,7 +358,7 @@ fn build(
     let rendered = event.render(&ready.profile)?;
     let request = rendered.request(&ready.signer, &attempt);
     let signature = String::from(request.signature());
-    let mut headers = ready.headers.clone();
+    let mut headers = ready.headers(request.headers.len());
     for (name, value) in request.headers {
         let name = HeaderName::try_from(&*name).map_err(|error| error.to_string())?;
         headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
