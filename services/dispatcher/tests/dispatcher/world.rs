@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fanfare_dispatcher::Settings;
 use fanfare_domain::{
     AddressPolicy, Change, DeliveryId, Endpoint, EndpointId, EndpointState, Entity, Event, EventId,
-    Fact, RetryDue, Target, Task, Tenant, TraceContext,
+    Fact, RetryDue, Target, Task, Tenant, Timestamp, TraceContext,
     address::AllowRule,
     endpoint::{Secret, secret_owner},
     retry::Policy,
@@ -142,6 +142,16 @@ impl World {
 
     /// The same for another endpoint.
     pub(crate) async fn send_to(&self, endpoint: EndpointId, number: u64) -> Result<Task> {
+        self.send_at(endpoint, number, None).await
+    }
+
+    /// The same with a time that the tenant's rate limit keeps for it.
+    pub(crate) async fn send_at(
+        &self,
+        endpoint: EndpointId,
+        number: u64,
+        not_before: Option<Timestamp>,
+    ) -> Result<Task> {
         let accepted_at = SystemClock.now();
         let event = Event {
             id: EventId::of_message("test", number, accepted_at),
@@ -159,7 +169,7 @@ impl World {
         let sequence = publisher.event(&event).await?.stored().await?.sequence;
         let stored = self.log.event(sequence).await?.context("the event is in the log")?;
         let delivery = DeliveryId::of(stored.event.id, endpoint, 0);
-        let targets = vec![Target { delivery, endpoint, not_before: None }];
+        let targets = vec![Target { delivery, endpoint, not_before }];
         let task = Task { event: stored, targets, generation: 0, journal_sequence: 1 };
         publisher
             .tasks(self.log.shards().of(endpoint), std::slice::from_ref(&task))
