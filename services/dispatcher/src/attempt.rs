@@ -328,7 +328,7 @@ async fn send(
         reply: None,
         batch: None,
     };
-    let give_up_at = ready.policy.give_up_at(made.job.delivery.accepted_at, desk.retention);
+    let give_up_at = ready.policy().give_up_at(made.job.delivery.accepted_at, desk.retention);
     if now > give_up_at {
         return Ok(vec![facts::expired(made.job)]);
     }
@@ -351,7 +351,7 @@ async fn send(
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }
-    Ok(made.conclude(&ready.policy, desk.now(), give_up_at))
+    Ok(made.conclude(ready.policy(), desk.now(), give_up_at))
 }
 
 /// Builds and signs the request; returns it with its signature.
@@ -372,7 +372,7 @@ fn address(
     request: fanfare_domain::Request,
 ) -> Result<(fanfare_egress::Request, String), String> {
     let signature = String::from(request.signature());
-    let mut headers = ready.headers.clone();
+    let mut headers = ready.headers(request.headers.len());
     for (name, value) in request.headers {
         let name = HeaderName::try_from(&*name).map_err(|error| error.to_string())?;
         headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);

@@ -117,8 +117,7 @@ impl Registry {
 
     /// Tells whether the endpoint gets deliveries at present.
     pub(crate) fn is_active(&self, endpoint: EndpointId) -> bool {
-        let entry = self.endpoints.get(&endpoint).filter(|entry| !entry.deleted);
-        entry.is_some_and(|entry| entry.endpoint.state == EndpointState::Active)
+        self.endpoints.get(&endpoint).is_some_and(|entry| entry.state == EndpointState::Active)
     }
 
     /// Returns the endpoint as of the last change, whatever its state, and the name of its tenant's

@@ -36,11 +36,11 @@ pub(crate) struct Ready {
     /// The same as text, for the facts.
     pub(crate) url_text: Arc<str>,
     /// The endpoint's own headers.
-    pub(crate) headers: HeaderMap,
+    headers: Box<[(HeaderName, HeaderValue)]>,
     /// What signs.
     pub(crate) signer: Signer,
-    /// When to try again.
-    pub(crate) policy: Policy,
+    /// When to try again, if not as the profile says.
+    retry: Option<Policy>,
     /// Connect, TLS, head and body together.
     pub(crate) timeout: Duration,
     revision: u64,
@@ -68,6 +68,23 @@ pub(crate) enum Unready {
     /// A header is none.
     #[error("a header of the endpoint is malformed")]
     HeaderMalformed,
+}
+
+impl Ready {
+    /// When to try again.
+    pub(crate) fn policy(&self) -> &Policy {
+        self.retry.as_ref().unwrap_or(&self.profile.retry)
+    }
+
+    /// The headers of every request, with room for more.
+    pub(crate) fn headers(&self, more: usize) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + 1 + more);
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        for (name, value) in &self.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        headers
+    }
 }
 
 /// Makes endpoints ready, and keeps them.
@@ -132,24 +149,23 @@ impl Readying {
             url_text: Arc::from(endpoint.url.as_str()),
             headers: self.headers(endpoint)?,
             signer: Signer::new(profile, &secrets)?,
-            policy: endpoint.retry.clone().unwrap_or_else(|| profile.retry.clone()),
+            retry: endpoint.retry.clone(),
             timeout: endpoint.timeout.unwrap_or(profile.attempt.timeout),
             revision,
             valid_until: endpoint.live_secrets(now).filter_map(|secret| secret.expires_at).min(),
         })
     }
 
-    fn headers(&self, endpoint: &Endpoint) -> Result<HeaderMap, Unready> {
-        let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 8);
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    fn headers(&self, endpoint: &Endpoint) -> Result<Box<[(HeaderName, HeaderValue)]>, Unready> {
+        let mut headers = Vec::with_capacity(endpoint.headers.len());
         for (name, sealed) in &endpoint.headers {
             let clear = self.keyring.open(&header_owner(endpoint.id, name), sealed)?;
             let name = HeaderName::try_from(name.as_str()).map_err(|_| Unready::HeaderMalformed)?;
             let mut value =
                 HeaderValue::try_from(clear.expose()).map_err(|_| Unready::HeaderMalformed)?;
             value.set_sensitive(true);
-            headers.insert(name, value);
+            headers.push((name, value));
         }
-        Ok(headers)
+        Ok(headers.into())
     }
 }

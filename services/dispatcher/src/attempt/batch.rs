@@ -265,7 +265,7 @@ impl Sending<'_> {
                         reply: None,
                         batch: None,
                     };
-                    made.conclude(&self.ready.policy, self.now, give_up_at)
+                    made.conclude(self.ready.policy(), self.now, give_up_at)
                 }),
             }
         }
@@ -286,13 +286,13 @@ impl Sending<'_> {
         for (member, reply) in members.into_iter().zip(replies) {
             let give_up_at = self.give_up_at(&member.job);
             batched.record(self.desk, member, |job| {
-                made(job, reply).conclude(&self.ready.policy, ended_at, give_up_at)
+                made(job, reply).conclude(self.ready.policy(), ended_at, give_up_at)
             });
         }
     }
 
     fn give_up_at(&self, job: &Job) -> Timestamp {
-        self.ready.policy.give_up_at(job.delivery.accepted_at, self.desk.retention)
+        self.ready.policy().give_up_at(job.delivery.accepted_at, self.desk.retention)
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fanfare_dispatcher::Settings;
 use fanfare_domain::{
     AddressPolicy, Change, DeliveryId, DeliveryRef, Endpoint, EndpointId, EndpointState, Entity,
-    Event, EventId, Fact, RetryDue, StoredEvent, Target, Task, Tenant, TraceContext,
+    Event, EventId, Fact, RetryDue, StoredEvent, Target, Task, Tenant, Timestamp, TraceContext,
     address::AllowRule,
     endpoint::{Secret, secret_owner},
     fact::InBatch,
@@ -144,9 +144,19 @@ impl World {
 
     /// The same for another endpoint.
     pub(crate) async fn send_to(&self, endpoint: EndpointId, number: u64) -> Result<Task> {
+        self.send_at(endpoint, number, None).await
+    }
+
+    /// The same with a time that the tenant's rate limit keeps for it.
+    pub(crate) async fn send_at(
+        &self,
+        endpoint: EndpointId,
+        number: u64,
+        not_before: Option<Timestamp>,
+    ) -> Result<Task> {
         let stored = self.store(number, format!("{{\"n\":{number}}}")).await?;
         let delivery = DeliveryId::of(stored.event.id, endpoint, 0);
-        let targets = vec![Target { delivery, endpoint, not_before: None }];
+        let targets = vec![Target { delivery, endpoint, not_before }];
         let task = Task { event: stored, targets, generation: 0, journal_sequence: 1 };
         let shard = self.log.shards().of(endpoint);
         let publisher = self.log.publisher();
