@@ -55,7 +55,7 @@ const LANE_MAX: usize = 8_192;
 /// room are full.
 const SLOW_KEEPS: [usize; 9] = [64, 64, 64, 64, 16, 16, 4, 2, 1];
 
-/// From how many eighths on nothing waits for company.
+/// From how many eighths on nothing waits for company, but for the retries of a batch that failed.
 const HURRIED_FROM: usize = 4;
 
 /// The lanes of one shard.
@@ -165,9 +165,11 @@ impl<T> Lanes<T> {
         None
     }
 
-    /// Has lanes that wait for a time go by the present rules. Others see them when they are asked.
+    /// Has lanes in which something waits go by the present rules. Others see them when they are
+    /// asked.
     pub(crate) fn review(&mut self, rules: impl Fn(EndpointId) -> Rules, now: Timestamp) {
-        let waiting: Vec<_> = self.alarms.iter().map(|(_, endpoint)| *endpoint).collect();
+        let lanes = self.by_endpoint.iter().filter(|(_, lane)| lane.has_queued());
+        let waiting: Vec<_> = lanes.map(|(endpoint, _)| *endpoint).collect();
         for endpoint in waiting {
             if let Some(lane) = self.by_endpoint.get_mut(&endpoint) {
                 lane.apply(rules(endpoint), now);

@@ -19,7 +19,8 @@
 //! stop answering, having answered fast until then, within one time-out. How many endpoints have
 //! never answered, or are known to be slow, does not matter.
 //!
-//! Retries to lanes that are not slow have a limit of their own (see [`crate::strain`]).
+//! Retries to lanes that are not slow have a limit of their own (see [`crate::strain`]), but for
+//! those that a lane with first attempts takes in between, in their place.
 //!
 //! No lock is held over an await. Workers wait at a [`Door`]: a permit that comes back wakes one
 //! of them, the longest waiting that could use it, and whoever was woken passes what it leaves on
@@ -108,6 +109,8 @@ pub(crate) struct Share(Arc<Account>);
 struct Account {
     standing: AtomicU8,
     held: AtomicUsize,
+    /// How many of these are retries.
+    retries: AtomicUsize,
 }
 
 /// The right to have one request in flight.
@@ -115,7 +118,6 @@ struct Account {
 pub(crate) struct Permit {
     permits: Arc<Permits>,
     account: Arc<Account>,
-    /// Whether it counts against the limit of retries.
     is_retry: bool,
 }
 
@@ -152,7 +154,11 @@ impl Share {
     /// The share of a lane of which nothing is known.
     pub(crate) fn new() -> Self {
         let standing = AtomicU8::new(encode(Standing::New));
-        Self(Arc::new(Account { standing, held: AtomicUsize::new(0) }))
+        Self(Arc::new(Account {
+            standing,
+            held: AtomicUsize::default(),
+            retries: AtomicUsize::default(),
+        }))
     }
 
     /// How the lane is thought of.
@@ -318,6 +324,12 @@ impl Door {
             }
         }
         share.0.standing.store(encode(standing), Relaxed);
+        let retries = share.0.retries.load(Relaxed);
+        if standing == Standing::Slow {
+            state.retries = state.retries.saturating_sub(retries);
+        } else if before == Standing::Slow {
+            state.retries += retries;
+        }
         if before != Standing::Proven {
             state.released.came_back(before);
             self.permits.wake(&mut state);
@@ -334,10 +346,11 @@ impl Door {
     ) -> Result<Permit, Refusal> {
         let mut state = self.permits.lock();
         let (standing, held) = (share.standing(), share.0.held.load(Relaxed));
-        let is_retry = kind == Kind::Retry && standing != Standing::Slow;
-        let is_over = is_retry && state.retries >= state.retries_max;
+        let is_retry = kind == Kind::Retry;
+        let is_limited = is_retry && standing != Standing::Slow;
+        let is_over = is_limited && state.retries >= state.retries_max;
         // The reserve is for first attempts.
-        let is_kept = kind == Kind::Retry && self.permits.free(&state) <= self.permits.reserve();
+        let is_kept = is_retry && self.permits.free(&state) <= self.permits.reserve();
         let refusal = if is_over || is_kept || !self.permits.is_possible(&state, standing) {
             Refusal::Standing
         } else if self.permits.fits(&state, (standing, held), time) {
@@ -346,6 +359,9 @@ impl Door {
             }
             share.0.held.store(held + 1, Relaxed);
             if is_retry {
+                share.0.retries.fetch_add(1, Relaxed);
+            }
+            if is_limited {
                 state.retries += 1;
                 self.permits.retried.notify_one();
             }
@@ -419,6 +435,9 @@ impl Drop for Permit {
         let held = self.account.held.load(Relaxed);
         self.account.held.store(held.saturating_sub(1), Relaxed);
         if self.is_retry {
+            self.account.retries.fetch_sub(1, Relaxed);
+        }
+        if self.is_retry && standing != Standing::Slow {
             state.retries = state.retries.saturating_sub(1);
         }
         state.released.came_back(standing);

@@ -168,8 +168,8 @@ impl ShardWorker {
     }
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<()> {
-        self.pen.write(&mut self.messages, fanfare_event_log::record_length);
         let wake_in = self.start();
+        self.pen.write(&mut self.messages, fanfare_event_log::record_length);
         let (tasks_max, due_max) = (self.room(Source::Task), self.room(Source::Due));
         tokio::select! {
             () = stop.cancelled() => {}

@@ -9,7 +9,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::permits::Permits;
 
@@ -20,7 +20,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LATE_AFTER: Duration = Duration::from_millis(3);
 
 /// Of how many permits retries always have one.
-const LEAST_SHARE: usize = 32;
+const LEAST_SHARE: usize = 16;
+
+/// After what time with hardly any retries they begin with few again.
+const FORGOTTEN_AFTER: Duration = Duration::from_millis(500);
 
 /// The limit on fast retries in flight, as it follows from how late the runtime is.
 #[derive(Clone, Copy, Debug)]
@@ -48,9 +51,6 @@ impl Strain {
             self.limit * 3 / 4
         } else if in_flight >= self.limit {
             self.limit + (self.limit / 16).max(1)
-        } else if in_flight < self.limit / 2 {
-            // What was borne once says little of later.
-            self.limit - (self.limit / 16).max(1)
         } else {
             self.limit
         };
@@ -63,8 +63,12 @@ pub(crate) async fn watch(permits: Arc<Permits>) -> Infallible {
     let mut strain = Strain::new(permits.max());
     permits.limit_retries(strain.limit());
     loop {
-        // An idle process sleeps.
-        permits.retried(strain.least).await;
+        // An idle process sleeps, and what was borne once says little of later.
+        if timeout(FORGOTTEN_AFTER, permits.retried(strain.least)).await.is_err() {
+            strain = Strain::new(permits.max());
+            permits.limit_retries(strain.limit());
+            permits.retried(strain.least).await;
+        }
         let asleep = Instant::now();
         sleep(LOOK_EVERY).await;
         let late = asleep.elapsed().saturating_sub(LOOK_EVERY);
@@ -76,6 +80,10 @@ pub(crate) async fn watch(permits: Arc<Permits>) -> Infallible {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        lanes::Kind,
+        permits::{Door, Permit, Share, Standing},
+    };
 
     const ON_TIME: Duration = Duration::from_millis(1);
     const LATE: Duration = Duration::from_millis(8);
@@ -83,7 +91,7 @@ mod tests {
     #[test]
     fn retries_begin_with_few_and_become_more_while_the_runtime_keeps_time() {
         let mut strain = Strain::new(512);
-        assert_eq!(strain.limit(), 16);
+        assert_eq!(strain.limit(), 32);
         for _ in 0..200 {
             strain.learn(ON_TIME, strain.limit());
         }
@@ -102,21 +110,45 @@ mod tests {
         for _ in 0..60 {
             strain.learn(LATE, strain.limit());
         }
-        assert_eq!(strain.limit(), 16);
+        assert_eq!(strain.limit(), 32);
         assert_eq!(Strain::new(2).limit(), 2);
     }
 
-    #[test]
-    fn a_limit_that_is_not_used_is_forgotten() {
-        let mut strain = Strain::new(512);
-        for _ in 0..200 {
-            strain.learn(ON_TIME, strain.limit());
+    /// How many retries get a permit, of many lanes that want one.
+    fn storm(permits: &Arc<Permits>, lanes: &[(Door, Share)]) -> Vec<Permit> {
+        assert!(permits.max() < lanes.len());
+        let take = |(door, share): &(Door, Share)| door.take(share, ON_TIME, Kind::Retry).ok();
+        lanes.iter().filter_map(take).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_storm_begins_with_few_again() {
+        let permits = Permits::new(256);
+        let lanes: Vec<_> = (0..300)
+            .map(|_| {
+                let (door, share) = (permits.door(), Share::new());
+                door.judge(&share, Standing::Proven);
+                (door, share)
+            })
+            .collect();
+        let act = async {
+            sleep(LOOK_EVERY).await;
+            let mut held = storm(&permits, &lanes);
+            assert_eq!(held.len(), 16);
+            for _ in 0..100 {
+                sleep(LOOK_EVERY).await;
+                held.extend(storm(&permits, &lanes));
+            }
+            assert!(held.len() > 200, "{}", held.len());
+            held.clear();
+            sleep(FORGOTTEN_AFTER / 4).await;
+            assert!(storm(&permits, &lanes).len() > 200, "a pause is not the end");
+            sleep(FORGOTTEN_AFTER * 2).await;
+            assert_eq!(storm(&permits, &lanes).len(), 16);
+        };
+        tokio::select! {
+            () = act => {}
+            never = watch(Arc::clone(&permits)) => match never {},
         }
-        strain.learn(ON_TIME, 300);
-        assert_eq!(strain.limit(), 512, "used by more than half");
-        for _ in 0..200 {
-            strain.learn(ON_TIME, 3);
-        }
-        assert_eq!(strain.limit(), 16);
     }
 }

@@ -205,9 +205,14 @@ impl<T> Lane<T> {
         self.queue_mut(kind).give_back(items, fill, now);
     }
 
+    /// Tells whether anything waits here.
+    pub(super) fn has_queued(&self) -> bool {
+        !(self.firsts.is_empty() && self.retries.is_empty())
+    }
+
     /// What the lane can do.
     pub(super) fn outlook(&mut self, now: Timestamp) -> Outlook {
-        if self.firsts.is_empty() && self.retries.is_empty() {
+        if !self.has_queued() {
             return Outlook::Nothing;
         }
         if self.quiet_until > now {
@@ -318,7 +323,7 @@ impl<T> Lane<T> {
 
     /// Tells whether nothing would be lost with the lane.
     pub(super) fn is_forgettable(&self, now: Timestamp) -> bool {
-        let is_empty = self.firsts.is_empty() && self.retries.is_empty() && self.in_flight == 0;
+        let is_empty = !self.has_queued() && self.in_flight == 0;
         let is_bound = self.quiet_until > now
             || self.rate_state(now).is_some()
             || self.ghosts.iter().any(|(until, _)| *until > now);

@@ -117,6 +117,26 @@ fn retries_have_a_limit_of_their_own_which_slow_lanes_do_not_use() {
 }
 
 #[test]
+fn retries_that_hang_give_their_place_to_others() {
+    let permits = Permits::new(64);
+    permits.limit_retries(4);
+    let door = permits.door();
+    let lanes: Vec<_> = (0..4).map(|_| Share::new()).collect();
+    let take = |lane| door.take(lane, FAST, Kind::Retry);
+    let held: Vec<_> = lanes.iter().flat_map(take).collect();
+    let healthy = share(&door, Standing::Proven);
+    assert!(take(&healthy).is_err());
+    door.judge(&lanes[0], Standing::Slow);
+    assert_eq!(permits.retries(), 3);
+    assert!(take(&healthy).is_ok());
+    door.judge(&lanes[0], Standing::Proven);
+    assert_eq!(permits.retries(), 4);
+    door.judge(&lanes[1], Standing::Slow);
+    drop(held);
+    assert_eq!((permits.retries(), permits.held()), (0, 0));
+}
+
+#[test]
 fn what_a_lane_holds_goes_along_with_its_standing() {
     let permits = Permits::new(64);
     let door = permits.door();

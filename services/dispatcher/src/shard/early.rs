@@ -37,6 +37,11 @@ impl<T> Early<T> {
         Some(first.remove())
     }
 
+    /// How many there are of a kind.
+    pub(super) fn count(&self, is_meant: impl Fn(&T) -> bool) -> usize {
+        self.waiting.iter().filter(|(_, item)| is_meant(item)).count()
+    }
+
     /// When the next has its time.
     pub(super) fn wake_at(&self) -> Option<Timestamp> {
         self.waiting.first_key_value().map(|((at, _), _)| *at)

@@ -17,10 +17,12 @@ impl ShardWorker {
     }
 
     fn health(&self, endpoint: EndpointId) -> Health {
-        let Some(lane) = self.lanes.health(endpoint, self.desk.now()) else {
-            return Health::unburdened(self.rulebook.rules(&self.desk, endpoint).concurrency);
-        };
         let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        let early = self.early.count(|waiting| waiting.job.delivery.endpoint == endpoint);
+        let Some(lane) = self.lanes.health(endpoint, self.desk.now()) else {
+            let concurrency = self.rulebook.rules(&self.desk, endpoint).concurrency;
+            return Health { held: count(early), ..Health::unburdened(concurrency) };
+        };
         Health {
             breaker: match lane.breaker {
                 Phase::Closed => BreakerState::Closed,
@@ -30,7 +32,7 @@ impl ShardWorker {
             since: lane.since,
             window: lane.window,
             in_flight: count(lane.in_flight),
-            held: count(lane.firsts + lane.retries),
+            held: count(lane.firsts + lane.retries + early),
             quiet_until: lane.quiet_until,
         }
     }
