@@ -61,6 +61,7 @@ choice!(DeferReason, wire::DeferReason {
     DeferReason::RateLimit => RateLimit,
     DeferReason::Breaker => Breaker,
     DeferReason::RetryAfter => RetryAfter,
+    DeferReason::TenantRateLimit => TenantRateLimit,
 });
 
 choice!(Conclusion, wire::Conclusion {

@@ -1,6 +1,7 @@
 //! `ConfigRecord`: what CONFIG holds.
 
 mod endpoint;
+mod packed;
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use crate::{
     parse,
     wire::{self, config_record},
 };
+
+pub use packed::PackedEndpoint;
 
 /// Writes a change of configuration.
 pub fn encode_change(change: &Change) -> Bytes {
@@ -59,6 +62,7 @@ fn tenant(wire: wire::Tenant) -> Result<Tenant, DecodeError> {
         name: wire.name,
         profile: wire.profile,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
+        rate_limit: wire.rate_limit.map(endpoint::rate_limit).transpose()?,
     })
 }
 
@@ -104,11 +108,14 @@ impl Fields for Change {
 
 impl Fields for Tenant {
     fn write(&self, out: &mut impl Sink) {
-        let Self { id, name, profile, created_at } = self;
+        let Self { id, name, profile, created_at, rate_limit } = self;
         out.text(1, id.as_str());
         out.text(2, name);
         out.text(3, profile);
         out.time(4, *created_at);
+        if let Some(rate_limit) = rate_limit {
+            out.message(5, rate_limit);
+        }
     }
 }
 

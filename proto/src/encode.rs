@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use fanfare_domain::{Timestamp, TraceContext};
+use fanfare_domain::{Timestamp, TraceContext, fact::InBatch};
 use prost::encoding::{WireType, encode_varint, encoded_len_varint};
 
 use crate::error::DecodeError;
@@ -105,6 +105,13 @@ pub(crate) trait Sink: Sized {
         let TraceContext { traceparent, tracestate } = trace;
         self.text(number, traceparent);
         self.text(number + 1, tracestate);
+    }
+
+    /// Takes the batch that a delivery was part of, if it was.
+    fn in_batch(&mut self, number: u32, batch: Option<InBatch>) {
+        if let Some(batch) = batch {
+            self.message(number, &batch);
+        }
     }
 
     /// Takes a message, also an empty one.

@@ -87,11 +87,14 @@ impl Fields for ShardReleased {
 
 impl Fields for InFlight {
     fn write(&self, out: &mut impl Sink) {
-        let Self { delivery, attempt, endpoint, ends_by } = self;
+        let Self { delivery, attempt, endpoint, ends_by, request } = self;
         out.bytes(1, delivery.as_bytes());
         out.uint(2, u64::from(*attempt));
         out.bytes(3, endpoint.as_bytes());
         out.time(4, *ends_by);
+        if request != delivery {
+            out.bytes(5, request.as_bytes());
+        }
     }
 }
 
@@ -120,6 +123,7 @@ impl Fields for AttemptMade {
             response_body,
             response_truncated,
             retry_at,
+            batch,
         } = self;
         out.message(1, delivery);
         out.uint(2, u64::from(*attempt));
@@ -144,6 +148,7 @@ impl Fields for AttemptMade {
         out.bytes(13, response_body);
         out.uint(14, u64::from(*response_truncated));
         out.some_time(15, *retry_at);
+        out.in_batch(16, *batch);
     }
 }
 
@@ -174,11 +179,12 @@ impl Fields for Header<'_> {
 
 impl Fields for DeliveryDeferred {
     fn write(&self, out: &mut impl Sink) {
-        let Self { delivery, attempt, until, reason } = self;
+        let Self { delivery, attempt, until, reason, batch } = self;
         out.message(1, delivery);
         out.uint(2, u64::from(*attempt));
         out.time(3, *until);
         out.uint(4, reason.to_wire());
+        out.in_batch(5, *batch);
     }
 }
 
@@ -202,11 +208,12 @@ impl Fields for DeliveryConcluded {
 
 impl Fields for RetryScheduled {
     fn write(&self, out: &mut impl Sink) {
-        let Self { delivery, attempt, due_at, cause_sequence } = self;
+        let Self { delivery, attempt, due_at, cause_sequence, batch } = self;
         out.message(1, delivery);
         out.uint(2, u64::from(*attempt));
         out.time(3, *due_at);
         out.uint(4, *cause_sequence);
+        out.in_batch(5, *batch);
     }
 }
 

@@ -33,7 +33,7 @@ mod wire {
     include!(concat!(env!("OUT_DIR"), "/fanfare.v1.rs"));
 }
 
-pub use config::{decode_change, encode_change};
+pub use config::{PackedEndpoint, decode_change, encode_change};
 pub use error::{DecodeError, Field};
 pub use event::{decode_event, encode_event};
 pub use feed::{decode_feed, decode_feed_hint, encode_feed, encode_feed_hint};

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use fanfare_domain::{
-    DeliveryId, DeliveryRef, EndpointId, EventId, RetryDue, StoredEvent, Target, Task, Timestamp,
+    BatchId, DeliveryId, DeliveryRef, EndpointId, EventId, RetryDue, StoredEvent, Target, Task,
+    Timestamp, fact::InBatch,
 };
 
 use crate::{
@@ -69,7 +70,17 @@ pub fn decode_retry_due(bytes: Bytes) -> Result<RetryDue, DecodeError> {
         due_at: Timestamp::from_nanos(wire.due_at_ns),
         journal_sequence: wire.journal_sequence,
         trace: parse::trace(wire.traceparent, wire.tracestate),
+        batch: in_batch(wire.batch)?,
     })
+}
+
+/// Reads the batch that a delivery was part of, if it was.
+pub(crate) fn in_batch(wire: Option<wire::InBatch>) -> Result<Option<InBatch>, DecodeError> {
+    let Some(wire) = wire else { return Ok(None) };
+    Ok(Some(InBatch {
+        id: parse::id(&wire.batch_id, "InBatch.batch_id", BatchId::from_bytes)?,
+        size: parse::ordinal(wire.size, "InBatch.size")?,
+    }))
 }
 
 /// Reads what a delivery is of. `field` is where it stands.
@@ -94,6 +105,7 @@ fn target(wire: &wire::Target) -> Result<Target, DecodeError> {
     Ok(Target {
         delivery: parse::id(&wire.delivery_id, "Target.delivery_id", DeliveryId::from_bytes)?,
         endpoint: parse::id(&wire.endpoint_id, "Target.endpoint_id", EndpointId::from_bytes)?,
+        not_before: parse::time(wire.not_before_ns),
     })
 }
 
@@ -123,20 +135,30 @@ impl Fields for Task {
 
 impl Fields for Target {
     fn write(&self, out: &mut impl Sink) {
-        let Self { delivery, endpoint } = self;
+        let Self { delivery, endpoint, not_before } = self;
         out.bytes(1, delivery.as_bytes());
         out.bytes(2, endpoint.as_bytes());
+        out.some_time(3, *not_before);
     }
 }
 
 impl Fields for RetryDue {
     fn write(&self, out: &mut impl Sink) {
-        let Self { delivery, attempt, due_at, journal_sequence, trace } = self;
+        let Self { delivery, attempt, due_at, journal_sequence, trace, batch } = self;
         out.message(1, delivery);
         out.uint(2, u64::from(*attempt));
         out.time(3, *due_at);
         out.uint(4, *journal_sequence);
         out.trace(5, trace);
+        out.in_batch(7, *batch);
+    }
+}
+
+impl Fields for InBatch {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { id, size } = self;
+        out.bytes(1, id.as_bytes());
+        out.uint(2, u64::from(*size));
     }
 }
 

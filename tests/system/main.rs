@@ -6,9 +6,12 @@
 
 mod accepted_is_delivered;
 mod backlog_costs_a_cursor;
+mod batches_carry_every_event;
 mod configuration_reads_its_own_writes;
 mod duplicate_is_delivered_once;
 mod durability_is_checked;
+mod endpoints_are_small;
+mod flood_stops_no_one;
 mod frozen_dispatcher_sends_nothing;
 mod killed_processes_lose_nothing;
 mod killed_servers_lose_nothing;
@@ -22,3 +25,4 @@ mod scaled_dispatchers;
 mod secrets_never_leave;
 mod slow_endpoint_starves_no_one;
 mod support;
+mod tenant_limits_are_shared;

@@ -11,7 +11,7 @@ use crate::{
     json::{Json, Limits, Malformed, NumberNotCarried, Refused},
     profile::{
         Attempt,
-        template::{Filled, Piece, Template, TemplateError},
+        template::{AttemptValue, EventValue, Filled, Piece, Template, TemplateError},
     },
 };
 
@@ -132,6 +132,26 @@ impl BodyTemplate {
     pub(crate) fn render(&self, event: &Event) -> Result<Body, DataRefused> {
         let filled = self.template.fill(event, |out| self.write_data(&event.data, out))?;
         Ok(filled.into_constant().map_or_else(Body::PerAttempt, |text| Body::Shared(text.into())))
+    }
+
+    /// Renders the body of one attempt at an event.
+    pub(crate) fn render_text(
+        &self,
+        event: &Event,
+        attempt: &Attempt,
+    ) -> Result<String, DataRefused> {
+        let filled = self.template.fill(event, |out| self.write_data(&event.data, out))?;
+        Ok(filled.into_constant().unwrap_or_else(|filled| filled.text_for(attempt)))
+    }
+
+    /// Tells whether a value in it is the id of the event or of the delivery.
+    pub(crate) fn names_event(&self) -> bool {
+        let is_id = |piece: &Piece| match piece {
+            Piece::Event(EventValue::Id | EventValue::Uuid)
+            | Piece::Attempt(AttemptValue::Delivery) => true,
+            Piece::Text(_) | Piece::Event(_) | Piece::Attempt(_) | Piece::Hole => false,
+        };
+        self.template.pieces().iter().any(is_id)
     }
 
     fn write_data(&self, data: &[u8], out: &mut String) -> Result<(), DataRefused> {

@@ -1,6 +1,10 @@
 //! Endpoints: URLs of a tenant that want some event types.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU16, NonZeroU32},
+    time::Duration,
+};
 
 use crate::{EndpointId, EventType, TenantId, Timestamp, TypePattern, retry::Policy, seal::Sealed};
 
@@ -35,6 +39,8 @@ pub struct Endpoint {
     pub rate_limit: Option<RateLimit>,
     /// Whether events have to wait for the ones before them.
     pub ordering: Ordering,
+    /// How many events a request may carry; one if not set.
+    pub batch: Option<Batching>,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, String>,
     /// When it was created.
@@ -124,6 +130,24 @@ impl RatePeriod {
             Self::Minute => Duration::from_mins(1),
         }
     }
+}
+
+/// How events are put together: a request carries up to so many, and waits for more up to so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// The most events of a request.
+    pub max_events: NonZeroU16,
+    /// How long the first event of a request waits for others, if nothing else holds it up.
+    pub max_wait: Duration,
+}
+
+impl Batching {
+    /// The fewest events that a limit can be: with one there is nothing to put together.
+    pub const EVENTS_MIN: u16 = 2;
+    /// The most events of a request.
+    pub const EVENTS_MAX: u16 = 1_000;
+    /// The longest wait.
+    pub const WAIT_MAX: Duration = Duration::from_mins(1);
 }
 
 /// Whether an endpoint gets deliveries.

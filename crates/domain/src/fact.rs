@@ -8,7 +8,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    DeliveryId, EndpointId, EventId, EventType, Outcome, Shard, TenantId, Timestamp, TraceContext,
+    BatchId, DeliveryId, EndpointId, EventId, EventType, Outcome, Shard, TenantId, Timestamp,
+    TraceContext,
 };
 
 /// A fact, with when it was recorded and where it stands in a trace.
@@ -97,7 +98,7 @@ pub struct ShardReleased {
 
 impl ShardReleased {
     /// The most requests and limits together in one fact.
-    pub const ENTRIES_MAX: usize = 512;
+    pub const ENTRIES_MAX: usize = 384;
 }
 
 /// A request that runs on after its shard was given away.
@@ -111,6 +112,17 @@ pub struct InFlight {
     pub endpoint: EndpointId,
     /// When it ends at the latest.
     pub ends_by: Timestamp,
+    /// Which request it is: one of the deliveries that it carries, the same for all of them.
+    pub request: DeliveryId,
+}
+
+/// The request that a delivery was part of, where one carries several: a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InBatch {
+    /// Identifies the batch: a function of the deliveries in it.
+    pub id: BatchId,
+    /// How many deliveries were in it; 1 or more.
+    pub size: u32,
 }
 
 /// Where an endpoint's rate limit stands: two theoretical arrival times.
@@ -165,6 +177,10 @@ pub struct AttemptMade {
     pub response_truncated: bool,
     /// When the next attempt is due, if there is to be one.
     pub retry_at: Option<Timestamp>,
+    /// The batch that it was made in. Then `started_at`, `duration`, `outcome` and `signature` are
+    /// those of the one request, which has a fact for each of its deliveries; the first of them
+    /// holds the whole answer, the others the beginning of its body.
+    pub batch: Option<InBatch>,
 }
 
 /// See [`Fact::DeliveryDeferred`].
@@ -178,6 +194,8 @@ pub struct DeliveryDeferred {
     pub until: Timestamp,
     /// Why.
     pub reason: DeferReason,
+    /// The batch whose attempt failed before: its deliveries are tried again together.
+    pub batch: Option<InBatch>,
 }
 
 /// Why a delivery was put off.
@@ -193,12 +211,20 @@ pub enum DeferReason {
     Breaker,
     /// The endpoint asked to be left alone for a while.
     RetryAfter,
+    /// The tenant's rate limit: the time is the one that the limit keeps for it.
+    TenantRateLimit,
 }
 
 impl DeferReason {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 5] =
-        [Self::LaneFull, Self::EventUnavailable, Self::RateLimit, Self::Breaker, Self::RetryAfter];
+    pub const ALL: [Self; 6] = [
+        Self::LaneFull,
+        Self::EventUnavailable,
+        Self::RateLimit,
+        Self::Breaker,
+        Self::RetryAfter,
+        Self::TenantRateLimit,
+    ];
 
     /// Returns the stable name, as it stands in the API.
     pub const fn as_str(self) -> &'static str {
@@ -208,6 +234,7 @@ impl DeferReason {
             Self::RateLimit => "rate_limit",
             Self::Breaker => "breaker",
             Self::RetryAfter => "retry_after",
+            Self::TenantRateLimit => "tenant_rate_limit",
         }
     }
 }
@@ -319,6 +346,8 @@ pub struct RetryScheduled {
     pub due_at: Timestamp,
     /// The sequence in JOURNAL of the fact that asked for it.
     pub cause_sequence: u64,
+    /// The batch whose attempt failed before: its deliveries are tried again together.
+    pub batch: Option<InBatch>,
 }
 
 /// See [`Fact::EventRouted`]. An event with more than [`EventRouted::TARGETS_MAX`] targets is

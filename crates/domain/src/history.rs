@@ -54,7 +54,7 @@ pub enum Standing {
 pub struct Version {
     from: Timestamp,
     standing: Standing,
-    filters: Vec<TypePattern>,
+    filters: Box<[TypePattern]>,
 }
 
 /// The versions of one endpoint, in the order in which CONFIG stored them.
@@ -70,8 +70,8 @@ impl Version {
     pub fn of(endpoint: &Endpoint, deleted: bool, from: Timestamp) -> Self {
         let standing = if deleted { Standing::Absent } else { standing(endpoint.state) };
         let filters = match standing {
-            Standing::Served | Standing::Skipped => endpoint.filters.clone(),
-            Standing::Absent => Vec::new(),
+            Standing::Served | Standing::Skipped => Box::from(&*endpoint.filters),
+            Standing::Absent => Box::default(),
         };
         Self { from, standing, filters }
     }
@@ -95,8 +95,11 @@ impl History {
         let Some(last) = self.versions.back() else {
             self.born = version.from;
             // Before its first version an endpoint is absent anyway.
-            let present = version.standing != Standing::Absent;
-            self.versions.extend(present.then_some(version));
+            if version.standing != Standing::Absent {
+                // Most endpoints never have another one.
+                self.versions.reserve_exact(1);
+                self.versions.push_back(version);
+            }
             return false;
         };
         let replaces = (last.standing, &last.filters) != (version.standing, &version.filters);
@@ -142,6 +145,16 @@ impl History {
     /// Returns every pattern of every version that is kept.
     pub fn patterns(&self) -> BTreeSet<TypePattern> {
         self.versions.iter().flat_map(|version| version.filters.iter().cloned()).collect()
+    }
+
+    /// Tells whether something else was wanted before, as far as that is kept.
+    pub fn is_changed(&self) -> bool {
+        self.versions.len() > 1
+    }
+
+    /// Returns when the first version was stored, kept or not.
+    pub fn born(&self) -> Timestamp {
+        self.born
     }
 
     /// Tells whether nothing is kept.

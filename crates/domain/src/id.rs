@@ -103,6 +103,10 @@ id! {
     DeliveryId, "dlv"
 }
 id! {
+    /// Identifies a batch, the deliveries of one request: `bat_…`.
+    BatchId, "bat"
+}
+id! {
     /// Identifies an API key: `key_…`. It is not the key.
     KeyId, "key"
 }
@@ -126,6 +130,18 @@ impl DeliveryId {
     pub fn of(event: EventId, endpoint: EndpointId, generation: u32) -> Self {
         let hash = digest(&[&event.0, &endpoint.0, &generation.to_be_bytes()]);
         Self(stamp(event.time(), hash))
+    }
+}
+
+impl BatchId {
+    /// Derives the id of a batch from its deliveries: the same for the same ones, in whatever order
+    /// they are given. It carries the time of the first event.
+    pub fn of(deliveries: impl IntoIterator<Item = DeliveryId>) -> Self {
+        let mut deliveries: Vec<_> = deliveries.into_iter().collect();
+        deliveries.sort_unstable();
+        let first = deliveries.first().map_or(Timestamp::EPOCH, DeliveryId::time);
+        let parts: Vec<&[u8]> = deliveries.iter().map(|delivery| &delivery.0[..]).collect();
+        Self(stamp(first, digest(&parts)))
     }
 }
 
@@ -170,6 +186,21 @@ mod tests {
         let delivery = DeliveryId::of(id, EndpointId::new(now, [1; 10]), 0);
         assert_eq!(delivery.time(), now);
         assert_ne!(delivery, DeliveryId::of(id, EndpointId::new(now, [1; 10]), 1));
+    }
+
+    #[test]
+    fn a_batch_is_named_by_what_is_in_it() {
+        let [one, two, three] = [1, 2, 3].map(|n| {
+            let event = EventId::new(Timestamp::from_millis(n), [0; 10]);
+            DeliveryId::of(event, EndpointId::from_bytes([1; 16]), 0)
+        });
+        let id = BatchId::of([two, one]);
+        assert_eq!(id, BatchId::of([one, two]));
+        assert_eq!(id.time(), one.time());
+        assert!(id.to_string().starts_with("bat_"));
+        let others =
+            [BatchId::of([one]), BatchId::of([one, three]), BatchId::of([one, two, three])];
+        assert!(!others.contains(&id));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! replay a week of retries in a microsecond.
 
 pub mod address;
+pub mod batch;
 pub mod body;
 pub mod config;
 pub mod endpoint;
@@ -12,6 +13,8 @@ pub mod event;
 pub mod event_type;
 pub mod fact;
 pub mod feed;
+pub mod gcra;
+pub mod health;
 pub mod history;
 pub mod id;
 pub mod inbox;
@@ -33,14 +36,16 @@ pub mod url;
 pub mod verify;
 
 pub use address::AddressPolicy;
+pub use batch::Batch;
 pub use config::{ApiKey, Change, Entity, Role};
 pub use endpoint::{Endpoint, EndpointState, PauseMode};
 pub use event::{Event, StoredEvent};
 pub use event_type::{EventType, TypePattern};
 pub use fact::{Conclusion, DeliveryRef, Fact, Record};
 pub use feed::Feed;
+pub use health::{BreakerState, Health};
 pub use history::History;
-pub use id::{DeliveryId, EndpointId, EventId, KeyId};
+pub use id::{BatchId, DeliveryId, EndpointId, EventId, KeyId};
 pub use inbox::InboxEvent;
 pub use outcome::{Fault, Outcome};
 pub use profile::{Profile, Profiles};

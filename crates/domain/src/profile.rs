@@ -4,6 +4,7 @@
 //! every key) and read once: templates are taken apart, names and limits are checked. After that
 //! nothing about a profile can fail but what an event's own data brings.
 
+mod batch;
 mod built_in;
 mod filter;
 pub mod header;
@@ -15,6 +16,7 @@ pub(crate) mod tests;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
+pub use batch::BatchError;
 pub use built_in::{NameTaken, Profiles};
 pub use filter::{FilterRefused, FilterRules, StarMeaning, WordMeaning};
 pub use header::HeaderRefused;
@@ -22,7 +24,7 @@ pub use secret::{KeyForm, Measure, SecretError, SecretOrigin, SecretRules};
 pub use source::ProfileError;
 pub use template::{Attempt, TemplateError};
 
-use self::template::Template;
+use self::{batch::BatchRules, template::Template};
 use crate::{
     EventType, Outcome, PauseMode, Timestamp,
     body::{BodyTemplate, DataForm, DataRefused},
@@ -57,6 +59,7 @@ pub struct Profile {
     filters: FilterRules,
     body: BodyTemplate,
     headers: Vec<HeaderTemplate>,
+    pub(crate) batch: Option<BatchRules>,
     pub(crate) signature: Arc<SignatureRules>,
 }
 

@@ -100,6 +100,17 @@ impl Rendered {
 }
 
 impl Request {
+    /// Puts a request together from the profile's headers and its signature.
+    pub(crate) fn new(
+        mut headers: Vec<(Arc<str>, String)>,
+        (profile, signature): (&Profile, String),
+        body: Bytes,
+    ) -> Self {
+        headers.insert(0, (content_type(), String::from(CONTENT_TYPE)));
+        headers.push((Arc::clone(&profile.signature.header), signature));
+        Self { headers, body }
+    }
+
     /// Returns the value of the signature header.
     pub fn signature(&self) -> &str {
         self.headers.last().map_or("", |(_, value)| value)

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use status::{MalformedStatusSet, StatusSet};
 
-use crate::{Conclusion, DeliveryId, Outcome, Timestamp, fact::ConclusionReason};
+use crate::{BatchId, Conclusion, DeliveryId, Outcome, Timestamp, fact::ConclusionReason};
 
 /// How far into the future an endpoint may push its next attempt with `Retry-After`.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
@@ -92,6 +92,8 @@ pub enum Delays {
 pub struct Judged<'a> {
     /// The delivery that it belongs to.
     pub delivery: DeliveryId,
+    /// The batch that it was made in, if it was: the same chance decides for all of it.
+    pub batch: Option<BatchId>,
     /// Its number, counted from 1.
     pub attempt: u32,
     /// What came of it.
@@ -183,7 +185,7 @@ impl Policy {
         let Some(delay) = self.delays.after(judged.attempt) else {
             return Verdict::GiveUp(GiveUp::AttemptsSpent);
         };
-        let delay = self.lengthen(delay, chance(judged.delivery, judged.attempt));
+        let delay = self.lengthen(delay, chance(judged));
         let planned = judged.ended_at.saturating_add(delay);
         let latest = judged.ended_at.saturating_add(RETRY_AFTER_MAX);
         let due = asked.map_or(planned, |asked| planned.max(asked.min(latest)));
@@ -250,10 +252,10 @@ impl Delays {
 }
 
 /// Derives from an attempt what another system would roll dice for.
-fn chance(delivery: DeliveryId, attempt: u32) -> u32 {
+fn chance(judged: &Judged<'_>) -> u32 {
     let mut hash = Sha256::new();
-    hash.update(delivery.as_bytes());
-    hash.update(attempt.to_be_bytes());
+    hash.update(judged.batch.as_ref().map_or(judged.delivery.as_bytes(), BatchId::as_bytes));
+    hash.update(judged.attempt.to_be_bytes());
     let digest = hash.finalize();
     digest.first_chunk().map_or(0, |head| u32::from_be_bytes(*head))
 }

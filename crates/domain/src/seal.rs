@@ -218,6 +218,7 @@ mod tests {
             concurrency: None,
             rate_limit: None,
             ordering: crate::endpoint::Ordering::None,
+            batch: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

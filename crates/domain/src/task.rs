@@ -1,6 +1,8 @@
 //! What a dispatcher takes from its queues.
 
-use crate::{DeliveryId, DeliveryRef, EndpointId, StoredEvent, Timestamp, TraceContext};
+use crate::{
+    DeliveryId, DeliveryRef, EndpointId, StoredEvent, Timestamp, TraceContext, fact::InBatch,
+};
 
 /// First attempts of one event's deliveries to endpoints of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct Target {
     pub delivery: DeliveryId,
     /// Where it goes.
     pub endpoint: EndpointId,
+    /// The time that its tenant's rate limit keeps for it; `None` if it may be made at once.
+    pub not_before: Option<Timestamp>,
 }
 
 /// A later attempt of one delivery: what a scheduled message carries. It refers to the event
@@ -50,4 +54,7 @@ pub struct RetryDue {
     /// The trace of the event, for what is done before the event is at hand; empty if there is
     /// none.
     pub trace: TraceContext,
+    /// The batch whose attempt failed before: its deliveries are due at the same time, and are tried
+    /// again together.
+    pub batch: Option<InBatch>,
 }

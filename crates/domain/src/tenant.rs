@@ -1,8 +1,8 @@
 //! Tenants: customers of the operator, who own endpoints and events.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
-use crate::Timestamp;
+use crate::{Timestamp, endpoint::RateLimit};
 
 /// Identifies a tenant; chosen by the operator, and one token of every subject.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +47,21 @@ impl fmt::Debug for TenantId {
     }
 }
 
+/// One copy of each tenant's id, for those who keep it with very many things.
+#[derive(Debug, Default)]
+pub struct TenantIds(BTreeSet<TenantId>);
+
+impl TenantIds {
+    /// Returns the copy.
+    pub fn shared(&mut self, id: &TenantId) -> TenantId {
+        if let Some(kept) = self.0.get(id) {
+            return kept.clone();
+        }
+        self.0.insert(id.clone());
+        id.clone()
+    }
+}
+
 /// A customer of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -57,6 +72,9 @@ pub struct Tenant {
     /// The name of the profile that its webhooks follow, for example `standard-webhooks`.
     /// Fixed once the tenant has endpoints or events.
     pub profile: String,
+    /// How many deliveries of its events may be begun in a time, all its endpoints together; any
+    /// number if not set. What is tried again does not count.
+    pub rate_limit: Option<RateLimit>,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -64,6 +82,14 @@ pub struct Tenant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_id_is_kept_once() {
+        let mut ids = TenantIds::default();
+        let id = || "acme".parse::<TenantId>().unwrap();
+        let (first, second) = (ids.shared(&id()), ids.shared(&id()));
+        assert!(Arc::ptr_eq(&first.0, &second.0));
+    }
 
     #[test]
     fn an_id_cannot_leave_its_place_in_a_subject() {

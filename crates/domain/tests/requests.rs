@@ -8,8 +8,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fanfare_domain::{
-    Attempt, DeliveryId, Event, EventId, Profile, Profiles, Rendered, Request, Signer, Timestamp,
-    TraceContext, body::DataRefused, json::Limits, seal::Clear,
+    Attempt, Batch, DeliveryId, Event, EventId, Profile, Profiles, Rendered, Request, Signer,
+    Timestamp, TraceContext, body::DataRefused, json::Limits, seal::Clear,
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use proptest::prelude::*;
@@ -103,6 +103,27 @@ fn the_official_library_accepts_each_secret_of_a_rotation() {
         })
         .into();
     assert_eq!(signatures, expected);
+}
+
+#[test]
+fn a_batch_is_complete_and_the_official_library_accepts_it() {
+    let profile = profile("standard-webhooks");
+    let event = event("ramp.update", DATA);
+    let mut batch = Batch::new(&profile, 2, ATTEMPTED).unwrap();
+    for number in [0xcd, 0xce] {
+        batch.add(&event, DeliveryId::new(OCCURRED, [number; 10])).unwrap();
+    }
+    let request = batch.request(&signer(&profile, &[WHSEC, OLDER])).unwrap();
+    let element = "{\"id\":\"evt_065wzsb8f2ntqaxbnentqaxbnc\",\"type\":\"ramp.update\",\
+                   \"timestamp\":\"2023-11-14T22:13:20.120Z\",\
+                   \"data\":{\"id\":\"r/1\",\"amount\":98.50,\"10\":[1e3,-0],\"2\":\"\\u00e9\\/\"}}";
+    assert_eq!(std::str::from_utf8(&request.body), Ok(&*format!("[{element},{element}]")));
+    let id = request.header("webhook-id").unwrap();
+    assert!(id.starts_with("bat_"), "{id}");
+    let verifiers = [WHSEC, OLDER].map(|secret| standardwebhooks::Webhook::new(secret).unwrap());
+    let expected: Vec<_> =
+        verifiers.iter().map(|it| it.sign(id, 1_700_000_100, &request.body).unwrap()).collect();
+    assert_eq!(request.signature(), expected.join(" "));
 }
 
 #[test]

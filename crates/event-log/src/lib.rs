@@ -4,9 +4,11 @@
 //! they read. Everything that is written has an id made from its cause, so that writing it
 //! again is harmless.
 
+pub mod allowance;
 pub mod config;
 pub mod durability;
 pub mod feeds;
+pub mod health;
 pub mod idempotency;
 pub mod inbox;
 pub mod journal;
@@ -27,9 +29,11 @@ mod log;
 mod user;
 mod view;
 
+pub use allowance::{Allowance, Portion};
 pub use config::{ChangeError, ConfigFold, ConfigView};
-pub use fanfare_proto::{encoded_len as record_length, task_length};
+pub use fanfare_proto::{PackedEndpoint, encoded_len as record_length, task_length};
 pub use feeds::{FeedHints, Feeds, FeedsView, StoredFeed};
+pub use health::{HealthQuestion, HealthQuestions};
 pub use journal::{AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter};
 pub use log::{EventLog, OpenError};
 pub use publish::{Pending, PublishError, Publisher, Stored};

@@ -51,7 +51,7 @@ impl Schedules {
     /// server takes counts.
     pub async fn put(&self, shard: Shard, retry: &RetryDue) -> Result<Pending, PublishError> {
         // The fact and the time belong to the id: the same attempt may be put off again.
-        let RetryDue { delivery, attempt, due_at, journal_sequence, trace: _ } = retry;
+        let RetryDue { delivery, attempt, due_at, journal_sequence, trace: _, batch: _ } = retry;
         let id = format!("{}/{attempt}/{journal_sequence}/{}", delivery.id, due_at.as_nanos());
         self.publish(shard, retry, Some(id)).await
     }

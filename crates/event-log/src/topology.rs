@@ -116,6 +116,8 @@ impl Stream {
 /// A bucket of an installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bucket {
+    /// Key-value: how much of tenants' rate limits is given out.
+    Allowances,
     /// Key-value: producers' idempotency keys, for 24 hours.
     Idempotency,
     /// Key-value: who takes part in a role, and who owns which shard.
@@ -128,7 +130,8 @@ pub enum Bucket {
 
 impl Bucket {
     /// Every bucket.
-    pub const ALL: [Self; 4] = [Self::Idempotency, Self::Owners, Self::Feeds, Self::Snapshots];
+    pub const ALL: [Self; 5] =
+        [Self::Allowances, Self::Idempotency, Self::Owners, Self::Feeds, Self::Snapshots];
 }
 
 /// The names of one installation.
@@ -157,6 +160,7 @@ impl Topology {
     /// The name of a bucket, for example `FANFARE_owners`.
     pub fn bucket(&self, bucket: Bucket) -> String {
         let name = match bucket {
+            Bucket::Allowances => "allowances",
             Bucket::Idempotency => "idempotency",
             Bucket::Owners => "owners",
             Bucket::Feeds => "feeds",
@@ -168,7 +172,7 @@ impl Topology {
     /// The name of the stream that a bucket is kept in.
     pub(crate) fn bucket_stream(&self, bucket: Bucket) -> String {
         let kind = match bucket {
-            Bucket::Idempotency | Bucket::Owners | Bucket::Feeds => "KV",
+            Bucket::Allowances | Bucket::Idempotency | Bucket::Owners | Bucket::Feeds => "KV",
             Bucket::Snapshots => "OBJ",
         };
         format!("{kind}_{}", self.bucket(bucket))
@@ -272,6 +276,11 @@ impl Topology {
     /// `<prefix>.owner.<shard>.fed`; no stream takes it.
     pub(crate) fn owner_fed(&self, shard: Shard) -> String {
         format!("{}.owner.{shard}.fed", self.prefix)
+    }
+
+    /// `<prefix>.owner.<shard>.health`; no stream takes it.
+    pub(crate) fn owner_health(&self, shard: Shard) -> String {
+        format!("{}.owner.{shard}.health", self.prefix)
     }
 
     /// `<prefix>.journal.routed`

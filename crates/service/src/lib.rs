@@ -24,7 +24,7 @@ pub use clock::{Clock, SystemClock};
 pub use context::Context;
 pub use failure::{Failure, chain};
 pub use health::{Condition, Health, Phase, Readiness, Report};
-pub use keys::{KeysError, load_keyring};
+pub use keys::{KeysError, check_keyring, load_keyring};
 pub use process::{install_crypto_provider, run};
 pub use profiles::{ProfilesError, load_profiles};
 pub use random::random_bytes;

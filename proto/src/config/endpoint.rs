@@ -1,10 +1,11 @@
 //! Endpoints, the largest entity.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
+use bytes::Bytes;
 use fanfare_domain::{
     Endpoint, EndpointId, Timestamp,
-    endpoint::{Ordering, RateLimit, Secret},
+    endpoint::{Batching, Ordering, RateLimit, Secret},
     retry::Policy,
     seal::Sealed,
 };
@@ -35,6 +36,7 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
         concurrency: concurrency.transpose()?,
         rate_limit: wire.rate_limit.map(rate_limit).transpose()?,
         ordering: ordering(wire.ordering)?,
+        batch: wire.batch.map(batching).transpose()?,
         metadata: wire.metadata,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         updated_at: Timestamp::from_nanos(wire.updated_at_ns),
@@ -46,11 +48,20 @@ fn ordering(number: i32) -> Result<Ordering, DecodeError> {
     if number == 0 { Ok(Ordering::None) } else { Choice::from_wire(number, "Endpoint.ordering") }
 }
 
-fn rate_limit(wire: wire::RateLimit) -> Result<RateLimit, DecodeError> {
+pub(super) fn rate_limit(wire: wire::RateLimit) -> Result<RateLimit, DecodeError> {
     Ok(RateLimit {
         requests: parse::positive(wire.requests, "RateLimit.requests")?,
         per: Choice::from_wire(wire.per, "RateLimit.per")?,
         burst: parse::positive(wire.burst, "RateLimit.burst")?,
+    })
+}
+
+fn batching(wire: wire::Batching) -> Result<Batching, DecodeError> {
+    const FIELD: &str = "Batching.max_events";
+    let max_events = NonZeroU16::new(parse::small(wire.max_events, FIELD)?);
+    Ok(Batching {
+        max_events: max_events.ok_or_else(|| parse::out_of_range(wire.max_events, FIELD))?,
+        max_wait: Duration::from_nanos(wire.max_wait_ns),
     })
 }
 
@@ -67,7 +78,10 @@ fn headers(wire: BTreeMap<String, wire::Sealed>) -> BTreeMap<String, Sealed> {
 }
 
 fn sealed(wire: wire::Sealed) -> Sealed {
-    Sealed { key_id: wire.key_id, bytes: wire.nonce_and_ciphertext }
+    // A slice would keep the whole message alive, and what arrived with it, for as long as anybody
+    // keeps the secret.
+    let bytes = Bytes::copy_from_slice(&wire.nonce_and_ciphertext);
+    Sealed { key_id: wire.key_id, bytes }
 }
 
 /// Writes a policy as JSON, in its own form: only the domain knows what it is made of.
@@ -109,6 +123,7 @@ impl Fields for Endpoint {
             concurrency,
             rate_limit,
             ordering,
+            batch,
             metadata,
             created_at,
             updated_at,
@@ -143,9 +158,12 @@ impl Fields for Endpoint {
         if let Some(rate_limit) = rate_limit {
             out.message(16, rate_limit);
         }
+        if let Some(batch) = batch {
+            out.message(17, batch);
+        }
         match ordering {
             Ordering::None => {}
-            Ordering::Key | Ordering::All => out.uint(17, ordering.to_wire()),
+            Ordering::Key | Ordering::All => out.uint(18, ordering.to_wire()),
         }
     }
 }
@@ -156,6 +174,14 @@ impl Fields for RateLimit {
         out.uint(1, u64::from(requests.get()));
         out.uint(2, per.to_wire());
         out.uint(3, u64::from(burst.get()));
+    }
+}
+
+impl Fields for Batching {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { max_events, max_wait } = self;
+        out.uint(1, u64::from(max_events.get()));
+        out.uint(2, encode::nanos(*max_wait));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     choice::Choice,
     error::DecodeError,
     parse,
-    task::delivery,
+    task::{delivery, in_batch},
     wire::{self, attempt_made, fact::Body},
 };
 
@@ -82,6 +82,10 @@ fn in_flight(wire: &wire::InFlight) -> Result<InFlight, DecodeError> {
         attempt: parse::ordinal(wire.attempt, "InFlight.attempt")?,
         endpoint: parse::id(&wire.endpoint_id, "InFlight.endpoint_id", EndpointId::from_bytes)?,
         ends_by: Timestamp::from_nanos(wire.ends_by_ns),
+        request: match &*wire.request {
+            [] => parse::id(&wire.delivery_id, "InFlight.delivery_id", DeliveryId::from_bytes)?,
+            request => parse::id(request, "InFlight.request", DeliveryId::from_bytes)?,
+        },
     })
 }
 
@@ -109,6 +113,7 @@ fn attempt_made(wire: wire::AttemptMade) -> Result<AttemptMade, DecodeError> {
         response_body: wire.response_body,
         response_truncated: wire.response_truncated,
         retry_at: parse::time(wire.retry_at_ns),
+        batch: in_batch(wire.batch)?,
     })
 }
 
@@ -134,6 +139,7 @@ fn delivery_deferred(wire: wire::DeliveryDeferred) -> Result<DeliveryDeferred, D
         attempt: parse::ordinal(wire.attempt, "DeliveryDeferred.attempt")?,
         until: Timestamp::from_nanos(wire.until_ns),
         reason: Choice::from_wire(wire.reason, "DeliveryDeferred.reason")?,
+        batch: in_batch(wire.batch)?,
     })
 }
 
@@ -159,6 +165,7 @@ fn retry_scheduled(wire: wire::RetryScheduled) -> Result<RetryScheduled, DecodeE
         attempt: parse::ordinal(wire.attempt, "RetryScheduled.attempt")?,
         due_at: Timestamp::from_nanos(wire.due_at_ns),
         cause_sequence: wire.cause_sequence,
+        batch: in_batch(wire.batch)?,
     })
 }
 

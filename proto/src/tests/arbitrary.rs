@@ -1,17 +1,22 @@
 //! Any value of each kind of record, within the invariants of its type.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fanfare_domain::{
-    ApiKey, Change, Conclusion, DeliveryId, DeliveryRef, Endpoint, EndpointId, EndpointState,
-    Entity, Event, EventId, EventType, Fact, Fault, InboxEvent, KeyId, Outcome, PauseMode, Record,
-    RetryDue, Role, Shard, Target, Task, Tenant, TenantId, Timestamp, TraceContext, TypePattern,
+    ApiKey, BatchId, Change, Conclusion, DeliveryId, DeliveryRef, Endpoint, EndpointId,
+    EndpointState, Entity, Event, EventId, EventType, Fact, Fault, InboxEvent, KeyId, Outcome,
+    PauseMode, Record, RetryDue, Role, Shard, Target, Task, Tenant, TenantId, Timestamp,
+    TraceContext, TypePattern,
     config::{EventTypeEntry, ProfileSource},
-    endpoint::{DisableReason, Ordering, RateLimit, RatePeriod, Secret},
+    endpoint::{Batching, DisableReason, Ordering, RateLimit, RatePeriod, Secret},
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
-        DeliveryParked, EventRouted, InFlight, LimitState, RetryScheduled, ShardClaimed,
+        DeliveryParked, EventRouted, InBatch, InFlight, LimitState, RetryScheduled, ShardClaimed,
         ShardReleased,
     },
     feed::{Blocked, Feed, Interval, Phase, Reason},
@@ -112,8 +117,8 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
 }
 
 pub(super) fn task() -> impl Strategy<Value = Task> {
-    let target = (delivery_id(), endpoint_id())
-        .prop_map(|(delivery, endpoint)| Target { delivery, endpoint });
+    let target = (delivery_id(), endpoint_id(), of(time()))
+        .prop_map(|(delivery, endpoint, not_before)| Target { delivery, endpoint, not_before });
     let place = (number(), time(), any::<u32>(), number());
     (event(), place, vec(target, 1..=Task::TARGETS_MAX)).prop_map(|(event, place, targets)| {
         let (sequence, stored_at, generation, journal_sequence) = place;
@@ -141,15 +146,21 @@ fn delivery() -> impl Strategy<Value = DeliveryRef> {
 }
 
 pub(super) fn retry_due() -> impl Strategy<Value = RetryDue> {
-    (delivery(), attempt(), time(), number(), trace()).prop_map(
-        |(delivery, attempt, due_at, journal_sequence, trace)| RetryDue {
+    (delivery(), attempt(), time(), number(), trace(), in_batch()).prop_map(
+        |(delivery, attempt, due_at, journal_sequence, trace, batch)| RetryDue {
             delivery,
             attempt,
             due_at,
             journal_sequence,
             trace,
+            batch,
         },
     )
+}
+
+fn in_batch() -> impl Strategy<Value = Option<InBatch>> {
+    let id = any::<[u8; 16]>().prop_map(BatchId::from_bytes);
+    of((id, attempt()).prop_map(|(id, size)| InBatch { id, size }))
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -164,11 +175,10 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 fn attempt_made() -> impl Strategy<Value = Fact> {
     let request = (delivery(), attempt(), time(), duration(), number(), text(), text());
     let headers = vec((text(), blob()), 0..4);
-    let answer = (outcome(), text(), headers, blob(), any::<bool>(), of(time()));
+    let answer = (outcome(), text(), headers, blob(), any::<bool>(), of(time()), in_batch());
     (request, answer).prop_map(|(request, answer)| {
         let (delivery, attempt, started_at, duration, config_revision, url, signature) = request;
-        let (outcome, detail, response_headers, response_body, response_truncated, retry_at) =
-            answer;
+        let (outcome, detail, response_headers, response_body, truncated, retry_at, batch) = answer;
         Fact::AttemptMade(Box::new(AttemptMade {
             delivery,
             attempt,
@@ -181,8 +191,9 @@ fn attempt_made() -> impl Strategy<Value = Fact> {
             signature,
             response_headers,
             response_body,
-            response_truncated,
+            response_truncated: truncated,
             retry_at,
+            batch,
         }))
     })
 }
@@ -213,10 +224,13 @@ fn event_routed() -> impl Strategy<Value = Fact> {
 }
 
 fn shard_released() -> impl Strategy<Value = Fact> {
-    let in_flight = (delivery(), attempt(), time()).prop_map(|(delivery, attempt, ends_by)| {
-        let DeliveryRef { id, endpoint, .. } = delivery;
-        InFlight { delivery: id, attempt, endpoint, ends_by }
-    });
+    let in_flight = (delivery(), attempt(), time(), of(delivery_id())).prop_map(
+        |(delivery, attempt, ends_by, request)| {
+            let DeliveryRef { id, endpoint, .. } = delivery;
+            let request = request.unwrap_or(id);
+            InFlight { delivery: id, attempt, endpoint, ends_by, request }
+        },
+    );
     let limit = (delivery(), time(), time()).prop_map(|(delivery, gate, plan)| LimitState {
         endpoint: delivery.endpoint,
         gate,
@@ -243,10 +257,11 @@ fn fact() -> impl Strategy<Value = Fact> {
     let claimed = (shard(), number(), text())
         .prop_map(|(shard, epoch, owner)| Fact::ShardClaimed(ShardClaimed { shard, epoch, owner }));
     let reason = select(&DeferReason::ALL);
-    let deferred =
-        (delivery(), attempt(), time(), reason).prop_map(|(delivery, attempt, until, reason)| {
-            Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason })
-        });
+    let deferred = (delivery(), attempt(), time(), reason, in_batch()).prop_map(
+        |(delivery, attempt, until, reason, batch)| {
+            Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason, batch })
+        },
+    );
     let parked = (delivery(), attempt())
         .prop_map(|(delivery, attempt)| Fact::DeliveryParked(DeliveryParked { delivery, attempt }));
     let conclusion = select(
@@ -257,9 +272,15 @@ fn fact() -> impl Strategy<Value = Fact> {
         .prop_map(|(delivery, conclusion, attempts, reason)| {
             Fact::DeliveryConcluded(DeliveryConcluded { delivery, conclusion, attempts, reason })
         });
-    let scheduled = (delivery(), attempt(), time(), number()).prop_map(
-        |(delivery, attempt, due_at, cause_sequence)| {
-            Fact::RetryScheduled(RetryScheduled { delivery, attempt, due_at, cause_sequence })
+    let scheduled = (delivery(), attempt(), time(), number(), in_batch()).prop_map(
+        |(delivery, attempt, due_at, cause_sequence, batch)| {
+            Fact::RetryScheduled(RetryScheduled {
+                delivery,
+                attempt,
+                due_at,
+                cause_sequence,
+                batch,
+            })
         },
     );
     prop_oneof![
@@ -317,12 +338,14 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         of(prop_oneof![Just(0), any::<u16>()]),
         of(rate_limit()),
         select(&Ordering::ALL[..]),
+        of((any::<NonZeroU16>(), duration())
+            .prop_map(|(max_events, max_wait)| Batching { max_events, max_wait })),
     );
     let notes = (btree_map(text(), text(), 0..3), time(), time());
     (who, how, limits, notes).prop_map(|(who, how, limits, notes)| {
         let (id, tenant, url, name, description, filters) = who;
         let (secrets, headers, state) = how;
-        let (retry, timeout, concurrency, rate_limit, ordering) = limits;
+        let (retry, timeout, concurrency, rate_limit, ordering, batch) = limits;
         let (metadata, created_at, updated_at) = notes;
         Endpoint {
             id,
@@ -339,6 +362,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             concurrency,
             rate_limit,
             ordering,
+            batch,
             metadata,
             created_at,
             updated_at,
@@ -363,10 +387,11 @@ fn api_key() -> impl Strategy<Value = ApiKey> {
 }
 
 fn entity() -> impl Strategy<Value = Entity> {
-    let tenant =
-        (tenant_id(), text(), text(), time()).prop_map(|(id, name, profile, created_at)| {
-            Entity::Tenant(Arc::new(Tenant { id, name, profile, created_at }))
-        });
+    let tenant = (tenant_id(), text(), text(), time(), of(rate_limit())).prop_map(
+        |(id, name, profile, created_at, rate_limit)| {
+            Entity::Tenant(Arc::new(Tenant { id, name, profile, created_at, rate_limit }))
+        },
+    );
     let entry = (tenant_id(), event_type(), text(), text(), text()).prop_map(
         |(tenant, event_type, description, schema, example)| {
             let entry = EventTypeEntry { tenant, event_type, description, schema, example };

@@ -8,9 +8,9 @@ use prost::Message;
 
 use super::{arbitrary, samples};
 use crate::{
-    decode_change, decode_event, decode_feed, decode_feed_hint, decode_inbox, decode_journal,
-    decode_retry_due, decode_snapshot, decode_tasks, encode_change, encode_event, encode_feed,
-    encode_feed_hint, encode_inbox, encode_journal, encode_retry_due, encode_snapshot,
+    PackedEndpoint, decode_change, decode_event, decode_feed, decode_feed_hint, decode_inbox,
+    decode_journal, decode_retry_due, decode_snapshot, decode_tasks, encode_change, encode_event,
+    encode_feed, encode_feed_hint, encode_inbox, encode_journal, encode_retry_due, encode_snapshot,
     encode_tasks, encoded_len, task_length, wire,
 };
 
@@ -65,6 +65,9 @@ proptest! {
         let bytes = encode_change(&change);
         prop_assert_eq!(&decode_change(bytes.clone()).unwrap(), &change);
         assert_canonical::<wire::ConfigRecord>(&bytes)?;
+        if let fanfare_domain::Entity::Endpoint(endpoint) = &change.entity {
+            prop_assert_eq!(&PackedEndpoint::pack(endpoint).unpack(), &**endpoint);
+        }
     }
 
     #[test]
@@ -138,6 +141,19 @@ fn payloads_are_slices_of_what_was_read() {
     };
     assert!(lies_within(&made.response_body, &batch));
     assert!(made.response_headers.iter().all(|(_, value)| lies_within(value, &batch)));
+}
+
+#[test]
+fn what_is_kept_for_long_keeps_nothing_else_alive() {
+    let change = encode_change(&samples::endpoint_change());
+    let fanfare_domain::Entity::Endpoint(endpoint) = decode_change(change.clone()).unwrap().entity
+    else {
+        unreachable!("the sample is an endpoint");
+    };
+    let sealed = endpoint.secrets.iter().map(|secret| &secret.sealed);
+    let mut sealed = sealed.chain(endpoint.headers.values()).peekable();
+    assert!(sealed.peek().is_some());
+    assert!(sealed.all(|sealed| !lies_within(&sealed.bytes, &change)));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fanfare_domain::{
-    Change, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Feed, InboxEvent, Record,
-    RetryDue, Shard, Target, Task, Timestamp, TraceContext,
+    BatchId, Change, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Feed, InboxEvent, Record,
+    RetryDue, Shard, Target, Task, Timestamp, TraceContext, fact::InBatch,
 };
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     encode_tasks,
 };
 
+pub(super) use config::endpoint_change;
 pub(super) use journal::{attempt_refused, shard_claimed};
 
 /// When EVENTS stored the sample event.
@@ -105,6 +106,10 @@ pub(super) fn all() -> Vec<(&'static str, Sample)> {
         ("tasks", Sample::Tasks(vec![task(), Task { generation: 1, ..task() }])),
         ("retry-due", Sample::RetryDue(retry_due())),
         ("retry-due-traced", Sample::RetryDue(RetryDue { trace: trace(), ..retry_due() })),
+        (
+            "retry-due-of-a-batch",
+            Sample::RetryDue(RetryDue { batch: Some(in_batch()), ..retry_due() }),
+        ),
         ("inbox", Sample::Inbox(inbox())),
         ("snapshot", Sample::Snapshot(snapshot())),
     ];
@@ -172,8 +177,8 @@ pub(super) fn task() -> Task {
     Task {
         event: decode_event(encode_event(&event()), 42, STORED_AT).unwrap(),
         targets: vec![
-            Target { delivery: delivery_id(1), endpoint: endpoint_id(1) },
-            Target { delivery: delivery_id(2), endpoint: endpoint_id(2) },
+            Target { delivery: delivery_id(1), endpoint: endpoint_id(1), not_before: None },
+            Target { delivery: delivery_id(2), endpoint: endpoint_id(2), not_before: None },
         ],
         generation: 3,
         journal_sequence: 1_000,
@@ -200,7 +205,13 @@ pub(super) fn retry_due() -> RetryDue {
         due_at: at(5_000_000_000),
         journal_sequence: 1_001,
         trace: TraceContext::default(),
+        batch: None,
     }
+}
+
+fn in_batch() -> InBatch {
+    let id = BatchId::from_bytes([1, 0x9e, 2, 3, 4, 5, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+    InBatch { id, size: 50 }
 }
 
 pub(super) fn inbox() -> InboxEvent {

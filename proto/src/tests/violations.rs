@@ -110,6 +110,10 @@ fn retries_are_checked() {
     }
     assert_eq!(retry(|retry| retry.attempt = 0), ("range", "RetryDue.attempt"));
     assert_eq!(retry(|retry| retry.delivery = None), ("missing", "RetryDue.delivery"));
+    let batch = |batch_id: &[u8], size| wire::InBatch { batch_id: batch_id.to_vec().into(), size };
+    let too_short = retry(|retry| retry.batch = Some(batch(&[0; 15], 1)));
+    assert_eq!(too_short, ("length", "InBatch.batch_id"));
+    assert_eq!(retry(|retry| retry.batch = Some(batch(&[0; 16], 0))), ("range", "InBatch.size"));
     for (field, alter) in [
         ("DeliveryRef.delivery_id", (|of| of.delivery_id.clear()) as fn(&mut wire::DeliveryRef)),
         ("DeliveryRef.event_id", |of| of.event_id.clear()),
@@ -214,6 +218,12 @@ fn configuration_is_checked() {
     assert_eq!(limited(|of| of.requests = 0), ("range", "RateLimit.requests"));
     assert_eq!(limited(|of| of.per = 0), ("missing", "RateLimit.per"));
     assert_eq!(limited(|of| of.burst = 0), ("range", "RateLimit.burst"));
+    let batching = |alter: fn(&mut wire::Batching)| {
+        let batching = of!(Entity::Endpoint, of => alter(of.batch.as_mut().unwrap()));
+        change("config-endpoint-batch", batching)
+    };
+    assert_eq!(batching(|of| of.max_events = 0), ("range", "Batching.max_events"));
+    assert_eq!(batching(|of| of.max_events = 65_536), ("range", "Batching.max_events"));
     let key = |alter: fn(&mut wire::ApiKey)| {
         change("config-key-read", of!(Entity::ApiKey, it => alter(it)))
     };

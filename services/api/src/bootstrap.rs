@@ -2,14 +2,11 @@
 
 use std::{fs, sync::Arc};
 
-use anyhow::{Context as _, bail, ensure};
-use fanfare_domain::{
-    ApiKey, Change, Endpoint, Entity, Role, Timestamp, TraceContext,
-    seal::{Clear, Keyring, SealError},
-};
+use anyhow::{Context as _, ensure};
+use fanfare_domain::{ApiKey, Change, Entity, Role, TraceContext, seal::Clear};
 use fanfare_event_log::ChangeError;
 use fanfare_service::{load_keyring, load_profiles};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{app::App, secret_key, settings::Settings};
 
@@ -25,32 +22,6 @@ pub fn check_files(settings: &Settings) -> anyhow::Result<()> {
     load_keyring(&settings.sealing_key_file)?;
     operator_keys(settings)?;
     load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
-    Ok(())
-}
-
-/// Refuses keys that are not those of the installation: with them no request could be made to the
-/// endpoints that there are, and what is sealed from now on would open nowhere else.
-///
-/// A value that is altered is no reason to refuse: the API is where it can be replaced.
-pub(crate) fn check_keys<'a>(
-    keyring: &Keyring,
-    endpoints: impl Iterator<Item = &'a Endpoint>,
-    now: Timestamp,
-) -> anyhow::Result<()> {
-    for endpoint in endpoints {
-        let Err(unopenable) = keyring.check(endpoint, now) else { continue };
-        match &unopenable.cause {
-            SealError::UnknownKey { key_id } => bail!(
-                "{unopenable}: it is sealed with key {key_id}, which the sealing key file (setting \
-                 sealing_key_file) does not hold. Restore that key, as a line of the file. If it is \
-                 lost for good, the secrets are too: begin a new installation, under another \
-                 log.prefix or without the old one's data"
-            ),
-            SealError::Altered | SealError::MalformedKey => {
-                error!(error = %unopenable, "give the endpoint a new secret, or new headers");
-            }
-        }
-    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::{
 use fanfare_domain::{
     ApiKey, Change, Endpoint, EndpointId, EndpointState, Entity, KeyId, Tenant, TenantId, Timestamp,
 };
-use fanfare_event_log::ConfigFold;
+use fanfare_event_log::{ConfigFold, PackedEndpoint};
 use subtle::ConstantTimeEq as _;
 
 /// A thing as it is configured, and since which revision.
@@ -66,11 +66,26 @@ pub(crate) struct Directory {
 
 #[derive(Debug, Default)]
 struct Endpoints {
-    by_id: BTreeMap<EndpointId, Revised<Endpoint>>,
-    /// How many others of the tenant were active when each active endpoint became active. CONFIG
+    by_id: BTreeMap<EndpointId, Kept>,
+    /// How many of them are active.
+    active: u32,
+}
+
+/// An endpoint as it is kept: there are very many.
+#[derive(Debug)]
+struct Kept {
+    packed: PackedEndpoint,
+    revision: u64,
+    /// How many others of the tenant were active when it became active; `None` if it is not. CONFIG
     /// has one order, so that of two endpoints that became active at the same time, everybody
     /// agrees on which one was too many.
-    active: BTreeMap<EndpointId, usize>,
+    active: Option<u32>,
+}
+
+impl Kept {
+    fn revised(&self) -> Revised<Endpoint> {
+        Revised { value: Arc::new(self.packed.unpack()), revision: self.revision }
+    }
 }
 
 impl Directory {
@@ -91,7 +106,7 @@ impl Directory {
 
     /// Returns an endpoint.
     pub(crate) fn endpoint(&self, tenant: &TenantId, id: EndpointId) -> Option<Revised<Endpoint>> {
-        self.endpoints.get(tenant)?.by_id.get(&id).cloned()
+        self.endpoints.get(tenant)?.by_id.get(&id).map(Kept::revised)
     }
 
     /// Returns up to `limit` endpoints of a tenant in the order of their ids: oldest first.
@@ -102,26 +117,29 @@ impl Directory {
         limit: usize,
     ) -> Vec<Revised<Endpoint>> {
         let Some(endpoints) = self.endpoints.get(tenant) else { return Vec::new() };
-        page(&endpoints.by_id, after).take(limit).cloned().collect()
+        page(&endpoints.by_id, after).take(limit).map(Kept::revised).collect()
+    }
+
+    /// Tells whether a tenant has endpoints.
+    pub(crate) fn has_endpoints(&self, tenant: &TenantId) -> bool {
+        self.endpoints.contains_key(tenant)
     }
 
     /// Returns every endpoint of every tenant.
-    pub(crate) fn all_endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+    pub(crate) fn all_endpoints(&self) -> impl Iterator<Item = Endpoint> {
         let all = self.endpoints.values().flat_map(|endpoints| endpoints.by_id.values());
-        all.map(|endpoint| &*endpoint.value)
+        all.map(|endpoint| endpoint.packed.unpack())
     }
 
     /// Tells how many endpoints of a tenant are active, not counting one.
-    pub(crate) fn active_besides(&self, tenant: &TenantId, id: EndpointId) -> usize {
-        let others = |endpoints: &Endpoints| {
-            endpoints.active.len() - usize::from(endpoints.active.contains_key(&id))
-        };
-        self.endpoints.get(tenant).map_or(0, others)
+    pub(crate) fn active_besides(&self, tenant: &TenantId, id: EndpointId) -> u32 {
+        let own = u32::from(self.active_before(tenant, id).is_some());
+        self.endpoints.get(tenant).map_or(0, |endpoints| endpoints.active - own)
     }
 
     /// Tells how many others were active when an endpoint became active; `None` if it is not.
-    pub(crate) fn active_before(&self, tenant: &TenantId, id: EndpointId) -> Option<usize> {
-        self.endpoints.get(tenant)?.active.get(&id).copied()
+    pub(crate) fn active_before(&self, tenant: &TenantId, id: EndpointId) -> Option<u32> {
+        self.endpoints.get(tenant)?.by_id.get(&id)?.active
     }
 
     /// Returns a key.
@@ -172,22 +190,19 @@ impl Directory {
 
     fn apply_endpoint(&mut self, endpoint: &Arc<Endpoint>, revision: u64, deleted: bool) {
         let endpoints = self.endpoints.entry(endpoint.tenant.clone()).or_default();
+        let before = endpoints.by_id.remove(&endpoint.id).and_then(|kept| kept.active);
+        endpoints.active -= u32::from(before.is_some());
         if deleted {
-            endpoints.by_id.remove(&endpoint.id);
-            endpoints.active.remove(&endpoint.id);
             if endpoints.by_id.is_empty() {
                 self.endpoints.remove(&endpoint.tenant);
             }
             return;
         }
-        let revised = Revised { value: Arc::clone(endpoint), revision };
-        endpoints.by_id.insert(endpoint.id, revised);
-        if endpoint.state == EndpointState::Active {
-            let others = endpoints.active.len();
-            endpoints.active.entry(endpoint.id).or_insert(others);
-        } else {
-            endpoints.active.remove(&endpoint.id);
-        }
+        let is_active = endpoint.state == EndpointState::Active;
+        let active = is_active.then_some(before.unwrap_or(endpoints.active));
+        endpoints.active += u32::from(is_active);
+        let packed = PackedEndpoint::pack(endpoint);
+        endpoints.by_id.insert(endpoint.id, Kept { packed, revision, active });
     }
 
     fn apply_key(&mut self, key: &Arc<ApiKey>, revision: u64, deleted: bool) {
@@ -246,6 +261,7 @@ mod tests {
             concurrency: None,
             rate_limit: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
+            batch: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,
@@ -307,6 +323,7 @@ mod tests {
                 name: String::new(),
                 profile: String::from("kryptos"),
                 created_at: Timestamp::EPOCH,
+                rate_limit: None,
             }))
         };
         assert_eq!(directory.tenant_vacancy(&id), 0);

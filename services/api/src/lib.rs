@@ -37,7 +37,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use fanfare_domain::UrlPolicy;
 use fanfare_event_log::{ConfigView, EventLog};
-use fanfare_service::{Context, load_keyring, load_profiles};
+use fanfare_service::{Context, check_keyring, load_keyring, load_profiles};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::info;
 
@@ -76,7 +76,7 @@ pub async fn bind_and_start(
         .await
         .context("read the configuration")?;
     let now = context.clock().now();
-    directory.read(|directory| bootstrap::check_keys(&keyring, directory.all_endpoints(), now))?;
+    directory.read(|directory| check_keyring(&keyring, directory.all_endpoints(), now))?;
     let last = log.clone();
     context.spawn_support("directory", async move {
         let followed = follow.await.context("follow the configuration");

@@ -1,7 +1,10 @@
 //! One attempt: look at the endpoint's state, build, send, judge, and say what happened.
 //!
-//! An attempt returns the facts about it and never fails: whatever goes wrong is a fact.
+//! An attempt returns the facts about it and never fails: whatever goes wrong is a fact. Several
+//! attempts of one endpoint can be one request: see [`batch`].
 
+pub(crate) mod batch;
+mod facts;
 mod fed;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -10,33 +13,35 @@ use anyhow::{Context as _, Result};
 use fanfare_domain::{
     DeliveryId, DeliveryRef, Endpoint, EndpointId, Fact, Fault, Outcome, Record, RetryDue,
     Timestamp, TraceContext,
-    fact::{AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryParked},
+    endpoint::Ordering,
+    fact::{ConclusionReason, DeferReason, DeliveryParked, InBatch},
     profile::{Attempt, Breaker, Profile},
-    retry::{Judged, Policy, StatusSet},
+    retry::StatusSet,
     retry_after,
+    seal::Keyring,
 };
 use fanfare_egress::Wanted;
 use fanfare_event_log::{EventLog, FeedsView};
 use fanfare_service::Clock;
 use http::{HeaderName, HeaderValue};
 
-use self::fed::Around;
 pub(crate) use self::fed::FeedCount;
+use self::{
+    facts::{Made, Reply, cancelled, concluded},
+    fed::Around,
+};
 use crate::{
     Settings,
     guard::Guard,
-    lanes::{Kind, Rules, Signal},
+    lanes::{Kind, Load, Rules, Signal},
     memory::{Limits, Memory},
     permits::Permits,
     progress::Progress,
     registry::{Permission, Registry},
-    runtime::{Ready, Readying, Unready},
+    runtime::{Ready, Readying},
     shard::deferred,
     task_event::TaskEvent,
 };
-
-/// How many bytes of an answer's headers are kept.
-const HEADERS_KEPT_MAX: usize = 8 << 10;
 
 /// How long a delivery is put off whose event cannot be read at the moment: a tenth of its age,
 /// between these.
@@ -50,19 +55,28 @@ pub(crate) struct Job {
     pub(crate) delivery: DeliveryRef,
     /// The attempt's number, counted from 1.
     pub(crate) attempt: u32,
+    /// The time that its tenant's rate limit keeps for it.
+    pub(crate) not_before: Option<Timestamp>,
     /// The event, if it came with the task.
     event: Option<Arc<TaskEvent>>,
     /// The event's trace, where the event did not come with it.
     trace: TraceContext,
+    /// What it failed with before.
+    pub(crate) batch: Option<InBatch>,
     /// How far it is.
     pub(crate) progress: Arc<Progress>,
 }
 
 impl Job {
     /// The first attempt of a delivery.
-    pub(crate) fn first(delivery: DeliveryRef, event: Arc<TaskEvent>) -> Self {
+    pub(crate) fn first(
+        delivery: DeliveryRef,
+        not_before: Option<Timestamp>,
+        event: Arc<TaskEvent>,
+    ) -> Self {
         let (trace, progress) = (TraceContext::default(), Arc::default());
-        Self { delivery, attempt: 1, event: Some(event), trace, progress }
+        let event = Some(event);
+        Self { delivery, attempt: 1, not_before, event, trace, batch: None, progress }
     }
 
     /// What kind of attempt it is.
@@ -77,8 +91,15 @@ impl Job {
 
     /// A later attempt, or a first one that was put off.
     pub(crate) fn later(retry: RetryDue) -> Self {
-        let RetryDue { delivery, attempt, due_at: _, journal_sequence: _, trace } = retry;
-        Self { delivery, attempt, event: None, trace, progress: Arc::default() }
+        let RetryDue { delivery, attempt, due_at: _, journal_sequence: _, trace, batch } = retry;
+        let (not_before, progress) = (None, Arc::default());
+        Self { delivery, attempt, not_before, event: None, trace, batch, progress }
+    }
+
+    /// What a lane has to know of it to put it together with others.
+    pub(crate) fn load(&self) -> Load {
+        let bytes = self.event.as_ref().map_or(0, |event| event.bytes());
+        Load { attempt: self.attempt, batch: self.batch, bytes }
     }
 
     /// The trace of the event.
@@ -107,12 +128,10 @@ impl Desk {
         (guard, feeds): (Guard, FeedsView),
         log: EventLog,
         clock: Arc<dyn Clock>,
-        settings: &Settings,
+        (keyring, settings): (Keyring, &Settings),
     ) -> Result<Self> {
         let profiles = fanfare_service::load_profiles(settings.profiles_dir.as_deref())
             .context("load the profiles")?;
-        let keyring = fanfare_service::load_keyring(&settings.sealing_key_file)
-            .context("load the sealing keys")?;
         let client =
             fanfare_egress::Client::new(&settings.egress).context("make an HTTP client")?;
         let (readying, retention) = (Readying::new(profiles, keyring), settings.log.retention);
@@ -134,18 +153,24 @@ impl Desk {
     }
 
     /// What the endpoint's owner and its profile say about how it is sent to.
-    pub(crate) fn rules(&self, endpoint: EndpointId) -> Rules {
+    pub(crate) fn rules(&self, id: EndpointId) -> Rules {
         self.guard.view().read(|registry: &Registry| {
             // What is only to be cancelled waits for nothing.
-            let found = registry.endpoint(endpoint).filter(|_| registry.is_served(endpoint));
-            let endpoint = found.map(|(endpoint, _)| endpoint);
+            let found = registry.endpoint(id).filter(|_| registry.is_served(id));
+            let endpoint = found.as_ref().map(|(endpoint, _)| endpoint);
             let concurrency = endpoint.and_then(|endpoint| endpoint.concurrency);
-            let profile = found.and_then(|(_, profile)| self.profile(profile));
+            let profile = found.as_ref().and_then(|(_, profile)| self.profile(*profile));
             Rules {
                 concurrency: concurrency.unwrap_or(Endpoint::CONCURRENCY),
                 rate: endpoint.and_then(|endpoint| endpoint.rate_limit),
                 breaker: profile.is_some_and(|profile| profile.health.breaker == Breaker::On),
                 ordering: endpoint.map(|endpoint| endpoint.ordering).unwrap_or_default(),
+                // What is not to be sent does not wait for others either.
+                batch: endpoint
+                    .filter(|endpoint| endpoint.ordering == Ordering::None)
+                    .and_then(|endpoint| endpoint.batch)
+                    .filter(|_| profile.is_some_and(|profile| profile.has_batches()))
+                    .filter(|_| registry.is_active(id)),
             }
         })
     }
@@ -154,15 +179,15 @@ impl Desk {
     pub(crate) fn timeout(&self, endpoint: EndpointId) -> Duration {
         self.guard.view().read(|registry: &Registry| {
             let found = registry.endpoint(endpoint);
-            let own = found.and_then(|(endpoint, _)| endpoint.timeout);
+            let own = found.as_ref().and_then(|(endpoint, _)| endpoint.timeout);
             let profile = found.and_then(|(_, profile)| self.profile(profile));
             own.or_else(|| profile.map(|profile| profile.attempt.timeout)).unwrap_or_default()
         })
     }
 
     /// What the facts about an attempt say about its endpoint.
-    pub(crate) fn signal(&self, records: &[Record]) -> Signal {
-        let made = records.iter().find_map(|record| match &record.fact {
+    pub(crate) fn signal<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Signal {
+        let made = records.into_iter().find_map(|record| match &record.fact {
             Fact::AttemptMade(made) => Some(made),
             Fact::ShardClaimed(_)
             | Fact::ShardReleased(_)
@@ -174,8 +199,7 @@ impl Desk {
         });
         let Some(made) = made else { return Signal::default() };
         self.guard.view().read(|registry: &Registry| {
-            let found = registry.endpoint(made.delivery.endpoint);
-            let profile = found.and_then(|(_, profile)| self.profile(profile));
+            let profile = self.profile(registry.profile_of(made.delivery.endpoint));
             let none = StatusSet::default();
             let slow_down = profile.map_or(&none, |profile| &profile.health.slow_down);
             Signal::of(&made.outcome, made.duration, slow_down)
@@ -243,6 +267,9 @@ pub(crate) async fn make(desk: &Arc<Desk>, mut job: Job) -> Vec<Record> {
     facts.into_iter().map(record).collect()
 }
 
+/// The name of a profile, the revision of an endpoint, and the time at which they were looked at.
+type Looked<'a> = (&'a str, u64, Timestamp);
+
 /// Looks and sends; returns the job if it was no longer permitted once a connection was made.
 async fn try_once(desk: &Arc<Desk>, job: Job, event: &TaskEvent) -> Result<Vec<Fact>, Job> {
     // The last look before the request: nothing below waits until it is sent, but for the making
@@ -263,9 +290,11 @@ async fn try_once(desk: &Arc<Desk>, job: Job, event: &TaskEvent) -> Result<Vec<F
         }
         Permission::Go { endpoint, revision, profile } => {
             let now = desk.now();
-            match desk.readying.ready(&endpoint, revision, &profile, now) {
+            match desk.readying.ready(job.delivery.endpoint, &endpoint, (revision, &profile, now)) {
                 Ok(ready) => send(desk, job, event, (&ready, revision, now)).await,
-                Err(unready) => Ok(unsendable(desk, job, (&profile, revision, now), &unready)),
+                Err(unready) => {
+                    Ok(facts::unsendable(desk, job, (&profile, revision, now), &unready))
+                }
             }
         }
     }
@@ -286,8 +315,8 @@ async fn fetch(desk: &Desk, job: &Job) -> Result<Arc<TaskEvent>, Box<Record>> {
             tracing::warn!(%error, delivery_id = %job.delivery.id, "an event could not be read");
             let wait = (now.since(job.delivery.accepted_at) / 10).clamp(EVENT_WAIT, EVENT_WAIT_MAX);
             let put_off = (now.saturating_add(wait), DeferReason::EventUnavailable);
-            let (delivery, trace) = (job.delivery.clone(), job.trace());
-            Err(Box::new(deferred(delivery, job.attempt, put_off, now, trace)))
+            let attempt = (job.delivery.clone(), job.attempt, job.batch);
+            Err(Box::new(deferred(attempt, put_off, now, job.trace())))
         }
     }
 }
@@ -296,18 +325,6 @@ fn event_gone(job: &Job, now: Timestamp) -> Box<Record> {
     let ending = (fanfare_domain::Conclusion::Exhausted, ConclusionReason::EventGone);
     let fact = concluded(job.delivery.clone(), job.attempt.saturating_sub(1), ending);
     Box::new(Record { recorded_at: now, trace: job.trace(), fact })
-}
-
-/// What is known of an attempt before it is judged.
-struct Made {
-    job: Job,
-    now: Timestamp,
-    revision: u64,
-    outcome: Outcome,
-    detail: Cow<'static, str>,
-    url: Arc<str>,
-    signature: String,
-    answer: Option<fanfare_egress::Answer>,
 }
 
 async fn send(
@@ -324,13 +341,12 @@ async fn send(
         detail: Cow::Borrowed(""),
         url: Arc::clone(&ready.url_text),
         signature: String::new(),
-        answer: None,
+        reply: None,
+        batch: None,
     };
-    let give_up_at = ready.policy.give_up_at(made.job.delivery.accepted_at, desk.retention);
+    let give_up_at = ready.policy().give_up_at(made.job.delivery.accepted_at, desk.retention);
     if now > give_up_at {
-        let attempts = made.job.attempt.saturating_sub(1);
-        let ending = (fanfare_domain::Conclusion::Exhausted, ConclusionReason::Expired);
-        return Ok(vec![concluded(made.job.delivery, attempts, ending)]);
+        return Ok(vec![facts::expired(made.job)]);
     }
     match build(ready, event, made.job.delivery.id, (made.job.attempt, now)) {
         Ok((request, signature)) => {
@@ -347,11 +363,11 @@ async fn send(
             if let Err(failure) = &answer.result {
                 made.detail.clone_from(&failure.detail);
             }
-            made.answer = Some(answer);
+            made.reply = Some(Reply::of(answer));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }
-    Ok(conclude(made, &ready.policy, desk.now(), give_up_at))
+    Ok(made.conclude(ready.policy(), desk.now(), give_up_at))
 }
 
 /// Builds and signs the request; returns it with its signature.
@@ -363,9 +379,16 @@ fn build(
 ) -> Result<(fanfare_egress::Request, String), String> {
     let attempt = Attempt { delivery, number, at };
     let rendered = event.render(&ready.profile)?;
-    let request = rendered.request(&ready.signer, &attempt);
+    address(ready, rendered.request(&ready.signer, &attempt))
+}
+
+/// Addresses a request to its endpoint; returns it with its signature.
+fn address(
+    ready: &Ready,
+    request: fanfare_domain::Request,
+) -> Result<(fanfare_egress::Request, String), String> {
     let signature = String::from(request.signature());
-    let mut headers = ready.headers.clone();
+    let mut headers = ready.headers(request.headers.len());
     for (name, value) in request.headers {
         let name = HeaderName::try_from(&*name).map_err(|error| error.to_string())?;
         headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
@@ -382,84 +405,4 @@ fn judge_answer(profile: &Profile, answer: &fanfare_egress::Answer, now: Timesta
         }
         Err(failure) => Outcome::Failed(failure.fault),
     }
-}
-
-/// The facts about an attempt: that it was made, and its delivery's end if it was the last.
-fn conclude(made: Made, policy: &Policy, ended_at: Timestamp, give_up_at: Timestamp) -> Vec<Fact> {
-    let Made { job, now, revision, outcome, detail, url, signature, answer } = made;
-    let Job { delivery, attempt, .. } = job;
-    let judged = Judged { delivery: delivery.id, attempt, outcome: &outcome, ended_at, give_up_at };
-    let verdict = policy.judge(&judged);
-    let retry_at = match verdict {
-        fanfare_domain::retry::Verdict::RetryAt(due) => Some(due),
-        fanfare_domain::retry::Verdict::Delivered | fanfare_domain::retry::Verdict::GiveUp(_) => {
-            None
-        }
-    };
-    let ending = verdict.conclusion().map(|ending| concluded(delivery.clone(), attempt, ending));
-    let (response_headers, response_body, response_truncated, duration) = match answer {
-        Some(answer) => {
-            let headers = answer.result.as_ref().map(|head| head.pairs(HEADERS_KEPT_MAX));
-            (headers.unwrap_or_default(), answer.body, answer.truncated, answer.duration)
-        }
-        None => Default::default(),
-    };
-    let made = Fact::AttemptMade(Box::new(AttemptMade {
-        delivery,
-        attempt,
-        started_at: now,
-        duration,
-        outcome,
-        detail: detail.into_owned(),
-        config_revision: revision,
-        url,
-        signature,
-        response_headers,
-        response_body,
-        response_truncated,
-        retry_at,
-    }));
-    std::iter::once(made).chain(ending).collect()
-}
-
-/// The facts about an attempt that the endpoint's configuration makes impossible.
-fn unsendable(
-    desk: &Desk,
-    job: Job,
-    (profile, revision, now): (&str, u64, Timestamp),
-    unready: &Unready,
-) -> Vec<Fact> {
-    tracing::warn!(
-        error = unready as &dyn std::error::Error,
-        endpoint_id = %job.delivery.endpoint,
-        "an endpoint's configuration cannot be used",
-    );
-    let default = desk.readying.profile("");
-    let profile = desk.readying.profile(profile).or(default);
-    let policy = profile.map_or_else(|| Policy::from_delays(Vec::new()), |it| it.retry.clone());
-    let give_up_at = policy.give_up_at(job.delivery.accepted_at, desk.retention);
-    let made = Made {
-        job,
-        now,
-        revision,
-        outcome: Outcome::Failed(Fault::RequestInvalid),
-        detail: Cow::Owned(unready.to_string()),
-        url: Arc::from(""),
-        signature: String::new(),
-        answer: None,
-    };
-    conclude(made, &policy, now, give_up_at)
-}
-
-fn cancelled(job: Job, reason: ConclusionReason) -> Fact {
-    let ending = (fanfare_domain::Conclusion::Cancelled, reason);
-    concluded(job.delivery, job.attempt.saturating_sub(1), ending)
-}
-
-fn concluded(
-    delivery: DeliveryRef,
-    attempts: u32,
-    (conclusion, reason): (fanfare_domain::Conclusion, ConclusionReason),
-) -> Fact {
-    Fact::DeliveryConcluded(DeliveryConcluded { delivery, conclusion, attempts, reason })
 }

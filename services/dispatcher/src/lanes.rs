@@ -6,13 +6,19 @@
 //! within two seconds waits in memory; for longer waits a delivery is *put off*, which costs
 //! nothing here.
 //!
+//! An endpoint may take several attempts in one request, a *batch*. They wait for each other in its
+//! lane, in the open: what waits holds no permit, and goes early where room gets scarce. Retries of
+//! what failed together go together again (see [`queue`]).
+//!
 //! Lanes that can send take turns by the time in flight that they use (see [`turns`]), those that
 //! are proven before those that are not (see [`crate::permits`]), first attempts before retries;
 //! of eight turns, slow lanes are the first to be asked in one, and retries in one. Pure: no
 //! clock, no I/O.
 
 mod breaker;
+mod feeding;
 mod lane;
+mod queue;
 mod rate;
 mod signal;
 mod turns;
@@ -25,10 +31,13 @@ use fanfare_domain::{EndpointId, Timestamp, fact::DeferReason};
 use self::{
     breaker::Epoch,
     lane::{Bounds, InLine, Lane, Outlook, SLOW_AFTER},
+    queue::Taken,
     turns::Turns,
 };
 pub(crate) use self::{
+    breaker::Phase,
     lane::{Health, Kind, Rules},
+    queue::Load,
     rate::{RESERVED_AHEAD, RateState},
     signal::Signal,
 };
@@ -46,6 +55,9 @@ const LANE_MAX: usize = 8_192;
 /// How many deliveries a lane keeps that cannot be served for now, by how many eighths of the
 /// room are full.
 const SLOW_KEEPS: [usize; 9] = [64, 64, 64, 64, 16, 16, 4, 2, 1];
+
+/// From how many eighths on nothing waits for company, but for the retries of a batch that failed.
+const HURRIED_FROM: usize = 4;
 
 /// The lanes of one shard.
 #[derive(Debug)]
@@ -77,17 +89,23 @@ pub(crate) struct Arrival<T> {
     pub(crate) kind: Kind,
     /// Whether its endpoint's rate limit has kept this time for it.
     pub(crate) has_turn: bool,
+    /// What goes with it.
+    pub(crate) load: Load,
     /// The attempt.
     pub(crate) item: T,
 }
 
-/// An attempt that is begun.
+/// An attempt that is begun, or several in one request.
 #[derive(Debug)]
 pub(crate) struct Started<T> {
     /// Its name, to end it by.
     pub(crate) flight: Flight,
     /// The attempt.
     pub(crate) item: T,
+    /// Those that go with it; none unless the endpoint takes batches.
+    pub(crate) more: Vec<T>,
+    /// Whether the endpoint takes batches, also of one.
+    pub(crate) is_batch: bool,
     /// To be kept until it has ended.
     pub(crate) permit: Permit,
 }
@@ -135,62 +153,44 @@ impl<T> Lanes<T> {
         now: Timestamp,
     ) -> Option<PutOff<T>> {
         let bounds = self.bounds();
-        let Arrival { endpoint, kind, has_turn, item } = arrival;
+        let Arrival { endpoint, kind, has_turn, load, item } = arrival;
         let since = self.since;
         let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, now));
         lane.apply(rules, now);
-        if let Err((until, reason)) = lane.admit((kind, has_turn), bounds, now) {
+        if let Err((until, reason)) = lane.admit((kind, has_turn, load), bounds, now) {
             return Some(PutOff { item, until, reason });
         }
-        lane.push(kind, now, item);
+        lane.push(kind, item, load, now);
         self.queued += 1;
         self.line_up(endpoint, now);
         None
     }
 
-    /// How many first attempts a feed should keep in the endpoint's lane, and how many more there is
-    /// room for; `None` if the lane takes none for now.
-    pub(crate) fn feed_room(
+    /// Has lanes in which something waits go by the present rules. Others see them when they are
+    /// asked.
+    pub(crate) fn review(&mut self, rules: impl Fn(EndpointId) -> Rules, now: Timestamp) {
+        let lanes = self.by_endpoint.iter().filter(|(_, lane)| lane.has_queued());
+        let waiting: Vec<_> = lanes.map(|(endpoint, _)| *endpoint).collect();
+        for endpoint in waiting {
+            if let Some(lane) = self.by_endpoint.get_mut(&endpoint) {
+                lane.apply(rules(endpoint), now);
+            }
+            self.line_up(endpoint, now);
+        }
+    }
+
+    /// Takes back what was begun and did not fit its request: it goes next.
+    pub(crate) fn give_back(
         &mut self,
         endpoint: EndpointId,
-        rules: Rules,
+        kind: Kind,
+        items: Vec<(T, Load)>,
         now: Timestamp,
-    ) -> Option<(usize, usize)> {
-        let (bounds, since) = (self.bounds(), self.since);
-        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else {
-            let mut lane = Lane::<T>::new(since, now);
-            lane.apply(rules, now);
-            return lane.feed_room(bounds, now);
-        };
-        lane.apply(rules, now);
-        lane.feed_room(bounds, now)
-    }
-
-    /// Tells whether the endpoint's lane takes first attempts without putting them off.
-    pub(crate) fn takes_firsts(&self, endpoint: EndpointId, now: Timestamp) -> bool {
-        self.by_endpoint.get(&endpoint).is_none_or(|lane| lane.takes_firsts(now))
-    }
-
-    /// Takes out the first attempts that wait for an endpoint and that `is_wanted` chooses.
-    pub(crate) fn give_up(
-        &mut self,
-        endpoint: EndpointId,
-        is_wanted: impl Fn(&T) -> bool,
-        now: Timestamp,
-    ) -> Vec<T> {
-        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return Vec::new() };
-        let given_up = lane.give_up(is_wanted);
-        self.queued = self.queued.saturating_sub(given_up.len());
-        self.line_up(endpoint, now);
-        given_up
-    }
-
-    /// Queues a first attempt of a feed, for which there is [room](Self::feed_room).
-    pub(crate) fn feed(&mut self, endpoint: EndpointId, item: T, now: Timestamp) {
+    ) {
         let since = self.since;
         let lane = self.by_endpoint.entry(endpoint).or_insert_with(|| Lane::new(since, now));
-        lane.push(Kind::First, now, item);
-        self.queued += 1;
+        self.queued += items.len();
+        lane.give_back(kind, items, now);
         self.line_up(endpoint, now);
     }
 
@@ -201,11 +201,11 @@ impl<T> Lanes<T> {
         let bounds = self.bounds();
         let (mut shed, mut changed) = (Vec::new(), Vec::new());
         for (endpoint, lane) in &mut self.by_endpoint {
-            let before = shed.len();
+            let (before, was_hurried) = (shed.len(), lane.is_hurried());
             let most = SHED_MAX.saturating_sub(before);
             let put_off = |(item, until, reason)| PutOff { item, until, reason };
             shed.extend(lane.shed(bounds, most, now).into_iter().map(put_off));
-            if shed.len() > before {
+            if shed.len() > before || lane.is_hurried() != was_hurried {
                 changed.push(*endpoint);
             }
         }
@@ -296,7 +296,6 @@ impl<T> Lanes<T> {
     }
 
     /// What is known of an endpoint; `None` if nothing is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "telemetry and the API read it"))]
     pub(crate) fn health(&self, endpoint: EndpointId, now: Timestamp) -> Option<Health> {
         self.by_endpoint.get(&endpoint).map(|lane| lane.health(now))
     }
@@ -346,7 +345,7 @@ impl<T> Lanes<T> {
 
     fn bounds(&self) -> Bounds {
         let slow = SLOW_KEEPS.get(self.fullness).copied().unwrap_or(1);
-        Bounds { most: LANE_MAX, slow }
+        Bounds { most: LANE_MAX, slow, is_hurried: self.fullness >= HURRIED_FROM }
     }
 
     fn start_of(
@@ -356,8 +355,9 @@ impl<T> Lanes<T> {
         door: &Door,
         now: Timestamp,
     ) -> Option<Started<T>> {
-        let mut passed = 0;
-        while passed < PASSED_MAX {
+        // Whoever was passed over stands at the end: more would be to ask the same ones again.
+        let mut passes = self.turns(standing, kind).len().min(PASSED_MAX);
+        while passes > 0 {
             let endpoint = self.turns(standing, kind).first()?;
             let lane = self.by_endpoint.get_mut(&endpoint)?;
             lane.apply(rules(endpoint), now);
@@ -369,7 +369,7 @@ impl<T> Lanes<T> {
                 Ok(permit) => return self.begin((endpoint, kind), permit, now),
                 Err(Refusal::Standing) => return None,
                 Err(Refusal::Lane) => {
-                    passed += 1;
+                    passes -= 1;
                     self.pass_over(endpoint, now);
                 }
             }
@@ -384,13 +384,15 @@ impl<T> Lanes<T> {
         now: Timestamp,
     ) -> Option<Started<T>> {
         self.step_out(endpoint, true);
-        let (item, epoch) = self.by_endpoint.get_mut(&endpoint)?.begin(kind, now)?;
-        self.queued = self.queued.saturating_sub(1);
+        let lane = self.by_endpoint.get_mut(&endpoint)?;
+        let is_batch = lane.fill().is_some();
+        let (Taken { first: item, more }, epoch) = lane.begin(kind, now)?;
+        self.queued = self.queued.saturating_sub(1 + more.len());
         let flight = Flight(self.flight);
         self.flight += 1;
         self.flights.insert(flight, (endpoint, now, epoch));
         self.line_up(endpoint, now);
-        Some(Started { flight, item, permit })
+        Some(Started { flight, item, more, is_batch, permit })
     }
 
     /// Lets a lane that holds its share lose this turn.
@@ -475,6 +477,8 @@ fn line(lines: &mut [[Turns; 2]; 3], standing: Standing, kind: Kind) -> &mut Tur
     }
 }
 
+#[cfg(test)]
+mod batches;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

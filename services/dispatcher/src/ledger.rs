@@ -4,12 +4,10 @@
 //! A fold over the shard's facts. It covers at least a window of journal time; what is older
 //! can no longer be handed out again, because its messages were settled long before.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use fanfare_domain::{DeliveryId, Fact, Timestamp, fact::DeferReason};
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::{feeds::Known, lanes::RESERVED_AHEAD};
 
@@ -304,6 +302,7 @@ mod tests {
             attempt,
             until: Timestamp::EPOCH,
             reason: DeferReason::LaneFull,
+            batch: None,
         })
     }
 
@@ -321,7 +320,8 @@ mod tests {
 
     fn put_off(reason: DeferReason, until: u64) -> Fact {
         let delivery = delivery(1);
-        Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt: 1, until: at(until), reason })
+        let (until, batch) = (at(until), None);
+        Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt: 1, until, reason, batch })
     }
 
     #[test]

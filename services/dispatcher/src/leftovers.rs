@@ -7,10 +7,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use fanfare_domain::{
-    Record, Shard,
+    DeliveryId, Record, Shard,
     fact::{AttemptReport, InFlight},
 };
 use fanfare_event_log::{EventLog, JournalWriter};
+use futures_util::{StreamExt as _, stream};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -27,6 +28,12 @@ use crate::{
 const ANSWER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How many deliveries' facts are written at once: well within what a batch of facts holds.
+const TOGETHER_MAX: usize = 64;
+
+/// How many reports wait for their answers at once.
+const REPORTS_MAX: usize = 16;
+
 /// What is left of a shard that was given away.
 pub(crate) struct Leftovers {
     pub(crate) shard: Shard,
@@ -35,7 +42,7 @@ pub(crate) struct Leftovers {
     pub(crate) writer: Option<JournalWriter>,
     pub(crate) attempts: Workers<Begun, Finished>,
     /// What the attempts are, and when each is over at the latest.
-    pub(crate) in_flight: BTreeMap<Flight, (InFlight, Instant)>,
+    pub(crate) in_flight: BTreeMap<Flight, (Vec<InFlight>, Instant)>,
 }
 
 /// Sees all leftovers through that come, until no more can.
@@ -59,16 +66,37 @@ impl Leftovers {
             let Ok(joined) = timeout_at(until, self.attempts.done()).await else { break };
             // One that was stopped before anything was sent.
             let Ok(finished) = joined.map_err(resume_panic) else { continue };
-            let Some((request, until)) = self.in_flight.remove(&finished.flight) else { continue };
-            if !self.record(&finished.records).await {
-                self.report(request, finished.records, until).await;
-            }
+            let Some((deliveries, until)) = self.in_flight.remove(&finished.flight) else {
+                continue;
+            };
+            let parts = finished.parts.into_iter().map(|part| (part.delivery, part.records));
+            self.tell(deliveries, parts.collect(), until).await;
         }
         tracing::debug!(
             shard = self.shard.index(),
             unknown = self.in_flight.len(),
             "the requests are over that ran on"
         );
+    }
+
+    /// Tells what came of the deliveries of a request: the journal, or else the new owner, who also
+    /// is told of those that were not sent after all.
+    async fn tell(
+        &mut self,
+        deliveries: Vec<InFlight>,
+        mut parts: BTreeMap<DeliveryId, Vec<Record>>,
+        until: Instant,
+    ) {
+        for some in deliveries.chunks(TOGETHER_MAX) {
+            let with_records =
+                |it: &InFlight| (*it, parts.remove(&it.delivery).unwrap_or_default());
+            let some: Vec<_> = some.iter().map(with_records).collect();
+            let records: Vec<_> = some.iter().flat_map(|(_, records)| records).cloned().collect();
+            let is_on_record = self.record(&records).await;
+            let untold = some.into_iter().filter(|(_, it)| !is_on_record || it.is_empty());
+            let report = async |(delivery, records)| self.report(delivery, records, until).await;
+            stream::iter(untold).for_each_concurrent(REPORTS_MAX, report).await;
+        }
     }
 
     /// Puts facts on record; tells whether that was possible.

@@ -29,19 +29,20 @@ mod rulebook;
 mod runtime;
 mod settings;
 mod shard;
+mod strain;
 mod task_event;
 mod workers;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use fanfare_domain::{Shard, Timestamp, history::WIDENED_EARLIER};
+use fanfare_domain::{Shard, Timestamp, history::WIDENED_EARLIER, seal::Keyring};
 use fanfare_event_log::{
     Column, ConfigView, EventLog, FeedsView, JournalWriter, ReadError,
     journal::{From, JournalFilter},
     membership::{self, Duty, Membership},
 };
-use fanfare_service::{Clock, Context, Readiness, random_bytes};
+use fanfare_service::{Clock, Context, Readiness, check_keyring, load_keyring, random_bytes};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -84,9 +85,13 @@ const CLOCKS_APART: Duration = Duration::from_mins(1);
 
 /// Connects to the log, joins the other dispatchers, and works on its share of the shards.
 pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
+    let keyring = load_keyring(&settings.sealing_key_file)?;
     let log = EventLog::open("dispatcher", &settings.log).await.context("open the event log")?;
     let (view, follow) =
         ConfigView::start(&log, context.support_stop()).await.context("read the configuration")?;
+    let now = context.clock().now();
+    // With other keys every attempt would fail, and use up the attempts that there are.
+    view.read(|registry: &Registry| check_keyring(&keyring, registry.endpoints(), now))?;
     context.spawn_support("config view", async move {
         match follow.await {
             // The work is over, and has closed the log after its last acknowledgement.
@@ -112,6 +117,7 @@ pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
         log,
         view,
         feeds,
+        keyring,
         settings,
     };
     context.spawn("dispatching", process.dispatch());
@@ -126,6 +132,7 @@ struct Process {
     log: EventLog,
     view: ConfigView<Registry>,
     feeds: FeedsView,
+    keyring: Keyring,
     settings: Settings,
 }
 
@@ -143,8 +150,8 @@ impl Process {
         let leave = self.stop.child_token();
         let (membership, driver) = self.log.join(ROLE, &owner, leave.clone());
         let guard = Guard::new(self.view, membership.lease());
-        let desk =
-            Desk::new((guard.clone(), self.feeds), self.log.clone(), self.clock, &self.settings);
+        let (seen, kept) = ((guard.clone(), self.feeds), (self.keyring, &self.settings));
+        let desk = Desk::new(seen, self.log.clone(), self.clock, kept);
         let (leftovers, coming) = mpsc::channel(LEFTOVERS_MAX);
         let shop = Arc::new(Shop {
             desk: Arc::new(desk.context("prepare to send")?),
@@ -157,9 +164,10 @@ impl Process {
         seeing.spawn(leftovers::see_through(coming));
         let (confirmed, routed) = (guard.keep_confirmed(), Arc::clone(&shop.desk).keep_routed());
         let telling = tell_readiness(membership.clone(), self.readiness);
+        let straining = strain::watch(Arc::clone(shop.desk.permits()));
         let worked = tokio::select! {
             worked = membership.work(|duty| Arc::clone(&shop).work(duty)) => worked,
-            never = async { tokio::join!(confirmed, routed, telling).0 } => match never {},
+            never = async { tokio::join!(confirmed, routed, telling, straining).0 } => match never {},
         };
         // Leaving in order lets the others begin at once, also after a failure.
         leave.cancel();
@@ -234,6 +242,7 @@ impl Shop {
         let claimed = log.claim(shard, Column::Attempts, &duty.owner, claimed_at).await;
         let writer = claimed.with_context(|| format!("claim shard {shard}"))?;
         let reports = log.reports(shard).await.context("take reports")?;
+        let questions = log.health_questions(shard).await.context("take questions")?;
         let hints = log.feed_hints(shard).await.context("take hints about feeds")?;
         // What an owner before us has written until now is in the view then.
         self.desk.feeds().confirm().await.context("confirm the feeds")?;
@@ -259,6 +268,7 @@ impl Shop {
             reports,
             feeds: Feeds::resume(resumed, known_from, self.desk.now()),
             hints,
+            questions,
             desk: Arc::clone(&self.desk),
         }))
     }

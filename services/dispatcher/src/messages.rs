@@ -3,10 +3,9 @@
 //! A delivery can be in two messages: fan-out writes its tasks again after a crash, in another
 //! company. Then the first one to be taken makes the attempt, and the other waits for its fact.
 
-use std::collections::{HashMap, HashSet};
-
 use fanfare_domain::DeliveryId;
 use fanfare_event_log::Settler;
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use crate::memory::Source;
 

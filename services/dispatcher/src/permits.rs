@@ -19,6 +19,9 @@
 //! stop answering, having answered fast until then, within one time-out. How many endpoints have
 //! never answered, or are known to be slow, does not matter.
 //!
+//! Retries to lanes that are not slow have a limit of their own (see [`crate::strain`]), but for
+//! those that a lane with first attempts takes in between, in their place.
+//!
 //! No lock is held over an await. Workers wait at a [`Door`]: a permit that comes back wakes one
 //! of them, the longest waiting that could use it, and whoever was woken passes what it leaves on
 //! to the next.
@@ -44,12 +47,17 @@ const NEW_MAX: usize = 2;
 pub(crate) struct Permits {
     max: usize,
     state: Mutex<State>,
+    /// Told when there are more retries.
+    retried: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Held by lanes of each standing.
     held: [usize; Standing::COUNT],
+    /// Held by retries that are not to slow lanes, and how many these may hold.
+    retries: usize,
+    retries_max: usize,
     waiting: VecDeque<Waiting>,
     /// Counts what came back, so that nobody is woken twice for the same.
     released: Released,
@@ -101,6 +109,8 @@ pub(crate) struct Share(Arc<Account>);
 struct Account {
     standing: AtomicU8,
     held: AtomicUsize,
+    /// How many of these are retries.
+    retries: AtomicUsize,
 }
 
 /// The right to have one request in flight.
@@ -108,6 +118,7 @@ struct Account {
 pub(crate) struct Permit {
     permits: Arc<Permits>,
     account: Arc<Account>,
+    is_retry: bool,
 }
 
 /// Why there is no permit.
@@ -143,7 +154,11 @@ impl Share {
     /// The share of a lane of which nothing is known.
     pub(crate) fn new() -> Self {
         let standing = AtomicU8::new(encode(Standing::New));
-        Self(Arc::new(Account { standing, held: AtomicUsize::new(0) }))
+        Self(Arc::new(Account {
+            standing,
+            held: AtomicUsize::default(),
+            retries: AtomicUsize::default(),
+        }))
     }
 
     /// How the lane is thought of.
@@ -173,7 +188,37 @@ const fn encode(standing: Standing) -> u8 {
 impl Permits {
     /// Makes `max` permits, at least one.
     pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max: max.max(1), state: Mutex::default() })
+        let max = max.max(1);
+        let state = State { retries_max: max, ..State::default() };
+        Arc::new(Self { max, state: Mutex::new(state), retried: Notify::new() })
+    }
+
+    /// How many permits there are.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// How many retries are in flight that count against the limit.
+    pub(crate) fn retries(&self) -> usize {
+        self.lock().retries
+    }
+
+    /// Limits how many of these may be in flight. What is beyond it ends in its own time.
+    pub(crate) fn limit_retries(&self, max: usize) {
+        let mut state = self.lock();
+        let is_more = max > state.retries_max;
+        state.retries_max = max;
+        if is_more {
+            state.released.any += 1;
+            self.wake(&mut state);
+        }
+    }
+
+    /// Waits until at least so many of these are in flight. Cancel safe.
+    pub(crate) async fn retried(&self, count: usize) {
+        while self.retries() < count {
+            self.retried.notified().await;
+        }
     }
 
     /// Opens a door for one worker.
@@ -279,6 +324,12 @@ impl Door {
             }
         }
         share.0.standing.store(encode(standing), Relaxed);
+        let retries = share.0.retries.load(Relaxed);
+        if standing == Standing::Slow {
+            state.retries = state.retries.saturating_sub(retries);
+        } else if before == Standing::Slow {
+            state.retries += retries;
+        }
         if before != Standing::Proven {
             state.released.came_back(before);
             self.permits.wake(&mut state);
@@ -295,17 +346,27 @@ impl Door {
     ) -> Result<Permit, Refusal> {
         let mut state = self.permits.lock();
         let (standing, held) = (share.standing(), share.0.held.load(Relaxed));
+        let is_retry = kind == Kind::Retry;
+        let is_limited = is_retry && standing != Standing::Slow;
+        let is_over = is_limited && state.retries >= state.retries_max;
         // The reserve is for first attempts.
-        let is_kept = kind == Kind::Retry && self.permits.free(&state) <= self.permits.reserve();
-        let refusal = if is_kept || !self.permits.is_possible(&state, standing) {
+        let is_kept = is_retry && self.permits.free(&state) <= self.permits.reserve();
+        let refusal = if is_over || is_kept || !self.permits.is_possible(&state, standing) {
             Refusal::Standing
         } else if self.permits.fits(&state, (standing, held), time) {
             if let Some(count) = state.held.get_mut(standing.index()) {
                 *count += 1;
             }
             share.0.held.store(held + 1, Relaxed);
+            if is_retry {
+                share.0.retries.fetch_add(1, Relaxed);
+            }
+            if is_limited {
+                state.retries += 1;
+                self.permits.retried.notify_one();
+            }
             let (permits, account) = (Arc::clone(&self.permits), Arc::clone(&share.0));
-            return Ok(Permit { permits, account });
+            return Ok(Permit { permits, account, is_retry });
         } else {
             Refusal::Lane
         };
@@ -373,6 +434,12 @@ impl Drop for Permit {
         }
         let held = self.account.held.load(Relaxed);
         self.account.held.store(held.saturating_sub(1), Relaxed);
+        if self.is_retry {
+            self.account.retries.fetch_sub(1, Relaxed);
+        }
+        if self.is_retry && standing != Standing::Slow {
+            state.retries = state.retries.saturating_sub(1);
+        }
         state.released.came_back(standing);
         self.permits.wake(&mut state);
     }

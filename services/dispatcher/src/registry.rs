@@ -1,7 +1,7 @@
 //! What the dispatcher knows of tenants and endpoints: a fold over CONFIG.
 
 use std::{
-    collections::HashMap,
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,14 +15,22 @@ use fanfare_domain::{
     fact::ConclusionReason,
     history::{Standing, Version},
     profile::Profile,
+    tenant::TenantIds,
 };
-use fanfare_event_log::ConfigFold;
+use fanfare_event_log::{ConfigFold, PackedEndpoint};
+use foldhash::HashMap;
 
 /// Every endpoint with its state, and every tenant's profile.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     endpoints: HashMap<EndpointId, Entry>,
     profiles: HashMap<TenantId, Arc<str>>,
+    tenants: TenantIds,
+    /// What endpoints wanted that have changed, or were deleted, not too long ago. The others have
+    /// always wanted what they want.
+    histories: HashMap<EndpointId, History>,
+    /// When histories began to have something to be forgotten.
+    changed: VecDeque<(Timestamp, EndpointId)>,
     /// For how long it is remembered what endpoints wanted, in nanoseconds; 0 for ever.
     memory: AtomicU64,
     /// How much earlier than its stamp a change counts that makes an endpoint want more, in
@@ -30,17 +38,19 @@ pub(crate) struct Registry {
     margin: AtomicU64,
 }
 
-/// One endpoint as of the last change.
-#[derive(Debug)]
+/// One endpoint as of the last change. There are very many: what is looked at only when it is to be
+/// made ready stays packed.
+#[derive(Clone, Debug)]
 struct Entry {
-    endpoint: Arc<Endpoint>,
+    packed: PackedEndpoint,
+    tenant: TenantId,
     revision: u64,
-    deleted: bool,
+    state: EndpointState,
+    /// Since when it has wanted what it wants, unless it has a history.
+    since: Timestamp,
     /// Deliveries of events accepted before this are cancelled, for that reason: the endpoint
     /// was disabled, or paused to skip, and may be active again.
-    cancelled_before: Option<(Timestamp, ConclusionReason)>,
-    /// What it wanted when.
-    history: History,
+    cancelled_before: Option<Box<(Timestamp, ConclusionReason)>>,
 }
 
 /// Whether an attempt may begin, by the endpoint's state at this moment.
@@ -49,7 +59,7 @@ pub(crate) enum Permission {
     /// It may, with this configuration.
     Go {
         /// The endpoint.
-        endpoint: Arc<Endpoint>,
+        endpoint: PackedEndpoint,
         /// The revision of CONFIG that it is from.
         revision: u64,
         /// The name of its tenant's profile.
@@ -68,24 +78,13 @@ impl ConfigFold for Registry {
                 self.profiles.insert(tenant.id.clone(), Arc::from(tenant.profile.as_str()));
             }
             Entity::Endpoint(endpoint) => {
-                let (before, mut history) = match self.endpoints.remove(&endpoint.id) {
-                    Some(entry) => (entry.cancelled_before, entry.history),
-                    None => (None, History::default()),
-                };
-                history.push(Version::of(endpoint, change.deleted, stored_at));
-                let memory = Duration::from_nanos(self.memory.load(Ordering::Relaxed));
-                if !memory.is_zero() {
-                    history.forget_ended_by(stored_at.saturating_sub(memory));
+                let since = self.note(endpoint, change.deleted, stored_at);
+                if change.deleted {
+                    self.endpoints.remove(&endpoint.id);
+                } else {
+                    self.change(endpoint, revision, (stored_at, since));
                 }
-                let cancelled = cancels(endpoint.state).map(|reason| (stored_at, reason));
-                let entry = Entry {
-                    endpoint: Arc::clone(endpoint),
-                    revision,
-                    deleted: change.deleted,
-                    cancelled_before: cancelled.or(before),
-                    history,
-                };
-                self.endpoints.insert(endpoint.id, entry);
+                self.forget(stored_at);
             }
             Entity::EventType(_) | Entity::Profile(_) | Entity::ApiKey(_) => {}
         }
@@ -102,27 +101,83 @@ fn cancels(state: EndpointState) -> Option<ConclusionReason> {
 }
 
 impl Registry {
+    /// Notes what an endpoint wants from now on; returns since when it has, if that is all.
+    fn note(&mut self, endpoint: &Endpoint, deleted: bool, stored_at: Timestamp) -> Timestamp {
+        let known = self.histories.remove(&endpoint.id);
+        let known = known.or_else(|| self.endpoints.get(&endpoint.id).map(Entry::history));
+        let mut history = known.unwrap_or_default();
+        let changed = history.push(Version::of(endpoint, deleted, stored_at));
+        if changed {
+            self.changed.push_back((stored_at, endpoint.id));
+        }
+        let since = history.born();
+        if history.is_changed() {
+            self.histories.insert(endpoint.id, history);
+        }
+        since
+    }
+
+    /// Forgets what nobody asks for any more.
+    fn forget(&mut self, now: Timestamp) {
+        let memory = Duration::from_nanos(self.memory.load(Ordering::Relaxed));
+        if memory.is_zero() {
+            return;
+        }
+        let end = now.saturating_sub(memory);
+        while let Some((_, endpoint)) = self.changed.pop_front_if(|(at, _)| *at <= end) {
+            let Some(history) = self.histories.get_mut(&endpoint) else { continue };
+            history.forget_ended_by(end);
+            if history.is_changed() {
+                continue;
+            }
+            let since = history.born();
+            self.histories.remove(&endpoint);
+            if let Some(entry) = self.endpoints.get_mut(&endpoint) {
+                entry.since = since;
+            }
+        }
+    }
+
+    fn change(
+        &mut self,
+        endpoint: &Endpoint,
+        revision: u64,
+        (stored_at, since): (Timestamp, Timestamp),
+    ) {
+        let before = self.endpoints.remove(&endpoint.id).and_then(|it| it.cancelled_before);
+        let cancelled = cancels(endpoint.state).map(|reason| Box::new((stored_at, reason)));
+        let entry = Entry {
+            packed: PackedEndpoint::pack(endpoint),
+            tenant: self.tenants.shared(&endpoint.tenant),
+            revision,
+            state: endpoint.state,
+            since,
+            cancelled_before: cancelled.or(before),
+        };
+        self.endpoints.insert(endpoint.id, entry);
+    }
+
     /// Judges whether an attempt may begin for a delivery of an event accepted at `accepted_at`.
     pub(crate) fn permit(&self, endpoint: EndpointId, accepted_at: Timestamp) -> Permission {
-        let Some(entry) = self.endpoints.get(&endpoint).filter(|entry| !entry.deleted) else {
+        let Some(entry) = self.endpoints.get(&endpoint) else {
             return Permission::Cancelled(ConclusionReason::EndpointDeleted);
         };
-        if let Some(reason) = cancels(entry.endpoint.state) {
+        if let Some(reason) = cancels(entry.state) {
             return Permission::Cancelled(reason);
         }
-        if let Some((before, reason)) = entry.cancelled_before
-            && accepted_at < before
+        if let Some((before, reason)) = entry.cancelled_before.as_deref()
+            && accepted_at < *before
         {
-            return Permission::Cancelled(reason);
+            return Permission::Cancelled(*reason);
         }
-        if entry.endpoint.state == EndpointState::Paused(PauseMode::Hold) {
+        if entry.state == EndpointState::Paused(PauseMode::Hold) {
             return Permission::Hold;
         }
         let profile = self
             .profiles
-            .get(&entry.endpoint.tenant)
+            .get(&entry.tenant)
             .map_or_else(|| Arc::from(Profile::DEFAULT), Arc::clone);
-        Permission::Go { endpoint: Arc::clone(&entry.endpoint), revision: entry.revision, profile }
+        Permission::Go { endpoint: entry.packed.clone(), revision: entry.revision, profile }
     }
 
     /// Says for how long events are kept, beyond which nobody asks what endpoints wanted; and how
@@ -136,28 +191,73 @@ impl Registry {
     /// Tells whether the endpoint wanted the event when it was accepted, as fan-out decides it.
     pub(crate) fn is_wanted(&self, endpoint: EndpointId, stored: &StoredEvent) -> bool {
         let margin = Duration::from_nanos(self.margin.load(Ordering::Relaxed));
-        let Some(entry) = self.endpoints.get(&endpoint) else { return false };
-        let standing = entry.history.standing(&stored.event.event_type, stored.accepted_at, margin);
-        standing == Standing::Served
+        let wanted = |history: &History| {
+            history.standing(&stored.event.event_type, stored.accepted_at, margin)
+                == Standing::Served
+        };
+        self.with_history(endpoint, wanted).unwrap_or_default()
     }
 
     /// Returns every pattern by which the endpoint chooses events, or chose them.
     pub(crate) fn patterns(&self, endpoint: EndpointId) -> Vec<TypePattern> {
-        let entry = self.endpoints.get(&endpoint);
-        entry.map(|entry| entry.history.patterns().into_iter().collect()).unwrap_or_default()
+        let patterns = |history: &History| history.patterns().into_iter().collect();
+        self.with_history(endpoint, patterns).unwrap_or_default()
     }
 
     /// Tells whether the endpoint is there, and neither disabled nor paused to skip.
     pub(crate) fn is_served(&self, endpoint: EndpointId) -> bool {
-        let entry = self.endpoints.get(&endpoint).filter(|entry| !entry.deleted);
-        entry.is_some_and(|entry| cancels(entry.endpoint.state).is_none())
+        self.endpoints.get(&endpoint).is_some_and(|entry| cancels(entry.state).is_none())
+    }
+
+    /// Tells whether the endpoint is paused, and gets everything once it is resumed.
+    pub(crate) fn is_on_hold(&self, endpoint: EndpointId) -> bool {
+        let hold = EndpointState::Paused(PauseMode::Hold);
+        self.endpoints.get(&endpoint).is_some_and(|entry| entry.state == hold)
+    }
+
+    /// Whose the endpoint is, unless it was deleted.
+    pub(crate) fn tenant(&self, endpoint: EndpointId) -> Option<&TenantId> {
+        self.endpoints.get(&endpoint).map(|entry| &entry.tenant)
+    }
+
+    /// Looks at what an endpoint wanted, also at that of one that was deleted.
+    fn with_history<T>(&self, endpoint: EndpointId, look: impl FnOnce(&History) -> T) -> Option<T> {
+        match self.histories.get(&endpoint) {
+            Some(history) => Some(look(history)),
+            None => self.endpoints.get(&endpoint).map(|entry| look(&entry.history())),
+        }
+    }
+
+    /// Every endpoint that there is.
+    #[expect(clippy::disallowed_methods, reason = "each is looked at, in whatever order")]
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        self.endpoints.values().map(|entry| entry.packed.unpack())
+    }
+
+    /// Tells whether the endpoint gets deliveries at present.
+    pub(crate) fn is_active(&self, endpoint: EndpointId) -> bool {
+        self.endpoints.get(&endpoint).is_some_and(|entry| entry.state == EndpointState::Active)
     }
 
     /// Returns the endpoint as of the last change, whatever its state, and the name of its tenant's
-    /// profile if the tenant is known.
-    pub(crate) fn endpoint(&self, endpoint: EndpointId) -> Option<(&Endpoint, Option<&str>)> {
-        let endpoint = &*self.endpoints.get(&endpoint)?.endpoint;
-        Some((endpoint, self.profiles.get(&endpoint.tenant).map(|name| &**name)))
+    /// profile if the tenant is known. None if it was deleted.
+    pub(crate) fn endpoint(&self, endpoint: EndpointId) -> Option<(Endpoint, Option<&str>)> {
+        let entry = self.endpoints.get(&endpoint)?;
+        Some((entry.packed.unpack(), self.profiles.get(&entry.tenant).map(|name| &**name)))
+    }
+
+    /// Returns the name of the profile of an endpoint's tenant; none if either is not known.
+    pub(crate) fn profile_of(&self, endpoint: EndpointId) -> Option<&str> {
+        self.profiles.get(&self.endpoints.get(&endpoint)?.tenant).map(|name| &**name)
+    }
+}
+
+impl Entry {
+    /// What it wanted when, if it has always wanted the same.
+    fn history(&self) -> History {
+        let mut history = History::default();
+        history.push(Version::of(&self.packed.unpack(), false, self.since));
+        history
     }
 }
 
@@ -190,6 +290,7 @@ mod tests {
                 timeout: None,
                 concurrency: None,
                 rate_limit: None,
+                batch: None,
                 ordering: fanfare_domain::endpoint::Ordering::None,
                 metadata: BTreeMap::new(),
                 created_at: at(0),
@@ -222,6 +323,21 @@ mod tests {
         assert!(matches!(cancelled, Permission::Cancelled(ConclusionReason::EndpointPaused)));
         assert!(matches!(permit(&changes, 35), Permission::Go { revision: 3, .. }));
         assert!(matches!(permit(&changes[..2], 35), Permission::Cancelled(_)));
+    }
+
+    #[test]
+    fn only_an_endpoint_that_gets_deliveries_is_active() {
+        let id = EndpointId::from_bytes([1; 16]);
+        let hold = EndpointState::Paused(PauseMode::Hold);
+        for (state, deleted, expected) in [
+            (EndpointState::Active, false, true),
+            (EndpointState::Active, true, false),
+            (hold, false, false),
+            (EndpointState::Disabled(DisableReason::ByHand), false, false),
+        ] {
+            assert_eq!(registry(&[(10, state, deleted)]).is_active(id), expected, "{state:?}");
+        }
+        assert!(!registry(&[]).is_active(id));
     }
 
     #[test]

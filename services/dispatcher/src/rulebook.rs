@@ -1,9 +1,10 @@
 //! The rules of endpoints, as a shard saw them last: asked for once per edition of the configuration,
 //! and not for each attempt.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::cell::{Cell, RefCell};
 
 use fanfare_domain::EndpointId;
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::{attempt::Desk, lanes::Rules};
 
@@ -14,6 +15,7 @@ const KEPT_MAX: usize = 16_384;
 #[derive(Default)]
 pub(crate) struct Rulebook {
     kept: RefCell<Kept>,
+    changed: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -30,8 +32,14 @@ impl Rulebook {
         let revision = desk.revision();
         let mut kept = self.kept.borrow_mut();
         if kept.revision != revision || kept.rules.len() >= KEPT_MAX {
+            self.changed.set(self.changed.get() || kept.revision != revision);
             *kept = Kept { revision, rules: HashMap::new() };
         }
+    }
+
+    /// Tells whether the configuration has changed since this was asked before.
+    pub(crate) fn take_changed(&self) -> bool {
+        self.changed.replace(false)
     }
 
     /// Returns an endpoint's rules as of the last [`Self::renew`], or later.

@@ -3,7 +3,6 @@
 //! Made once per revision of an endpoint, and again when one of its secrets stops being used.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -17,6 +16,8 @@ use fanfare_domain::{
     signing::Signer,
 };
 use fanfare_egress::Url;
+use fanfare_event_log::PackedEndpoint;
+use foldhash::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, header::USER_AGENT};
 
 /// How requests introduce themselves, unless the endpoint's own headers say otherwise.
@@ -35,11 +36,11 @@ pub(crate) struct Ready {
     /// The same as text, for the facts.
     pub(crate) url_text: Arc<str>,
     /// The endpoint's own headers.
-    pub(crate) headers: HeaderMap,
+    headers: Box<[(HeaderName, HeaderValue)]>,
     /// What signs.
     pub(crate) signer: Signer,
-    /// When to try again.
-    pub(crate) policy: Policy,
+    /// When to try again, if not as the profile says.
+    retry: Option<Policy>,
     /// Connect, TLS, head and body together.
     pub(crate) timeout: Duration,
     revision: u64,
@@ -69,6 +70,23 @@ pub(crate) enum Unready {
     HeaderMalformed,
 }
 
+impl Ready {
+    /// When to try again.
+    pub(crate) fn policy(&self) -> &Policy {
+        self.retry.as_ref().unwrap_or(&self.profile.retry)
+    }
+
+    /// The headers of every request, with room for more.
+    pub(crate) fn headers(&self, more: usize) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + 1 + more);
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        for (name, value) in &self.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        headers
+    }
+}
+
 /// Makes endpoints ready, and keeps them.
 pub(crate) struct Readying {
     profiles: Profiles,
@@ -85,25 +103,23 @@ impl Readying {
     /// Returns the endpoint as of that revision, ready to send to at `now`.
     pub(crate) fn ready(
         &self,
-        endpoint: &Endpoint,
-        revision: u64,
-        profile: &str,
-        now: Timestamp,
+        id: EndpointId,
+        endpoint: &PackedEndpoint,
+        (revision, profile, now): (u64, &str, Timestamp),
     ) -> Result<Arc<Ready>, Unready> {
-        if let Some(ready) =
-            self.ready.read().unwrap_or_else(PoisonError::into_inner).get(&endpoint.id)
+        if let Some(ready) = self.ready.read().unwrap_or_else(PoisonError::into_inner).get(&id)
             && ready.revision == revision
             && ready.valid_until.is_none_or(|end| now < end)
             && ready.profile.name == profile
         {
             return Ok(Arc::clone(ready));
         }
-        let ready = Arc::new(self.make(endpoint, revision, profile, now)?);
+        let ready = Arc::new(self.make(&endpoint.unpack(), revision, profile, now)?);
         let mut kept = self.ready.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= READY_MAX {
             kept.clear();
         }
-        kept.insert(endpoint.id, Arc::clone(&ready));
+        kept.insert(id, Arc::clone(&ready));
         Ok(ready)
     }
 
@@ -133,24 +149,23 @@ impl Readying {
             url_text: Arc::from(endpoint.url.as_str()),
             headers: self.headers(endpoint)?,
             signer: Signer::new(profile, &secrets)?,
-            policy: endpoint.retry.clone().unwrap_or_else(|| profile.retry.clone()),
+            retry: endpoint.retry.clone(),
             timeout: endpoint.timeout.unwrap_or(profile.attempt.timeout),
             revision,
             valid_until: endpoint.live_secrets(now).filter_map(|secret| secret.expires_at).min(),
         })
     }
 
-    fn headers(&self, endpoint: &Endpoint) -> Result<HeaderMap, Unready> {
-        let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 8);
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    fn headers(&self, endpoint: &Endpoint) -> Result<Box<[(HeaderName, HeaderValue)]>, Unready> {
+        let mut headers = Vec::with_capacity(endpoint.headers.len());
         for (name, sealed) in &endpoint.headers {
             let clear = self.keyring.open(&header_owner(endpoint.id, name), sealed)?;
             let name = HeaderName::try_from(name.as_str()).map_err(|_| Unready::HeaderMalformed)?;
             let mut value =
                 HeaderValue::try_from(clear.expose()).map_err(|_| Unready::HeaderMalformed)?;
             value.set_sensitive(true);
-            headers.insert(name, value);
+            headers.push((name, value));
         }
-        Ok(headers)
+        Ok(headers.into())
     }
 }

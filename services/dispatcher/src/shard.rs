@@ -9,7 +9,11 @@
 //! One task of the runtime owns all of it, so that nothing is locked; only the attempts and the
 //! writing of a batch run beside it.
 
+mod early;
 mod feeding;
+mod flying;
+mod foreign;
+mod health;
 mod inherit;
 mod intake;
 mod release;
@@ -18,30 +22,31 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
-    DeliveryId, DeliveryRef, EndpointId, Fact, Record, RetryDue, Shard, Task, Timestamp,
-    TraceContext,
-    fact::{DeferReason, DeliveryDeferred, InFlight},
+    DeliveryRef, Fact, Record, RetryDue, Shard, Task, Timestamp, TraceContext,
+    fact::{DeferReason, DeliveryDeferred, InBatch},
     feed::Reason,
 };
-use fanfare_event_log::{FeedHints, JournalWriter, Reader, Reports};
-use tokio::{
-    task::AbortHandle,
-    time::{Interval, MissedTickBehavior},
-};
+use fanfare_event_log::{FeedHints, HealthQuestions, JournalWriter, Reader, Reports};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::flying::{Begun, Finished};
+use self::{
+    early::Early,
+    flying::{Flying, Origin, Part, Waiting},
+    foreign::Foreign,
+};
 use crate::{
-    attempt::{self, Desk, FeedCount, Job},
-    feeds::{Fed, Feeds, work::Work},
+    attempt::{Desk, FeedCount},
+    feeds::{Feeds, work::Work},
     lanes::{Flight, Kind, Lanes, PutOff, Started},
     ledger::{Ledger, Place},
     leftovers::Leftovers,
     legacy::{Fate, Legacy},
-    memory::{self, Ration, Source},
-    messages::{MessageKey, Messages},
+    memory::{Ration, Source},
+    messages::Messages,
     pen::{self, Batch, Entry, Pen},
-    permits::{Door, Permit},
-    progress::Progress,
+    permits::Door,
     rulebook::Rulebook,
     workers::Workers,
 };
@@ -76,6 +81,7 @@ pub(crate) struct Parts {
     /// Just before the claim.
     pub(crate) claimed_at: Timestamp,
     pub(crate) reports: Reports,
+    pub(crate) questions: HealthQuestions,
     pub(crate) feeds: Feeds,
     pub(crate) hints: FeedHints,
     pub(crate) desk: Arc<Desk>,
@@ -88,11 +94,13 @@ pub(crate) struct ShardWorker {
     due: Reader<RetryDue>,
     ledger: Ledger,
     lanes: Lanes<Waiting>,
+    early: Early<Waiting>,
     messages: Messages,
     pen: Pen,
     attempts: Workers<Begun, Finished>,
     flying: BTreeMap<Flight, Flying>,
     reports: Reports,
+    questions: HealthQuestions,
     feeds: Feeds,
     /// What the feeds ask of the servers.
     work: Work,
@@ -101,7 +109,7 @@ pub(crate) struct ShardWorker {
     feeds_seen: u64,
     feeds_counted: FeedCount,
     /// What owners before us have in flight.
-    foreign: BTreeMap<DeliveryId, InFlight>,
+    foreign: Foreign,
     fate: Fate,
     claimed_at: Timestamp,
     desk: Arc<Desk>,
@@ -109,53 +117,6 @@ pub(crate) struct ShardWorker {
     ration: Ration,
     rulebook: Rulebook,
     tidying: Interval,
-}
-
-/// An attempt that waits in its lane.
-struct Waiting {
-    job: Job,
-    origin: Origin,
-    place: memory::Place,
-}
-
-/// What asked for an attempt.
-enum Origin {
-    /// A message.
-    Message(MessageKey),
-    /// A feed.
-    Feed(Fed),
-}
-
-/// An attempt that is begun, for the worker that makes it.
-pub(crate) struct Begun {
-    desk: Arc<Desk>,
-    flight: Flight,
-    waiting: Waiting,
-    permit: Permit,
-}
-
-/// An attempt that is being made.
-struct Flying {
-    delivery: DeliveryId,
-    attempt: u32,
-    endpoint: EndpointId,
-    progress: Arc<Progress>,
-    worker: Option<AbortHandle>,
-}
-
-/// An attempt that was made, or found to be impossible or needless.
-pub(crate) struct Finished {
-    pub(crate) flight: Flight,
-    origin: Origin,
-    place: memory::Place,
-    pub(crate) records: Vec<Record>,
-}
-
-impl Flying {
-    fn request(&self, ends_by: Timestamp) -> InFlight {
-        let Self { delivery, attempt, endpoint, .. } = *self;
-        InFlight { delivery, attempt, endpoint, ends_by }
-    }
 }
 
 impl ShardWorker {
@@ -174,17 +135,19 @@ impl ShardWorker {
             due: parts.due,
             ledger: parts.ledger,
             lanes: Lanes::new(since),
+            early: Early::new(),
             messages: Messages::new(),
             pen: Pen::new(parts.writer),
             attempts: Workers::new(),
             flying: BTreeMap::new(),
             reports: parts.reports,
+            questions: parts.questions,
             work: Work::new(Arc::clone(&parts.desk), parts.shard),
             feeds: parts.feeds,
             hints: parts.hints,
             feeds_seen: 0,
             feeds_counted: parts.desk.feed_count(),
-            foreign: BTreeMap::new(),
+            foreign: Foreign::default(),
             fate,
             claimed_at,
             door: parts.desk.permits().door(),
@@ -209,9 +172,9 @@ impl ShardWorker {
     }
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<()> {
-        self.pen.write(&mut self.messages, fanfare_event_log::record_length);
         self.feed();
         let wake_in = self.start();
+        self.pen.write(&mut self.messages, fanfare_event_log::record_length);
         let (tasks_max, due_max) = (self.room(Source::Task), self.room(Source::Due));
         tokio::select! {
             () = stop.cancelled() => {}
@@ -237,6 +200,7 @@ impl ShardWorker {
                 }
             }
             Some(reported) = self.reports.next() => self.take_report(reported).await,
+            Some(question) = self.questions.next() => self.tell_health(question).await,
             () = sleep(wake_in) => {}
             () = self.door.knocked() => {
                 self.start();
@@ -282,20 +246,20 @@ impl ShardWorker {
     fn start(&mut self) -> Option<Duration> {
         let now = self.desk.now();
         self.rulebook.renew(&self.desk);
+        self.let_in(now);
         self.lanes.wake(now);
         while self.pen.gathered() < UNRECORDED_MAX {
             let desk = Arc::clone(&self.desk);
             let rules = |endpoint| self.rulebook.rules(&desk, endpoint);
             let Some(started) = self.lanes.start(rules, &self.door, now) else { break };
-            let Started { flight, item: waiting, permit } = started;
-            let job = &waiting.job;
-            let (delivery, endpoint) = (job.delivery.id, job.delivery.endpoint);
-            let (attempt, progress) = (job.attempt, Arc::clone(&job.progress));
-            let begun = Begun { desk, flight, waiting, permit };
-            let worker = self.attempts.begin(begun, make);
-            self.flying.insert(flight, Flying { delivery, attempt, endpoint, progress, worker });
+            let Started { flight, item: waiting, more, is_batch, permit } = started;
+            let mut flying = Flying::of(&waiting, &more);
+            let begun = Begun { desk, flight, waiting, more, is_batch, permit };
+            flying.worker = self.attempts.begin(begun, flying::make);
+            self.flying.insert(flight, flying);
         }
-        self.lanes.wake_at().map(|at| at.since(now))
+        let wake_at = self.lanes.wake_at().into_iter().chain(self.early.wake_at()).min();
+        wake_at.map(|at| at.since(now))
     }
 
     fn finish(&mut self, joined: Result<Finished, tokio::task::JoinError>) {
@@ -304,17 +268,28 @@ impl ShardWorker {
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
             Err(Err(_)) => return,
         };
-        let Finished { flight, origin, place, records } = finished;
-        if let Some(flying) = self.flying.remove(&flight) {
+        let Finished { flight, parts, left } = finished;
+        let (flying, now) = (self.flying.remove(&flight), self.desk.now());
+        // What was sent comes after what was not to be.
+        let signal = self.desk.signal(parts.iter().rev().flat_map(|part| &part.records));
+        self.lanes.end(flight, signal, &self.door, now);
+        if let Some(flying) = &flying {
             self.feeds.wake(flying.endpoint);
         }
-        let signal = self.desk.signal(&records);
-        self.lanes.end(flight, signal, &self.door, self.desk.now());
-        let source = match origin {
-            Origin::Message(message) => pen::Source::Message(message, place),
-            Origin::Feed(_) => pen::Source::Feed(place),
-        };
-        self.pen.gather(Entry { records, source });
+        if let Some(Flying { endpoint, kind, .. }) = flying.filter(|_| !left.is_empty()) {
+            let load = |waiting: Waiting| {
+                let load = waiting.job.load();
+                (waiting, load)
+            };
+            self.lanes.give_back(endpoint, kind, left.into_iter().map(load).collect(), now);
+        }
+        for Part { origin, place, records, .. } in parts {
+            let source = match origin {
+                Origin::Message(message) => pen::Source::Message(message, place),
+                Origin::Feed(_) => pen::Source::Feed(place),
+            };
+            self.pen.gather(Entry { records, source });
+        }
     }
 
     async fn recorded(&mut self, batch: &Batch) {
@@ -333,13 +308,17 @@ impl ShardWorker {
         }
     }
 
-    /// Puts off what lanes hold beyond what they may keep.
+    /// Lets lanes that wait know of changes, and puts off what lanes hold beyond what they may keep.
     fn tidy(&mut self) {
         // Nothing is sent at present, and no endpoint is to blame for it.
         if !self.desk.may_send() {
             return;
         }
         let now = self.desk.now();
+        self.rulebook.renew(&self.desk);
+        if self.rulebook.take_changed() {
+            self.lanes.review(|endpoint| self.rulebook.rules(&self.desk, endpoint), now);
+        }
         let open = self.messages.count(Source::Task).max(self.messages.count(Source::Due));
         let fullness = self.desk.memory().fullness().max(open * 8 / UNSETTLED_HARD_MAX);
         self.lanes.set_fullness(fullness.min(8));
@@ -355,7 +334,9 @@ impl ShardWorker {
             Origin::Message(message) => message,
             Origin::Feed(fed) => return self.take_back(endpoint, fed),
         };
-        if job.kind() == Kind::First {
+        // What waits for its tenant's limit has a time of its own, which a feed would not keep.
+        let is_limited = reason == DeferReason::TenantRateLimit;
+        if job.kind() == Kind::First && !is_limited {
             if self.feeds.is_crowded(endpoint) {
                 self.begin_to_feed(endpoint, Reason::Backlog);
             }
@@ -365,18 +346,11 @@ impl ShardWorker {
             self.feeds.put_off(&job.delivery);
         }
         let trace = job.trace();
-        let record = deferred(job.delivery, job.attempt, (until, reason), now, trace);
+        let attempt = (job.delivery, job.attempt, job.batch);
+        let record = deferred(attempt, (until, reason), now, trace);
         let source = pen::Source::Message(message, place);
         self.pen.gather(Entry { records: vec![record], source });
     }
-}
-
-/// Makes an attempt.
-async fn make(begun: Begun) -> Finished {
-    let Begun { desk, flight, waiting: Waiting { job, origin, place }, permit } = begun;
-    let records = attempt::make(&desk, job).await;
-    drop(permit);
-    Finished { flight, origin, place, records }
 }
 
 /// Sleeps that long; for ever if that is not known. Cancel safe.
@@ -389,12 +363,11 @@ async fn sleep(time: Option<Duration>) {
 
 /// Says that an attempt is put off until a time, for a reason.
 pub(crate) fn deferred(
-    delivery: DeliveryRef,
-    attempt: u32,
+    (delivery, attempt, batch): (DeliveryRef, u32, Option<InBatch>),
     (until, reason): (Timestamp, DeferReason),
     now: Timestamp,
     trace: TraceContext,
 ) -> Record {
-    let fact = Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason });
+    let fact = Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason, batch });
     Record { recorded_at: now, trace, fact }
 }

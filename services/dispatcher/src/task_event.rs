@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use fanfare_domain::{
-    DeliveryRef, StoredEvent, Target, Timestamp, TraceContext, profile::Profile, request::Rendered,
+    DeliveryRef, Event, StoredEvent, Target, Timestamp, TraceContext, profile::Profile,
+    request::Rendered,
 };
 
 use crate::memory::Bytes;
@@ -30,6 +31,16 @@ impl TaskEvent {
     /// When the event was accepted.
     pub(crate) fn accepted_at(&self) -> Timestamp {
         self.stored.accepted_at
+    }
+
+    /// How many bytes its data has.
+    pub(crate) fn bytes(&self) -> usize {
+        self.stored.event.data.len()
+    }
+
+    /// The event itself.
+    pub(crate) fn event(&self) -> &Event {
+        &self.stored.event
     }
 
     /// Names the delivery of the event to a target.

@@ -111,7 +111,8 @@ fn decide(
         let recorded = on_record.get(&taken.record.event.id).cloned();
         let routing = recorded
             .map_or_else(|| Routing::New(matches(routes, feeds, &taken.record)), Routing::OnRecord);
-        Item { event: taken.record, settler: taken.settler, routing }
+        let limit = routes.limit(&taken.record.event.tenant);
+        Item { event: taken.record, settler: taken.settler, routing, limit }
     };
     (taken.into_iter().map(item).collect(), routes.revision())
 }

@@ -4,7 +4,7 @@
 //! | --------------- | ---------- |
 //! | EVENTS          | JOURNAL    |
 //! | CONFIG          | DELIVERIES |
-//! | bucket of feeds |            |
+//! | bucket of feeds | allowances |
 //!
 //! **Guarantee.** An event is settled only after its routing and all its tasks are stored. Ids of
 //! deliveries and tasks are made from the event and its endpoints, and a routing that is on record
@@ -14,6 +14,7 @@
 //!
 //! **Not here.** Sending is the dispatcher's, and so is parking what is for a paused endpoint.
 
+mod allowances;
 mod intake;
 mod outlet;
 mod recorded;
@@ -28,6 +29,7 @@ use fanfare_event_log::{ConfigView, EventLog, FeedsView};
 use fanfare_service::Context;
 
 use crate::{
+    allowances::Allowances,
     intake::{Intake, Parts},
     outlet::Outlet,
     recorded::Lookup,
@@ -53,12 +55,13 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
     let events = log.read_events().await.context("read events")?;
     let stop = context.stop();
     let outlet = Outlet::new(log.publisher(), stop.clone());
+    let allowances = Allowances::new(log.clone(), context.clock());
     let intake = Intake::new(Parts {
         clock: context.clock(),
         lookup: Lookup::new(log.clone()),
         routes,
         feeds,
-        work: Work::new(log.clone(), outlet, settings.tasks_max),
+        work: Work::new(log.clone(), outlet, allowances, settings.tasks_max),
         batches_max: settings.batches_max,
         stop,
     });

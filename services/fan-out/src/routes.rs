@@ -18,6 +18,7 @@ use std::{
 
 use fanfare_domain::{
     Change, Endpoint, EndpointId, Entity, EventType, History, TenantId, Timestamp,
+    endpoint::RateLimit,
     history::{Standing, Version, WIDENED_EARLIER},
 };
 use fanfare_event_log::ConfigFold;
@@ -40,6 +41,8 @@ pub(crate) struct Routes {
     /// How much earlier than its stamp a change counts that makes an endpoint want more, in
     /// nanoseconds: nothing, unless [`Self::expect_two_clocks`] was called.
     margin: AtomicU64,
+    /// The limits of tenants that have one.
+    limits: BTreeMap<TenantId, RateLimit>,
     revision: u64,
 }
 
@@ -89,6 +92,11 @@ impl Routes {
             }
         }
         matches
+    }
+
+    /// Returns the rate limit of a tenant, if it has one.
+    pub(crate) fn limit(&self, tenant: &TenantId) -> Option<RateLimit> {
+        self.limits.get(tenant).copied()
     }
 
     /// Returns the revision of CONFIG that the routes have reached.
@@ -146,7 +154,11 @@ impl ConfigFold for Routes {
                 let version = Version::of(endpoint, change.deleted, stored_at);
                 self.change(endpoint, version, stored_at);
             }
-            Entity::Tenant(_) | Entity::EventType(_) | Entity::Profile(_) | Entity::ApiKey(_) => {}
+            Entity::Tenant(tenant) => match tenant.rate_limit.filter(|_| !change.deleted) {
+                Some(limit) => drop(self.limits.insert(tenant.id.clone(), limit)),
+                None => drop(self.limits.remove(&tenant.id)),
+            },
+            Entity::EventType(_) | Entity::Profile(_) | Entity::ApiKey(_) => {}
         }
         self.revision = revision;
         self.forget();

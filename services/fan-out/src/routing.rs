@@ -1,6 +1,6 @@
 //! What is written for a routed event: facts first, then tasks. Pure.
 
-use std::{collections::BTreeMap, iter};
+use std::collections::BTreeMap;
 
 use fanfare_domain::{
     DeliveryId, EndpointId, Fact, Record, Shard, ShardCount, StoredEvent, Target, Task, Timestamp,
@@ -73,30 +73,36 @@ pub(crate) fn messages(facts: Vec<Record>) -> Vec<Vec<Record>> {
 }
 
 /// Returns an event's tasks: for each shard as few as its targets fit into. The same targets give
-/// the same tasks, and so the same ids.
+/// the same tasks, and so the same ids, whatever the times at which they may be delivered.
+///
+/// Each is made when it is asked for, and shards take turns: while the last ones are made, the
+/// first ones are on their way, to all who deliver.
 pub(crate) fn tasks(
     stored: &StoredEvent,
-    targets: &[EndpointId],
+    targets: Vec<(EndpointId, Option<Timestamp>)>,
     journal_sequence: u64,
     shards: ShardCount,
-) -> Vec<(Shard, Task)> {
-    let mut by_shard: BTreeMap<Shard, Vec<Target>> = BTreeMap::new();
-    for endpoint in targets {
-        let delivery = DeliveryId::of(stored.event.id, *endpoint, GENERATION);
-        let target = Target { delivery, endpoint: *endpoint };
-        by_shard.entry(shards.of(*endpoint)).or_default().push(target);
+) -> impl ExactSizeIterator<Item = (Shard, Task)> {
+    let mut by_shard: BTreeMap<Shard, Vec<_>> = BTreeMap::new();
+    for (endpoint, not_before) in targets {
+        by_shard.entry(shards.of(endpoint)).or_default().push((endpoint, not_before));
     }
-    let task = |targets: &[Target]| Task {
-        event: stored.clone(),
-        targets: targets.to_vec(),
-        generation: GENERATION,
-        journal_sequence,
+    let mut chunks = Vec::new();
+    for (shard, endpoints) in &by_shard {
+        let numbered = endpoints.chunks(Task::TARGETS_MAX).enumerate();
+        chunks.extend(numbered.map(|(number, chunk)| (number, *shard, chunk.to_vec())));
+    }
+    chunks.sort_unstable_by_key(|(number, shard, _)| (*number, *shard));
+    let target = |(endpoint, not_before)| {
+        let delivery = DeliveryId::of(stored.event.id, endpoint, GENERATION);
+        Target { delivery, endpoint, not_before }
     };
-    let of_shard = |(shard, targets): (Shard, Vec<Target>)| {
-        let chunks = targets.chunks(Task::TARGETS_MAX).map(task);
-        iter::repeat(shard).zip(chunks).collect::<Vec<_>>()
-    };
-    by_shard.into_iter().flat_map(of_shard).collect()
+    chunks.into_iter().map(move |(_, shard, endpoints)| {
+        let targets = endpoints.into_iter().map(target).collect();
+        let task =
+            Task { event: stored.clone(), targets, generation: GENERATION, journal_sequence };
+        (shard, task)
+    })
 }
 
 /// Returns the fact of a record, if it is that an event was routed.
@@ -154,6 +160,7 @@ impl Wanted {
 mod tests {
     use std::{
         collections::{BTreeMap, BTreeSet},
+        iter,
         sync::Arc,
     };
 
@@ -247,7 +254,9 @@ mod tests {
     fn tasks_hold_each_target_once_in_its_own_shard() {
         let shards = ShardCount::new(16).unwrap();
         let targets = endpoints(0..2_500);
-        let tasks = tasks(&event(), &targets, 9, shards);
+        let event = event();
+        let at_once = targets.iter().map(|endpoint| (*endpoint, None)).collect();
+        let tasks: Vec<_> = tasks(&event, at_once, 9, shards).collect();
         let mut seen = BTreeSet::new();
         let mut per_shard: BTreeMap<Shard, usize> = BTreeMap::new();
         for (shard, task) in &tasks {
@@ -255,7 +264,7 @@ mod tests {
             assert_eq!(task.journal_sequence, 9);
             for target in &task.targets {
                 assert_eq!(shards.of(target.endpoint), *shard);
-                assert_eq!(target.delivery, DeliveryId::of(event().event.id, target.endpoint, 0));
+                assert_eq!(target.delivery, DeliveryId::of(event.event.id, target.endpoint, 0));
                 assert!(seen.insert(target.endpoint));
             }
             *per_shard.entry(*shard).or_default() += task.targets.len();
@@ -263,5 +272,7 @@ mod tests {
         assert_eq!(seen, targets.into_iter().collect());
         let needed: usize = per_shard.values().map(|count| count.div_ceil(Task::TARGETS_MAX)).sum();
         assert_eq!(tasks.len(), needed);
+        let first: BTreeSet<Shard> = tasks.iter().take(16).map(|(shard, _)| *shard).collect();
+        assert_eq!(first.len(), 16, "every shard has something before any has all");
     }
 }

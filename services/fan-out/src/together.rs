@@ -93,6 +93,7 @@ mod tests {
         let target = Target {
             delivery: DeliveryId::from_bytes([1; 16]),
             endpoint: EndpointId::from_bytes([1; 16]),
+            not_before: None,
         };
         Task {
             event: StoredEvent {

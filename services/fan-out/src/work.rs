@@ -1,16 +1,21 @@
 //! Writes what was decided: routed facts, then tasks, and only then lets the events go.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{
-    EndpointId, EventId, Record, Shard, ShardCount, StoredEvent, Timestamp, fact::EventRouted,
+    EndpointId, EventId, Record, Shard, ShardCount, StoredEvent, TenantId, Timestamp,
+    endpoint::RateLimit, fact::EventRouted,
 };
 use fanfare_event_log::{EventLog, PublishError, Settler, Stored};
-use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt as _};
+use futures_util::{
+    FutureExt as _,
+    stream::{FuturesOrdered, FuturesUnordered, StreamExt as _},
+};
 use tracing::{debug, trace};
 
 use crate::{
+    allowances::{Allowances, Times},
     outlet::{Outlet, Written},
     recorded::OnRecord,
     routes::Matches,
@@ -23,6 +28,7 @@ use crate::{
 pub(crate) struct Work {
     log: EventLog,
     outlet: Outlet,
+    allowances: Arc<Allowances>,
     shards: ShardCount,
     tasks_max: usize,
 }
@@ -45,6 +51,8 @@ pub(crate) struct Item {
     pub(crate) settler: Settler,
     /// Whom it is for.
     pub(crate) routing: Routing,
+    /// The rate limit of its tenant.
+    pub(crate) limit: Option<RateLimit>,
 }
 
 /// Whom an event is for.
@@ -60,6 +68,9 @@ struct Recorded {
     event: StoredEvent,
     settler: Settler,
     targets: Vec<EndpointId>,
+    /// How many endpoints get it from their feed.
+    fed: usize,
+    limit: Option<RateLimit>,
     journal_sequence: u64,
 }
 
@@ -68,9 +79,14 @@ struct GivenUp;
 
 impl Work {
     /// Writes through an outlet, up to `tasks_max` tasks at once.
-    pub(crate) fn new(log: EventLog, outlet: Outlet, tasks_max: usize) -> Self {
-        let shards = log.shards();
-        Self { log, outlet, shards, tasks_max }
+    pub(crate) fn new(
+        log: EventLog,
+        outlet: Outlet,
+        allowances: Allowances,
+        tasks_max: usize,
+    ) -> Self {
+        let (shards, allowances) = (log.shards(), Arc::new(allowances));
+        Self { log, outlet, allowances, shards, tasks_max }
     }
 
     /// Writes a batch and settles its events. Returns early if the service stops while a stream is
@@ -136,11 +152,12 @@ impl Work {
         let mut open: BTreeMap<usize, Open> = BTreeMap::new();
         let mut writes = FuturesUnordered::new();
         let mut together = Together::default();
+        let mut times = self.allowances.reserve(wanted(&recorded)).await?;
         for (index, event) in recorded.into_iter().enumerate() {
-            let tasks =
-                routing::tasks(&event.event, &event.targets, event.journal_sequence, self.shards);
+            let targets = timed(&event, &mut times);
+            let tasks = routing::tasks(&event.event, targets, event.journal_sequence, self.shards);
             trace!(event_id = %event.event.event.id, tasks = tasks.len(), "writing tasks");
-            if tasks.is_empty() {
+            if tasks.len() == 0 {
                 event.settler.settle().await;
                 continue;
             }
@@ -153,6 +170,10 @@ impl Work {
                     settle(&mut open, done).await?;
                 }
                 writes.push(self.clone().write_message(message));
+                // What is written is polled, so that it is on its way while the rest is made.
+                while let Some(Some(done)) = writes.next().now_or_never() {
+                    settle(&mut open, done).await?;
+                }
             }
         }
         for message in together.rest() {
@@ -199,6 +220,26 @@ struct Open {
     settler: Settler,
 }
 
+/// How much of each tenant's limit events need. What a feed sends counts too, though nothing keeps
+/// it to its time: it goes when its endpoint takes it.
+fn wanted(recorded: &[Recorded]) -> BTreeMap<TenantId, (RateLimit, usize)> {
+    let mut wanted = BTreeMap::new();
+    for event in recorded {
+        if let Some(limit) = event.limit {
+            let tenant = event.event.event.tenant.clone();
+            wanted.entry(tenant).or_insert((limit, 0)).1 += event.targets.len() + event.fed;
+        }
+    }
+    wanted
+}
+
+/// Gives an event's targets the times that its tenant's limit keeps for them.
+fn timed(event: &Recorded, times: &mut Times) -> Vec<(EndpointId, Option<Timestamp>)> {
+    let mut kept = times.get_mut(&event.event.event.tenant);
+    let mut next = || kept.as_mut().and_then(Iterator::next);
+    event.targets.iter().map(|endpoint| (*endpoint, next())).collect()
+}
+
 /// Asks for events to be handed out again at once.
 async fn hand_back(settlers: impl Iterator<Item = Settler>) {
     for settler in settlers {
@@ -236,6 +277,10 @@ fn note(on_record: &mut BTreeMap<EventId, OnRecord>, routed: &EventRouted, seque
 
 impl Recorded {
     fn of(item: Item, on_record: &BTreeMap<EventId, OnRecord>) -> Option<Self> {
+        let fed = match &item.routing {
+            Routing::New(matches) => matches.fed.len(),
+            Routing::OnRecord(_) => 0,
+        };
         let OnRecord { mut targets, sequence } = match item.routing {
             // An event can be in a batch twice, if it was handed out again meanwhile.
             Routing::New(_) => on_record.get(&item.event.event.id)?.clone(),
@@ -243,6 +288,7 @@ impl Recorded {
         };
         targets.sort_unstable();
         targets.dedup();
-        Some(Self { event: item.event, settler: item.settler, targets, journal_sequence: sequence })
+        let Item { event, settler, limit, .. } = item;
+        Some(Self { event, settler, targets, fed, limit, journal_sequence: sequence })
     }
 }

@@ -85,6 +85,7 @@ pub(crate) mod tests {
             name: String::new(),
             profile: profile.to_owned(),
             created_at: Timestamp::EPOCH,
+            rate_limit: None,
         }))
     }
 

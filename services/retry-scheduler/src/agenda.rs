@@ -379,16 +379,17 @@ impl Agenda {
 
     /// Makes the fact that gives an attempt its time.
     fn plan(&self, cause: Cause, record: &Record, now: Timestamp) -> Option<Record> {
-        let (delivery, attempt, due_at) = match &record.fact {
+        let (delivery, attempt, due_at, batch) = match &record.fact {
             Fact::AttemptMade(made) => {
-                (&made.delivery, made.attempt.saturating_add(1), made.retry_at?)
+                (&made.delivery, made.attempt.saturating_add(1), made.retry_at?, made.batch)
             }
             Fact::DeliveryDeferred(deferred) => {
-                (&deferred.delivery, deferred.attempt, deferred.until)
+                (&deferred.delivery, deferred.attempt, deferred.until, deferred.batch)
             }
             Fact::DeliveryParked(parked) => {
                 let entry = self.waiting.get(&parked.delivery.id)?;
-                (&parked.delivery, parked.attempt, entry.due())
+                // What was parked together comes back in the order of the events, one by one.
+                (&parked.delivery, parked.attempt, entry.due(), None)
             }
             Fact::ShardClaimed(_)
             | Fact::ShardReleased(_)
@@ -397,7 +398,7 @@ impl Agenda {
             | Fact::EventRouted(_) => return None,
         };
         let (delivery, cause_sequence) = (delivery.clone(), cause.0);
-        let scheduled = RetryScheduled { delivery, attempt, due_at, cause_sequence };
+        let scheduled = RetryScheduled { delivery, attempt, due_at, cause_sequence, batch };
         let fact = Fact::RetryScheduled(scheduled);
         Some(Record { recorded_at: now, trace: record.trace.clone(), fact })
     }
@@ -415,6 +416,7 @@ pub(crate) fn alarm(sequence: u64, record: &Record) -> Option<RetryDue> {
         // delivery stands between the two.
         journal_sequence: sequence,
         trace: record.trace.clone(),
+        batch: scheduled.batch,
     })
 }
 

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, OnceLock},
 };
 
 use fanfare_domain::{
-    Change, Endpoint, EndpointId, EndpointState, Entity, PauseMode, Profile, Profiles, Tenant,
-    TenantId, Timestamp, endpoint::DisableReason, retry::Policy,
+    Change, EndpointId, EndpointState, Entity, PauseMode, Profile, Profiles, Tenant, TenantId,
+    Timestamp, endpoint::DisableReason, retry::Policy, tenant::TenantIds,
 };
 use fanfare_event_log::ConfigFold;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use tracing::warn;
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    tenant_ids: TenantIds,
     endpoints: BTreeMap<EndpointId, Known>,
     profiles: Profiles,
     /// Profiles that this machine has besides those of CONFIG.
@@ -26,18 +28,26 @@ pub(crate) struct Directory {
     changed: watch::Sender<u64>,
 }
 
-/// An endpoint, and which of the past still matters.
+/// What of an endpoint matters here, and which of its past still does. There are very many.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
-    /// The endpoint.
-    pub(crate) endpoint: Arc<Endpoint>,
+    /// Which endpoint.
+    pub(crate) id: EndpointId,
+    /// Whose it is.
+    pub(crate) tenant: TenantId,
+    /// Whether it gets deliveries.
+    pub(crate) state: EndpointState,
     /// The revision that it is at.
     pub(crate) revision: u64,
     /// The revision that made it active or gave it its URL, whichever was later: attempts made
     /// with an earlier one say nothing about it.
     pub(crate) fresh_since: u64,
     /// How it was disabled the last time, even if it is enabled again.
-    pub(crate) disabled: Option<Disabled>,
+    pub(crate) disabled: Option<Box<Disabled>>,
+    /// Its own policy.
+    retry: Option<Box<Policy>>,
+    /// Tells one URL from the next.
+    url_hash: u64,
 }
 
 /// How an endpoint was disabled.
@@ -71,7 +81,7 @@ impl Directory {
 
     /// Tells whether deliveries to the endpoint wait for it to be resumed.
     pub(crate) fn holds(&self, id: EndpointId) -> bool {
-        let state = self.endpoints.get(&id).map(|known| known.endpoint.state);
+        let state = self.endpoints.get(&id).map(|known| known.state);
         state == Some(EndpointState::Paused(PauseMode::Hold))
     }
 
@@ -87,8 +97,8 @@ impl Directory {
 
     /// Returns the retry policy of an endpoint: its own, or its profile's.
     pub(crate) fn policy(&self, id: EndpointId) -> Option<&Policy> {
-        let endpoint = &self.endpoints.get(&id)?.endpoint;
-        endpoint.retry.as_ref().or_else(|| Some(&self.profile(&endpoint.tenant)?.retry))
+        let known = self.endpoints.get(&id)?;
+        known.retry.as_deref().or_else(|| Some(&self.profile(&known.tenant)?.retry))
     }
 
     /// Returns the endpoints that were disabled after a revision, in the order in which they were.
@@ -124,11 +134,16 @@ impl Directory {
         if change.deleted {
             return;
         }
+        let url_hash = hash(&endpoint.url);
         let known = Known {
-            endpoint: Arc::clone(endpoint),
+            id: endpoint.id,
+            tenant: self.tenant_ids.shared(&endpoint.tenant),
+            state: endpoint.state,
             revision,
-            fresh_since: fresh_since(before.as_ref(), endpoint, revision),
+            fresh_since: fresh_since(before.as_ref(), (endpoint.state, url_hash), revision),
             disabled: disabled(before, revision, stored_at, change, endpoint.state),
+            retry: endpoint.retry.clone().map(Box::new),
+            url_hash,
         };
         if let Some(how) = &known.disabled {
             self.disabled.insert(how.revision, endpoint.id);
@@ -152,14 +167,24 @@ impl Directory {
     }
 }
 
-fn fresh_since(before: Option<&Known>, endpoint: &Endpoint, revision: u64) -> u64 {
-    let active = |endpoint: &Endpoint| endpoint.state == EndpointState::Active;
+fn fresh_since(
+    before: Option<&Known>,
+    (state, url_hash): (EndpointState, u64),
+    revision: u64,
+) -> u64 {
+    let is_active = |state: EndpointState| state == EndpointState::Active;
     match before {
-        Some(known) if known.endpoint.url != endpoint.url => revision,
-        Some(known) if active(endpoint) && !active(&known.endpoint) => revision,
+        Some(known) if known.url_hash != url_hash => revision,
+        Some(known) if is_active(state) && !is_active(known.state) => revision,
         Some(known) => known.fresh_since,
         None => revision,
     }
+}
+
+fn hash(url: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    url.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn disabled(
@@ -168,11 +193,11 @@ fn disabled(
     at: Timestamp,
     change: &Change,
     state: EndpointState,
-) -> Option<Disabled> {
-    let was = |known: &Known| matches!(known.endpoint.state, EndpointState::Disabled(_));
+) -> Option<Box<Disabled>> {
+    let was = |known: &Known| matches!(known.state, EndpointState::Disabled(_));
     match state {
         EndpointState::Disabled(reason) if !before.as_ref().is_some_and(was) => {
-            Some(Disabled { revision, at, reason, words: change.reason.clone() })
+            Some(Box::new(Disabled { revision, at, reason, words: change.reason.clone() }))
         }
         EndpointState::Active | EndpointState::Paused(_) | EndpointState::Disabled(_) => {
             before.and_then(|known| known.disabled)
@@ -201,7 +226,7 @@ impl ConfigFold for Directory {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use fanfare_domain::TraceContext;
+    use fanfare_domain::{Endpoint, TraceContext};
 
     use super::*;
 
@@ -226,6 +251,7 @@ pub(crate) mod tests {
             concurrency: None,
             rate_limit: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
+            batch: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,
@@ -253,6 +279,7 @@ pub(crate) mod tests {
                 name: String::new(),
                 profile: String::from(profile),
                 created_at: Timestamp::EPOCH,
+                rate_limit: None,
             };
             self.learn(revision, Entity::Tenant(Arc::new(tenant)));
         }

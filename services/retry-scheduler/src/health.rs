@@ -19,7 +19,7 @@ pub(crate) struct Streak {
     pub(crate) failures: u32,
     /// When the first of them began.
     pub(crate) first_at: Timestamp,
-    /// When the last of them began.
+    /// When the one began that is the last on record.
     pub(crate) last_at: Timestamp,
     /// Attempts made with an earlier revision of CONFIG do not count: see [`Known::fresh_since`].
     pub(crate) since: u64,
@@ -61,8 +61,12 @@ impl Health {
         if streak.since < known.fresh_since {
             *streak = fresh;
         }
-        streak.failures = streak.failures.saturating_add(1);
-        streak.last_at = streak.last_at.max(made.started_at);
+        // A request that carried several deliveries failed once, and its facts follow each other.
+        let is_same = streak.failures > 0 && streak.last_at == made.started_at;
+        if !(made.batch.is_some() && is_same) {
+            streak.failures = streak.failures.saturating_add(1);
+        }
+        streak.last_at = made.started_at;
         streak.gone = is_gone(made, directory);
         true
     }
@@ -70,7 +74,7 @@ impl Health {
     /// Decides whether an endpoint is to be disabled.
     pub(crate) fn verdict(&self, id: EndpointId, directory: &Directory) -> Option<Verdict> {
         let (streak, known) = (*self.0.get(&id)?, directory.endpoint(id)?);
-        if known.endpoint.state != EndpointState::Active || streak.since < known.fresh_since {
+        if known.state != EndpointState::Active || streak.since < known.fresh_since {
             return None;
         }
         let reason = if streak.gone {
@@ -118,12 +122,12 @@ fn is_gone(made: &AttemptMade, directory: &Directory) -> bool {
 }
 
 fn failures_max(known: &Known, directory: &Directory) -> Option<NonZeroU32> {
-    directory.profile(&known.endpoint.tenant)?.health.auto_disable_after
+    directory.profile(&known.tenant)?.health.auto_disable_after
 }
 
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::Endpoint;
+    use fanfare_domain::{BatchId, Endpoint, fact::InBatch};
 
     use super::*;
     use crate::{
@@ -165,6 +169,25 @@ mod tests {
         failed(1, &mut health, &directory, 2);
         assert_eq!(reason(&health, &directory), Some(DisableReason::Failing));
         assert_eq!(health.review(&directory), [endpoint_id(1)]);
+    }
+
+    #[test]
+    fn a_batch_that_fails_is_one_failure() {
+        let (directory, mut health) = (directory(), Health::default());
+        failed(98, &mut health, &directory, 2);
+        for second in [20, 10] {
+            for number in 1..=50 {
+                let batch = Some(InBatch { id: BatchId::from_bytes([1; 16]), size: 50 });
+                let started_at = Timestamp::from_millis(second * 1_000);
+                let fact = AttemptMade { batch, started_at, ..attempt(number, 1, None) };
+                assert_eq!(reason(&health, &directory), None, "{second}, {number}");
+                health.note(&AttemptMade { config_revision: 2, ..fact }, &directory);
+                if second == 10 {
+                    break;
+                }
+            }
+        }
+        assert_eq!(reason(&health, &directory), Some(DisableReason::Failing));
     }
 
     #[test]

@@ -51,19 +51,18 @@ pub(crate) fn exhausted(operator: &TenantId, told: &Exhausted) -> Option<Event> 
 
 /// Tells of an endpoint that was disabled; `None` if it is one of the operator's own, or was not.
 pub(crate) fn disabled(operator: &TenantId, known: &Known) -> Option<Event> {
-    let Disabled { revision, at, reason, words } = known.disabled.as_ref()?;
-    let endpoint = &known.endpoint;
+    let Disabled { revision, at, reason, words } = known.disabled.as_deref()?;
     let data = json!({
-        "endpoint_id": endpoint.id.to_string(),
-        "tenant_id": endpoint.tenant.as_str(),
+        "endpoint_id": known.id.to_string(),
+        "tenant_id": known.tenant.as_str(),
         "reason": reason_name(*reason),
         "detail": words,
         "disabled_at": at.to_string(),
     });
-    let source = format!("operational/{ENDPOINT_DISABLED}/{}", endpoint.id);
+    let source = format!("operational/{ENDPOINT_DISABLED}/{}", known.id);
     let id = EventId::of_message(&source, *revision, *at);
     let event = event(operator, id, ENDPOINT_DISABLED, *at, &data);
-    (endpoint.tenant != *operator).then_some(event)
+    (known.tenant != *operator).then_some(event)
 }
 
 fn event(

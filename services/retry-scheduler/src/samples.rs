@@ -57,6 +57,7 @@ pub(crate) fn attempt(number: u8, attempt: u32, retry_at: Option<Timestamp>) -> 
         response_body: Bytes::new(),
         response_truncated: false,
         retry_at,
+        batch: None,
     }
 }
 
@@ -74,7 +75,13 @@ pub(crate) fn made(delivery: DeliveryRef, number: u32, retry_at: Option<Timestam
 /// An attempt was put off.
 pub(crate) fn deferred(delivery: DeliveryRef, attempt: u32, until: Timestamp) -> Record {
     let reason = DeferReason::LaneFull;
-    record(Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason }))
+    record(Fact::DeliveryDeferred(DeliveryDeferred {
+        delivery,
+        attempt,
+        until,
+        reason,
+        batch: None,
+    }))
 }
 
 /// A delivery was parked.
@@ -96,6 +103,6 @@ pub(crate) fn scheduled(
     due_at: Timestamp,
     cause_sequence: u64,
 ) -> Record {
-    let scheduled = RetryScheduled { delivery, attempt, due_at, cause_sequence };
+    let scheduled = RetryScheduled { delivery, attempt, due_at, cause_sequence, batch: None };
     record(Fact::RetryScheduled(scheduled))
 }

@@ -13,13 +13,14 @@ use bytes::Bytes;
 use fanfare_domain::{EventId, Timestamp};
 use fanfare_service::{Clock as _, SystemClock};
 use fanfare_testkit::receiver::{Behaviour, Received, Receiver};
+use serde_json::Value;
 
-/// A request that an endpoint got.
+/// A request that an endpoint got, or one event of it if it is a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// The path, which names the endpoint.
     pub(crate) path: String,
-    /// The event, by `webhook-id`.
+    /// The event, by `webhook-id`, or by its element in a batch.
     pub(crate) event: Option<EventId>,
     /// `webhook-signature`.
     pub(crate) signature: String,
@@ -80,7 +81,7 @@ impl Hooks {
             };
             let answer = choose(request, earlier);
             let seen = Seen::of(request, answer);
-            book.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+            book.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
             match answer {
                 Answer::Status(status) => Behaviour::status(status),
                 Answer::Late(status, delay) => Behaviour::status(status).after(delay),
@@ -111,6 +112,11 @@ impl Hooks {
         seen
     }
 
+    /// The requests themselves.
+    pub(crate) fn requests(&self) -> Vec<Arc<Received>> {
+        self.receiver.requests()
+    }
+
     /// How many requests came so far.
     pub(crate) fn count(&self) -> usize {
         self.receiver.count()
@@ -118,11 +124,11 @@ impl Hooks {
 }
 
 impl Seen {
-    fn of(request: &Received, answer: Answer) -> Self {
+    fn of(request: &Received, answer: Answer) -> Vec<Self> {
         let header = |name| request.header(name).unwrap_or_default();
-        Self {
+        let seen = |event| Self {
             path: request.path.clone(),
-            event: header("webhook-id").parse().ok(),
+            event,
             signature: String::from(header("webhook-signature")),
             at: SystemClock.now(),
             answered: match answer {
@@ -132,6 +138,17 @@ impl Seen {
                 Answer::Reset | Answer::Silence => None,
             },
             body: request.body.clone(),
+        };
+        match batch(request) {
+            Some(events) => events.into_iter().map(seen).collect(),
+            None => vec![seen(header("webhook-id").parse().ok())],
         }
     }
+}
+
+/// The events of a batch; `None` if the request is none.
+pub(crate) fn batch(request: &Received) -> Option<Vec<Option<EventId>>> {
+    let elements: Vec<Value> = serde_json::from_slice(&request.body).ok()?;
+    let event = |element: &Value| element["id"].as_str().and_then(|id| id.parse().ok());
+    Some(elements.iter().map(event).collect())
 }

@@ -148,6 +148,11 @@ impl Installation {
         self.running(service)?.stop().await
     }
 
+    /// The resident memory of a service, in bytes.
+    pub(crate) fn memory(&self, service: Service) -> Result<u64> {
+        self.processes.get(&service).with_context(|| format!("{service} does not run"))?.memory()
+    }
+
     /// Starts another process of a service, which is the test's to end.
     pub(crate) fn another(&self, service: Service) -> Result<Process> {
         let log = self.logs().join(format!("{service}-another.log"));

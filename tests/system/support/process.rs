@@ -139,6 +139,17 @@ impl Process {
         }
     }
 
+    /// The resident memory of the process, in bytes.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        let pid = self.child().id().with_context(|| format!("{} has ended", self.service))?;
+        let path = format!("/proc/{pid}/status");
+        let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB"));
+        let kibibytes: u64 = kibibytes.context("find the memory")?.trim().parse()?;
+        Ok(kibibytes * 1_024)
+    }
+
     fn child(&self) -> MutexGuard<'_, Child> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }

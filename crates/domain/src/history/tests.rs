@@ -70,8 +70,8 @@ fn decide_within(
     let mut history = History::default();
     for (at, standing) in timeline {
         let filters = match standing {
-            Standing::Served | Standing::Skipped => vec![">".parse().unwrap()],
-            Standing::Absent => Vec::new(),
+            Standing::Served | Standing::Skipped => Box::from([">".parse().unwrap()]),
+            Standing::Absent => Box::default(),
         };
         let from = Clocks::stamp(clocks.config, *at);
         history.push(Version { from, standing: *standing, filters });
@@ -170,7 +170,11 @@ proptest! {
 fn the_first_version_counts_from_two_seconds_before_its_time() {
     let from = Timestamp::from_millis(CREATED);
     let mut history = History::default();
-    history.push(Version { from, standing: Standing::Served, filters: vec![">".parse().unwrap()] });
+    history.push(Version {
+        from,
+        standing: Standing::Served,
+        filters: Box::from([">".parse().unwrap()]),
+    });
     let standing = |early| {
         let at = from.saturating_sub(early);
         history.standing(&"a".parse().unwrap(), at, Duration::ZERO)

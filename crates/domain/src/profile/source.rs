@@ -5,9 +5,9 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use serde::Deserialize;
 
 use super::{
-    AttemptRules, CatalogueEntry, EndpointRules, EventTypeRules, FilterRules, HeaderRefused,
-    HeaderTemplate, HealthRules, HistoryRule, Plan, Profile, SecretError, SecretOrigin,
-    SecretRules, StarMeaning, TypeRefused, WordMeaning, header,
+    AttemptRules, BatchError, CatalogueEntry, EndpointRules, EventTypeRules, FilterRules,
+    HeaderRefused, HeaderTemplate, HealthRules, HistoryRule, Plan, Profile, SecretError,
+    SecretOrigin, SecretRules, StarMeaning, TypeRefused, WordMeaning, header,
     template::{Piece, Template, TemplateError},
 };
 use crate::{
@@ -64,6 +64,9 @@ pub enum ProfileError {
     /// No secret could be admitted, or none that the service makes.
     #[error("secret.length_min and secret.length_max")]
     SecretLengths(#[source] SecretError),
+    /// Several events cannot be in one request as it says.
+    #[error("batch")]
+    Batch(#[from] BatchError),
     /// The time-out is out of bounds.
     #[error("attempt.timeout is {min:?} to {max:?}, not {0:?}", min = Profile::TIMEOUT_MIN, max = Profile::TIMEOUT_MAX)]
     Timeout(Duration),
@@ -115,6 +118,8 @@ struct Source {
     body: Body,
     #[serde(default)]
     headers: Vec<Member>,
+    #[serde(default)]
+    batch: Option<BatchSource>,
     signature: Signature,
     attempt: AttemptSource,
     retry: Policy,
@@ -168,6 +173,12 @@ struct Member {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct BatchSource {
+    members: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Signature {
     header: String,
     content: String,
@@ -215,13 +226,22 @@ struct History {
     after_deletion: HistoryRule,
 }
 
+impl Member {
+    fn pair(&self) -> (&str, &str) {
+        (&self.name, &self.value)
+    }
+}
+
 /// Reads a profile.
 pub(super) fn read(toml: &str) -> Result<Profile, ProfileError> {
     let source: Source =
         toml::from_str(toml).map_err(|cause| ProfileError::Toml(Box::new(cause)))?;
-    let members = source.body.members.iter();
-    let members = members.map(|member| (member.name.as_str(), member.value.as_str()));
-    let profile = Profile {
+    let form = source.body.form;
+    let element = source.batch.map(|batch| {
+        let members = batch.members.iter().chain(&source.body.members);
+        BodyTemplate::parse(members.map(Member::pair), form).map_err(BatchError::from)
+    });
+    let mut profile = Profile {
         name: name(source.name)?,
         description: source.description,
         endpoint: source.endpoint,
@@ -235,11 +255,15 @@ pub(super) fn read(toml: &str) -> Result<Profile, ProfileError> {
         history: source.history.after_deletion,
         plans: source.plans,
         filters: filters(source.filters)?,
-        body: BodyTemplate::parse(members, source.body.form)?,
+        body: BodyTemplate::parse(source.body.members.iter().map(Member::pair), form)?,
         headers: source.headers.iter().map(header).collect::<Result<_, _>>()?,
         signature: Arc::new(signature(source.signature, source.secret)?),
+        batch: None,
         event_types: event_types(source.event_types)?,
     };
+    if let Some(element) = element.transpose()? {
+        profile.batch = Some(profile.batch_rules(element)?);
+    }
     check(&profile)?;
     Ok(profile)
 }

@@ -286,7 +286,8 @@ impl EventValue {
 }
 
 impl AttemptValue {
-    fn write(self, attempt: &Attempt, out: &mut String) {
+    /// Appends the value.
+    pub(super) fn write(self, attempt: &Attempt, out: &mut String) {
         match self {
             Self::Delivery => append!(out, "{}", attempt.delivery),
             Self::Number => append!(out, "{}", attempt.number),
@@ -299,7 +300,7 @@ impl AttemptValue {
 
 /// Appends the id as a UUID of version 8 (RFC 9562, section 5.8): its own bytes but for the six
 /// bits that say so.
-fn write_uuid(id: EventId, out: &mut String) {
+pub(super) fn write_uuid(id: EventId, out: &mut String) {
     let bits = u128::from_be_bytes(*id.as_bytes());
     let bits = (bits & !(0xf << 76)) | (8 << 76);
     let bits = (bits & !(0b11 << 62)) | (0b10 << 62);

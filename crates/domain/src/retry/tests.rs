@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{EndpointId, EventId, Fault};
+use crate::{BatchId, EndpointId, EventId, Fault};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const NEVER: Timestamp = Timestamp::from_nanos(u64::MAX);
@@ -24,6 +24,7 @@ fn standard() -> Policy {
 fn judge(policy: &Policy, attempt: u32, outcome: &Outcome) -> Verdict {
     policy.judge(&Judged {
         delivery: delivery(),
+        batch: None,
         attempt,
         outcome,
         ended_at: NOW,
@@ -108,6 +109,7 @@ fn a_retry_beyond_the_give_up_time_ends_the_delivery() {
     let outcome = refused(500);
     let judged = |wait| Judged {
         delivery: delivery(),
+        batch: None,
         attempt: 2,
         outcome: &outcome,
         ended_at: NOW,
@@ -181,6 +183,25 @@ fn a_policy_reads_back_from_its_text() {
 }
 
 #[test]
+fn jitter_is_the_same_for_all_of_a_batch() {
+    let mut jittery = Policy::from_delays(vec![Duration::from_hours(1)]);
+    jittery.jitter = 1_000;
+    let due = |delivery: u8, batch: Option<u8>| {
+        jittery.judge(&Judged {
+            delivery: DeliveryId::from_bytes([delivery; 16]),
+            batch: batch.map(|batch| BatchId::from_bytes([batch; 16])),
+            attempt: 1,
+            outcome: &refused(500),
+            ended_at: NOW,
+            give_up_at: NEVER,
+        })
+    };
+    assert_eq!(due(1, Some(7)), due(2, Some(7)));
+    assert_ne!(due(1, Some(7)), due(1, Some(8)));
+    assert_ne!(due(1, None), due(2, None));
+}
+
+#[test]
 fn jitter_differs_between_deliveries() {
     let mut jittery = Policy::from_delays(vec![Duration::from_hours(1)]);
     jittery.jitter = 100;
@@ -188,6 +209,7 @@ fn jitter_differs_between_deliveries() {
         let delivery = DeliveryId::from_bytes([chance; 16]);
         jittery.judge(&Judged {
             delivery,
+            batch: None,
             attempt: 1,
             outcome: &refused(500),
             ended_at: NOW,
@@ -222,7 +244,7 @@ proptest! {
         policy in any_policy(), outcome in any_outcome(), attempt in 0_u32..12, id: [u8; 16],
     ) {
         let judged = Judged {
-            delivery: DeliveryId::from_bytes(id), attempt, outcome: &outcome,
+            delivery: DeliveryId::from_bytes(id), batch: None, attempt, outcome: &outcome,
             ended_at: NOW, give_up_at: NEVER,
         };
         let verdict = policy.judge(&judged);
@@ -243,7 +265,7 @@ proptest! {
         policy in any_policy(), outcome in any_outcome(), attempt in 1_u32..12, later in 0_u64..200_000,
     ) {
         let at = |ended_at| policy.judge(&Judged {
-            delivery: delivery(), attempt, outcome: &outcome, ended_at, give_up_at: NEVER,
+            delivery: delivery(), batch: None, attempt, outcome: &outcome, ended_at, give_up_at: NEVER,
         });
         match (at(NOW), at(NOW.saturating_add(Duration::from_secs(later)))) {
             (Verdict::RetryAt(first), Verdict::RetryAt(second)) => prop_assert!(second >= first),
@@ -256,7 +278,7 @@ proptest! {
         let (mut now, mut attempt) = (NOW, 1);
         let outcome = Outcome::Failed(Fault::TimedOut);
         while let Verdict::RetryAt(due) = policy.judge(&Judged {
-            delivery: DeliveryId::from_bytes(id), attempt, outcome: &outcome,
+            delivery: DeliveryId::from_bytes(id), batch: None, attempt, outcome: &outcome,
             ended_at: now, give_up_at: NEVER,
         }) {
             (now, attempt) = (due, attempt + 1);

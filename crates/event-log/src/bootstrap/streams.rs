@@ -107,6 +107,12 @@ pub(super) fn bucket(bucket: Bucket, topology: &Topology, settings: &Settings) -
             deny_delete: true,
             ..plain
         },
+        Bucket::Allowances => Config {
+            subjects: vec![format!("$KV.{name}.>")],
+            max_messages_per_subject: 1,
+            deny_delete: true,
+            ..plain
+        },
         Bucket::Owners | Bucket::Feeds => Config {
             subjects: vec![format!("$KV.{name}.>")],
             max_messages_per_subject: 1,

@@ -1,11 +1,12 @@
 //! Writing a change, exactly once and only over what it was made from.
 
 use fanfare_domain::Change;
-use fanfare_proto::encode_change;
+use fanfare_proto::{decode_change, encode_change};
 
 use crate::{
-    EventLog, PublishError,
+    EventLog, PublishError, ReadError,
     cas::{Set, Write},
+    log::Which,
     topology::Stream,
 };
 
@@ -27,6 +28,18 @@ pub enum ChangeError {
 }
 
 impl EventLog {
+    /// Reads one change of the configuration by its revision; `None` if it is gone, because another
+    /// has replaced it.
+    pub async fn configured(&self, revision: u64) -> Result<Option<Change>, ReadError> {
+        let found = self.get(Stream::Config, Which::Sequence(revision)).await?;
+        let unreadable = |source| ReadError::Unreadable {
+            stream: self.topology().stream(Stream::Config),
+            sequence: revision,
+            source,
+        };
+        found.map(|message| decode_change(message.payload)).transpose().map_err(unreadable)
+    }
+
     /// Writes a change if the thing is still at the revision that it was made from. Returns the
     /// new revision once it is stored.
     ///

@@ -45,6 +45,7 @@ fn change(id: &str, name: &str, deleted: bool) -> Change {
         name: name.to_owned(),
         profile: String::from("standard-webhooks"),
         created_at: time(0),
+        rate_limit: None,
     };
     Change {
         entity: Entity::Tenant(Arc::new(tenant)),

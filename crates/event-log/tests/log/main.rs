@@ -1,6 +1,8 @@
 //! The event log on real servers: what it promises, and what happens when they die.
 
 #[cfg(test)]
+mod allowance;
+#[cfg(test)]
 mod attach;
 #[cfg(test)]
 mod bootstrap;
@@ -10,6 +12,8 @@ mod config;
 mod durability;
 #[cfg(test)]
 mod feeds;
+#[cfg(test)]
+mod health;
 #[cfg(test)]
 mod idempotency;
 #[cfg(test)]

@@ -164,7 +164,11 @@ pub(crate) fn task(number: u8, journal_sequence: u64) -> Task {
     let event = Arc::new(event);
     Task {
         event: StoredEvent { event, sequence: 1, accepted_at: time(0), envelope },
-        targets: vec![Target { delivery: delivery.id, endpoint: delivery.endpoint }],
+        targets: vec![Target {
+            delivery: delivery.id,
+            endpoint: delivery.endpoint,
+            not_before: None,
+        }],
         generation: 0,
         journal_sequence,
     }
@@ -179,7 +183,8 @@ pub(crate) fn retry_of(
     due_at: Timestamp,
     journal_sequence: u64,
 ) -> RetryDue {
-    RetryDue { delivery, attempt: 2, due_at, journal_sequence, trace: TraceContext::default() }
+    let trace = TraceContext::default();
+    RetryDue { delivery, attempt: 2, due_at, journal_sequence, trace, batch: None }
 }
 
 fn record(fact: Fact) -> Record {

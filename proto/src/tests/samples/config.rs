@@ -1,12 +1,17 @@
 //! Changes of configuration.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fanfare_domain::{
     ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant,
     config::{EventTypeEntry, ProfileSource},
-    endpoint::{DisableReason, Ordering, RateLimit, RatePeriod, Secret},
+    endpoint::{Batching, DisableReason, Ordering, RateLimit, RatePeriod, Secret},
     retry::{Delays, Policy, RetryOn, StatusSet},
     seal::Sealed,
 };
@@ -18,7 +23,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
     let endpoint = |endpoint: Endpoint| Entity::Endpoint(Arc::new(endpoint));
     let key = |role, tenant| Entity::ApiKey(Arc::new(api_key(role, tenant)));
     [
-        ("config-tenant", tenant()),
+        ("config-tenant", tenant(None)),
+        ("config-tenant-rate-limit", tenant(Some(rate_limit(RatePeriod::Second)))),
         ("config-endpoint", endpoint(full_endpoint())),
         ("config-endpoint-bare", endpoint(bare_endpoint(EndpointState::Active))),
         ("config-endpoint-paused-skip", paused(PauseMode::Skip)),
@@ -30,6 +36,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
         ("config-endpoint-rate-limit-minute", endpoint(limited_endpoint(RatePeriod::Minute))),
         ("config-endpoint-ordered", endpoint(ordered_endpoint(Ordering::All))),
         ("config-endpoint-ordered-by-key", endpoint(ordered_endpoint(Ordering::Key))),
+        ("config-endpoint-batch", endpoint(batching_endpoint(Duration::from_millis(200)))),
+        ("config-endpoint-batch-at-once", endpoint(batching_endpoint(Duration::ZERO))),
         ("config-event-type", event_type()),
         ("config-profile", profile()),
         ("config-key-admin", key(Role::Admin, None)),
@@ -51,12 +59,18 @@ fn change(entity: Entity) -> Change {
     }
 }
 
-fn tenant() -> Entity {
+/// A change of an endpoint that has all that an endpoint can have.
+pub(in crate::tests) fn endpoint_change() -> Change {
+    change(Entity::Endpoint(Arc::new(full_endpoint())))
+}
+
+fn tenant(rate_limit: Option<RateLimit>) -> Entity {
     Entity::Tenant(Arc::new(Tenant {
         id: "acme".parse().unwrap(),
         name: String::from("Acme & Söhne"),
         profile: String::from("standard-webhooks"),
         created_at: at(1),
+        rate_limit,
     }))
 }
 
@@ -80,16 +94,25 @@ fn bare_endpoint(state: EndpointState) -> Endpoint {
         concurrency: None,
         rate_limit: None,
         ordering: Ordering::None,
+        batch: None,
         metadata: BTreeMap::new(),
         created_at: at(1),
         updated_at: at(2),
     }
 }
 
-fn limited_endpoint(per: RatePeriod) -> Endpoint {
+fn rate_limit(per: RatePeriod) -> RateLimit {
     let (requests, burst) = (NonZeroU32::new(10).unwrap(), NonZeroU32::MIN);
-    let rate_limit = Some(RateLimit { requests, per, burst });
-    Endpoint { rate_limit, ..bare_endpoint(EndpointState::Active) }
+    RateLimit { requests, per, burst }
+}
+
+fn limited_endpoint(per: RatePeriod) -> Endpoint {
+    Endpoint { rate_limit: Some(rate_limit(per)), ..bare_endpoint(EndpointState::Active) }
+}
+
+fn batching_endpoint(max_wait: Duration) -> Endpoint {
+    let batch = Some(Batching { max_events: NonZeroU16::new(50).unwrap(), max_wait });
+    Endpoint { batch, ..bare_endpoint(EndpointState::Active) }
 }
 
 fn ordered_endpoint(ordering: Ordering) -> Endpoint {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
-    Conclusion, Fact, Fault, Outcome, Record, Shard, TraceContext,
+    Conclusion, DeliveryId, Fact, Fault, Outcome, Record, Shard, TraceContext,
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
         DeliveryParked, EventRouted, InFlight, LimitState, RetryScheduled, ShardClaimed,
@@ -12,7 +12,7 @@ use fanfare_domain::{
     },
 };
 
-use super::{at, delivery, endpoint_id, event_id, trace};
+use super::{at, delivery, endpoint_id, event_id, in_batch, trace};
 
 /// Batches, under the names of their golden records.
 pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
@@ -31,6 +31,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
         ("journal-event-routed", vec![event_routed()]),
         ("journal-event-fed", vec![event_fed()]),
         ("journal-shard-released", vec![shard_released()]),
+        ("journal-batch", of_a_batch()),
     ]
     .into_iter()
 }
@@ -51,6 +52,7 @@ fn shard_released() -> Record {
         attempt,
         endpoint: endpoint_id(1),
         ends_by: at(30_000_000_000),
+        request: delivery().id,
     };
     let limit = LimitState { endpoint: endpoint_id(2), gate: at(1_000_000), plan: at(2_000_000) };
     let released = ShardReleased {
@@ -81,6 +83,7 @@ fn attempt(outcome: Outcome) -> AttemptMade {
         response_body: Bytes::new(),
         response_truncated: false,
         retry_at: None,
+        batch: None,
     }
 }
 
@@ -126,6 +129,7 @@ fn deferred<const N: usize>(reasons: [DeferReason; N]) -> Vec<Record> {
             attempt: 1,
             until: at(7_000_000_000),
             reason,
+            batch: None,
         }))
     };
     reasons.map(deferred).into()
@@ -157,7 +161,53 @@ fn retry_scheduled() -> Record {
         attempt: 3,
         due_at: at(300_000_000_000),
         cause_sequence: 1_002,
+        batch: None,
     }))
+}
+
+/// Facts about deliveries that go to their endpoint in one request.
+fn of_a_batch() -> Vec<Record> {
+    let batch = Some(in_batch());
+    let refused = Outcome::Refused { status: 500, retry_after: None };
+    let retry_at = Some(at(300_000_000_000));
+    let made = AttemptMade { retry_at, batch, ..attempt(refused) };
+    let scheduled = RetryScheduled {
+        delivery: delivery(),
+        attempt: 3,
+        due_at: at(300_000_000_000),
+        cause_sequence: 1_002,
+        batch,
+    };
+    let deferred = DeliveryDeferred {
+        delivery: delivery(),
+        attempt: 3,
+        until: at(400_000_000_000),
+        reason: DeferReason::LaneFull,
+        batch,
+    };
+    let in_flight = InFlight {
+        delivery: delivery().id,
+        attempt: 3,
+        endpoint: endpoint_id(1),
+        ends_by: at(500_000_000_000),
+        request: DeliveryId::from_bytes([1, 0x9e, 2, 3, 4, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]),
+    };
+    let released = ShardReleased {
+        shard: Shard::from_index(3),
+        epoch: 12,
+        limits_since: at(100_000_000),
+        in_flight: vec![in_flight],
+        limits: Vec::new(),
+        part: 0,
+        parts: 1,
+    };
+    let facts = [
+        Fact::AttemptMade(Box::new(made)),
+        Fact::RetryScheduled(scheduled),
+        Fact::DeliveryDeferred(deferred),
+        Fact::ShardReleased(Box::new(released)),
+    ];
+    facts.map(record).into()
 }
 
 fn event_routed() -> Record {

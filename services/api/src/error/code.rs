@@ -11,6 +11,8 @@ use fanfare_domain::url::UrlError;
 /// | 400 | `query_malformed` | The query is not what this operation takes. |
 /// | 400 | `cursor_invalid` | The cursor is none that this list gave out. |
 /// | 400 | `value_invalid` | A value is not admitted. |
+/// | 400 | `batch_unsupported` | The profile has no batches. |
+/// | 400 | `batch_and_ordering` | An endpoint takes batches or wants order, not both. |
 /// | 400 | `url_too_long` | The URL is too long. |
 /// | 400 | `url_character_invalid` | The URL has a character that it cannot have. |
 /// | 400 | `url_scheme_invalid` | The URL must begin with https:// or http://. |
@@ -53,6 +55,8 @@ pub(crate) enum Code {
     QueryMalformed,
     CursorInvalid,
     ValueInvalid,
+    BatchUnsupported,
+    BatchAndOrdering,
     UrlTooLong,
     UrlCharacter,
     UrlScheme,
@@ -130,6 +134,8 @@ impl Code {
             Self::QueryMalformed => (StatusCode::BAD_REQUEST, "query_malformed", "The query is not what this operation takes."),
             Self::CursorInvalid => (StatusCode::BAD_REQUEST, "cursor_invalid", "The cursor is none that this list gave out."),
             Self::ValueInvalid => (StatusCode::BAD_REQUEST, "value_invalid", "A value is not admitted."),
+            Self::BatchUnsupported => (StatusCode::BAD_REQUEST, "batch_unsupported", "The profile has no batches."),
+            Self::BatchAndOrdering => (StatusCode::BAD_REQUEST, "batch_and_ordering", "An endpoint takes batches or wants order, not both."),
             Self::UrlTooLong => (StatusCode::BAD_REQUEST, UrlError::TooLong.as_str(), "The URL is too long."),
             Self::UrlCharacter => (StatusCode::BAD_REQUEST, UrlError::Character.as_str(), "The URL has a character that it cannot have."),
             Self::UrlScheme => (StatusCode::BAD_REQUEST, UrlError::Scheme.as_str(), "The URL must begin with https:// or http://."),
@@ -173,11 +179,13 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 40] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
         Self::ValueInvalid,
+        Self::BatchUnsupported,
+        Self::BatchAndOrdering,
         Self::UrlTooLong,
         Self::UrlCharacter,
         Self::UrlScheme,

@@ -2,11 +2,12 @@
 
 pub(crate) mod actions;
 mod draft;
+mod health;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
 use fanfare_domain::{
@@ -26,7 +27,11 @@ use crate::{
 };
 
 use draft::{EndpointPatch, Maker, NewEndpoint};
-use view::{EndpointView, EndpointWithSecret};
+pub(crate) use view::RateLimitView;
+use view::{EndpointView, EndpointWithHealth, EndpointWithSecret};
+
+/// How long the dispatcher of an endpoint has to say how that does.
+const HEALTH_WAIT: Duration = Duration::from_millis(250);
 
 /// Creates an endpoint. The answer is the only one that shows its secret.
 #[utoipa::path(
@@ -82,22 +87,24 @@ pub(crate) async fn list_endpoints(
     Ok(Json(page))
 }
 
-/// Shows an endpoint.
+/// Shows an endpoint, and how it does at the moment.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/endpoints/{endpoint}", tag = "endpoints",
     params(
         ("tenant" = String, Path, description = "The tenant's id"),
         ("endpoint" = String, Path, description = "The endpoint's id"),
     ),
-    responses((status = 200, body = EndpointView, headers(("ETag")))),
+    responses((status = 200, body = EndpointWithHealth, headers(("ETag")))),
 )]
 pub(crate) async fn get_endpoint(
     State(app): State<App>,
     access: InTenant<Reads>,
     PathId(id): PathId<EndpointId>,
-) -> Result<Tagged<EndpointView>, ApiError> {
+) -> Result<Tagged<EndpointWithHealth>, ApiError> {
     let found = app.directory.read(|directory| directory.endpoint(access.id(), id));
-    tagged(&app, &access, found)
+    let Tagged { revision, body: view } = tagged(&app, &access, found)?;
+    let health = app.log.health(id, HEALTH_WAIT).await.map(Into::into);
+    Ok(Tagged { revision, body: EndpointWithHealth { view, health } })
 }
 
 /// Changes an endpoint. Its secret and its state have operations of their own.
@@ -200,10 +207,9 @@ fn admit_activated(
     before.map_or(Ok(()), |others| within(others, profile))
 }
 
-fn within(others: usize, profile: &Profile) -> Result<(), ApiError> {
+fn within(others: u32, profile: &Profile) -> Result<(), ApiError> {
     let Some(max) = profile.endpoint.active_max else { return Ok(()) };
-    let room = u32::try_from(others).is_ok_and(|others| others < NonZeroU32::get(max));
-    if room {
+    if others < max.get() {
         return Ok(());
     }
     let detail = format!("the profile {} allows {max} active endpoints of a tenant", profile.name);

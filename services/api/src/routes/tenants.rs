@@ -13,10 +13,11 @@ use crate::{
     directory::Revised,
     error::{ApiError, Code},
     etag::IfMatch,
-    extract::{Body, Params},
+    extract::{Body, Params, Patched},
     limits,
     page::{Page, Paging},
     reply::{Created, Tagged},
+    routes::endpoints::RateLimitView,
 };
 
 /// How many things of a deleted tenant are looked for at once.
@@ -34,6 +35,10 @@ pub(crate) struct TenantView {
     /// The profile that its webhooks follow.
     #[schema(example = "standard-webhooks")]
     profile: String,
+    /// How many deliveries of its events may be begun in a time, all its endpoints together;
+    /// `null` for any number.
+    #[schema(required)]
+    rate_limit: Option<RateLimitView>,
     /// When it was created.
     #[schema(format = DateTime)]
     created_at: String,
@@ -53,6 +58,9 @@ pub(crate) struct NewTenant {
     /// The profile that its webhooks follow; `standard-webhooks` if left out. It is fixed once the
     /// tenant has endpoints.
     profile: Option<String>,
+    /// How many deliveries of its events may be begun in a time, all its endpoints together; any
+    /// number if left out. What is beyond it waits. What is tried again does not count.
+    rate_limit: Option<RateLimitView>,
 }
 
 /// What to change about a tenant (RFC 7396); what is left out stays.
@@ -63,6 +71,11 @@ pub(crate) struct TenantPatch {
     name: Option<String>,
     /// The profile that its webhooks follow. It is fixed once the tenant has endpoints.
     profile: Option<String>,
+    /// How many deliveries of its events may be begun in a time; `null` for any number. It holds
+    /// for events that are accepted from then on.
+    #[serde(default)]
+    #[schema(value_type = Option<RateLimitView>)]
+    rate_limit: Patched<RateLimitView>,
 }
 
 impl TenantView {
@@ -71,6 +84,7 @@ impl TenantView {
             id: tenant.id.to_string(),
             name: tenant.name.clone(),
             profile: tenant.profile.clone(),
+            rate_limit: tenant.rate_limit.map(RateLimitView::of),
             created_at: tenant.created_at.to_string(),
         }
     }
@@ -102,13 +116,14 @@ pub(crate) async fn create_tenant(
     let id: TenantId = new.id.parse().map_err(|why| ApiError::value("id", why))?;
     limits::text("name", &new.name, limits::NAME_BYTES_MAX)?;
     let profile = known_profile(&app, new.profile)?;
+    let rate_limit = new.rate_limit.as_ref().map(RateLimitView::admit).transpose()?;
     if app.directory.read(|directory| directory.tenant(&id).is_some()) {
         return Err(Code::TenantExists.into());
     }
     // What a deletion that was cut short has left must not become this tenant's.
     clear(&app, &access.caller, &id).await?;
     let vacancy = app.directory.read(|directory| directory.tenant_vacancy(&id));
-    let value = Arc::new(Tenant { id, name: new.name, profile, created_at: app.now() });
+    let value = Arc::new(Tenant { id, name: new.name, profile, rate_limit, created_at: app.now() });
     let entity = Entity::Tenant(Arc::clone(&value));
     let revision = match app.write(&access.caller, entity, false, vacancy).await {
         Err(ApiError::Plain(Code::ChangedMeanwhile)) => return Err(Code::TenantExists.into()),
@@ -174,6 +189,7 @@ pub(crate) async fn update_tenant(
         let mut next = tenant.clone();
         next.name = patch.name.clone().unwrap_or(next.name);
         next.profile = profile.clone().unwrap_or(next.profile);
+        patch.rate_limit.apply(&mut next.rate_limit, RateLimitView::admit)?;
         if next.profile != tenant.profile && has_endpoints(&app, id) {
             return Err(Code::ProfileFixed.into());
         }
@@ -213,7 +229,7 @@ pub(crate) async fn delete_tenant(
 }
 
 fn has_endpoints(app: &App, id: &TenantId) -> bool {
-    app.directory.read(|directory| !directory.endpoints(id, None, 1).is_empty())
+    app.directory.read(|directory| directory.has_endpoints(id))
 }
 
 /// Deletes the endpoints and keys of a tenant that is not there.

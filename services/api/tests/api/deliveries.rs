@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use fanfare_domain::{
-    Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fact, Outcome, Record, Timestamp,
-    TraceContext,
-    fact::{AttemptMade, ConclusionReason, DeliveryConcluded, EventRouted},
+    BatchId, Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fact, Outcome, Record,
+    Timestamp, TraceContext,
+    fact::{AttemptMade, ConclusionReason, DeliveryConcluded, EventRouted, InBatch},
 };
 use fanfare_event_log::Column;
 use fanfare_service::{Clock as _, SystemClock, random_bytes};
@@ -63,6 +63,7 @@ fn attempt(delivery: &DeliveryRef, attempt: u32, status: u16) -> Fact {
         response_body: "no\u{fffd}".into(),
         response_truncated: false,
         retry_at: (status != 200).then(|| Timestamp::from_millis(5_000)),
+        batch: (attempt == 1).then(|| InBatch { id: BatchId::of([delivery.id]), size: 50 }),
     }))
 }
 
@@ -118,6 +119,9 @@ async fn a_delivery_is_explained_by_its_facts() -> Result<()> {
     let first = &all.body["data"][0];
     assert_eq!((first["outcome"].as_str(), first["status"].as_u64()), (Some("refused"), Some(500)));
     assert_eq!(first["response_headers"][0]["name"], "server");
+    assert_eq!(first["batch"]["size"], 50);
+    assert!(first["batch"]["id"].as_str().is_some_and(|id| id.starts_with("bat_")), "{first}");
+    assert_eq!(all.body["data"][1]["batch"], Value::Null);
 
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {

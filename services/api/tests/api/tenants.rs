@@ -43,6 +43,30 @@ async fn what_cannot_be_a_tenant_is_refused_by_field() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_tenants_rate_limit_is_set_changed_and_removed() -> Result<()> {
+    let world = World::new().await?;
+    let limit = json!({"requests": 20, "per": "second"});
+    let made = world.post("/v1/tenants", json!({"id": "acme", "rate_limit": limit})).await?;
+    let shown = json!({"requests": 20, "per": "second", "burst": 1});
+    assert_eq!(made.body["rate_limit"], shown);
+    for (patch, shown) in [
+        (json!({"name": "A"}), shown),
+        (
+            json!({"rate_limit": {"requests": 5, "per": "minute", "burst": 2}}),
+            json!({"requests": 5, "per": "minute", "burst": 2}),
+        ),
+        (json!({"rate_limit": null}), Value::Null),
+    ] {
+        let changed = world.call(Method::PATCH, "/v1/tenants/acme", patch).await?;
+        assert_eq!(changed.body["rate_limit"], shown);
+    }
+    let none = json!({"rate_limit": {"requests": 0, "per": "second"}});
+    let refused = world.call(Method::PATCH, "/v1/tenants/acme", none).await?;
+    assert_eq!((refused.code(), &*refused.text("field")), ("value_invalid", "rate_limit.requests"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_tenant_with_endpoints_keeps_its_profile_and_its_place() -> Result<()> {
     let world = World::new().await?;
     world.tenant("acme", "kryptos").await?;

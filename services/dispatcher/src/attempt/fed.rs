@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{EndpointId, EndpointState, PauseMode, StoredEvent, TenantId, TypePattern};
+use fanfare_domain::{EndpointId, StoredEvent, TenantId, TypePattern};
 use fanfare_event_log::FeedsView;
 use tokio::time::MissedTickBehavior;
 
@@ -101,18 +101,11 @@ impl Desk {
 
     /// Whose an endpoint is, if it is known.
     pub(crate) fn tenant(&self, endpoint: EndpointId) -> Option<TenantId> {
-        self.guard.view().read(|registry| {
-            let (endpoint, _) = registry.endpoint(endpoint)?;
-            Some(endpoint.tenant.clone())
-        })
+        self.guard.view().read(|registry| registry.tenant(endpoint).cloned())
     }
 
     /// Tells whether an endpoint is paused, and gets everything once it is resumed.
     pub(crate) fn is_on_hold(&self, endpoint: EndpointId) -> bool {
-        self.guard.view().read(|registry| {
-            let state = registry.endpoint(endpoint).map(|(endpoint, _)| endpoint.state);
-            let is_paused = state == Some(EndpointState::Paused(PauseMode::Hold));
-            is_paused && registry.is_served(endpoint)
-        })
+        self.guard.view().read(|registry| registry.is_on_hold(endpoint))
     }
 }

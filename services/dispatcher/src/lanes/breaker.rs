@@ -54,6 +54,8 @@ pub(crate) struct Epoch(u64);
 #[derive(Debug)]
 pub(crate) struct Breaker {
     phase: Phase,
+    /// When it entered that; the epoch if it never changed.
+    since: Timestamp,
     /// Counts the changes of phase; what was begun before the last says nothing about the phase.
     epoch: Epoch,
     /// Failures in a row, or successes while it recovers.
@@ -69,6 +71,7 @@ impl Breaker {
     pub(crate) const fn new() -> Self {
         Self {
             phase: Phase::Closed,
+            since: Timestamp::EPOCH,
             epoch: Epoch(0),
             run: 0,
             wait: PROBE_AFTER,
@@ -80,6 +83,11 @@ impl Breaker {
     /// Whether first attempts pass.
     pub(crate) const fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// Since when; `None` if it has always been so.
+    pub(crate) fn since(&self) -> Option<Timestamp> {
+        (self.since > Timestamp::EPOCH).then_some(self.since)
     }
 
     /// Until when first attempts are held, as far as that is known: `None` if they are not.
@@ -112,8 +120,8 @@ impl Breaker {
     }
 
     /// Holds nothing any more, whatever was.
-    pub(crate) fn reset(&mut self) {
-        self.enter(Phase::Closed);
+    pub(crate) fn reset(&mut self, now: Timestamp) {
+        self.enter(Phase::Closed, now);
     }
 
     /// Notes how an attempt ended; `None` if that says nothing about the endpoint.
@@ -136,7 +144,7 @@ impl Breaker {
                 self.open(now)
             }
             (Phase::Open, Some(true)) => {
-                self.enter(Phase::Recovering);
+                self.enter(Phase::Recovering, now);
                 Change::Recovering
             }
             (Phase::Open, Some(false)) => {
@@ -149,7 +157,7 @@ impl Breaker {
             (Phase::Recovering, Some(true)) => {
                 self.run += 1;
                 if self.run >= SUCCESSES {
-                    self.enter(Phase::Closed);
+                    self.enter(Phase::Closed, now);
                 }
                 Change::None
             }
@@ -159,12 +167,15 @@ impl Breaker {
     }
 
     fn open(&mut self, now: Timestamp) -> Change {
-        self.enter(Phase::Open);
+        self.enter(Phase::Open, now);
         self.probe_at = now.saturating_add(self.wait);
         Change::Opened
     }
 
-    fn enter(&mut self, phase: Phase) {
+    fn enter(&mut self, phase: Phase, now: Timestamp) {
+        if self.phase != phase {
+            self.since = now;
+        }
         self.epoch = Epoch(self.epoch.0 + 1);
         (self.phase, self.run, self.probes) = (phase, 0, 0);
     }

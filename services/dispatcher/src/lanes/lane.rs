@@ -1,19 +1,21 @@
 //! One lane: what waits for one endpoint, what is in flight to it, and what holds it back.
 
 mod feeding;
+mod put_off;
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use fanfare_domain::{
     Timestamp,
-    endpoint::{Ordering, RateLimit},
-    fact::DeferReason,
+    endpoint::{Batching, Ordering, RateLimit},
 };
 
+use self::put_off::Together;
 use crate::{
     lanes::{
         breaker::{self, Breaker, Epoch, Phase},
-        rate::{Limiter, RateState, STAY, Turn},
+        queue::{Fill, Load, Queue, Taken},
+        rate::{Limiter, RateState, STAY},
         signal::Signal,
         turns::{Debt, Place},
         window::Window,
@@ -24,18 +26,6 @@ use crate::{
 /// When a lane counts as slow, and as fast again.
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(1);
 const FAST_BELOW: Duration = Duration::from_millis(500);
-
-/// How much work a proven lane may hold once it is behind: others of its shard wait behind that.
-const AHEAD: Duration = Duration::from_secs(2);
-
-/// The shortest time for which a delivery is put off, and the longest beyond the time at which
-/// its endpoint can be served again.
-const DEFER_MIN: Duration = Duration::from_secs(2);
-const DEFER_MAX: Duration = Duration::from_mins(5);
-
-/// How far apart deliveries that are put off come back, at least and at most.
-const PACE_MIN: Duration = Duration::from_millis(1);
-const PACE_MAX: Duration = Duration::from_secs(5);
 
 /// What a request is taken to need as long as none was made.
 const TIME_UNKNOWN: Duration = Duration::from_millis(50);
@@ -58,6 +48,8 @@ pub(crate) struct Rules {
     pub(crate) breaker: bool,
     /// Whether events have to wait for the ones before them.
     pub(crate) ordering: Ordering,
+    /// How many attempts go in one request; one if that is not said.
+    pub(crate) batch: Option<Batching>,
 }
 
 /// What kind of attempt it is.
@@ -76,6 +68,8 @@ pub(super) struct Bounds {
     pub(super) most: usize,
     /// One that cannot be served for now.
     pub(super) slow: usize,
+    /// Whether the room is so scarce that nothing waits for company.
+    pub(super) is_hurried: bool,
 }
 
 /// What a lane can do.
@@ -105,8 +99,8 @@ pub(super) struct Lane<T> {
     pub(super) alarm: Option<Timestamp>,
     pub(super) debt: Debt,
     rules: Rules,
-    firsts: VecDeque<(Timestamp, T)>,
-    retries: VecDeque<(Timestamp, T)>,
+    firsts: Queue<T>,
+    retries: Queue<T>,
     /// First attempts since the last retry.
     since_retry: u32,
     in_flight: usize,
@@ -122,6 +116,8 @@ pub(super) struct Lane<T> {
     /// How long requests are in flight of late.
     time: Option<Duration>,
     put_off_to: Timestamp,
+    together: Together,
+    is_hurried: bool,
     used_at: Timestamp,
 }
 
@@ -138,6 +134,8 @@ pub(crate) struct Health {
     pub(crate) window: u16,
     /// What the breaker does.
     pub(crate) breaker: Phase,
+    /// Since when; `None` if it has always done that.
+    pub(crate) since: Option<Timestamp>,
     /// Until when the endpoint is left alone, because it asked for it.
     pub(crate) quiet_until: Option<Timestamp>,
     /// How long requests are in flight of late.
@@ -153,9 +151,15 @@ impl<T> Lane<T> {
             line: None,
             alarm: None,
             debt: Debt::default(),
-            rules: Rules { concurrency: 1, rate: None, breaker: false, ordering: Ordering::None },
-            firsts: VecDeque::new(),
-            retries: VecDeque::new(),
+            rules: Rules {
+                concurrency: 1,
+                rate: None,
+                breaker: false,
+                batch: None,
+                ordering: Ordering::None,
+            },
+            firsts: Queue::new(Kind::First),
+            retries: Queue::new(Kind::Retry),
             since_retry: 0,
             in_flight: 0,
             ghosts: Vec::new(),
@@ -167,6 +171,8 @@ impl<T> Lane<T> {
             quiet_until: Timestamp::EPOCH,
             time: None,
             put_off_to: Timestamp::EPOCH,
+            together: Together::default(),
+            is_hurried: false,
             used_at: now,
         }
     }
@@ -185,73 +191,37 @@ impl<T> Lane<T> {
             }
         }
         if !rules.breaker {
-            self.breaker.reset();
+            self.breaker.reset(now);
         }
+        let changed = rules.batch != self.rules.batch;
         self.rules = rules;
-    }
-
-    /// Tells whether an attempt may wait here; if not, until when it is put off, and why. One
-    /// that was put off by the limit, and comes back at its time, has its turn.
-    pub(super) fn admit(
-        &mut self,
-        (kind, has_turn): (Kind, bool),
-        bounds: Bounds,
-        now: Timestamp,
-    ) -> Result<(), (Timestamp, DeferReason)> {
-        self.used_at = now;
-        if self.is_quiet(now) {
-            return Err((self.put_off(self.quiet_until, now), DeferReason::RetryAfter));
-        }
-        if self.queue(kind).len() >= self.bound(kind, bounds, now) {
-            return Err(self.crowded_out(kind, now));
-        }
-        match &mut self.limiter {
-            Some(limiter) if !has_turn => match limiter.plan(now) {
-                Turn::Soon => Ok(()),
-                Turn::Reserved(at) | Turn::Later(at) => Err((at, DeferReason::RateLimit)),
-            },
-            Some(_) | None => Ok(()),
+        if changed {
+            let fill = self.fill();
+            self.firsts.rearrange(fill);
+            self.retries.rearrange(fill);
         }
     }
 
     /// Queues an attempt.
-    pub(super) fn push(&mut self, kind: Kind, now: Timestamp, item: T) {
-        match kind {
-            Kind::First => self.firsts.push_back((now, item)),
-            Kind::Retry => self.retries.push_back((now, item)),
-        }
+    pub(super) fn push(&mut self, kind: Kind, item: T, load: Load, now: Timestamp) {
+        let fill = self.fill();
+        self.queue_mut(kind).push(item, load, fill, now);
     }
 
-    /// Takes out what the lane may not keep, at most `most` attempts, and says until when and why.
-    pub(super) fn shed(
-        &mut self,
-        bounds: Bounds,
-        most: usize,
-        now: Timestamp,
-    ) -> Vec<(T, Timestamp, DeferReason)> {
-        let mut shed = Vec::new();
-        for kind in [Kind::First, Kind::Retry] {
-            let is_quiet = self.is_quiet(now);
-            let bound = if is_quiet { 0 } else { self.bound(kind, bounds, now) };
-            let queue = self.queue_mut(kind);
-            let count = queue.len().saturating_sub(bound).min(most.saturating_sub(shed.len()));
-            let from = queue.len() - count;
-            let items: Vec<_> = queue.drain(from..).collect();
-            for (_, item) in items {
-                let (until, reason) = if is_quiet {
-                    (self.put_off(self.quiet_until, now), DeferReason::RetryAfter)
-                } else {
-                    self.crowded_out(kind, now)
-                };
-                shed.push((item, until, reason));
-            }
-        }
-        shed
+    /// Takes back what was begun and did not fit its request.
+    pub(super) fn give_back(&mut self, kind: Kind, items: Vec<(T, Load)>, now: Timestamp) {
+        let fill = self.fill();
+        self.queue_mut(kind).give_back(items, fill, now);
+    }
+
+    /// Tells whether anything waits here.
+    pub(super) fn has_queued(&self) -> bool {
+        !(self.firsts.is_empty() && self.retries.is_empty())
     }
 
     /// What the lane can do.
     pub(super) fn outlook(&mut self, now: Timestamp) -> Outlook {
-        if self.firsts.is_empty() && self.retries.is_empty() {
+        if !self.has_queued() {
             return Outlook::Nothing;
         }
         if self.quiet_until > now {
@@ -263,12 +233,9 @@ impl<T> Lane<T> {
             let gone = self.ghosts.iter().map(|(until, _)| *until).min();
             return gone.map_or(Outlook::Nothing, Outlook::At);
         }
-        let kind = match self.held_until(now) {
-            None if self.firsts.is_empty() => Kind::Retry,
-            None => Kind::First,
-            Some(_) if !self.retries.is_empty() => Kind::Retry,
-            Some(_) if self.breaker.is_probing() => return Outlook::Nothing,
-            Some(probe_at) => return Outlook::At(probe_at),
+        let kind = match self.next_kind(now) {
+            Ok(kind) => kind,
+            Err(outlook) => return outlook,
         };
         match self.limiter.as_mut().map(|limiter| limiter.opens_at(now)) {
             Some(at) if at > now => Outlook::At(at),
@@ -276,11 +243,13 @@ impl<T> Lane<T> {
         }
     }
 
-    /// Takes the attempt that is next, and counts it as begun. The outlook must have been ready.
-    pub(super) fn begin(&mut self, kind: Kind, now: Timestamp) -> Option<(T, Epoch)> {
-        let due = self.since_retry >= RETRY_SHARE && !self.retries.is_empty();
-        let kind = if due || self.firsts.is_empty() { Kind::Retry } else { kind };
-        let (_, item) = self.queue_mut(kind).pop_front()?;
+    /// Takes what is next, and counts it as one request that is begun. The outlook must have been
+    /// ready.
+    pub(super) fn begin(&mut self, kind: Kind, now: Timestamp) -> Option<(Taken<T>, Epoch)> {
+        let is_due = self.since_retry >= RETRY_SHARE && self.is_ready(Kind::Retry, now);
+        let kind = if is_due || !self.is_ready(Kind::First, now) { Kind::Retry } else { kind };
+        let fill = self.fill();
+        let taken = self.queue_mut(kind).take(fill)?;
         self.since_retry = match kind {
             Kind::First => self.since_retry.saturating_add(1),
             Kind::Retry => 0,
@@ -293,7 +262,7 @@ impl<T> Lane<T> {
         self.used_at = now;
         let epoch = self.breaker.started(now);
         self.debt.add(self.time());
-        Some((item, epoch))
+        Some((taken, epoch))
     }
 
     /// Counts an attempt as ended; returns how the lane is to be thought of.
@@ -352,7 +321,9 @@ impl<T> Lane<T> {
         let (Some(limiter), Some(limit)) = (&self.limiter, self.rules.rate) else {
             return self.handed_over.filter(|state| state.gate > now || state.plan > now);
         };
-        let waiting = u32::try_from(self.firsts.len() + self.retries.len()).unwrap_or(u32::MAX);
+        let fill = self.fill();
+        let waiting = self.firsts.requests(fill) + self.retries.requests(fill);
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         let RateState { gate, plan } = limiter.state();
         let given_back = plan.saturating_sub(limit.interval().saturating_mul(waiting));
         let state = RateState { gate, plan: given_back.max(gate.min(plan)) };
@@ -361,7 +332,7 @@ impl<T> Lane<T> {
 
     /// Tells whether nothing would be lost with the lane.
     pub(super) fn is_forgettable(&self, now: Timestamp) -> bool {
-        let is_empty = self.firsts.is_empty() && self.retries.is_empty() && self.in_flight == 0;
+        let is_empty = !self.has_queued() && self.in_flight == 0;
         let is_bound = self.quiet_until > now
             || self.rate_state(now).is_some()
             || self.ghosts.iter().any(|(until, _)| *until > now);
@@ -378,6 +349,7 @@ impl<T> Lane<T> {
             in_flight: self.in_flight,
             window: self.window.limit(self.rules.concurrency),
             breaker: self.breaker.phase(),
+            since: self.breaker.since(),
             quiet_until: (self.quiet_until > now).then_some(self.quiet_until),
             time: self.time,
             standing: self.share.standing(),
@@ -389,14 +361,47 @@ impl<T> Lane<T> {
         self.time.unwrap_or(TIME_UNKNOWN)
     }
 
-    fn queue(&self, kind: Kind) -> &VecDeque<(Timestamp, T)> {
+    /// How batches are put together, if they are.
+    pub(super) fn fill(&self) -> Option<Fill> {
+        self.rules.batch.map(|batching| Fill::of(batching, self.is_hurried))
+    }
+
+    /// Whether the lane was told that room is scarce.
+    pub(super) const fn is_hurried(&self) -> bool {
+        self.is_hurried
+    }
+
+    /// Of which kind the next attempt is, or what it waits for beside the rate limit.
+    fn next_kind(&self, now: Timestamp) -> Result<Kind, Outlook> {
+        let fill = self.fill();
+        let (firsts, retries) = (self.firsts.ready_at(fill), self.retries.ready_at(fill));
+        let firsts = match self.held_until(now) {
+            None => firsts,
+            // A retry that waits is the probe.
+            Some(_) if retries.is_some() || self.breaker.is_probing() => None,
+            Some(probe_at) => firsts.map(|at| at.max(probe_at)),
+        };
+        if firsts.is_some_and(|at| at <= now) {
+            return Ok(Kind::First);
+        }
+        if retries.is_some_and(|at| at <= now) {
+            return Ok(Kind::Retry);
+        }
+        Err(firsts.into_iter().chain(retries).min().map_or(Outlook::Nothing, Outlook::At))
+    }
+
+    fn is_ready(&self, kind: Kind, now: Timestamp) -> bool {
+        self.queue(kind).ready_at(self.fill()).is_some_and(|at| at <= now)
+    }
+
+    fn queue(&self, kind: Kind) -> &Queue<T> {
         match kind {
             Kind::First => &self.firsts,
             Kind::Retry => &self.retries,
         }
     }
 
-    fn queue_mut(&mut self, kind: Kind) -> &mut VecDeque<(Timestamp, T)> {
+    fn queue_mut(&mut self, kind: Kind) -> &mut Queue<T> {
         match kind {
             Kind::First => &mut self.firsts,
             Kind::Retry => &mut self.retries,
@@ -409,52 +414,6 @@ impl<T> Lane<T> {
 
     fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
         if self.rules.breaker { self.breaker.holds(now) } else { None }
-    }
-
-    /// How many attempts of a kind may wait.
-    fn bound(&self, kind: Kind, bounds: Bounds, now: Timestamp) -> usize {
-        if kind == Kind::First && self.held_until(now).is_some() {
-            return bounds.slow;
-        }
-        let waited = self.queue(kind).front().map(|(since, _)| now.since(*since));
-        if waited.is_none_or(|waited| waited <= SLOW_AFTER) {
-            return bounds.most;
-        }
-        match self.share.standing() {
-            Standing::Proven => {
-                let ahead = AHEAD.as_nanos() / self.pace().as_nanos().max(1);
-                let ahead = usize::try_from(ahead).unwrap_or(usize::MAX);
-                ahead.max(bounds.slow).min(bounds.most)
-            }
-            Standing::New | Standing::Slow => bounds.slow,
-        }
-    }
-
-    /// How far apart requests are that the endpoint is given at its best.
-    fn pace(&self) -> Duration {
-        let own = self.time() / u32::from(self.window.limit(self.rules.concurrency));
-        let limit = self.rules.rate.map_or(Duration::ZERO, |limit| limit.interval());
-        own.max(limit).clamp(PACE_MIN, PACE_MAX)
-    }
-
-    fn crowded_out(&mut self, kind: Kind, now: Timestamp) -> (Timestamp, DeferReason) {
-        if kind == Kind::First
-            && let Some(until) = self.held_until(now)
-        {
-            return (self.put_off(until, now), DeferReason::Breaker);
-        }
-        let waiting = u32::try_from(self.queue(kind).len()).unwrap_or(u32::MAX);
-        let backlog = self.pace().saturating_mul(waiting).min(DEFER_MAX);
-        (self.put_off(now.saturating_add(backlog), now), DeferReason::LaneFull)
-    }
-
-    /// Until when one more delivery is put off whose endpoint is free at `free_at`: one after
-    /// the other, at its pace.
-    fn put_off(&mut self, free_at: Timestamp, now: Timestamp) -> Timestamp {
-        let earliest = free_at.max(now.saturating_add(DEFER_MIN));
-        let behind = self.put_off_to.saturating_add(self.pace());
-        self.put_off_to = behind.clamp(earliest, earliest.saturating_add(DEFER_MAX));
-        self.put_off_to
     }
 
     fn learn(&mut self, time: Option<Duration>) -> Standing {

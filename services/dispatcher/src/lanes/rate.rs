@@ -8,25 +8,9 @@
 //! Both are numbers: the theoretical arrival time of the next request, which a hand-over can
 //! carry to another process.
 
-use std::{
-    cell::Cell as Slot,
-    num::NonZeroU32,
-    ops::Add,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use fanfare_domain::{Timestamp, endpoint::RateLimit};
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, Reference},
-    middleware::NoOpMiddleware,
-    nanos::Nanos,
-    state::{NotKeyed, StateStore},
-};
+use fanfare_domain::{Timestamp, endpoint::RateLimit, gcra::Gcra};
 
 /// How long a delivery waits in its lane for its turn; longer waits are put off.
 pub(crate) const STAY: Duration = Duration::from_secs(2);
@@ -36,10 +20,6 @@ pub(crate) const RESERVED_AHEAD: Duration = Duration::from_mins(8);
 
 /// The longest time for which anything is put off.
 const AHEAD_MAX: Duration = Duration::from_hours(24);
-
-/// Timers are a millisecond or two late. Limits with shorter intervals let through what is due
-/// within this, or lateness would make them slower than they say.
-const CLUMP: Duration = Duration::from_millis(20);
 
 /// The state of a limit, for a hand-over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +61,7 @@ impl Limiter {
     /// The state of a limit whose burst is used up: what a new owner begins with when it does not
     /// know what the one before has sent.
     pub(crate) fn spent(limit: &RateLimit, now: Timestamp) -> RateState {
-        let full = now.saturating_add(Gcra::quota(limit).1);
+        let full = now.saturating_add(Gcra::tolerance(limit));
         RateState { gate: full, plan: full }
     }
 
@@ -113,7 +93,7 @@ impl Limiter {
         // No request leaves the gate closed for longer than this: only a clock that was set back.
         let latest = Self::spent(&self.limit, now).gate.saturating_add(self.limit.interval());
         if self.gate.arrival() > latest {
-            self.gate.arrival.0.store(latest.as_nanos(), Relaxed);
+            self.gate.set_arrival(latest);
         }
         self.gate.earliest()
     }
@@ -135,101 +115,11 @@ impl Limiter {
     }
 }
 
-/// The algorithm, with its state in a number.
-#[derive(Debug)]
-struct Gcra {
-    limiter: RateLimiter<NotKeyed, Arrival, Dial, NoOpMiddleware<Instant>>,
-    arrival: Arrival,
-    tolerance: Duration,
-}
-
-impl Gcra {
-    fn new(limit: &RateLimit, arrival: Timestamp) -> Self {
-        let (quota, tolerance) = Self::quota(limit);
-        let arrival = Arrival(Arc::new(AtomicU64::new(arrival.as_nanos())));
-        // The limiter counts from the time at which it is made: the epoch.
-        let limiter = RateLimiter::new(quota, arrival.clone(), Dial(Slot::new(Instant(0))));
-        Self { limiter, arrival, tolerance }
-    }
-
-    /// The quota, and by how much requests may be early.
-    fn quota(limit: &RateLimit) -> (Quota, Duration) {
-        let interval = limit.interval().max(Duration::from_nanos(1));
-        let clump = CLUMP.as_nanos().div_ceil(interval.as_nanos());
-        let clump = u32::try_from(clump).ok().and_then(NonZeroU32::new);
-        let burst = clump.map_or(limit.burst, |clump| clump.max(limit.burst));
-        let quota = Quota::with_period(interval).expect("the interval is not zero");
-        (quota.allow_burst(burst), interval * (burst.get() - 1))
-    }
-
-    fn arrival(&self) -> Timestamp {
-        Timestamp::from_nanos(self.arrival.0.load(Relaxed))
-    }
-
-    fn earliest(&self) -> Timestamp {
-        self.arrival().saturating_sub(self.tolerance)
-    }
-
-    fn take(&mut self, now: Timestamp) -> bool {
-        self.limiter.clock().0.set(Instant(now.as_nanos()));
-        self.limiter.check().is_ok()
-    }
-}
-
-/// The theoretical arrival time, in nanoseconds since the epoch. Never used by two at once.
-#[derive(Clone, Debug)]
-struct Arrival(Arc<AtomicU64>);
-
-impl StateStore for Arrival {
-    type Key = NotKeyed;
-
-    fn measure_and_replace<T, F, E>(&self, _: &Self::Key, decide: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let (outcome, next) = decide(Some(Nanos::from(self.0.load(Relaxed))))?;
-        self.0.store(next.as_u64(), Relaxed);
-        Ok(outcome)
-    }
-}
-
-/// A clock that shows what it is set to.
-#[derive(Clone, Debug)]
-struct Dial(Slot<Instant>);
-
-impl Clock for Dial {
-    type Instant = Instant;
-
-    fn now(&self) -> Instant {
-        self.0.get()
-    }
-}
-
-/// Nanoseconds since the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Instant(u64);
-
-impl Add<Nanos> for Instant {
-    type Output = Self;
-
-    fn add(self, later: Nanos) -> Self {
-        Self(self.0.saturating_add(later.as_u64()))
-    }
-}
-
-impl Reference for Instant {
-    fn duration_since(&self, earlier: Self) -> Nanos {
-        Nanos::from(self.0.saturating_sub(earlier.0))
-    }
-
-    fn saturating_sub(&self, duration: Nanos) -> Self {
-        Self(self.0.saturating_sub(duration.as_u64()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::endpoint::RatePeriod;
+    use std::num::NonZeroU32;
+
+    use fanfare_domain::{endpoint::RatePeriod, gcra::CLUMP};
     use proptest::prelude::*;
 
     use super::*;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use fanfare_domain::{
     Outcome, Timestamp,
-    endpoint::{RateLimit, RatePeriod},
+    endpoint::{Ordering, RateLimit, RatePeriod},
     retry::StatusSet,
 };
 use proptest::prelude::*;
@@ -63,12 +63,7 @@ fn number(endpoint: EndpointId) -> u16 {
 }
 
 fn plain(_: EndpointId) -> Rules {
-    Rules {
-        concurrency: 16,
-        rate: None,
-        breaker: false,
-        ordering: fanfare_domain::endpoint::Ordering::None,
-    }
+    Rules { concurrency: 16, rate: None, breaker: false, batch: None, ordering: Ordering::None }
 }
 
 fn good() -> Outcome {
@@ -157,7 +152,7 @@ impl<'a> World<'a> {
         {
             let (item, has_turn) = entry.remove();
             let Item { endpoint, kind, .. } = item;
-            let arrival = Arrival { endpoint, kind, has_turn, item };
+            let arrival = Arrival { endpoint, kind, has_turn, load: Load::default(), item };
             let put_off = self.lanes.queue(arrival, (self.rules)(endpoint), now);
             self.keep(put_off);
         }
@@ -420,6 +415,7 @@ proptest! {
             concurrency: cap(clock.get()),
             rate: rate.map(|requests| limited(requests, 1)),
             breaker,
+            batch: None,
         };
         let answers = |to, at: Timestamp| {
             let status = statuses[(at.as_nanos() / 7) as usize % statuses.len()];

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use fanfare_domain::{
     Outcome,
-    endpoint::{RateLimit, RatePeriod},
+    endpoint::{Ordering, RateLimit, RatePeriod},
 };
 
 use super::*;
@@ -18,16 +18,17 @@ fn endpoint(n: u8) -> EndpointId {
 }
 
 fn cap(concurrency: u16) -> Rules {
-    Rules {
-        concurrency,
-        rate: None,
-        breaker: false,
-        ordering: fanfare_domain::endpoint::Ordering::None,
-    }
+    Rules { concurrency, rate: None, breaker: false, batch: None, ordering: Ordering::None }
 }
 
 fn first(n: u8, item: u32) -> Arrival<u32> {
-    Arrival { endpoint: endpoint(n), kind: Kind::First, has_turn: false, item }
+    Arrival {
+        endpoint: endpoint(n),
+        kind: Kind::First,
+        has_turn: false,
+        load: Load::default(),
+        item,
+    }
 }
 
 fn door() -> Door {

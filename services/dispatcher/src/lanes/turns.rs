@@ -74,6 +74,11 @@ impl Turns {
         self.order.first().map(|place| place.endpoint)
     }
 
+    /// How many are in line.
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
     /// Takes a lane out of the line for its turn.
     pub(crate) fn serve(&mut self, place: &Place) {
         if self.order.remove(place) {

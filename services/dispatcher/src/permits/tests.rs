@@ -94,6 +94,49 @@ fn retries_leave_the_reserve_to_first_attempts() {
 }
 
 #[test]
+fn retries_have_a_limit_of_their_own_which_slow_lanes_do_not_use() {
+    let permits = Permits::new(64);
+    permits.limit_retries(4);
+    let door = permits.door();
+    let lanes: Vec<_> = (0..8).map(|_| share(&door, Standing::Proven)).collect();
+    let slow = share(&door, Standing::Slow);
+    let take = |lane| door.take(lane, FAST, Kind::Retry);
+    let mut held: Vec<_> = lanes.iter().flat_map(take).collect();
+    assert_eq!((held.len(), permits.retries()), (4, 4));
+    assert_eq!(take(&lanes[7]).unwrap_err(), Refusal::Standing);
+    let others = [door.take(&lanes[7], FAST, Kind::First), take(&slow)];
+    assert!(others.iter().all(Result::is_ok));
+    assert!(!is_knocked(&door));
+    held.pop();
+    assert!(is_knocked(&door), "what came back is of use");
+    held.extend(take(&lanes[7]));
+    assert!(held.len() == 4 && take(&lanes[6]).is_err());
+    permits.limit_retries(16);
+    assert!(is_knocked(&door), "so is a higher limit");
+    assert!(lanes[4..].iter().all(|lane| take(lane).is_ok()));
+}
+
+#[test]
+fn retries_that_hang_give_their_place_to_others() {
+    let permits = Permits::new(64);
+    permits.limit_retries(4);
+    let door = permits.door();
+    let lanes: Vec<_> = (0..4).map(|_| Share::new()).collect();
+    let take = |lane| door.take(lane, FAST, Kind::Retry);
+    let held: Vec<_> = lanes.iter().flat_map(take).collect();
+    let healthy = share(&door, Standing::Proven);
+    assert!(take(&healthy).is_err());
+    door.judge(&lanes[0], Standing::Slow);
+    assert_eq!(permits.retries(), 3);
+    assert!(take(&healthy).is_ok());
+    door.judge(&lanes[0], Standing::Proven);
+    assert_eq!(permits.retries(), 4);
+    door.judge(&lanes[1], Standing::Slow);
+    drop(held);
+    assert_eq!((permits.retries(), permits.held()), (0, 0));
+}
+
+#[test]
 fn what_a_lane_holds_goes_along_with_its_standing() {
     let permits = Permits::new(64);
     let door = permits.door();

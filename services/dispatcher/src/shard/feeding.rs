@@ -50,7 +50,10 @@ impl ShardWorker {
             let is_task = matches!(origin, Origin::Message(_)) && job.is_first_of_task();
             is_task && job.delivery.generation == 0
         };
-        for Waiting { job, origin, place: _ } in self.lanes.give_up(endpoint, is_ours, now) {
+        let mut given_up = self.lanes.give_up(endpoint, is_ours, now);
+        given_up
+            .extend(self.early.give_up(|it| it.job.delivery.endpoint == endpoint && is_ours(it)));
+        for Waiting { job, origin, place: _ } in given_up {
             let Origin::Message(message) = origin else { continue };
             if self.feeds.take_over(&job.delivery, message) {
                 self.ledger.withdraw(job.delivery.id);
@@ -199,12 +202,13 @@ impl ShardWorker {
                 Next::Make => {
                     let (Some(fed), Some(place)) = (cursor.pop(true), places.pop()) else { return };
                     self.ledger.feed(fed.delivery);
-                    let target = Target { delivery: fed.delivery, endpoint };
+                    let target = Target { delivery: fed.delivery, endpoint, not_before: None };
                     let delivery = fed.event.delivery(&target, 0);
                     self.haunt(endpoint, fed.event.accepted_at());
-                    let job = Job::first(delivery, Arc::clone(&fed.event));
+                    let job = Job::first(delivery, None, Arc::clone(&fed.event));
+                    let load = job.load();
                     let item = Waiting { job, origin: Origin::Feed(fed), place };
-                    self.lanes.feed(endpoint, item, now);
+                    self.lanes.feed(endpoint, (item, load), now);
                     room -= 1;
                 }
             }

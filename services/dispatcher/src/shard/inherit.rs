@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use fanfare_domain::{
-    EndpointId, Timestamp,
+    DeliveryId, EndpointId, Timestamp,
     fact::{InFlight, LimitState},
 };
 use fanfare_event_log::Reported;
@@ -31,8 +31,9 @@ impl ShardWorker {
             let until = request.ends_by.saturating_add(MARGIN);
             if until > now {
                 self.ledger.hold(request.delivery, request.attempt);
-                self.lanes.ghost(request.endpoint, 1, until);
-                self.foreign.insert(request.delivery, request);
+                if self.foreign.add(request) {
+                    self.lanes.ghost(request.endpoint, 1, until);
+                }
             }
         }
         for LimitState { endpoint, gate, plan } in limits {
@@ -42,7 +43,7 @@ impl ShardWorker {
 
     /// Takes a report about what an owner before us had in flight.
     pub(super) async fn take_report(&mut self, Reported { report, receipt }: Reported) {
-        let waited_for = self.foreign.get(&report.delivery);
+        let waited_for = self.foreign.get(report.delivery);
         if waited_for.is_none_or(|request| request.attempt != report.attempt) {
             // On its way to the journal, if it is live; else it is on record, or too late.
             if !self.ledger.is_live(report.delivery) {
@@ -50,8 +51,7 @@ impl ShardWorker {
             }
             return;
         }
-        let Some(request) = self.foreign.remove(&report.delivery) else { return };
-        self.lay(&request);
+        let Some(request) = self.end_foreign(report.delivery) else { return };
         if report.records.is_empty() {
             self.give_up_on(&request).await;
             receipt.give().await;
@@ -62,12 +62,9 @@ impl ShardWorker {
 
     /// Gives up on requests that are over, and about which nobody has said anything.
     pub(super) async fn forget_overdue(&mut self) {
-        let now = self.desk.now();
-        let is_over = |request: &InFlight| request.ends_by.saturating_add(MARGIN) <= now;
-        let overdue: Vec<_> = self.foreign.extract_if(.., |_, request| is_over(request)).collect();
-        for (delivery, request) in overdue {
+        for delivery in self.foreign.overdue(self.desk.now()) {
             tracing::warn!(delivery_id = %delivery, "it is not known what came of an attempt");
-            self.lay(&request);
+            let Some(request) = self.end_foreign(delivery) else { continue };
             self.give_up_on(&request).await;
         }
     }
@@ -95,8 +92,13 @@ impl ShardWorker {
         }
     }
 
-    fn lay(&mut self, request: &InFlight) {
-        let until = request.ends_by.saturating_add(MARGIN);
-        self.lanes.lay(request.endpoint, until, self.desk.now());
+    /// Waits no more for a delivery; with the last of its request, the request's slot is free.
+    fn end_foreign(&mut self, delivery: DeliveryId) -> Option<InFlight> {
+        let (request, is_last) = self.foreign.remove(delivery)?;
+        if is_last {
+            let until = request.ends_by.saturating_add(MARGIN);
+            self.lanes.lay(request.endpoint, until, self.desk.now());
+        }
+        Some(request)
     }
 }

@@ -14,7 +14,6 @@ use super::{Origin, ShardWorker, Waiting};
 use crate::{
     attempt::Job,
     feeds::Whose,
-    lanes::Arrival,
     ledger::Admission,
     memory::{self, Source},
     task_event::TaskEvent,
@@ -124,7 +123,7 @@ impl ShardWorker {
                         if task.generation == 0 {
                             self.feeds.took(target.endpoint, delivery.event_sequence);
                         }
-                        let job = Job::first(delivery, Arc::clone(&event));
+                        let job = Job::first(delivery, target.not_before, Arc::clone(&event));
                         jobs.extend(places.pop().map(|place| (job, false, place)));
                     }
                     Admission::Live => others.live.push(target.delivery),
@@ -202,14 +201,7 @@ impl ShardWorker {
         let now = self.desk.now();
         self.rulebook.renew(&self.desk);
         for (job, has_turn, place) in jobs {
-            let (endpoint, kind) = (job.delivery.endpoint, job.kind());
-            let item = Waiting { job, origin: Origin::Message(message), place };
-            let arrival = Arrival { endpoint, kind, has_turn, item };
-            if let Some(put_off) =
-                self.lanes.queue(arrival, self.rulebook.rules(&self.desk, endpoint), now)
-            {
-                self.put_off(put_off, now);
-            }
+            self.arrive(Waiting { job, origin: Origin::Message(message), place }, has_turn, now);
         }
     }
 }

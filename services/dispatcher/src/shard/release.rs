@@ -40,7 +40,7 @@ impl ShardWorker {
             let written = self.pen.written().await;
             self.recorded(&written.context("record attempts")?).await;
         }
-        let requests: Vec<_> = in_flight.values().map(|(request, _)| *request).collect();
+        let requests = in_flight.values().flat_map(|(deliveries, _)| deliveries).copied().collect();
         let writer = self.say_what_is_left(requests).await?;
         for settler in self.messages.abandon() {
             settler.redeliver(Duration::ZERO).await;
@@ -51,8 +51,9 @@ impl ShardWorker {
         Ok(Leftovers { shard, log, writer, attempts: self.attempts, in_flight })
     }
 
-    /// Lets no request begin any more; returns those that were begun, and when each is over.
-    fn close(&mut self) -> BTreeMap<Flight, (InFlight, Instant)> {
+    /// Lets no request begin any more; returns those that were begun with their deliveries, and
+    /// when each is over.
+    fn close(&mut self) -> BTreeMap<Flight, (Vec<InFlight>, Instant)> {
         while let Some(finished) = self.attempts.done_already() {
             self.finish(Ok(finished));
         }
@@ -62,7 +63,7 @@ impl ShardWorker {
             match flying.progress.close() {
                 Some(ends_by) => {
                     let until = instant + ends_by.saturating_add(MARGIN).since(now);
-                    in_flight.insert(flight, (flying.request(ends_by), until));
+                    in_flight.insert(flight, (flying.requests(ends_by), until));
                 }
                 None => drop(flying.worker.map(|worker| worker.abort())),
             }
@@ -76,7 +77,7 @@ impl ShardWorker {
         mut requests: Vec<InFlight>,
     ) -> Result<Option<JournalWriter>> {
         let Some(mut writer) = self.pen.take_writer() else { return Ok(None) };
-        requests.extend(self.foreign.values());
+        requests.extend(self.foreign.iter());
         let now = self.desk.now();
         let limits = self.lanes.rate_states(now).into_iter().map(|(endpoint, state)| LimitState {
             endpoint,

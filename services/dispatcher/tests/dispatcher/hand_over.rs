@@ -26,7 +26,7 @@ async fn received(world: &World, count: usize) -> Result<()> {
 }
 
 /// Every fact of the endpoint's shard, with its sequence.
-async fn facts(world: &World) -> Result<Vec<Fact>> {
+pub(crate) async fn facts(world: &World) -> Result<Vec<Fact>> {
     let shard = world.log.shards().of(world.endpoint.id);
     let last = world.log.journal_last().await?;
     let filter = JournalFilter::Column(shard, Column::Attempts);
@@ -39,7 +39,7 @@ async fn facts(world: &World) -> Result<Vec<Fact>> {
 }
 
 /// Waits until the last claim of the shard is of that epoch.
-async fn claimed(world: &World, epoch: u64) {
+pub(crate) async fn claimed(world: &World, epoch: u64) {
     wait_until("the shard to be claimed", async || {
         let facts = facts(world).await.unwrap_or_default();
         let epoch_of = |fact: &Fact| {
@@ -127,7 +127,7 @@ async fn what_an_owner_left_and_never_reported_is_made_after_its_time() -> Resul
         shard: world.log.shards().of(endpoint),
         epoch: 1,
         limits_since: fanfare_domain::Timestamp::EPOCH,
-        in_flight: vec![InFlight { delivery, attempt: 1, endpoint, ends_by }],
+        in_flight: vec![InFlight { delivery, attempt: 1, endpoint, ends_by, request: delivery }],
         limits: Vec::new(),
         part: 0,
         parts: 1,

@@ -108,6 +108,29 @@ async fn a_rate_limit_holds_also_for_what_is_put_off() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_waits_for_the_time_that_its_tenants_limit_keeps_for_it() -> Result<()> {
+    let world = World::new().await?;
+    let dispatcher = world.run().await?;
+    let _clocks = world.set_alarm_clocks();
+    let (begin, now) = (Instant::now(), SystemClock.now());
+    let waits = [3_500, 1_200, 600, 0].map(Duration::from_millis);
+    let mut tasks = Vec::new();
+    for (number, wait) in (1..).zip(waits) {
+        let not_before = now.saturating_add(wait);
+        tasks.push(world.send_at(world.endpoint.id, number, Some(not_before)).await?);
+    }
+    let requests = world.receiver.wait_for(4, LONG).await?;
+    for (request, (task, wait)) in requests.iter().zip(tasks.iter().zip(waits).rev()) {
+        assert!(is_of(request, task), "{wait:?}");
+        // The two clocks were read one after the other.
+        let waited = request.at - begin + Duration::from_millis(5);
+        assert!(waited >= wait, "{waited:?} and not {wait:?}");
+    }
+    assert_eq!(deferrals(&world, 1).await?, [DeferReason::TenantRateLimit]);
+    dispatcher.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_open_breaker_holds_first_attempts_until_a_retry_succeeds() -> Result<()> {
     let mut world = World::new().await?;
     world.endpoint.concurrency = Some(1);
@@ -127,6 +150,7 @@ async fn an_open_breaker_holds_first_attempts_until_a_retry_succeeds() -> Result
         due_at: SystemClock.now(),
         journal_sequence: 1,
         trace: fanfare_domain::TraceContext::default(),
+        batch: None,
     };
     let shard = world.log.shards().of(world.endpoint.id);
     world.log.schedules().put(shard, &retry).await?.stored().await?;

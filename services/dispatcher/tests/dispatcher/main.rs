@@ -1,6 +1,8 @@
 //! The dispatcher alone, against a real nats-server and a real receiver.
 
+mod batches;
 mod hand_over;
+mod health;
 mod lanes;
 mod world;
 
@@ -91,6 +93,7 @@ async fn a_refused_attempt_asks_for_a_retry_and_the_last_one_exhausts() -> Resul
         due_at: SystemClock.now(),
         journal_sequence: 1,
         trace: fanfare_domain::TraceContext::default(),
+        batch: None,
     };
     let shard = world.log.shards().of(world.endpoint.id);
     world.log.schedules().put(shard, &retry).await?.stored().await?;
@@ -137,5 +140,21 @@ async fn a_forbidden_address_is_an_attempt_that_sent_nothing() -> Result<()> {
     let story = world.story(task.targets[0].delivery).await?;
     let [Fact::AttemptMade(made)] = story.as_slice() else { panic!("{story:?}") };
     assert_eq!(made.outcome, Outcome::Failed(Fault::AddressForbidden));
+    dispatcher.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_another_installation_are_refused_before_they_use_up_attempts() -> Result<()> {
+    let world = World::new().await?;
+    let task = world.send(1).await?;
+    let ours = std::fs::read(&world.key_file)?;
+    std::fs::write(&world.key_file, "cd".repeat(32))?;
+    let refused = world.run().await.err().context("it starts with foreign keys")?;
+    let said = format!("{refused:#}");
+    assert!(said.contains(&world.endpoint.id.to_string()) && said.contains("Restore"), "{said}");
+    std::fs::write(&world.key_file, ours)?;
+    let dispatcher = world.run().await?;
+    let story = world.story(task.targets[0].delivery).await?;
+    assert_eq!(conclusion(&story), Some((Conclusion::Delivered, ConclusionReason::Outcome, 1)));
     dispatcher.stop().await
 }

@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use fanfare_dispatcher::Settings;
 use fanfare_domain::{
-    AddressPolicy, Change, DeliveryId, Endpoint, EndpointId, EndpointState, Entity, Event, EventId,
-    Fact, RetryDue, Target, Task, Tenant, TraceContext,
+    AddressPolicy, Change, DeliveryId, DeliveryRef, Endpoint, EndpointId, EndpointState, Entity,
+    Event, EventId, Fact, RetryDue, StoredEvent, Target, Task, Tenant, Timestamp, TraceContext,
     address::AllowRule,
     endpoint::{Secret, secret_owner},
+    fact::InBatch,
     retry::Policy,
     seal::Keyring,
 };
@@ -78,6 +79,7 @@ impl World {
             concurrency: None,
             rate_limit: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
+            batch: None,
             metadata: BTreeMap::new(),
             created_at: now,
             updated_at: now,
@@ -87,6 +89,7 @@ impl World {
             name: String::new(),
             profile: String::from("standard-webhooks"),
             created_at: now,
+            rate_limit: None,
         };
         log.change(&change(Entity::Tenant(Arc::new(tenant)), false), 0).await?;
         let mut world =
@@ -142,6 +145,28 @@ impl World {
 
     /// The same for another endpoint.
     pub(crate) async fn send_to(&self, endpoint: EndpointId, number: u64) -> Result<Task> {
+        self.send_at(endpoint, number, None).await
+    }
+
+    /// The same with a time that the tenant's rate limit keeps for it.
+    pub(crate) async fn send_at(
+        &self,
+        endpoint: EndpointId,
+        number: u64,
+        not_before: Option<Timestamp>,
+    ) -> Result<Task> {
+        let stored = self.store(number, format!("{{\"n\":{number}}}")).await?;
+        let delivery = DeliveryId::of(stored.event.id, endpoint, 0);
+        let targets = vec![Target { delivery, endpoint, not_before }];
+        let task = Task { event: stored, targets, generation: 0, journal_sequence: 1 };
+        let shard = self.log.shards().of(endpoint);
+        let publisher = self.log.publisher();
+        publisher.tasks(shard, std::slice::from_ref(&task)).await?.stored().await?;
+        Ok(task)
+    }
+
+    /// Puts an event into EVENTS, and nothing else.
+    pub(crate) async fn store(&self, number: u64, data: String) -> Result<StoredEvent> {
         let accepted_at = SystemClock.now();
         let event = Event {
             id: EventId::of_message("test", number, accepted_at),
@@ -149,7 +174,7 @@ impl World {
             event_type: "invoice.paid".parse()?,
             occurred_at: accepted_at,
             accepted_at: Some(accepted_at),
-            data: Bytes::from(format!("{{\"n\":{number}}}")),
+            data: Bytes::from(data),
             ordering_key: None,
             attributes: BTreeMap::new(),
             idempotency_key: None,
@@ -157,16 +182,37 @@ impl World {
         };
         let publisher = self.log.publisher();
         let sequence = publisher.event(&event).await?.stored().await?.sequence;
-        let stored = self.log.event(sequence).await?.context("the event is in the log")?;
-        let delivery = DeliveryId::of(stored.event.id, endpoint, 0);
-        let targets = vec![Target { delivery, endpoint }];
-        let task = Task { event: stored, targets, generation: 0, journal_sequence: 1 };
-        publisher
-            .tasks(self.log.shards().of(endpoint), std::slice::from_ref(&task))
-            .await?
-            .stored()
-            .await?;
-        Ok(task)
+        self.log.event(sequence).await?.context("the event is in the log")
+    }
+
+    /// What an attempt at an event's delivery to the endpoint is of.
+    pub(crate) fn delivery(&self, stored: &StoredEvent) -> DeliveryRef {
+        let (event, endpoint) = (&stored.event, self.endpoint.id);
+        DeliveryRef {
+            id: DeliveryId::of(event.id, endpoint, 0),
+            tenant: event.tenant.clone(),
+            event: event.id,
+            event_sequence: stored.sequence,
+            event_type: event.event_type.clone(),
+            endpoint,
+            generation: 0,
+            accepted_at: stored.accepted_at,
+        }
+    }
+
+    /// Has an attempt fall due now, that failed in a batch before.
+    pub(crate) async fn fall_due(
+        &self,
+        delivery: DeliveryRef,
+        attempt: u32,
+        batch: InBatch,
+    ) -> Result<()> {
+        let (due_at, trace) = (SystemClock.now(), TraceContext::default());
+        let batch = Some(batch);
+        let retry = RetryDue { delivery, attempt, due_at, journal_sequence: 1, trace, batch };
+        let shard = self.log.shards().of(self.endpoint.id);
+        self.log.schedules().put(shard, &retry).await?.stored().await?;
+        Ok(())
     }
 
     /// Stands in for the retry-scheduler: sets an alarm clock for what is put off, until it is
@@ -188,6 +234,7 @@ impl World {
                         due_at: deferred.until,
                         journal_sequence: batch.sequence,
                         trace: TraceContext::default(),
+                        batch: deferred.batch,
                     };
                     schedules.put(shard, &retry).await?.stored().await?;
                 }

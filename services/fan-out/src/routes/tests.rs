@@ -68,6 +68,7 @@ fn change(step: &Step) -> Change {
         concurrency: None,
         rate_limit: None,
         ordering: fanfare_domain::endpoint::Ordering::None,
+        batch: None,
         metadata: BTreeMap::new(),
         created_at: Timestamp::EPOCH,
         updated_at: Timestamp::EPOCH,

@@ -54,6 +54,7 @@ async fn a_restart_reuses_the_recorded_routing_and_adds_the_missing_tasks() -> R
         .map(|endpoint| Target {
             delivery: DeliveryId::of(event, *endpoint, 0),
             endpoint: *endpoint,
+            not_before: None,
         })
         .collect();
     let stored = world.stored(event).await?;

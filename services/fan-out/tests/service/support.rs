@@ -87,6 +87,7 @@ impl World {
             concurrency: None,
             rate_limit: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
+            batch: None,
             metadata: BTreeMap::new(),
             created_at: now,
             updated_at: now,

@@ -86,6 +86,11 @@ impl Api {
         self.call(Method::POST, path, Body::Raw(body), headers).await
     }
 
+    /// Changes a resource: what the body leaves out stays.
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Value> {
+        self.call(Method::PATCH, path, Body::Value(body), &[]).await
+    }
+
     /// Deletes a resource.
     pub(crate) async fn delete(&self, path: &str) -> Result<Value> {
         self.call(Method::DELETE, path, Body::None, &[]).await

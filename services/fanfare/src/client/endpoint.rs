@@ -1,7 +1,9 @@
 //! `fanfare endpoint`.
 
 mod draft;
+mod limits;
 mod show;
+mod update;
 
 use std::time::Duration;
 
@@ -18,7 +20,14 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   fanfare endpoint create acme https://example.com/webhooks
   fanfare endpoint create acme https://example.com/webhooks --types 'invoice.*,user.>'
-  fanfare endpoint create acme https://example.com/webhooks --retry-delays 5s,1m,10m --timeout 5s";
+  fanfare endpoint create acme https://example.com/webhooks --retry-delays 5s,1m,10m --timeout 5s
+  fanfare endpoint create acme https://example.com/webhooks --rate-limit 10/s --batch 50 --batch-wait 200ms";
+
+const UPDATE_EXAMPLES: &str = "\
+Examples:
+  fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --rate-limit 10/s --concurrency 4
+  fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --batch 100 --batch-wait 1s
+  fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --batch none";
 
 const PAUSE_EXAMPLES: &str = "\
 Examples:
@@ -38,6 +47,9 @@ pub(crate) enum Command {
     },
     /// Show an endpoint.
     Get(Named),
+    /// Change an endpoint: what is not given stays as it is.
+    #[command(after_help = UPDATE_EXAMPLES)]
+    Update(Box<update::Options>),
     /// Pause an endpoint: it gets no requests until it is resumed.
     #[command(after_help = PAUSE_EXAMPLES)]
     Pause {
@@ -97,6 +109,10 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             show::list(&tenant, api.list(&all(&tenant)).await?, output);
         }
         Command::Get(named) => show::endpoint(&api.get(&named.path()).await?, output),
+        Command::Update(options) => {
+            let changed = api.patch(&options.endpoint.path(), &options.patch()).await?;
+            show::endpoint(&changed, output);
+        }
         Command::Pause { endpoint, mode } => {
             let body = mode.map_or_else(|| json!({}), |mode| json!({ "mode": mode.name() }));
             change(api, &endpoint, "pause", &body, output).await?;

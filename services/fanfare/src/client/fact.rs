@@ -141,6 +141,9 @@ fn attempt(at: Timestamp, made: &AttemptMade) -> (Tone, String, String) {
         outcome(&made.outcome, &made.detail),
         span(made.duration)
     );
+    if let Some(batch) = made.batch {
+        details = format!("{details}, in a batch of {}", batch.size);
+    }
     if let Some(retry_at) = made.retry_at {
         details = format!("{details}, next attempt in {}", span_until(retry_at, at));
     }
@@ -154,6 +157,7 @@ fn put_off(at: Timestamp, deferred: &DeliveryDeferred) -> (Tone, String, String)
         DeferReason::RateLimit => "the endpoint's rate limit",
         DeferReason::Breaker => "the endpoint keeps failing",
         DeferReason::RetryAfter => "the endpoint asked to be left alone",
+        DeferReason::TenantRateLimit => "the tenant's rate limit",
     };
     let until = span_until(deferred.until, at);
     let details = format!("attempt {} in {until}: {why}", deferred.attempt);
@@ -222,6 +226,7 @@ pub(crate) fn document(record: &Record) -> Option<Value> {
             "detail": made.detail,
             "url": &*made.url,
             "retry_at": made.retry_at.map(|at| at.to_string()),
+            "batch": made.batch.map(|it| json!({ "id": it.id.to_string(), "size": it.size })),
         }),
         Fact::DeliveryDeferred(deferred) => json!({
             "fact": "delivery_deferred",

@@ -28,6 +28,10 @@ pub(crate) enum Command {
         /// kyberaccess, or one of the operator's own.
         #[arg(long, default_value = Profile::DEFAULT)]
         profile: String,
+        /// How many deliveries of its events may be begun in a time, for example 20/s or 100/m;
+        /// any number without. What is beyond it waits.
+        #[arg(long, value_parser = rate, value_name = "RATE")]
+        rate_limit: Option<Value>,
     },
     /// List all tenants.
     List,
@@ -35,6 +39,14 @@ pub(crate) enum Command {
     Get {
         /// The tenant's id.
         tenant: TenantId,
+    },
+    /// Limit how many deliveries of a tenant's events may be begun in a time.
+    Limit {
+        /// The tenant's id.
+        tenant: TenantId,
+        /// The limit, for example 20/s or 100/m; any number without.
+        #[arg(value_parser = rate, value_name = "RATE")]
+        rate_limit: Option<Value>,
     },
     /// Delete a tenant and its API keys; its endpoints have to be deleted before.
     Delete {
@@ -46,8 +58,12 @@ pub(crate) enum Command {
 /// Does what was asked for.
 pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
-        Command::Create { tenant, name, profile } => {
-            let made = create(api, &tenant, &name, &profile).await?;
+        Command::Create { tenant, name, profile, rate_limit } => {
+            let mut body = new(&tenant, &name, &profile);
+            if let (Some(limit), Some(members)) = (rate_limit, body.as_object_mut()) {
+                members.insert(String::from("rate_limit"), limit);
+            }
+            let made = api.post("/v1/tenants", &body).await?;
             if output.json {
                 output.document(&made);
             } else {
@@ -62,7 +78,21 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
                 output.document(&found);
             } else {
                 let names = ["id", "name", "profile", "created_at"];
-                output.fields(&names.map(|name| (name, String::from(text(&found, name)))));
+                let mut fields =
+                    names.map(|name| (name, String::from(text(&found, name)))).to_vec();
+                fields.push(("rate_limit", shown_rate(&found)));
+                output.fields(&fields);
+            }
+        }
+        Command::Limit { tenant, rate_limit } => {
+            let patch = json!({ "rate_limit": rate_limit });
+            let changed = api.patch(&path(&tenant), &patch).await?;
+            if output.json {
+                output.document(&changed);
+            } else {
+                let limit = shown_rate(&changed);
+                let limit = if limit.is_empty() { "none" } else { &limit };
+                output.line(&format!("rate limit of tenant {tenant}: {limit}"));
             }
         }
         Command::Delete { tenant } => {
@@ -84,8 +114,38 @@ pub(crate) async fn create(
     name: &str,
     profile: &str,
 ) -> Result<Value> {
-    let body = json!({ "id": tenant.as_str(), "name": name, "profile": profile });
-    api.post("/v1/tenants", &body).await
+    api.post("/v1/tenants", &new(tenant, name, profile)).await
+}
+
+fn new(tenant: &TenantId, name: &str, profile: &str) -> Value {
+    json!({ "id": tenant.as_str(), "name": name, "profile": profile })
+}
+
+/// Reads a rate limit: a number of deliveries, `/s` or `/m`, and then maybe `+` and a burst.
+fn rate(text: &str) -> Result<Value, String> {
+    let malformed = || String::from("a rate is a number and /s or /m, for example 20/s or 20/s+5");
+    let number = |text: &str| text.parse::<u32>().map_err(|_| malformed());
+    let (rate, burst) = text.split_once('+').unwrap_or((text, "1"));
+    let (requests, per) = rate.split_once('/').ok_or_else(malformed)?;
+    let per = match per {
+        "s" => "second",
+        "m" => "minute",
+        _ => return Err(malformed()),
+    };
+    Ok(json!({ "requests": number(requests)?, "per": per, "burst": number(burst)? }))
+}
+
+/// A rate limit as [`rate`] reads it; empty if there is none.
+fn shown_rate(tenant: &Value) -> String {
+    let Some(limit) = tenant.get("rate_limit").filter(|limit| limit.is_object()) else {
+        return String::new();
+    };
+    let number = |name| limit.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let per = if text(limit, "per") == "minute" { "m" } else { "s" };
+    match number("burst") {
+        0 | 1 => format!("{}/{per}", number("requests")),
+        burst => format!("{}/{per}+{burst}", number("requests")),
+    }
 }
 
 /// The path of a tenant.
@@ -108,4 +168,20 @@ async fn list(api: &Api, output: Output) -> Result<()> {
     let rows: Vec<_> = tenants.iter().map(row).collect();
     output.table(&["tenant", "name", "profile", "created"], &rows);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_reads_back_as_it_is_shown() {
+        for text in ["20/s", "100/m", "20/s+5"] {
+            assert_eq!(shown_rate(&json!({ "rate_limit": rate(text).unwrap() })), text);
+        }
+        for malformed in ["20", "20/h", "/s", "20/s+", "-1/s"] {
+            assert!(rate(malformed).is_err(), "{malformed}");
+        }
+        assert_eq!(shown_rate(&json!({ "rate_limit": null })), "");
+    }
 }

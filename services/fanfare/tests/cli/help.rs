@@ -18,6 +18,7 @@ const COMMANDS: &[&str] = &[
     "tenant create",
     "endpoint",
     "endpoint create",
+    "endpoint update",
     "endpoint pause",
     "endpoint rotate-secret",
     "event send",

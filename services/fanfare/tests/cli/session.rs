@@ -137,6 +137,37 @@ async fn a_listener_gets_what_is_sent_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_told_to_take_batches_gets_them() {
+    let session = Session::start().await;
+    let mut listener = session.begin(&["listen"]);
+    let endpoint = listener.next().await["endpoint_id"].as_str().map(String::from).unwrap();
+    let update = ["endpoint", "update", "acme", &endpoint];
+    let batch =
+        ["--batch", "2", "--batch-wait", "30s", "--rate-limit", "10/s", "--concurrency", "4"];
+    let changed = session.run(&[&update[..], &batch[..]].concat()).await;
+    assert_eq!(changed["batch"], json!({ "max_events": 2, "max_wait_ms": 30_000 }));
+    let limit = json!({ "requests": 10, "per": "second", "burst": 1 });
+    assert_eq!((&changed["rate_limit"], &changed["concurrency"]), (&limit, &json!(4)));
+    let mut sent = Vec::new();
+    for data in ["1", "2"] {
+        let answer = session.run(&["event", "send", "acme", "invoice.paid", data]).await;
+        sent.push(answer["id"].as_str().map(String::from).unwrap());
+    }
+    let arrival = listener.next().await;
+    assert_eq!(arrival["signature"], "verified");
+    assert_eq!(arrival["event_type"], "2 events: invoice.paid");
+    let body: Value = serde_json::from_str(arrival["body"].as_str().unwrap()).unwrap();
+    let ids: Vec<_> = body.as_array().unwrap().iter().map(|one| one["id"].clone()).collect();
+    assert_eq!(ids, sent);
+    let none = ["--batch", "none", "--rate-limit", "none"];
+    let changed = session.run(&[&update[..], &none[..]].concat()).await;
+    assert_eq!((&changed["batch"], &changed["rate_limit"]), (&Value::Null, &Value::Null));
+    assert_eq!(changed["concurrency"], 4);
+    listener.interrupt().await;
+    session.end().await;
+}
+
+#[tokio::test]
 async fn events_go_in_by_each_way_and_once_by_key() {
     let session = Session::start().await;
     session.run(&["tenant", "create", "acme", "--profile", "killb"]).await;

@@ -81,6 +81,7 @@ pub(crate) async fn tenant(log: &EventLog, id: &str, profile: &str) -> Result<()
         name: String::new(),
         profile: profile.to_owned(),
         created_at: SystemClock.now(),
+        rate_limit: None,
     };
     let change = Change {
         entity: Entity::Tenant(Arc::new(tenant)),

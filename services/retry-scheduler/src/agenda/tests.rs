@@ -1,6 +1,6 @@
 //! Single decisions. What holds for every history is in `laws`.
 
-use fanfare_domain::{Endpoint, EndpointState, PauseMode, TraceContext};
+use fanfare_domain::{BatchId, Endpoint, EndpointState, PauseMode, TraceContext, fact::InBatch};
 
 use super::*;
 use crate::{
@@ -60,6 +60,7 @@ fn a_failed_attempt_asks_for_the_fact_and_the_fact_for_the_alarm() {
         due_at: after(5),
         journal_sequence: 8,
         trace: trace.clone(),
+        batch: None,
     };
     assert_eq!(agenda.commands(8, &plan, NOW), [Command::Alarm(retry)]);
     assert!(agenda.not_done((8, delivery(1).id)));
@@ -267,4 +268,30 @@ fn failures_of_an_endpoint_are_reported() {
         fanfare_domain::fact::ShardClaimed { shard: SHARD, epoch: 1, owner: String::from("a") };
     let effects = agenda.apply(2, &[record(Fact::ShardClaimed(claim))], &directory);
     assert_eq!(effects, Effects::default());
+}
+
+#[test]
+fn what_was_sent_together_is_due_together() {
+    let batch = Some(InBatch { id: BatchId::from_bytes([7; 16]), size: 2 });
+    let mark = |mut record: Record| {
+        if let Fact::AttemptMade(made) = &mut record.fact {
+            made.batch = batch;
+        } else if let Fact::DeliveryDeferred(deferred) = &mut record.fact {
+            deferred.batch = batch;
+        }
+        record
+    };
+    let asking =
+        [made(delivery(1), 1, Some(after(5))), deferred(delivery(2), 2, after(5))].map(mark);
+    let mut agenda = Agenda::new(SHARD);
+    agenda.apply(1, &asking, &Directory::default());
+    let plan = |command| if let Command::Plan(plan) = command { Some(plan) } else { None };
+    let plans: Vec<_> = agenda.commands(1, &asking, NOW).into_iter().filter_map(plan).collect();
+    agenda.apply(2, &plans, &Directory::default());
+    let commands = agenda.commands(2, &plans, NOW);
+    let alarm = |command: &Command| {
+        if let Command::Alarm(retry) = command { Some((retry.batch, retry.due_at)) } else { None }
+    };
+    let alarms: Vec<_> = commands.iter().filter_map(alarm).collect();
+    assert_eq!(alarms, [(batch, after(5)), (batch, after(5))]);
 }

@@ -38,15 +38,19 @@ impl Desk {
 async fn disable(tools: Tools, id: EndpointId, verdict: Verdict) -> anyhow::Result<Done> {
     // The verdict may have been reached with a view that was behind.
     tools.view.confirm().await.context("confirm the configuration")?;
-    let found = tools.view.read(|directory| {
-        let known = directory.endpoint(id)?;
-        Some((Arc::clone(&known.endpoint), known.revision, known.fresh_since))
-    });
+    let found = tools.view.read(|directory| directory.endpoint(id).cloned());
     let judged = |decide_again| Done::Judged { endpoint: id, decide_again };
-    let Some((endpoint, revision, fresh_since)) = found else { return Ok(judged(false)) };
-    if endpoint.state != EndpointState::Active || verdict.streak.since < fresh_since {
+    let Some(known) = found else { return Ok(judged(false)) };
+    if known.state != EndpointState::Active || verdict.streak.since < known.fresh_since {
         return Ok(judged(false));
     }
+    let revision = known.revision;
+    let found = tools.log.configured(revision).await.context("read the endpoint")?;
+    let Some(Entity::Endpoint(endpoint)) = found.map(|change| change.entity) else {
+        debug!(endpoint_id = %id, revision, "the endpoint was changed by somebody else");
+        tools.view.confirm().await.context("confirm the configuration")?;
+        return Ok(judged(true));
+    };
     let state = EndpointState::Disabled(verdict.reason);
     let disabled = Endpoint { state, updated_at: tools.now(), ..(*endpoint).clone() };
     let change = Change {

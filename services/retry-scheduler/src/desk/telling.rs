@@ -94,7 +94,7 @@ impl Desk {
             let has_operator = directory.has_tenant(operator);
             let (mut events, mut revision) = (Vec::new(), None);
             let disabled = directory.disabled_after(after);
-            for known in disabled.filter(|known| count.of(known.endpoint.id) == shard) {
+            for known in disabled.filter(|known| count.of(known.id) == shard) {
                 revision = revision.max(Some(disabled_by(known)));
                 events.extend(notices::disabled(operator, known).filter(|_| has_operator));
             }

@@ -51,7 +51,13 @@ async fn a_crash_between_fact_and_alarm_loses_nothing() -> Result<()> {
     let due_at = from_now(Duration::from_millis(100));
     let cause_sequence = world.fail(1, due_at).await?;
     // An earlier run wrote the fact and died.
-    let plan = RetryScheduled { delivery: world.delivery(1), attempt: 2, due_at, cause_sequence };
+    let plan = RetryScheduled {
+        delivery: world.delivery(1),
+        attempt: 2,
+        due_at,
+        cause_sequence,
+        batch: None,
+    };
     let mut writer = world.log.claim(world.shard, Column::Plans, "earlier", now()).await?;
     let (recorded_at, trace) = (now(), TraceContext::default());
     let fact = Fact::RetryScheduled(plan);

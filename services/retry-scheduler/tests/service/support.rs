@@ -139,6 +139,7 @@ impl World {
             response_body: Bytes::new(),
             response_truncated: false,
             retry_at,
+            batch: None,
         }))
     }
 
@@ -175,7 +176,7 @@ impl World {
 
     pub(crate) fn deferred(&self, number: u8, attempt: u32, until: Timestamp) -> Fact {
         let (delivery, reason) = (self.delivery(number), DeferReason::LaneFull);
-        Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason })
+        Fact::DeliveryDeferred(DeliveryDeferred { delivery, attempt, until, reason, batch: None })
     }
 
     pub(crate) fn parked(&self, number: u8, attempt: u32) -> Fact {
@@ -270,6 +271,7 @@ pub(crate) async fn add_tenant(log: &EventLog, id: &str) -> Result<()> {
         name: String::new(),
         profile: String::from("standard-webhooks"),
         created_at: now(),
+        rate_limit: None,
     };
     log.change(&change(Entity::Tenant(Arc::new(tenant))), 0).await?;
     Ok(())
@@ -297,6 +299,7 @@ fn endpoint() -> Endpoint {
         concurrency: None,
         rate_limit: None,
         ordering: fanfare_domain::endpoint::Ordering::None,
+        batch: None,
         metadata: BTreeMap::new(),
         created_at,
         updated_at: created_at,

@@ -161,12 +161,14 @@ mod tests {
             attempt: 1,
             until: second,
             reason: DeferReason::LaneFull,
+            batch: None,
         });
         let scheduled = Fact::RetryScheduled(RetryScheduled {
             delivery: delivery(),
             attempt: 2,
             due_at: second,
             cause_sequence: 1,
+            batch: None,
         });
         let parked = Fact::DeliveryParked(DeliveryParked { delivery: delivery(), attempt: 2 });
         let concluded = Fact::DeliveryConcluded(DeliveryConcluded {

@@ -97,6 +97,21 @@ struct AttemptView {
     /// When the next attempt is due; `null` if there is to be none.
     #[schema(required, format = DateTime)]
     retry_at: Option<String>,
+    /// The batch that the request was, if it carried several deliveries; otherwise `null`.
+    #[schema(required)]
+    batch: Option<InBatchView>,
+}
+
+/// A request that carried several deliveries. Its time, outcome and signature are those of all of
+/// them; the first holds the whole answer, the others the beginning of its body.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InBatch)]
+struct InBatchView {
+    /// Identifies the batch: the same deliveries sent again are the same batch.
+    #[schema(example = "bat_01jd3x6y8kqz7v5m2n4p6r8t0w")]
+    id: String,
+    /// How many deliveries were in it.
+    size: u32,
 }
 
 /// What came of an attempt.
@@ -236,6 +251,9 @@ impl AttemptView {
             response_body: String::from_utf8_lossy(&made.response_body).into_owned(),
             response_truncated: made.response_truncated,
             retry_at: made.retry_at.map(|at| at.to_string()),
+            batch: made
+                .batch
+                .map(|batch| InBatchView { id: batch.id.to_string(), size: batch.size }),
         }
     }
 }

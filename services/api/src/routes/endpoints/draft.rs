@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
     Endpoint, EndpointId, EndpointState, TenantId, Timestamp, TypePattern,
-    endpoint::{Secret, header_owner, secret_owner},
+    endpoint::{Ordering, Secret, header_owner, secret_owner},
     profile::{FilterRefused, Profile},
     retry::Policy,
     seal::{Clear, Keyring, Sealed},
@@ -14,10 +14,10 @@ use fanfare_domain::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::view::{OrderingName, RateLimitView};
+use super::view::{BatchView, OrderingName, RateLimitView};
 use crate::{
     app::Edited,
-    error::ApiError,
+    error::{ApiError, Code},
     extract::Patched,
     limits::{self, DESCRIPTION_BYTES_MAX, NAME_BYTES_MAX},
     url_rules::UrlRules,
@@ -66,6 +66,8 @@ pub(crate) struct NewEndpoint {
     pub(crate) rate_limit: Option<RateLimitView>,
     /// Whether events have to wait for the ones before them; `none` if left out.
     pub(crate) ordering: Option<OrderingName>,
+    /// How many events a request may carry, where the profile has batches; one if left out.
+    pub(crate) batch: Option<BatchView>,
     /// The caller's own notes: up to 32, with keys up to 64 and values up to 512 bytes.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, String>,
@@ -104,6 +106,10 @@ pub(crate) struct EndpointPatch {
     pub(crate) rate_limit: Patched<RateLimitView>,
     /// Whether events have to wait for the ones before them.
     pub(crate) ordering: Option<OrderingName>,
+    /// How many events a request may carry, where the profile has batches; `null` for one.
+    #[serde(default)]
+    #[schema(value_type = Option<BatchView>)]
+    pub(crate) batch: Patched<BatchView>,
     /// Notes to set, or with `null` to remove; others stay.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, Option<String>>,
@@ -153,10 +159,12 @@ impl Maker<'_> {
             concurrency: new.concurrency.map(concurrency).transpose()?,
             rate_limit: new.rate_limit.as_ref().map(RateLimitView::admit).transpose()?,
             ordering: new.ordering.map(OrderingName::admit).unwrap_or_default(),
+            batch: new.batch.map(|batch| batch.admit(self.profile)).transpose()?,
             metadata: new.metadata,
             created_at: self.now,
             updated_at: self.now,
         };
+        refuse_ordered_batches(&endpoint)?;
         Ok((endpoint, clear))
     }
 
@@ -189,6 +197,8 @@ impl Maker<'_> {
         if let Some(ordering) = patch.ordering {
             next.ordering = ordering.admit();
         }
+        patch.batch.apply(&mut next.batch, |batch| batch.admit(self.profile))?;
+        refuse_ordered_batches(&next)?;
         merge(&mut next.metadata, &patch.metadata);
         limits::metadata(&next.metadata)?;
         self.patch_headers(&mut next, &patch.headers, chance)?;
@@ -321,6 +331,16 @@ fn concurrency(count: u16) -> Result<u16, ApiError> {
         return Ok(count);
     }
     Err(ApiError::value("concurrency", format_args!("it is 1 to {CONCURRENCY_MAX}")))
+}
+
+/// A batch that waits for its retry would hold the events behind it back, with those that are not
+/// in it.
+fn refuse_ordered_batches(endpoint: &Endpoint) -> Result<(), ApiError> {
+    if endpoint.batch.is_none() || endpoint.ordering == Ordering::None {
+        return Ok(());
+    }
+    let detail = "take `batch` away (null), or set `ordering` to `none`";
+    Err(ApiError::detailed(Code::BatchAndOrdering, String::from(detail)))
 }
 
 /// Splits bytes of chance into those of a secret and those of a nonce.

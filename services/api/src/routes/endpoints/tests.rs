@@ -11,7 +11,7 @@ use fanfare_domain::{
 
 use super::{
     draft::{EndpointPatch, Maker, NewEndpoint, SECRETS_MAX},
-    view::RateLimitView,
+    view::{BatchView, RateLimitView},
     *,
 };
 use crate::url_rules::{Https, UrlRules};
@@ -158,6 +158,44 @@ fn a_rate_limit_is_set_shown_and_taken_away() {
     assert_eq!(shown(&none), serde_json::Value::Null);
 }
 
+fn batch(max_events: u16, max_wait_ms: u64) -> Option<BatchView> {
+    let json = serde_json::json!({"max_events": max_events, "max_wait_ms": max_wait_ms});
+    serde_json::from_value(json).unwrap()
+}
+
+#[test]
+fn batches_are_set_shown_and_taken_away() {
+    let bench = Bench::new("standard-webhooks");
+    let (endpoint, _) = bench.create(NewEndpoint { batch: batch(50, 200), ..new() }).unwrap();
+    let shown = |endpoint: &Endpoint| {
+        let view = EndpointView::of(endpoint, &bench.profile, endpoint.created_at);
+        serde_json::to_value(&view).unwrap()["batch"].clone()
+    };
+    assert_eq!(shown(&endpoint), serde_json::json!({"max_events": 50, "max_wait_ms": 200}));
+    let other = serde_json::json!({"batch": {"max_events": 2}});
+    let next = bench.patch(&endpoint, &patch(other)).unwrap();
+    assert_eq!(shown(&next), serde_json::json!({"max_events": 2, "max_wait_ms": 0}));
+    let left = bench.patch(&next, &patch(serde_json::json!({"name": "n"}))).unwrap();
+    assert_eq!(left.batch, next.batch);
+    let none = bench.patch(&next, &patch(serde_json::json!({"batch": null}))).unwrap();
+    assert_eq!(shown(&none), serde_json::Value::Null);
+}
+
+#[test]
+fn a_profile_whose_requests_carry_one_event_has_no_batches() {
+    for profile in ["kryptos", "kyberaccess"] {
+        let bench = Bench::new(profile);
+        let refused = bench.create(NewEndpoint { batch: batch(50, 200), ..new() }).unwrap_err();
+        assert_eq!(refused.code(), Code::BatchUnsupported, "{profile}");
+        let (endpoint, _) = bench.create(new()).unwrap();
+        let more = patch(serde_json::json!({"batch": {"max_events": 50}}));
+        let refused = bench.patch(&endpoint, &more).unwrap_err();
+        assert_eq!(refused.code(), Code::BatchUnsupported, "{profile}");
+        let none = patch(serde_json::json!({"batch": null}));
+        assert_eq!(bench.patch(&endpoint, &none).unwrap(), endpoint);
+    }
+}
+
 #[test]
 fn an_order_is_set_shown_and_changed() {
     let bench = Bench::new("standard-webhooks");
@@ -179,6 +217,22 @@ fn an_order_is_set_shown_and_changed() {
 }
 
 #[test]
+fn an_endpoint_takes_batches_or_wants_order() {
+    let bench = Bench::new("standard-webhooks");
+    let key = || serde_json::from_value(serde_json::json!("key")).unwrap();
+    let both = NewEndpoint { ordering: key(), batch: batch(50, 200), ..new() };
+    assert_eq!(bench.create(both).unwrap_err().code(), Code::BatchAndOrdering);
+    let (ordered, _) = bench.create(NewEndpoint { ordering: key(), ..new() }).unwrap();
+    let more = patch(serde_json::json!({"batch": {"max_events": 50}}));
+    assert_eq!(bench.patch(&ordered, &more).unwrap_err().code(), Code::BatchAndOrdering);
+    let (batching, _) = bench.create(NewEndpoint { batch: batch(50, 200), ..new() }).unwrap();
+    let more = patch(serde_json::json!({"ordering": "all"}));
+    assert_eq!(bench.patch(&batching, &more).unwrap_err().code(), Code::BatchAndOrdering);
+    let other = patch(serde_json::json!({"ordering": "all", "batch": null}));
+    assert!(bench.patch(&batching, &other).is_ok());
+}
+
+#[test]
 fn values_out_of_their_limits_are_refused_by_name() {
     let bench = Bench::new("standard-webhooks");
     for (expected, new) in [
@@ -190,6 +244,9 @@ fn values_out_of_their_limits_are_refused_by_name() {
         ("rate_limit.requests", NewEndpoint { rate_limit: rate_limit(10_001, 1), ..new() }),
         ("rate_limit.burst", NewEndpoint { rate_limit: rate_limit(10, 0), ..new() }),
         ("rate_limit.burst", NewEndpoint { rate_limit: rate_limit(10, 1_001), ..new() }),
+        ("batch.max_events", NewEndpoint { batch: batch(1, 0), ..new() }),
+        ("batch.max_events", NewEndpoint { batch: batch(1_001, 0), ..new() }),
+        ("batch.max_wait_ms", NewEndpoint { batch: batch(2, 60_001), ..new() }),
         ("event_types", NewEndpoint { event_types: vec![String::from("a..b")], ..new() }),
         ("metadata", NewEndpoint { metadata: [(String::new(), String::new())].into(), ..new() }),
     ] {

@@ -1,17 +1,22 @@
 //! An endpoint as it is shown.
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU16, NonZeroU32},
+    time::Duration,
+};
 
 use fanfare_domain::{
     Endpoint, EndpointState, PauseMode, Timestamp,
-    endpoint::{DisableReason, Ordering, RateLimit, RatePeriod, Secret},
+    endpoint::{Batching, DisableReason, Ordering, RateLimit, RatePeriod, Secret},
     profile::Profile,
     retry::Policy,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::error::ApiError;
+use super::health::HealthView;
+use crate::error::{ApiError, Code};
 
 /// A URL that wants some event types. Its secrets and the values of its headers are not shown.
 #[derive(Debug, Serialize, ToSchema)]
@@ -56,6 +61,9 @@ pub(crate) struct EndpointView {
     rate_limit: Option<RateLimitView>,
     /// Whether events have to wait for the ones before them.
     ordering: OrderingName,
+    /// How many events a request may carry; `null` for one.
+    #[schema(required)]
+    batch: Option<BatchView>,
     /// The caller's own notes.
     metadata: BTreeMap<String, String>,
     /// The secrets that sign requests at this time, newest first.
@@ -76,6 +84,16 @@ pub(crate) struct EndpointWithSecret {
     /// The secret that requests are signed with from now on: keep it, it is not shown again.
     #[schema(example = "whsec_…")]
     pub(crate) secret: String,
+}
+
+/// An endpoint, and how it does at the moment.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EndpointWithHealth {
+    #[serde(flatten)]
+    pub(crate) view: EndpointView,
+    /// How it does, as the dispatcher knows that sends to it; `null` if that did not say in time.
+    #[schema(required)]
+    pub(crate) health: Option<HealthView>,
 }
 
 /// A signing secret, without the secret itself.
@@ -129,6 +147,22 @@ pub(crate) enum OrderingName {
     Key,
     /// All.
     All,
+}
+
+/// How events are put together: a request carries up to so many, as a JSON array, and waits for
+/// more up to so long. Each element of the array has its event's `id`.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Batch)]
+pub(crate) struct BatchView {
+    /// The most events of a request.
+    #[schema(minimum = 2, maximum = 1_000, example = 50)]
+    max_events: u16,
+    /// How long the first event of a request waits for others, in milliseconds; 0 if left out: a
+    /// request then carries what is there.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 60_000, default = 0, example = 200)]
+    max_wait_ms: u64,
 }
 
 /// Whether an endpoint gets deliveries.
@@ -190,6 +224,7 @@ impl EndpointView {
             concurrency: endpoint.concurrency,
             rate_limit: endpoint.rate_limit.map(RateLimitView::of),
             ordering: OrderingName::of(endpoint.ordering),
+            batch: endpoint.batch.map(BatchView::of),
             metadata: endpoint.metadata.clone(),
             secrets: endpoint.live_secrets(now).map(SecretView::of).collect(),
             created_at: endpoint.created_at.to_string(),
@@ -218,7 +253,8 @@ impl OrderingName {
 }
 
 impl RateLimitView {
-    fn of(limit: RateLimit) -> Self {
+    /// Shows a limit.
+    pub(crate) fn of(limit: RateLimit) -> Self {
         let RateLimit { requests, per, burst } = limit;
         let per = match per {
             RatePeriod::Second => RatePeriodName::Second,
@@ -241,6 +277,35 @@ impl RateLimitView {
             RatePeriodName::Minute => RatePeriod::Minute,
         };
         Ok(RateLimit { requests, per, burst })
+    }
+}
+
+impl BatchView {
+    fn of(batching: Batching) -> Self {
+        let Batching { max_events, max_wait } = batching;
+        let max_wait_ms = u64::try_from(max_wait.as_millis()).unwrap_or(u64::MAX);
+        Self { max_events: max_events.get(), max_wait_ms }
+    }
+
+    /// Checks what a caller sent, for an endpoint of a profile.
+    pub(crate) fn admit(&self, profile: &Profile) -> Result<Batching, ApiError> {
+        if !profile.has_batches() {
+            let name = &profile.name;
+            let detail = format!("requests of the profile {name} carry one event each");
+            return Err(ApiError::detailed(Code::BatchUnsupported, detail));
+        }
+        let (min, max) = (Batching::EVENTS_MIN, Batching::EVENTS_MAX);
+        let max_events = NonZeroU16::new(self.max_events)
+            .filter(|count| (min..=max).contains(&count.get()))
+            .ok_or_else(|| {
+                ApiError::value("batch.max_events", format_args!("it is {min} to {max}"))
+            })?;
+        let max_wait = Duration::from_millis(self.max_wait_ms);
+        if max_wait > Batching::WAIT_MAX {
+            let max = Batching::WAIT_MAX.as_millis();
+            return Err(ApiError::value("batch.max_wait_ms", format_args!("it is 0 to {max}")));
+        }
+        Ok(Batching { max_events, max_wait })
     }
 }
 

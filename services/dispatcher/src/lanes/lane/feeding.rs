@@ -1,10 +1,10 @@
 //! What a lane says to the feed of its endpoint.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use fanfare_domain::Timestamp;
 
-use super::{AHEAD, Bounds, Kind, Lane};
+use super::{Bounds, Kind, Lane, put_off::AHEAD};
 use crate::lanes::breaker::Phase;
 
 /// How much work of a feed a lane holds, and how many deliveries at most.
@@ -32,7 +32,10 @@ impl<T> Lane<T> {
         let later = AHEAD.as_nanos() / self.pace().as_nanos().max(1);
         let later = usize::try_from(later).unwrap_or(usize::MAX);
         let bound = self.bound(Kind::First, bounds, now).max(1);
-        let wanted = (2 * window).max(soon).min(later.max(1)).min(bound).min(FED_MAX);
+        let together = self.fill().map_or(1, |fill| fill.max);
+        let requests = (2 * window).max(soon).min(later.max(1));
+        let most = bound.min(FED_MAX.max(together));
+        let wanted = requests.saturating_mul(together).min(most);
         Some((wanted, wanted.saturating_sub(self.firsts.len())))
     }
 
@@ -43,10 +46,6 @@ impl<T> Lane<T> {
 
     /// Takes out the first attempts that `is_wanted` chooses.
     pub(in crate::lanes) fn give_up(&mut self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
-        let waiting = std::mem::take(&mut self.firsts);
-        let (given_up, kept): (VecDeque<_>, VecDeque<_>) =
-            waiting.into_iter().partition(|(_, item)| is_wanted(item));
-        self.firsts = kept;
-        given_up.into_iter().map(|(_, item)| item).collect()
+        self.firsts.extract(is_wanted)
     }
 }

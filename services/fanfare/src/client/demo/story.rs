@@ -182,6 +182,7 @@ mod tests {
                 response_truncated: false,
                 retry_at: retry_in
                     .map(|retry_in| BEGUN.saturating_add(Duration::from_millis(millis + retry_in))),
+                batch: None,
             })),
         )
     }

@@ -7,19 +7,16 @@ use clap::Args;
 use fanfare_domain::{
     Profile, Profiles, TenantId,
     retry::{Delays, Policy},
-    settings::{parse_duration, parse_within},
+    settings::parse_duration,
 };
 use serde_json::{Map, Value, json};
 
-use super::all;
+use super::{all, limits::Limits};
 use crate::client::{
     api::{Api, text},
     options::{Pair, map},
     tenant,
 };
-
-/// The most requests that may be in flight to an endpoint, as the API has it.
-const CONCURRENCY_MAX: u16 = 1_000;
 
 /// Options of `fanfare endpoint create`.
 #[derive(Args, Clone, Debug)]
@@ -44,15 +41,8 @@ pub(crate) struct Options {
     /// A header to add to every request; may be given several times.
     #[arg(long = "header", value_name = "NAME=VALUE")]
     headers: Vec<Pair>,
-    /// How many requests may be in flight at once [default: 16].
-    #[arg(long, value_parser = concurrency, value_name = "NUMBER")]
-    concurrency: Option<u16>,
-    /// Which events wait for the one before them to be delivered [default: none].
-    #[arg(long, value_parser = ["none", "key", "all"], value_name = "ORDER")]
-    ordering: Option<String>,
-    /// How long an attempt may take [default: as the tenant's profile has it].
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
-    timeout: Option<Duration>,
+    #[command(flatten)]
+    limits: Limits,
     /// How long to wait before each retry [default: as the tenant's profile has it].
     #[arg(long, value_parser = parse_duration, value_delimiter = ',', value_name = "DURATIONS")]
     retry_delays: Option<Vec<Duration>>,
@@ -68,9 +58,7 @@ impl Options {
             description: self.description.clone(),
             secret: self.secret.clone(),
             headers: map(&self.headers),
-            concurrency: self.concurrency,
-            ordering: self.ordering.clone(),
-            timeout: self.timeout,
+            limits: self.limits.clone(),
             retry_delays: self.retry_delays.clone(),
         }
     }
@@ -91,18 +79,10 @@ pub(crate) struct Draft {
     pub(crate) secret: Option<String>,
     /// Headers to add to every request.
     pub(crate) headers: BTreeMap<String, String>,
-    /// How many requests may be in flight at once.
-    pub(crate) concurrency: Option<u16>,
-    /// Which events wait for the one before them.
-    pub(crate) ordering: Option<String>,
-    /// How long an attempt may take.
-    pub(crate) timeout: Option<Duration>,
+    /// How it is sent to.
+    pub(crate) limits: Limits,
     /// How long to wait before each retry.
     pub(crate) retry_delays: Option<Vec<Duration>>,
-}
-
-fn concurrency(text: &str) -> Result<u16, String> {
-    parse_within(text, &(1..=CONCURRENCY_MAX))
 }
 
 impl Draft {
@@ -124,14 +104,10 @@ impl Draft {
 
     fn body(&self, retry: Option<Value>) -> Value {
         let mut members = Map::new();
-        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let optional = [
             ("name", self.name.clone().map(Value::String)),
             ("description", self.description.clone().map(Value::String)),
             ("secret", self.secret.clone().map(Value::String)),
-            ("concurrency", self.concurrency.map(|number| json!(number))),
-            ("ordering", self.ordering.clone().map(Value::String)),
-            ("timeout_ms", self.timeout.map(|span| json!(millis(span)))),
             ("retry", retry),
             ("headers", (!self.headers.is_empty()).then(|| json!(self.headers))),
         ];
@@ -142,6 +118,7 @@ impl Draft {
                 members.insert(String::from(name), value);
             }
         }
+        self.limits.add_to(&mut members);
         Value::Object(members)
     }
 }
@@ -166,13 +143,13 @@ mod tests {
         let draft = Draft {
             url: String::from("https://example.com/"),
             types: vec![String::from("invoice.*")],
-            timeout: Some(Duration::from_millis(2_500)),
+            name: Some(String::from("Billing")),
             ..Draft::default()
         };
         let expected = json!({
             "url": "https://example.com/",
             "event_types": ["invoice.*"],
-            "timeout_ms": 2_500,
+            "name": "Billing",
         });
         assert_eq!(draft.body(None), expected);
     }

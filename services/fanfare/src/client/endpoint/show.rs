@@ -46,6 +46,7 @@ pub(super) fn endpoint(found: &Value, output: Output) {
         ("description", plain("description")),
         ("types", types(found)),
         ("state", output.tone(tone, &state)),
+        ("health", health(found)),
         ("headers", words(found, "headers")),
         (
             "timeout",
@@ -58,6 +59,8 @@ pub(super) fn endpoint(found: &Value, output: Output) {
             number(found, "concurrency").map(|number| number.to_string()).unwrap_or_default(),
         ),
         ("order", plain("ordering")),
+        ("rate limit", rate_limit(found)),
+        ("batches", batches(found)),
         ("retries", retries(found)),
         ("secrets", secrets.to_string()),
         ("created", plain("created_at")),
@@ -112,6 +115,26 @@ pub(super) fn state(endpoint: &Value) -> (Tone, String) {
     (tone, shown)
 }
 
+/// How it does at the moment; empty if its dispatcher did not say.
+fn health(endpoint: &Value) -> String {
+    let Some(health) = endpoint.get("health").filter(|health| health.is_object()) else {
+        return String::new();
+    };
+    let breaker = match text(health, "state") {
+        "closed" => String::from("is sent to"),
+        "open" => format!("fails: held back since {}", text(health, "since")),
+        "half_open" => format!("recovers since {}", text(health, "since")),
+        other => printable(other),
+    };
+    let count = |name| number(health, name).unwrap_or_default();
+    let (held, in_flight, window) = (count("held"), count("in_flight"), count("window"));
+    let until = health.get("quiet_until").and_then(Value::as_str);
+    let quiet = until.map(|until| format!("; asked for silence until {until}"));
+    let quiet = quiet.unwrap_or_default();
+    let words = format!("{breaker}; {in_flight} of {window} in flight, {held} waiting{quiet}");
+    printable(&words)
+}
+
 fn types(endpoint: &Value) -> String {
     words(endpoint, "event_types")
 }
@@ -124,6 +147,26 @@ fn words(endpoint: &Value, name: &str) -> String {
 
 fn number(endpoint: &Value, name: &str) -> Option<u64> {
     endpoint.get(name).and_then(Value::as_u64)
+}
+
+/// How many requests may be begun in a time; empty for any number.
+fn rate_limit(endpoint: &Value) -> String {
+    let Some(limit) = endpoint.get("rate_limit").filter(|limit| !limit.is_null()) else {
+        return String::new();
+    };
+    let [requests, burst] = ["requests", "burst"].map(|name| number(limit, name).unwrap_or(0));
+    let pause = if burst > 1 { format!(", {burst} at once") } else { String::new() };
+    format!("{requests} a {}{pause}", printable(text(limit, "per")))
+}
+
+/// How many events a request may carry; empty for one.
+fn batches(endpoint: &Value) -> String {
+    let Some(batch) = endpoint.get("batch").filter(|batch| !batch.is_null()) else {
+        return String::new();
+    };
+    let max_events = number(batch, "max_events").unwrap_or(0);
+    let wait = Duration::from_millis(number(batch, "max_wait_ms").unwrap_or(0));
+    format!("up to {max_events} events, after {} at most", span(wait))
 }
 
 /// The delays of an endpoint's own retry policy; empty if it is the profile's.
@@ -152,6 +195,31 @@ mod tests {
         assert_eq!(state(&paused), (Tone::Warning, String::from("paused (hold)")));
         let disabled = json!({ "state": "disabled", "disabled_reason": "gone" });
         assert_eq!(state(&disabled), (Tone::Bad, String::from("disabled (gone)")));
+    }
+
+    #[test]
+    fn limits_are_said_in_words() {
+        let limited = json!({
+            "rate_limit": { "requests": 10, "per": "second", "burst": 1 },
+            "batch": { "max_events": 50, "max_wait_ms": 200 },
+        });
+        assert_eq!(rate_limit(&limited), "10 a second");
+        assert_eq!(batches(&limited), "up to 50 events, after 200 ms at most");
+        let burst = json!({ "rate_limit": { "requests": 300, "per": "minute", "burst": 5 } });
+        assert_eq!(rate_limit(&burst), "300 a minute, 5 at once");
+        let none = json!({ "rate_limit": null });
+        assert_eq!((rate_limit(&none), batches(&none)), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn health_is_shown_where_it_is_known() {
+        let open = json!({ "health": {
+            "state": "open", "since": "2026-01-02T03:04:05.000Z", "window": 16, "in_flight": 1,
+            "held": 64, "quiet_until": null,
+        } });
+        let since = "held back since 2026-01-02T03:04:05.000Z";
+        assert_eq!(health(&open), format!("fails: {since}; 1 of 16 in flight, 64 waiting"));
+        assert_eq!(health(&json!({ "health": null })), "");
     }
 
     #[test]

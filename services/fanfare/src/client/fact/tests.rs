@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
-    DeliveryId, EndpointId, Fault, Shard, TraceContext,
-    fact::{DeliveryParked, RetryScheduled, ShardClaimed},
+    BatchId, DeliveryId, EndpointId, Fault, Shard, TraceContext,
+    fact::{DeliveryParked, InBatch, RetryScheduled, ShardClaimed},
 };
 
 use super::*;
@@ -53,6 +53,7 @@ fn attempt(outcome: Outcome, detail: &str, retry_at: Option<Timestamp>) -> Recor
         response_body: Bytes::new(),
         response_truncated: false,
         retry_at,
+        batch: None,
     })))
 }
 
@@ -92,14 +93,26 @@ fn each_fact_has_its_words_and_its_tone() {
         attempt: 3,
         due_at: later(6_498),
         cause_sequence: 1,
+        batch: None,
     };
     let deferred = DeliveryDeferred {
         delivery: delivery(),
         attempt: 1,
         until: later(2_500),
         reason: DeferReason::LaneFull,
+        batch: None,
     };
+    let mut batched = attempt(refused.clone(), "", None);
+    if let Fact::AttemptMade(made) = &mut batched.fact {
+        made.batch = Some(InBatch { id: BatchId::from_bytes([1; 16]), size: 50 });
+    }
     for (record, tone, what, details) in [
+        (
+            batched,
+            Tone::Bad,
+            "attempt 2",
+            "https://example.com/hook → 500 in 12 ms, in a batch of 50",
+        ),
         (routed(2, 0, 0), Tone::Accent, "routed", "to 2 endpoints"),
         (routed(0, 0, 0), Tone::Dim, "routed", "no endpoint wants it"),
         (

@@ -1,6 +1,6 @@
 //! What is to be seen in a request: what it is about, and whether it is signed as it should be.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fanfare_domain::{Profile, Timestamp, seal::Clear, verify::Unverified};
 use hyper::HeaderMap;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     client::{
         receiver::Arrival,
-        text::{body, clock, printable, span},
+        text::{body, clock, count, printable, span},
     },
     output::{Output, Tone},
 };
@@ -214,13 +214,20 @@ fn event_type(body: &[u8]) -> Option<String> {
         event: Option<String>,
         action: Option<String>,
     }
-    let body: Body = serde_json::from_slice(body).ok()?;
-    match (body.kind, body.event, body.action) {
+    let of = |body: Body| match (body.kind, body.event, body.action) {
         (Some(kind), _, _) => Some(kind),
         (None, Some(event), Some(action)) => Some(format!("{event}.{action}")),
         (None, Some(event), None) => Some(event),
         (None, None, _) => None,
-    }
+    };
+    // A batch is an array of bodies.
+    let Ok(batch) = serde_json::from_slice::<Vec<Body>>(body) else {
+        return serde_json::from_slice(body).ok().and_then(of);
+    };
+    let events = count(u64::try_from(batch.len()).unwrap_or(u64::MAX), "event");
+    let types: BTreeSet<String> = batch.into_iter().filter_map(of).collect();
+    let types: Vec<String> = types.into_iter().collect();
+    Some(format!("{events}: {}", types.join(", ")))
 }
 
 #[cfg(test)]
@@ -288,6 +295,7 @@ mod tests {
             (r#"{"type":"invoice.paid","event":"x"}"#, Some("invoice.paid")),
             (r#"{"event":"RAMP","action":"UPDATE"}"#, Some("RAMP.UPDATE")),
             (r#"{"event":"visitor.denied"}"#, Some("visitor.denied")),
+            (r#"[{"type":"b"},{"type":"a"},{"type":"b"}]"#, Some("3 events: a, b")),
             (r#"{"id":1}"#, None),
             ("text", None),
         ] {

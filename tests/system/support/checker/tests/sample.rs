@@ -108,6 +108,7 @@ pub(super) fn attempt(delivery: &DeliveryRef, attempt: u32, outcome: Outcome) ->
         response_body: Bytes::new(),
         response_truncated: false,
         retry_at: failed.then(|| ended.saturating_add(Duration::from_secs(1))),
+        batch: None,
     }))
 }
 
@@ -160,6 +161,7 @@ fn journal() -> Vec<JournalBatch> {
         attempt: 2,
         due_at: starts(1).saturating_add(Duration::from_millis(1_010)),
         cause_sequence: 4,
+        batch: None,
     };
     let facts = [
         Fact::ShardClaimed(claimed(1)),

@@ -1,0 +1,47 @@
+//! How an endpoint does at a moment, as the process knows that sends to it.
+
+use crate::Timestamp;
+
+/// What the owner of an endpoint's shard knows of it. Kept in memory only: a new owner begins with
+/// what it has seen itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether first attempts pass.
+    pub breaker: BreakerState,
+    /// Since when; `None` if that never changed as far as the owner knows.
+    pub since: Option<Timestamp>,
+    /// How many requests may be in flight at present: the endpoint's own limit, or less if it seems
+    /// to bear less.
+    pub window: u16,
+    /// How many are.
+    pub in_flight: u32,
+    /// How many deliveries wait in the owner's memory. Those that are put off are not among them.
+    pub held: u32,
+    /// Until when it is left alone because it asked for that; `None` if it did not.
+    pub quiet_until: Option<Timestamp>,
+}
+
+/// Whether first attempts pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// They do.
+    Closed,
+    /// They are held, until a retry or a probe succeeds.
+    Open,
+    /// They pass again, few at a time.
+    HalfOpen,
+}
+
+impl Health {
+    /// An endpoint that nothing speaks against.
+    pub const fn unburdened(window: u16) -> Self {
+        Self {
+            breaker: BreakerState::Closed,
+            since: None,
+            window,
+            in_flight: 0,
+            held: 0,
+            quiet_until: None,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What an owner tells of an endpoint.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use fanfare_domain::{BreakerState, Health};
+use fanfare_testkit::receiver::Behaviour;
+
+use crate::world::World;
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Asks until an endpoint does as it is expected to.
+async fn becomes(world: &World, expected: impl Fn(&Health) -> bool) -> Result<Health> {
+    let asking = async {
+        loop {
+            match world.log.health(world.endpoint.id, LONG).await {
+                Some(health) if expected(&health) => return health,
+                Some(_) | None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(LONG, asking).await.context("it never does as expected")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_keeps_failing_is_told_from_one_that_does_not() -> Result<()> {
+    let world = World::new().await?;
+    assert_eq!(world.log.health(world.endpoint.id, LONG).await, None, "nobody knows it");
+    let dispatcher = world.run().await?;
+    let unused = becomes(&world, |_| true).await?;
+    assert_eq!(unused, Health::unburdened(16));
+
+    world.receiver.answer(Behaviour::status(500));
+    for number in 0..10 {
+        world.send(number).await?;
+    }
+    let open = becomes(&world, |health| health.breaker == BreakerState::Open).await?;
+    assert!(open.since.is_some());
+    // What comes now is held, and neither in flight nor put off.
+    for number in 10..13 {
+        world.send(number).await?;
+    }
+    let held = becomes(&world, |health| health.held == 3 && health.in_flight == 0).await?;
+    assert_eq!((held.breaker, held.since), (BreakerState::Open, open.since));
+    dispatcher.stop().await
+}

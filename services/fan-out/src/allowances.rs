@@ -1,0 +1,114 @@
+//! Tenants' rate limits: each delivery of a limited tenant gets the time that the limit keeps for
+//! it, before its task is written.
+//!
+//! Several fan-outs share a limit: each takes portions of it (see [`Allowance`]) and gives out the
+//! cells of its own portions, so that no cell is given out twice. A portion is what the tenant may
+//! do in the next half second, so that there is no round trip per event. Where others have taken
+//! what comes next, it is only what is needed: what is taken and not used is lost, and with large
+//! portions the limit would be further and further ahead of what is really sent.
+
+mod share;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use fanfare_domain::{TenantId, Timestamp, endpoint::RateLimit};
+use fanfare_event_log::{Allowance, EventLog, PublishError};
+use fanfare_service::Clock;
+use futures_util::future::try_join_all;
+
+use share::Share;
+
+/// How many tenants' portions are kept; with more, what is not in use is forgotten.
+const KEPT_MAX: usize = 10_000;
+
+/// How old a time may be that cells are counted from.
+const STALE: Duration = Duration::from_millis(20);
+
+/// The furthest time that is kept for a delivery: nothing waits for ever.
+const AHEAD_MAX: Duration = Duration::from_hours(7 * 24);
+
+/// The times of deliveries of limited tenants, in the order in which they are to be given out.
+pub(crate) type Times = BTreeMap<TenantId, std::vec::IntoIter<Timestamp>>;
+
+/// Gives out what tenants' limits allow.
+pub(crate) struct Allowances {
+    log: EventLog,
+    clock: Arc<dyn Clock>,
+    kept: Mutex<BTreeMap<TenantId, Arc<tokio::sync::Mutex<Kept>>>>,
+}
+
+/// What we have of one limit.
+struct Kept {
+    share: Share,
+    allowance: Allowance,
+}
+
+impl Allowances {
+    /// Has nothing yet.
+    pub(crate) fn new(log: EventLog, clock: Arc<dyn Clock>) -> Self {
+        Self { log, clock, kept: Mutex::default() }
+    }
+
+    /// Takes as many cells of each tenant's limit as are wanted. One round trip for all at most,
+    /// unless others take cells of the same limits at the same time.
+    pub(crate) async fn reserve(
+        &self,
+        wanted: BTreeMap<TenantId, (RateLimit, usize)>,
+    ) -> Result<Times, PublishError> {
+        let of_each = wanted.into_iter().map(async |(tenant, (limit, count))| {
+            let times = self.of_one(&tenant, &limit, count).await?;
+            Ok::<_, PublishError>((tenant, times.into_iter()))
+        });
+        Ok(try_join_all(of_each).await?.into_iter().collect())
+    }
+
+    async fn of_one(
+        &self,
+        tenant: &TenantId,
+        limit: &RateLimit,
+        count: usize,
+    ) -> Result<Vec<Timestamp>, PublishError> {
+        let kept = self.kept(tenant);
+        let mut kept = kept.lock().await;
+        let Kept { share, allowance } = &mut *kept;
+        share.apply(*limit);
+        let mut times = Vec::with_capacity(count);
+        let mut now = self.clock.now();
+        loop {
+            share.give(&mut times, count, now);
+            let missing = count - times.len();
+            if missing == 0 {
+                break;
+            }
+            let portion = allowance.take(limit, share.portion(missing, now)).await?;
+            share.extend(portion);
+            // What is given out for a time that is long past would all be sent at once.
+            let later = self.clock.now();
+            now = if later.since(now) > STALE { later } else { now };
+        }
+        let latest = now.saturating_add(AHEAD_MAX);
+        for time in &mut times {
+            *time = latest.min(*time);
+        }
+        Ok(times)
+    }
+
+    fn kept(&self, tenant: &TenantId) -> Arc<tokio::sync::Mutex<Kept>> {
+        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = all.get(tenant) {
+            return Arc::clone(kept);
+        }
+        if all.len() >= KEPT_MAX {
+            all.retain(|_, kept| Arc::strong_count(kept) > 1);
+        }
+        let allowance = self.log.allowance(tenant);
+        let kept = Kept { share: Share::none(), allowance };
+        let kept = Arc::new(tokio::sync::Mutex::new(kept));
+        all.insert(tenant.clone(), Arc::clone(&kept));
+        kept
+    }
+}

@@ -1,0 +1,94 @@
+//! `fanfare endpoint update`: from the command line to what the API takes.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::{Named, limits::Limits};
+use crate::client::options::{Pair, map};
+
+/// Options of `fanfare endpoint update`. What is not given stays as it is.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(super) endpoint: Named,
+    /// Where deliveries go.
+    #[arg(long)]
+    url: Option<String>,
+    /// Which event types it wants, with commas between: all of them, not only what is new.
+    #[arg(long, value_delimiter = ',', value_name = "PATTERNS")]
+    types: Option<Vec<String>>,
+    /// What people call it.
+    #[arg(long)]
+    name: Option<String>,
+    /// What else people should know.
+    #[arg(long)]
+    description: Option<String>,
+    /// A header to add to every request; may be given several times, and others stay.
+    #[arg(long = "header", value_name = "NAME=VALUE")]
+    headers: Vec<Pair>,
+    /// A header to add no more; may be given several times.
+    #[arg(long = "remove-header", value_name = "NAME")]
+    removed: Vec<String>,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+impl Options {
+    /// Returns what is to change.
+    pub(super) fn patch(&self) -> Value {
+        let mut members = Map::new();
+        let texts = [("url", &self.url), ("name", &self.name), ("description", &self.description)];
+        for (name, value) in texts {
+            if let Some(value) = value {
+                members.insert(String::from(name), json!(value));
+            }
+        }
+        if let Some(types) = &self.types {
+            members.insert(String::from("event_types"), json!(types));
+        }
+        let set = map(&self.headers).into_iter().map(|(name, value)| (name, Some(value)));
+        let removed = self.removed.iter().map(|name| (name.clone(), None));
+        let headers: BTreeMap<String, Option<String>> = removed.chain(set).collect();
+        if !headers.is_empty() {
+            members.insert(String::from("headers"), json!(headers));
+        }
+        self.limits.add_to(&mut members);
+        Value::Object(members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn patch(words: &str) -> Value {
+        let words = format!("x acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w {words}");
+        let matches = Line::command().get_matches_from(words.split_whitespace());
+        Line::from_arg_matches(&matches).unwrap().options.patch()
+    }
+
+    #[test]
+    fn only_what_is_given_changes() {
+        assert_eq!(patch(""), json!({}));
+        let given = "--url https://b/ --types a.b,c.> --header X-A=1 --remove-header X-B \
+                     --batch none --concurrency 2";
+        let expected = json!({
+            "url": "https://b/",
+            "event_types": ["a.b", "c.>"],
+            "headers": { "X-A": "1", "X-B": null },
+            "batch": null,
+            "concurrency": 2,
+        });
+        assert_eq!(patch(given), expected);
+    }
+}
