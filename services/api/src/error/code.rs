@@ -179,7 +179,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 41] = [
+    pub(crate) const ALL: [Self; 42] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,

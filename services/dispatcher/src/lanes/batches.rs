@@ -9,7 +9,7 @@ use std::{
 
 use fanfare_domain::{
     BatchId, Outcome,
-    endpoint::{Batching, RateLimit, RatePeriod},
+    endpoint::{Batching, Ordering, RateLimit, RatePeriod},
     fact::InBatch,
     retry::StatusSet,
 };
@@ -62,7 +62,7 @@ fn after(time: Duration) -> Timestamp {
 fn rules(max_events: u16, max_wait: Duration) -> Rules {
     let max_events = NonZeroU16::new(max_events).unwrap();
     let batch = Some(Batching { max_events, max_wait });
-    Rules { concurrency: 16, rate: None, breaker: false, batch }
+    Rules { concurrency: 16, rate: None, breaker: false, batch, ordering: Ordering::None }
 }
 
 fn limited(requests: u32) -> RateLimit {

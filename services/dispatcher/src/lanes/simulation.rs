@@ -411,7 +411,7 @@ proptest! {
         let cap = |at: Timestamp| caps[(at.as_secs() / 3) as usize % caps.len()];
         let clock = std::cell::Cell::new(START);
         let rules = |_| Rules {
-            ordering: fanfare_domain::endpoint::Ordering::None,
+            ordering: Ordering::None,
             concurrency: cap(clock.get()),
             rate: rate.map(|requests| limited(requests, 1)),
             breaker,
