@@ -11,14 +11,20 @@ mod share;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use fanfare_domain::{TenantId, Timestamp, endpoint::RateLimit};
-use fanfare_event_log::{Allowance, EventLog, PublishError};
+use fanfare_event_log::{Allowance, EventLog, Portion, PublishError};
 use fanfare_service::Clock;
 use futures_util::future::try_join_all;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use share::Share;
 
@@ -31,6 +37,14 @@ const STALE: Duration = Duration::from_millis(20);
 /// The furthest time that is kept for a delivery: nothing waits for ever.
 const AHEAD_MAX: Duration = Duration::from_hours(7 * 24);
 
+/// How long to wait before a portion is asked for again that there was no room to write down.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// How long events are held that wait for their limits, and for how long they are handed back
+/// then: meanwhile there is a place for events that wait for nothing.
+const HOLD: Duration = Duration::from_secs(3);
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// The times of deliveries of limited tenants, in the order in which they are to be given out.
 pub(crate) type Times = BTreeMap<TenantId, std::vec::IntoIter<Timestamp>>;
 
@@ -38,7 +52,21 @@ pub(crate) type Times = BTreeMap<TenantId, std::vec::IntoIter<Timestamp>>;
 pub(crate) struct Allowances {
     log: EventLog,
     clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    /// Whether there is no room to write down what is taken, so that it is logged once.
+    waiting: AtomicBool,
     kept: Mutex<BTreeMap<TenantId, Arc<tokio::sync::Mutex<Kept>>>>,
+}
+
+/// What came of reserving.
+pub(crate) enum Reserved {
+    /// The times of all that was wanted.
+    Times(Times),
+    /// The limits are out of reach for now, or the service stops.
+    Not {
+        /// How long to leave it at that.
+        again: Duration,
+    },
 }
 
 /// What we have of one limit.
@@ -48,22 +76,29 @@ struct Kept {
 }
 
 impl Allowances {
-    /// Has nothing yet.
-    pub(crate) fn new(log: EventLog, clock: Arc<dyn Clock>) -> Self {
-        Self { log, clock, kept: Mutex::default() }
+    /// Has nothing yet. Waiting for what is out of reach ends with `stop`.
+    pub(crate) fn new(log: EventLog, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
+        Self { log, clock, stop, waiting: AtomicBool::new(false), kept: Mutex::default() }
     }
 
     /// Takes as many cells of each tenant's limit as are wanted. One round trip for all at most,
-    /// unless others take cells of the same limits at the same time.
+    /// unless others take cells of the same limits at the same time. Waits a few seconds for
+    /// servers that are away or full.
     pub(crate) async fn reserve(
         &self,
         wanted: BTreeMap<TenantId, (RateLimit, usize)>,
-    ) -> Result<Times, PublishError> {
+    ) -> Result<Reserved, PublishError> {
         let of_each = wanted.into_iter().map(async |(tenant, (limit, count))| {
             let times = self.of_one(&tenant, &limit, count).await?;
             Ok::<_, PublishError>((tenant, times.into_iter()))
         });
-        Ok(try_join_all(of_each).await?.into_iter().collect())
+        // Boxed, because it is large.
+        let all = timeout(HOLD, Box::pin(try_join_all(of_each)));
+        match self.stop.run_until_cancelled(all).await {
+            Some(Ok(times)) => Ok(Reserved::Times(times?.into_iter().collect())),
+            Some(Err(_)) => Ok(Reserved::Not { again: AGAIN }),
+            None => Ok(Reserved::Not { again: Duration::ZERO }),
+        }
     }
 
     async fn of_one(
@@ -84,7 +119,7 @@ impl Allowances {
             if missing == 0 {
                 break;
             }
-            let portion = allowance.take(limit, share.portion(missing, now)).await?;
+            let portion = self.take(allowance, limit, share.portion(missing, now)).await?;
             share.extend(portion);
             // What is given out for a time that is long past would all be sent at once.
             let later = self.clock.now();
@@ -95,6 +130,31 @@ impl Allowances {
             *time = latest.min(*time);
         }
         Ok(times)
+    }
+
+    /// Takes a portion. Waits for room to write it down, for ever: bound it from outside.
+    async fn take(
+        &self,
+        allowance: &mut Allowance,
+        limit: &RateLimit,
+        choose: impl Fn(Timestamp) -> Portion,
+    ) -> Result<Portion, PublishError> {
+        loop {
+            match allowance.take(limit, &choose).await {
+                Err(PublishError::Full { stream }) => {
+                    if !self.waiting.swap(true, Ordering::Relaxed) {
+                        warn!(stream, "the stream is full, limited tenants' events wait");
+                    }
+                }
+                taken => {
+                    if taken.is_ok() && self.waiting.swap(false, Ordering::Relaxed) {
+                        info!("there is room for what is taken of tenants' limits");
+                    }
+                    return taken;
+                }
+            }
+            sleep(WAIT).await;
+        }
     }
 
     fn kept(&self, tenant: &TenantId) -> Arc<tokio::sync::Mutex<Kept>> {

@@ -15,7 +15,7 @@ use futures_util::{
 use tracing::{debug, trace};
 
 use crate::{
-    allowances::{Allowances, Times},
+    allowances::{Allowances, Reserved, Times},
     outlet::{Outlet, Written},
     recorded::OnRecord,
     routes::Matches,
@@ -94,7 +94,27 @@ impl Work {
             Ok(recorded) => recorded,
             Err(GivenUp) => return Ok(()),
         };
-        self.write_tasks(recorded).await.context("write tasks")
+        let limited = |event: &Recorded| event.limit.is_some() && !event.targets.is_empty();
+        let (limited, free): (Vec<_>, Vec<_>) = recorded.into_iter().partition(limited);
+        // Those without a limit wait for nobody's.
+        self.write_tasks(free, Times::new()).await.context("write tasks")?;
+        self.write_limited(limited).await.context("write tasks of limited tenants")
+    }
+
+    /// Writes the tasks of events whose tenants have limits; hands the events back for a while if
+    /// what the limits allow cannot be reserved now.
+    async fn write_limited(&self, recorded: Vec<Recorded>) -> Result<(), PublishError> {
+        if recorded.is_empty() {
+            return Ok(());
+        }
+        match self.allowances.reserve(wanted(&recorded)).await? {
+            Reserved::Times(times) => self.write_tasks(recorded, times).await,
+            Reserved::Not { again } => {
+                debug!(events = recorded.len(), "the limits of tenants are out of reach");
+                hand_back(recorded.into_iter().map(|event| event.settler), again).await;
+                Ok(())
+            }
+        }
     }
 
     /// Puts every new routing on record. Where a routing of the same events is on record already,
@@ -115,7 +135,8 @@ impl Work {
         let mut on_record = BTreeMap::new();
         while let Some(written) = writes.next().await {
             let Some((facts, sequence)) = written? else {
-                hand_back(batch.items.into_iter().map(|item| item.settler)).await;
+                let settlers = batch.items.into_iter().map(|item| item.settler);
+                hand_back(settlers, Duration::ZERO).await;
                 return Ok(Err(GivenUp));
             };
             for routed in facts.iter().filter_map(routing::routed) {
@@ -127,11 +148,14 @@ impl Work {
         recorded.context("a routing that was recorded is not on record").map(Ok)
     }
 
-    async fn write_tasks(&self, recorded: Vec<Recorded>) -> Result<(), PublishError> {
+    async fn write_tasks(
+        &self,
+        recorded: Vec<Recorded>,
+        mut times: Times,
+    ) -> Result<(), PublishError> {
         let mut open: BTreeMap<usize, Open> = BTreeMap::new();
         let mut writes = FuturesUnordered::new();
         let mut together = Together::default();
-        let mut times = self.allowances.reserve(wanted(&recorded)).await?;
         for (index, event) in recorded.into_iter().enumerate() {
             let targets = timed(&event, &mut times);
             let tasks = routing::tasks(&event.event, targets, event.journal_sequence, self.shards);
@@ -167,7 +191,7 @@ impl Work {
             settle(&mut open, done).await?;
         }
         let given_up = open.into_values().map(|event| event.settler);
-        hand_back(given_up).await;
+        hand_back(given_up, Duration::ZERO).await;
         Ok(())
     }
 
@@ -218,10 +242,10 @@ fn timed(event: &Recorded, times: &mut Times) -> Vec<(EndpointId, Option<Timesta
     event.targets.iter().map(|endpoint| (*endpoint, next())).collect()
 }
 
-/// Asks for events to be handed out again at once.
-async fn hand_back(settlers: impl Iterator<Item = Settler>) {
+/// Asks for events to be handed out again, after a while.
+async fn hand_back(settlers: impl Iterator<Item = Settler>, after: Duration) {
     for settler in settlers {
-        settler.redeliver(Duration::ZERO).await;
+        settler.redeliver(after).await;
     }
 }
 
