@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{TenantId, Timestamp, endpoint::RateLimit};
+use fanfare_domain::{TenantId, Timestamp};
 use fanfare_event_log::{Allowance, EventLog, Portion, PublishError};
 use fanfare_service::Clock;
 use futures_util::future::try_join_all;
@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::routes::Limit;
 use share::Share;
 
 /// How many tenants' portions are kept; with more, what is not in use is forgotten.
@@ -86,10 +87,10 @@ impl Allowances {
     /// servers that are away or full.
     pub(crate) async fn reserve(
         &self,
-        wanted: BTreeMap<TenantId, (RateLimit, usize)>,
+        wanted: BTreeMap<TenantId, (Limit, usize)>,
     ) -> Result<Reserved, PublishError> {
         let of_each = wanted.into_iter().map(async |(tenant, (limit, count))| {
-            let times = self.of_one(&tenant, &limit, count).await?;
+            let times = self.of_one(&tenant, limit, count).await?;
             Ok::<_, PublishError>((tenant, times.into_iter()))
         });
         // Boxed, because it is large.
@@ -104,13 +105,13 @@ impl Allowances {
     async fn of_one(
         &self,
         tenant: &TenantId,
-        limit: &RateLimit,
+        limit: Limit,
         count: usize,
     ) -> Result<Vec<Timestamp>, PublishError> {
         let kept = self.kept(tenant);
         let mut kept = kept.lock().await;
         let Kept { share, allowance } = &mut *kept;
-        share.apply(*limit);
+        share.apply(limit);
         let mut times = Vec::with_capacity(count);
         let mut now = self.clock.now();
         loop {
@@ -136,11 +137,11 @@ impl Allowances {
     async fn take(
         &self,
         allowance: &mut Allowance,
-        limit: &RateLimit,
+        limit: Limit,
         choose: impl Fn(Timestamp) -> Portion,
     ) -> Result<Portion, PublishError> {
         loop {
-            match allowance.take(limit, &choose).await {
+            match allowance.take(limit.revision, &choose).await {
                 Err(PublishError::Full { stream }) => {
                     if !self.waiting.swap(true, Ordering::Relaxed) {
                         warn!(stream, "the stream is full, limited tenants' events wait");

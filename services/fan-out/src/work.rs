@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{
-    EndpointId, EventId, Record, ShardCount, StoredEvent, TenantId, Timestamp, endpoint::RateLimit,
-    fact::EventRouted,
+    EndpointId, EventId, Record, ShardCount, StoredEvent, TenantId, Timestamp, fact::EventRouted,
 };
 use fanfare_event_log::{EventLog, PublishError, Settler, Stored};
 use futures_util::{
@@ -18,7 +17,7 @@ use crate::{
     allowances::{Allowances, Reserved, Times},
     outlet::{Outlet, Written},
     recorded::OnRecord,
-    routes::Matches,
+    routes::{Limit, Matches},
     routing,
     together::{Message, Together},
 };
@@ -52,7 +51,7 @@ pub(crate) struct Item {
     /// Whom it is for.
     pub(crate) routing: Routing,
     /// The rate limit of its tenant.
-    pub(crate) limit: Option<RateLimit>,
+    pub(crate) limit: Option<Limit>,
 }
 
 /// Whom an event is for.
@@ -68,7 +67,7 @@ struct Recorded {
     event: StoredEvent,
     settler: Settler,
     targets: Vec<EndpointId>,
-    limit: Option<RateLimit>,
+    limit: Option<Limit>,
     journal_sequence: u64,
 }
 
@@ -224,7 +223,7 @@ struct Open {
 }
 
 /// How much of each tenant's limit events need.
-fn wanted(recorded: &[Recorded]) -> BTreeMap<TenantId, (RateLimit, usize)> {
+fn wanted(recorded: &[Recorded]) -> BTreeMap<TenantId, (Limit, usize)> {
     let mut wanted = BTreeMap::new();
     for event in recorded {
         if let Some(limit) = event.limit {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use fanfare_domain::{Timestamp, endpoint::RateLimit, gcra::Gcra};
+use fanfare_domain::{Timestamp, gcra::Gcra};
 use fanfare_event_log::Portion;
+
+use crate::routes::Limit;
 
 /// How much of a limit is taken at once.
 const AHEAD: Duration = Duration::from_millis(500);
@@ -11,7 +13,7 @@ const AHEAD: Duration = Duration::from_millis(500);
 /// The cells that are ours.
 #[derive(Debug)]
 pub(super) struct Share {
-    cells: Option<(RateLimit, Gcra)>,
+    cells: Option<(Limit, Gcra)>,
     /// Up to which theoretical arrival time they are.
     end: Timestamp,
 }
@@ -23,9 +25,9 @@ impl Share {
     }
 
     /// Forgets cells of another limit.
-    pub(super) fn apply(&mut self, limit: RateLimit) {
+    pub(super) fn apply(&mut self, limit: Limit) {
         if self.cells.as_ref().is_none_or(|(of, _)| *of != limit) {
-            let cells = Gcra::new(&limit, Timestamp::EPOCH);
+            let cells = Gcra::new(&limit.rate, Timestamp::EPOCH);
             *self = Self { cells: Some((limit, cells)), end: Timestamp::EPOCH };
         }
     }
@@ -36,7 +38,7 @@ impl Share {
         let Some((limit, cells)) = &mut self.cells else { return };
         while times.len() < count {
             let at = cells.earliest().max(now);
-            let behind = cells.arrival().max(at).saturating_add(limit.interval());
+            let behind = cells.arrival().max(at).saturating_add(limit.rate.interval());
             if behind > self.end {
                 return;
             }
@@ -62,7 +64,7 @@ impl Share {
         now: Timestamp,
     ) -> impl Fn(Timestamp) -> Portion + Send + use<> {
         let (limit, end) = (self.cells.as_ref().map(|(limit, _)| *limit), self.end);
-        let interval = limit.map_or(Duration::ZERO, |limit| limit.interval());
+        let interval = limit.map_or(Duration::ZERO, |limit| limit.rate.interval());
         let needed = interval.saturating_mul(u32::try_from(needed).unwrap_or(u32::MAX));
         move |stands| {
             // What comes next is not ours to waste while others give out cells of the same time.
@@ -79,7 +81,10 @@ impl Share {
 mod tests {
     use std::num::NonZeroU32;
 
-    use fanfare_domain::{endpoint::RatePeriod, gcra::CLUMP};
+    use fanfare_domain::{
+        endpoint::{RateLimit, RatePeriod},
+        gcra::CLUMP,
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -111,7 +116,7 @@ mod tests {
 
         fn reserve(&mut self, who: usize, count: usize, now: Timestamp) -> Vec<Timestamp> {
             let share = &mut self.shares[who];
-            share.apply(self.limit);
+            share.apply(Limit { rate: self.limit, revision: 1 });
             let mut times = Vec::new();
             loop {
                 share.give(&mut times, count, now);

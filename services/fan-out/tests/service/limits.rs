@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use fanfare_domain::EventId;
+use fanfare_service::{Clock as _, SystemClock};
 use fanfare_testkit::NatsServer;
 use tokio::time::timeout;
 
-use crate::support::{World, deliveries};
+use crate::support::{Queues, World, deliveries};
 
 /// Where it is written down what is given out of the limits.
 const GIVEN: &str = "KV_FANFARE_allowances";
@@ -45,4 +47,39 @@ async fn waits_without(take_away: impl AsyncFn(&NatsServer) -> Result<()>) -> Re
     expected.extend(deliveries(held, [&limited]));
     queues.take(&expected).await?;
     fan_out.stop().await
+}
+
+#[tokio::test]
+async fn a_limit_that_is_removed_and_set_again_begins_anew() -> Result<()> {
+    let world = World::new().await?;
+    let revision = world.limit(Some(1), 0).await?;
+    let mut endpoints = Vec::new();
+    for _ in 0..100 {
+        endpoints.push(world.create(&["a"]).await?.endpoint.id);
+    }
+    let soon = world.create(&["b"]).await?.endpoint.id;
+    let fan_out = world.start().await?;
+    let mut queues = world.queues().await?;
+    let large = world.publish("a").await?;
+    let mut expected = deliveries(large, &endpoints);
+    queues.take(&expected).await?;
+    let waits = wait(&queues, large);
+    assert!(waits > Duration::from_secs(80), "{waits:?}");
+
+    let revision = world.limit(None, revision).await?;
+    world.limit(Some(1), revision).await?;
+    let small = world.publish("b").await?;
+    expected.extend(deliveries(small, [&soon]));
+    queues.take(&expected).await?;
+    let waits = wait(&queues, small);
+    assert!(waits < Duration::from_secs(2), "{waits:?}");
+    fan_out.stop().await
+}
+
+/// For how long the last delivery of an event has to wait.
+fn wait(queues: &Queues, event: EventId) -> Duration {
+    let tasks = queues.tasks.iter().map(|(_, task)| task);
+    let targets = tasks.filter(|task| task.event.event.id == event).flat_map(|task| &task.targets);
+    let latest = targets.filter_map(|target| target.not_before).max();
+    latest.map_or(Duration::ZERO, |latest| latest.since(SystemClock.now()))
 }
