@@ -35,7 +35,8 @@ const KEPT_MAX: usize = 10_000;
 /// How old a time may be that cells are counted from.
 const STALE: Duration = Duration::from_millis(20);
 
-/// The furthest time that is kept for a delivery: nothing waits for ever.
+/// How far ahead cells are taken: what is beyond that gets this very time, and takes nothing of the
+/// limit.
 const AHEAD_MAX: Duration = Duration::from_hours(7 * 24);
 
 /// How long to wait before a portion is asked for again that there was no room to write down.
@@ -113,23 +114,23 @@ impl Allowances {
         let Kept { share, allowance } = &mut *kept;
         share.apply(limit);
         let mut times = Vec::with_capacity(count);
-        let mut now = self.clock.now();
+        let (mut now, mut is_far) = (self.clock.now(), false);
         loop {
             share.give(&mut times, count, now);
             let missing = count - times.len();
-            if missing == 0 {
+            if missing == 0 || is_far {
                 break;
             }
-            let portion = self.take(allowance, limit, share.portion(missing, now)).await?;
+            let latest = now.saturating_add(AHEAD_MAX);
+            let choose = share.portion(missing, now, latest);
+            let portion = self.take(allowance, limit, choose).await?;
+            is_far = portion.to >= latest;
             share.extend(portion);
             // What is given out for a time that is long past would all be sent at once.
             let later = self.clock.now();
             now = if later.since(now) > STALE { later } else { now };
         }
-        let latest = now.saturating_add(AHEAD_MAX);
-        for time in &mut times {
-            *time = latest.min(*time);
-        }
+        times.resize(count, now.saturating_add(AHEAD_MAX));
         Ok(times)
     }
 

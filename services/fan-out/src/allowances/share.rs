@@ -57,11 +57,13 @@ impl Share {
         self.end = portion.to;
     }
 
-    /// Which portion to take of the limit to have `needed` cells more, by where it stands.
+    /// Which portion to take of the limit to have `needed` cells more, by where it stands. It ends
+    /// at `latest`, also if there are fewer cells until then; if it ends earlier, they are enough.
     pub(super) fn portion(
         &self,
         needed: usize,
         now: Timestamp,
+        latest: Timestamp,
     ) -> impl Fn(Timestamp) -> Portion + Send + use<> {
         let (limit, end) = (self.cells.as_ref().map(|(limit, _)| *limit), self.end);
         let interval = limit.map_or(Duration::ZERO, |limit| limit.rate.interval());
@@ -72,7 +74,7 @@ impl Share {
             let soon = stands > now && stands <= now.saturating_add(AHEAD);
             let length = if soon && stands != end { needed } else { needed.max(AHEAD) };
             let from = stands.max(now);
-            Portion { from, to: from.saturating_add(length) }
+            Portion { from, to: from.saturating_add(length).min(latest).max(from) }
         }
     }
 }
@@ -123,7 +125,11 @@ mod tests {
                 if times.len() == count {
                     return times;
                 }
-                let portion = share.portion(count - times.len(), now)(self.stands);
+                let latest = now.saturating_add(Duration::from_hours(1));
+                let portion = share.portion(count - times.len(), now, latest)(self.stands);
+                if portion.to >= latest && portion.from == portion.to {
+                    return times;
+                }
                 (self.stands, self.round_trips) = (portion.to, self.round_trips + 1);
                 share.extend(portion);
             }
@@ -170,6 +176,16 @@ mod tests {
         let times = crew.reserve(0, 10_000, NOW);
         assert_eq!((times.len(), crew.round_trips), (10_000, 1));
         assert_eq!(times.last(), Some(&after(9_999 * 50)));
+    }
+
+    #[test]
+    fn a_limit_never_stands_further_ahead_than_cells_are_taken() {
+        let mut crew = Crew::new(limit(1, 1), 2);
+        assert_eq!(crew.reserve(0, 5_000, NOW).len(), 3_600);
+        assert_eq!(crew.stands, after(3_600_000));
+        assert_eq!(crew.reserve(1, 5_000, NOW), []);
+        assert_eq!(crew.stands, after(3_600_000));
+        assert_eq!(crew.reserve(1, 5_000, after(10_000)).len(), 10);
     }
 
     proptest! {
