@@ -28,8 +28,8 @@ pub(crate) enum Command {
         /// kyberaccess, or one of the operator's own.
         #[arg(long, default_value = Profile::DEFAULT)]
         profile: String,
-        /// How many deliveries of its events may be begun in a time, for example 20/s or 100/m;
-        /// any number without. What is beyond it waits.
+        /// How the first attempts of its deliveries are spread, for example 20/s or 100/m; not at
+        /// all without. What is beyond it waits.
         #[arg(long, value_parser = rate, value_name = "RATE")]
         rate_limit: Option<Value>,
     },
@@ -40,7 +40,7 @@ pub(crate) enum Command {
         /// The tenant's id.
         tenant: TenantId,
     },
-    /// Limit how many deliveries of a tenant's events may be begun in a time.
+    /// Spread the first attempts of a tenant's deliveries, those of events routed from now on.
     Limit {
         /// The tenant's id.
         tenant: TenantId,
