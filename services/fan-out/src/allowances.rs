@@ -7,6 +7,7 @@
 //! what comes next, it is only what is needed: what is taken and not used is lost, and with large
 //! portions the limit would be further and further ahead of what is really sent.
 
+mod lately;
 mod share;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{TenantId, Timestamp};
+use fanfare_domain::{EventId, TenantId, Timestamp};
 use fanfare_event_log::{Allowance, EventLog, Portion, PublishError};
 use fanfare_service::Clock;
 use futures_util::future::try_join_all;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::routes::Limit;
+use lately::Lately;
 use share::Share;
 
 /// How many tenants' portions are kept; with more, what is not in use is forgotten.
@@ -57,6 +59,7 @@ pub(crate) struct Allowances {
     stop: CancellationToken,
     /// Whether there is no room to write down what is taken, so that it is logged once.
     waiting: AtomicBool,
+    lately: Mutex<Lately>,
     kept: Mutex<BTreeMap<TenantId, Arc<tokio::sync::Mutex<Kept>>>>,
 }
 
@@ -80,7 +83,26 @@ struct Kept {
 impl Allowances {
     /// Has nothing yet. Waiting for what is out of reach ends with `stop`.
     pub(crate) fn new(log: EventLog, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
-        Self { log, clock, stop, waiting: AtomicBool::new(false), kept: Mutex::default() }
+        Self {
+            log,
+            clock,
+            stop,
+            waiting: AtomicBool::default(),
+            lately: Mutex::default(),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The times that an event of a limited tenant was given lately, if it was handed out before.
+    pub(crate) fn lately(&self, event: EventId, limit: Limit) -> Option<Arc<[Timestamp]>> {
+        let lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        lately.find(event, limit.revision)
+    }
+
+    /// Keeps the times that an event is given, for when it is handed out again.
+    pub(crate) fn keep(&self, event: EventId, limit: Limit, times: Arc<[Timestamp]>) {
+        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        lately.keep(event, limit.revision, times);
     }
 
     /// Takes as many cells of each tenant's limit as are wanted. One round trip for all at most,

@@ -68,6 +68,8 @@ struct Recorded {
     settler: Settler,
     targets: Vec<EndpointId>,
     limit: Option<Limit>,
+    /// The times that the limit keeps for the targets.
+    times: Option<Arc<[Timestamp]>>,
     journal_sequence: u64,
 }
 
@@ -96,18 +98,25 @@ impl Work {
         let limited = |event: &Recorded| event.limit.is_some() && !event.targets.is_empty();
         let (limited, free): (Vec<_>, Vec<_>) = recorded.into_iter().partition(limited);
         // Those without a limit wait for nobody's.
-        self.write_tasks(free, Times::new()).await.context("write tasks")?;
+        self.write_tasks(free).await.context("write tasks")?;
         self.write_limited(limited).await.context("write tasks of limited tenants")
     }
 
     /// Writes the tasks of events whose tenants have limits; hands the events back for a while if
     /// what the limits allow cannot be reserved now.
-    async fn write_limited(&self, recorded: Vec<Recorded>) -> Result<(), PublishError> {
+    async fn write_limited(&self, mut recorded: Vec<Recorded>) -> Result<(), PublishError> {
         if recorded.is_empty() {
             return Ok(());
         }
+        for event in &mut recorded {
+            let lately = event.limit.and_then(|limit| self.allowances.lately(event.id(), limit));
+            event.times = lately.filter(|times| times.len() == event.targets.len());
+        }
         match self.allowances.reserve(wanted(&recorded)).await? {
-            Reserved::Times(times) => self.write_tasks(recorded, times).await,
+            Reserved::Times(times) => {
+                self.give(&mut recorded, times);
+                self.write_tasks(recorded).await
+            }
             Reserved::Not { again } => {
                 debug!(events = recorded.len(), "the limits of tenants are out of reach");
                 hand_back(recorded.into_iter().map(|event| event.settler), again).await;
@@ -147,16 +156,23 @@ impl Work {
         recorded.context("a routing that was recorded is not on record").map(Ok)
     }
 
-    async fn write_tasks(
-        &self,
-        recorded: Vec<Recorded>,
-        mut times: Times,
-    ) -> Result<(), PublishError> {
+    /// Gives events the times that their tenants' limits keep for them.
+    fn give(&self, recorded: &mut [Recorded], mut times: Times) {
+        for event in recorded.iter_mut().filter(|event| event.times.is_none()) {
+            let kept = times.get_mut(&event.event.event.tenant);
+            let (Some(limit), Some(kept)) = (event.limit, kept) else { continue };
+            let given: Arc<[_]> = kept.take(event.targets.len()).collect();
+            self.allowances.keep(event.id(), limit, Arc::clone(&given));
+            event.times = Some(given);
+        }
+    }
+
+    async fn write_tasks(&self, recorded: Vec<Recorded>) -> Result<(), PublishError> {
         let mut open: BTreeMap<usize, Open> = BTreeMap::new();
         let mut writes = FuturesUnordered::new();
         let mut together = Together::default();
         for (index, event) in recorded.into_iter().enumerate() {
-            let targets = timed(&event, &mut times);
+            let targets = event.timed();
             let tasks = routing::tasks(&event.event, targets, event.journal_sequence, self.shards);
             trace!(event_id = %event.event.event.id, tasks = tasks.len(), "writing tasks");
             if tasks.len() == 0 {
@@ -226,19 +242,12 @@ struct Open {
 fn wanted(recorded: &[Recorded]) -> BTreeMap<TenantId, (Limit, usize)> {
     let mut wanted = BTreeMap::new();
     for event in recorded {
-        if let Some(limit) = event.limit {
+        if let (Some(limit), None) = (event.limit, &event.times) {
             let tenant = event.event.event.tenant.clone();
             wanted.entry(tenant).or_insert((limit, 0)).1 += event.targets.len();
         }
     }
     wanted
-}
-
-/// Gives an event's targets the times that its tenant's limit keeps for them.
-fn timed(event: &Recorded, times: &mut Times) -> Vec<(EndpointId, Option<Timestamp>)> {
-    let mut kept = times.get_mut(&event.event.event.tenant);
-    let mut next = || kept.as_mut().and_then(Iterator::next);
-    event.targets.iter().map(|endpoint| (*endpoint, next())).collect()
 }
 
 /// Asks for events to be handed out again, after a while.
@@ -277,6 +286,16 @@ fn note(on_record: &mut BTreeMap<EventId, OnRecord>, routed: &EventRouted, seque
 }
 
 impl Recorded {
+    fn id(&self) -> EventId {
+        self.event.event.id
+    }
+
+    /// The targets, with their times.
+    fn timed(&self) -> Vec<(EndpointId, Option<Timestamp>)> {
+        let mut times = self.times.iter().flat_map(|times| times.iter().copied());
+        self.targets.iter().map(|endpoint| (*endpoint, times.next())).collect()
+    }
+
     fn of(item: Item, on_record: &BTreeMap<EventId, OnRecord>) -> Option<Self> {
         let OnRecord { mut targets, sequence } = match item.routing {
             // An event can be in a batch twice, if it was handed out again meanwhile.
@@ -286,6 +305,6 @@ impl Recorded {
         targets.sort_unstable();
         targets.dedup();
         let Item { event, settler, limit, .. } = item;
-        Some(Self { event, settler, targets, limit, journal_sequence: sequence })
+        Some(Self { event, settler, targets, limit, times: None, journal_sequence: sequence })
     }
 }
