@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{
-    EndpointId, EventId, Record, ShardCount, StoredEvent, TenantId, Timestamp, endpoint::RateLimit,
-    fact::EventRouted,
+    EndpointId, EventId, Record, ShardCount, StoredEvent, TenantId, Timestamp, fact::EventRouted,
 };
 use fanfare_event_log::{EventLog, PublishError, Settler, Stored};
 use futures_util::{
@@ -15,10 +14,10 @@ use futures_util::{
 use tracing::{debug, trace};
 
 use crate::{
-    allowances::{Allowances, Times},
+    allowances::{Allowances, Reserved, Times},
     outlet::{Outlet, Written},
     recorded::OnRecord,
-    routes::Matches,
+    routes::{Limit, Matches},
     routing,
     together::{Message, Together},
 };
@@ -52,7 +51,7 @@ pub(crate) struct Item {
     /// Whom it is for.
     pub(crate) routing: Routing,
     /// The rate limit of its tenant.
-    pub(crate) limit: Option<RateLimit>,
+    pub(crate) limit: Option<Limit>,
 }
 
 /// Whom an event is for.
@@ -68,7 +67,9 @@ struct Recorded {
     event: StoredEvent,
     settler: Settler,
     targets: Vec<EndpointId>,
-    limit: Option<RateLimit>,
+    limit: Option<Limit>,
+    /// The times that the limit keeps for the targets.
+    times: Option<Arc<[Timestamp]>>,
     journal_sequence: u64,
 }
 
@@ -94,7 +95,34 @@ impl Work {
             Ok(recorded) => recorded,
             Err(GivenUp) => return Ok(()),
         };
-        self.write_tasks(recorded).await.context("write tasks")
+        let limited = |event: &Recorded| event.limit.is_some() && !event.targets.is_empty();
+        let (limited, free): (Vec<_>, Vec<_>) = recorded.into_iter().partition(limited);
+        // Those without a limit wait for nobody's.
+        self.write_tasks(free).await.context("write tasks")?;
+        self.write_limited(limited).await.context("write tasks of limited tenants")
+    }
+
+    /// Writes the tasks of events whose tenants have limits; hands the events back for a while if
+    /// what the limits allow cannot be reserved now.
+    async fn write_limited(&self, mut recorded: Vec<Recorded>) -> Result<(), PublishError> {
+        if recorded.is_empty() {
+            return Ok(());
+        }
+        for event in &mut recorded {
+            let lately = event.limit.and_then(|limit| self.allowances.lately(event.id(), limit));
+            event.times = lately.filter(|times| times.len() == event.targets.len());
+        }
+        match self.allowances.reserve(wanted(&recorded)).await? {
+            Reserved::Times(times) => {
+                self.give(&mut recorded, times);
+                self.write_tasks(recorded).await
+            }
+            Reserved::Not { again } => {
+                debug!(events = recorded.len(), "the limits of tenants are out of reach");
+                hand_back(recorded.into_iter().map(|event| event.settler), again).await;
+                Ok(())
+            }
+        }
     }
 
     /// Puts every new routing on record. Where a routing of the same events is on record already,
@@ -115,7 +143,8 @@ impl Work {
         let mut on_record = BTreeMap::new();
         while let Some(written) = writes.next().await {
             let Some((facts, sequence)) = written? else {
-                hand_back(batch.items.into_iter().map(|item| item.settler)).await;
+                let settlers = batch.items.into_iter().map(|item| item.settler);
+                hand_back(settlers, Duration::ZERO).await;
                 return Ok(Err(GivenUp));
             };
             for routed in facts.iter().filter_map(routing::routed) {
@@ -127,13 +156,23 @@ impl Work {
         recorded.context("a routing that was recorded is not on record").map(Ok)
     }
 
+    /// Gives events the times that their tenants' limits keep for them.
+    fn give(&self, recorded: &mut [Recorded], mut times: Times) {
+        for event in recorded.iter_mut().filter(|event| event.times.is_none()) {
+            let kept = times.get_mut(&event.event.event.tenant);
+            let (Some(limit), Some(kept)) = (event.limit, kept) else { continue };
+            let given: Arc<[_]> = kept.take(event.targets.len()).collect();
+            self.allowances.keep(event.id(), limit, Arc::clone(&given));
+            event.times = Some(given);
+        }
+    }
+
     async fn write_tasks(&self, recorded: Vec<Recorded>) -> Result<(), PublishError> {
         let mut open: BTreeMap<usize, Open> = BTreeMap::new();
         let mut writes = FuturesUnordered::new();
         let mut together = Together::default();
-        let mut times = self.allowances.reserve(wanted(&recorded)).await?;
         for (index, event) in recorded.into_iter().enumerate() {
-            let targets = timed(&event, &mut times);
+            let targets = event.timed();
             let tasks = routing::tasks(&event.event, targets, event.journal_sequence, self.shards);
             trace!(event_id = %event.event.event.id, tasks = tasks.len(), "writing tasks");
             if tasks.len() == 0 {
@@ -167,7 +206,7 @@ impl Work {
             settle(&mut open, done).await?;
         }
         let given_up = open.into_values().map(|event| event.settler);
-        hand_back(given_up).await;
+        hand_back(given_up, Duration::ZERO).await;
         Ok(())
     }
 
@@ -200,10 +239,10 @@ struct Open {
 }
 
 /// How much of each tenant's limit events need.
-fn wanted(recorded: &[Recorded]) -> BTreeMap<TenantId, (RateLimit, usize)> {
+fn wanted(recorded: &[Recorded]) -> BTreeMap<TenantId, (Limit, usize)> {
     let mut wanted = BTreeMap::new();
     for event in recorded {
-        if let Some(limit) = event.limit {
+        if let (Some(limit), None) = (event.limit, &event.times) {
             let tenant = event.event.event.tenant.clone();
             wanted.entry(tenant).or_insert((limit, 0)).1 += event.targets.len();
         }
@@ -211,17 +250,10 @@ fn wanted(recorded: &[Recorded]) -> BTreeMap<TenantId, (RateLimit, usize)> {
     wanted
 }
 
-/// Gives an event's targets the times that its tenant's limit keeps for them.
-fn timed(event: &Recorded, times: &mut Times) -> Vec<(EndpointId, Option<Timestamp>)> {
-    let mut kept = times.get_mut(&event.event.event.tenant);
-    let mut next = || kept.as_mut().and_then(Iterator::next);
-    event.targets.iter().map(|endpoint| (*endpoint, next())).collect()
-}
-
-/// Asks for events to be handed out again at once.
-async fn hand_back(settlers: impl Iterator<Item = Settler>) {
+/// Asks for events to be handed out again, after a while.
+async fn hand_back(settlers: impl Iterator<Item = Settler>, after: Duration) {
     for settler in settlers {
-        settler.redeliver(Duration::ZERO).await;
+        settler.redeliver(after).await;
     }
 }
 
@@ -254,6 +286,16 @@ fn note(on_record: &mut BTreeMap<EventId, OnRecord>, routed: &EventRouted, seque
 }
 
 impl Recorded {
+    fn id(&self) -> EventId {
+        self.event.event.id
+    }
+
+    /// The targets, with their times.
+    fn timed(&self) -> Vec<(EndpointId, Option<Timestamp>)> {
+        let mut times = self.times.iter().flat_map(|times| times.iter().copied());
+        self.targets.iter().map(|endpoint| (*endpoint, times.next())).collect()
+    }
+
     fn of(item: Item, on_record: &BTreeMap<EventId, OnRecord>) -> Option<Self> {
         let OnRecord { mut targets, sequence } = match item.routing {
             // An event can be in a batch twice, if it was handed out again meanwhile.
@@ -263,6 +305,6 @@ impl Recorded {
         targets.sort_unstable();
         targets.dedup();
         let Item { event, settler, limit, .. } = item;
-        Some(Self { event, settler, targets, limit, journal_sequence: sequence })
+        Some(Self { event, settler, targets, limit, times: None, journal_sequence: sequence })
     }
 }

@@ -2,6 +2,7 @@
 
 mod accept_time;
 mod full;
+mod limits;
 mod matching;
 mod restart;
 mod size;

@@ -56,7 +56,7 @@ pub(crate) enum Command {
         /// The tenant's id.
         tenant: TenantId,
     },
-    /// Limit how many deliveries of a tenant's events may be begun in a time.
+    /// Spread the first attempts of a tenant's deliveries, those of events routed from now on.
     #[command(after_help = LIMIT_EXAMPLES)]
     Limit {
         /// The tenant's id.
