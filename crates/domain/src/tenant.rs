@@ -72,8 +72,10 @@ pub struct Tenant {
     /// The name of the profile that its webhooks follow, for example `standard-webhooks`.
     /// Fixed once the tenant has endpoints or events.
     pub profile: String,
-    /// How many deliveries of its events may be begun in a time, all its endpoints together; any
-    /// number if not set. What is tried again does not count.
+    /// Over how much time first attempts are spread, all its endpoints together; not at all if not
+    /// set. Each delivery gets a time before which it is not begun, when its event is routed. What
+    /// is later than that for another reason (a pause, a busy endpoint) is not spread again, what
+    /// is tried again does not count, and beyond seven days it is spread no further.
     pub rate_limit: Option<RateLimit>,
     /// When it was created.
     pub created_at: Timestamp,

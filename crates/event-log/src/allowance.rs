@@ -4,12 +4,9 @@
 //! it on by compare-and-set, and owns what lies between: no cell is given out twice. What a process
 //! had taken and not used when it died is lost, and comes back with time.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
-use fanfare_domain::{
-    TenantId, Timestamp,
-    endpoint::{RateLimit, RatePeriod},
-};
+use fanfare_domain::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tracing::debug;
@@ -50,9 +47,8 @@ struct Known {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 struct Given {
     arrival_ns: u64,
-    requests: NonZeroU32,
-    per_s: u64,
-    burst: NonZeroU32,
+    /// The revision of CONFIG that set the limit.
+    limit_revision: u64,
 }
 
 impl EventLog {
@@ -68,14 +64,15 @@ impl Allowance {
     /// never used, and says which portion is wanted. It may be asked several times, if others take
     /// portions meanwhile.
     ///
-    /// A limit that differs from the one before begins anew: what was given out of that one does
-    /// not count.
+    /// `limit_revision` is that of CONFIG that set the limit. A limit that was set later than the
+    /// one before begins anew, also with the same numbers: what was given out of that one does not
+    /// count. Who still knows an earlier one goes on with the later.
     ///
     /// Waits for servers that are away, for ever: bound it from outside. Dropped half-way, it
     /// leaves open whether the portion was taken; nobody else has it then.
     pub async fn take(
         &mut self,
-        limit: &RateLimit,
+        limit_revision: u64,
         choose: impl Fn(Timestamp) -> Portion,
     ) -> Result<Portion, PublishError> {
         loop {
@@ -83,10 +80,11 @@ impl Allowance {
                 Some(known) => known,
                 None => self.look().await,
             };
-            let stands = given.filter(|given| given.is_of(limit));
-            let stands = stands.map_or(0, |given| given.arrival_ns);
+            let (stands, limit_revision) = given
+                .filter(|given| given.limit_revision >= limit_revision)
+                .map_or((0, limit_revision), |given| (given.arrival_ns, given.limit_revision));
             let portion = choose(Timestamp::from_nanos(stands));
-            let given = Given::of(limit, portion.to);
+            let given = Given { arrival_ns: portion.to.as_nanos(), limit_revision };
             self.known = None;
             match self.cell.set(sequence, &Write::Value(given.encode())).await? {
                 Set::Stored(sequence) => {
@@ -118,21 +116,7 @@ impl Known {
 }
 
 impl Given {
-    fn of(limit: &RateLimit, arrival: Timestamp) -> Self {
-        let RateLimit { requests, per, burst } = *limit;
-        Self { arrival_ns: arrival.as_nanos(), requests, per_s: seconds(per), burst }
-    }
-
-    fn is_of(&self, limit: &RateLimit) -> bool {
-        let RateLimit { requests, per, burst } = *limit;
-        (self.requests, self.per_s, self.burst) == (requests, seconds(per), burst)
-    }
-
     fn encode(&self) -> bytes::Bytes {
         serde_json::to_vec(self).expect("numbers are what JSON has").into()
     }
-}
-
-const fn seconds(per: RatePeriod) -> u64 {
-    per.length().as_secs()
 }

@@ -129,6 +129,7 @@ mod tests {
             concurrency: None,
             rate_limit: None,
             batch: None,
+            ordering: fanfare_domain::endpoint::Ordering::None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

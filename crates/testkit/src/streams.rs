@@ -78,6 +78,23 @@ impl NatsServer {
         messages(&self.url(), stream).await
     }
 
+    /// Bounds the bytes of a stream; -1 for no bound.
+    pub async fn set_bytes_max(&self, stream: &str, bytes: i64) -> Result<()> {
+        let context = connect(&self.url()).await?;
+        let found = context.get_stream(stream).await.context("find the stream")?;
+        let mut config = found.cached_info().config.clone();
+        config.max_bytes = bytes;
+        context.update_stream(config).await.context("change the stream")?;
+        Ok(())
+    }
+
+    /// Deletes a stream.
+    pub async fn delete_stream(&self, stream: &str) -> Result<()> {
+        let context = connect(&self.url()).await?;
+        context.delete_stream(stream).await.context("delete the stream")?;
+        Ok(())
+    }
+
     /// Returns the last sequence of a stream.
     pub async fn last_sequence(&self, stream: &str) -> Result<u64> {
         last_sequence(&self.url(), stream).await

@@ -55,7 +55,7 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
     let events = log.read_events().await.context("read events")?;
     let stop = context.stop();
     let outlet = Outlet::new(log.publisher(), stop.clone());
-    let allowances = Allowances::new(log.clone(), context.clock());
+    let allowances = Allowances::new(log.clone(), context.clock(), stop.clone());
     let intake = Intake::new(Parts {
         clock: context.clock(),
         lookup: Lookup::new(log.clone()),

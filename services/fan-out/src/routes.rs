@@ -42,7 +42,7 @@ pub(crate) struct Routes {
     /// nanoseconds: nothing, unless [`Self::expect_two_clocks`] was called.
     margin: AtomicU64,
     /// The limits of tenants that have one.
-    limits: BTreeMap<TenantId, RateLimit>,
+    limits: BTreeMap<TenantId, Limit>,
     revision: u64,
 }
 
@@ -51,6 +51,15 @@ struct TenantRoutes {
     endpoints: BTreeMap<EndpointId, History>,
     /// The patterns of every version in `endpoints`.
     patterns: Patterns,
+}
+
+/// A tenant's rate limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// How much it allows.
+    pub(crate) rate: RateLimit,
+    /// The revision of CONFIG that set it: a limit that is set again begins anew.
+    pub(crate) revision: u64,
 }
 
 /// The endpoints that want an event, each list in order.
@@ -95,7 +104,7 @@ impl Routes {
     }
 
     /// Returns the rate limit of a tenant, if it has one.
-    pub(crate) fn limit(&self, tenant: &TenantId) -> Option<RateLimit> {
+    pub(crate) fn limit(&self, tenant: &TenantId) -> Option<Limit> {
         self.limits.get(tenant).copied()
     }
 
@@ -114,6 +123,15 @@ impl Routes {
     /// then be forgotten, with the next change.
     pub(crate) fn set_oldest_in_hand(&self, accepted_at: Timestamp) {
         self.oldest_in_hand.store(accepted_at.as_nanos(), Ordering::Relaxed);
+    }
+
+    fn set_limit(&mut self, tenant: &TenantId, rate: Option<RateLimit>, revision: u64) {
+        match (rate, self.limits.get(tenant)) {
+            // Something else of the tenant has changed.
+            (Some(rate), Some(limit)) if limit.rate == rate => {}
+            (Some(rate), _) => drop(self.limits.insert(tenant.clone(), Limit { rate, revision })),
+            (None, _) => drop(self.limits.remove(tenant)),
+        }
     }
 
     fn change(&mut self, endpoint: &Endpoint, version: Version, stored_at: Timestamp) {
@@ -154,10 +172,10 @@ impl ConfigFold for Routes {
                 let version = Version::of(endpoint, change.deleted, stored_at);
                 self.change(endpoint, version, stored_at);
             }
-            Entity::Tenant(tenant) => match tenant.rate_limit.filter(|_| !change.deleted) {
-                Some(limit) => drop(self.limits.insert(tenant.id.clone(), limit)),
-                None => drop(self.limits.remove(&tenant.id)),
-            },
+            Entity::Tenant(tenant) => {
+                let rate = tenant.rate_limit.filter(|_| !change.deleted);
+                self.set_limit(&tenant.id, rate, revision);
+            }
             Entity::EventType(_) | Entity::Profile(_) | Entity::ApiKey(_) => {}
         }
         self.revision = revision;

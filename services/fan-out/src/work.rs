@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use fanfare_domain::{
     EndpointId, EventId, Record, Shard, ShardCount, StoredEvent, TenantId, Timestamp,
-    endpoint::RateLimit, fact::EventRouted,
+    fact::EventRouted,
 };
 use fanfare_event_log::{EventLog, PublishError, Settler, Stored};
 use futures_util::{
@@ -15,10 +15,10 @@ use futures_util::{
 use tracing::{debug, trace};
 
 use crate::{
-    allowances::{Allowances, Times},
+    allowances::{Allowances, Reserved, Times},
     outlet::{Outlet, Written},
     recorded::OnRecord,
-    routes::Matches,
+    routes::{Limit, Matches},
     routing,
     together::{Message, Together},
 };
@@ -52,7 +52,7 @@ pub(crate) struct Item {
     /// Whom it is for.
     pub(crate) routing: Routing,
     /// The rate limit of its tenant.
-    pub(crate) limit: Option<RateLimit>,
+    pub(crate) limit: Option<Limit>,
 }
 
 /// Whom an event is for.
@@ -70,7 +70,9 @@ struct Recorded {
     targets: Vec<EndpointId>,
     /// How many endpoints get it from their feed.
     fed: usize,
-    limit: Option<RateLimit>,
+    limit: Option<Limit>,
+    /// The times that the limit keeps for the targets.
+    times: Option<Arc<[Timestamp]>>,
     journal_sequence: u64,
 }
 
@@ -100,7 +102,36 @@ impl Work {
         for (shard, fed) in fed {
             self.log.hint_feeds(shard, &fed).await;
         }
-        self.write_tasks(recorded).await.context("write tasks")
+        let limited = |event: &Recorded| {
+            event.limit.is_some() && !(event.targets.is_empty() && event.fed == 0)
+        };
+        let (limited, free): (Vec<_>, Vec<_>) = recorded.into_iter().partition(limited);
+        // Those without a limit wait for nobody's.
+        self.write_tasks(free).await.context("write tasks")?;
+        self.write_limited(limited).await.context("write tasks of limited tenants")
+    }
+
+    /// Writes the tasks of events whose tenants have limits; hands the events back for a while if
+    /// what the limits allow cannot be reserved now.
+    async fn write_limited(&self, mut recorded: Vec<Recorded>) -> Result<(), PublishError> {
+        if recorded.is_empty() {
+            return Ok(());
+        }
+        for event in &mut recorded {
+            let lately = event.limit.and_then(|limit| self.allowances.lately(event.id(), limit));
+            event.times = lately.filter(|times| times.len() == event.targets.len());
+        }
+        match self.allowances.reserve(wanted(&recorded)).await? {
+            Reserved::Times(times) => {
+                self.give(&mut recorded, times);
+                self.write_tasks(recorded).await
+            }
+            Reserved::Not { again } => {
+                debug!(events = recorded.len(), "the limits of tenants are out of reach");
+                hand_back(recorded.into_iter().map(|event| event.settler), again).await;
+                Ok(())
+            }
+        }
     }
 
     /// Which endpoints have an event of the batch left to their feed, and the last one.
@@ -136,7 +167,8 @@ impl Work {
         let mut on_record = BTreeMap::new();
         while let Some(written) = writes.next().await {
             let Some((facts, sequence)) = written? else {
-                hand_back(batch.items.into_iter().map(|item| item.settler)).await;
+                let settlers = batch.items.into_iter().map(|item| item.settler);
+                hand_back(settlers, Duration::ZERO).await;
                 return Ok(Err(GivenUp));
             };
             for routed in facts.iter().filter_map(routing::routed) {
@@ -148,13 +180,23 @@ impl Work {
         recorded.context("a routing that was recorded is not on record").map(Ok)
     }
 
+    /// Gives events the times that their tenants' limits keep for them.
+    fn give(&self, recorded: &mut [Recorded], mut times: Times) {
+        for event in recorded.iter_mut().filter(|event| event.times.is_none()) {
+            let kept = times.get_mut(&event.event.event.tenant);
+            let (Some(limit), Some(kept)) = (event.limit, kept) else { continue };
+            let given: Arc<[_]> = kept.take(event.targets.len()).collect();
+            self.allowances.keep(event.id(), limit, Arc::clone(&given));
+            event.times = Some(given);
+        }
+    }
+
     async fn write_tasks(&self, recorded: Vec<Recorded>) -> Result<(), PublishError> {
         let mut open: BTreeMap<usize, Open> = BTreeMap::new();
         let mut writes = FuturesUnordered::new();
         let mut together = Together::default();
-        let mut times = self.allowances.reserve(wanted(&recorded)).await?;
         for (index, event) in recorded.into_iter().enumerate() {
-            let targets = timed(&event, &mut times);
+            let targets = event.timed();
             let tasks = routing::tasks(&event.event, targets, event.journal_sequence, self.shards);
             trace!(event_id = %event.event.event.id, tasks = tasks.len(), "writing tasks");
             if tasks.len() == 0 {
@@ -188,7 +230,7 @@ impl Work {
             settle(&mut open, done).await?;
         }
         let given_up = open.into_values().map(|event| event.settler);
-        hand_back(given_up).await;
+        hand_back(given_up, Duration::ZERO).await;
         Ok(())
     }
 
@@ -222,10 +264,10 @@ struct Open {
 
 /// How much of each tenant's limit events need. What a feed sends counts too, though nothing keeps
 /// it to its time: it goes when its endpoint takes it.
-fn wanted(recorded: &[Recorded]) -> BTreeMap<TenantId, (RateLimit, usize)> {
+fn wanted(recorded: &[Recorded]) -> BTreeMap<TenantId, (Limit, usize)> {
     let mut wanted = BTreeMap::new();
     for event in recorded {
-        if let Some(limit) = event.limit {
+        if let (Some(limit), None) = (event.limit, &event.times) {
             let tenant = event.event.event.tenant.clone();
             wanted.entry(tenant).or_insert((limit, 0)).1 += event.targets.len() + event.fed;
         }
@@ -233,17 +275,10 @@ fn wanted(recorded: &[Recorded]) -> BTreeMap<TenantId, (RateLimit, usize)> {
     wanted
 }
 
-/// Gives an event's targets the times that its tenant's limit keeps for them.
-fn timed(event: &Recorded, times: &mut Times) -> Vec<(EndpointId, Option<Timestamp>)> {
-    let mut kept = times.get_mut(&event.event.event.tenant);
-    let mut next = || kept.as_mut().and_then(Iterator::next);
-    event.targets.iter().map(|endpoint| (*endpoint, next())).collect()
-}
-
-/// Asks for events to be handed out again at once.
-async fn hand_back(settlers: impl Iterator<Item = Settler>) {
+/// Asks for events to be handed out again, after a while.
+async fn hand_back(settlers: impl Iterator<Item = Settler>, after: Duration) {
     for settler in settlers {
-        settler.redeliver(Duration::ZERO).await;
+        settler.redeliver(after).await;
     }
 }
 
@@ -276,6 +311,16 @@ fn note(on_record: &mut BTreeMap<EventId, OnRecord>, routed: &EventRouted, seque
 }
 
 impl Recorded {
+    fn id(&self) -> EventId {
+        self.event.event.id
+    }
+
+    /// The targets, with their times.
+    fn timed(&self) -> Vec<(EndpointId, Option<Timestamp>)> {
+        let mut times = self.times.iter().flat_map(|times| times.iter().copied());
+        self.targets.iter().map(|endpoint| (*endpoint, times.next())).collect()
+    }
+
     fn of(item: Item, on_record: &BTreeMap<EventId, OnRecord>) -> Option<Self> {
         let fed = match &item.routing {
             Routing::New(matches) => matches.fed.len(),
@@ -289,6 +334,6 @@ impl Recorded {
         targets.sort_unstable();
         targets.dedup();
         let Item { event, settler, limit, .. } = item;
-        Some(Self { event, settler, targets, fed, limit, journal_sequence: sequence })
+        Some(Self { event, settler, targets, fed, limit, times: None, journal_sequence: sequence })
     }
 }

@@ -1,21 +1,13 @@
 //! What is given out of a tenant's limit.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
-use fanfare_domain::{
-    Timestamp,
-    endpoint::{RateLimit, RatePeriod},
-};
+use fanfare_domain::Timestamp;
 use fanfare_event_log::Portion;
 use futures_util::future::try_join_all;
 
 use crate::support::{log, server};
-
-fn limit(requests: u32) -> RateLimit {
-    let requests = NonZeroU32::new(requests).unwrap();
-    RateLimit { requests, per: RatePeriod::Second, burst: NonZeroU32::MIN }
-}
 
 /// The next second of the limit.
 fn next(from: Timestamp) -> Portion {
@@ -31,7 +23,7 @@ async fn no_portion_is_given_out_twice() -> Result<()> {
         let mut allowance = log.allowance(&tenant);
         let mut taken = Vec::new();
         for _ in 0..10 {
-            taken.push(allowance.take(&limit(20), next).await?);
+            taken.push(allowance.take(20, next).await?);
         }
         anyhow::Ok(taken)
     });
@@ -43,15 +35,21 @@ async fn no_portion_is_given_out_twice() -> Result<()> {
 }
 
 #[tokio::test]
-async fn another_limit_begins_anew() -> Result<()> {
+async fn a_limit_that_is_set_again_begins_anew_once() -> Result<()> {
     let server = server().await?;
     let log = log(&server).await?;
-    let mut allowance = log.allowance(&"acme".parse()?);
-    let first = allowance.take(&limit(20), next).await?;
+    let tenant = "acme".parse()?;
+    let (mut ahead, mut behind) = (log.allowance(&tenant), log.allowance(&tenant));
+    let first = ahead.take(20, next).await?;
     assert_eq!(first.from, Timestamp::EPOCH);
-    assert_eq!(allowance.take(&limit(20), next).await?.from, first.to);
-    assert_eq!(allowance.take(&limit(10), next).await?.from, Timestamp::EPOCH);
+    assert_eq!(ahead.take(20, next).await?.from, first.to);
+    let anew = ahead.take(21, next).await?;
+    assert_eq!(anew.from, Timestamp::EPOCH);
+    // Who has not heard of it yet neither undoes it nor makes it begin anew again.
+    let third = behind.take(20, next).await?;
+    assert_eq!(third.from, anew.to);
+    assert_eq!(ahead.take(21, next).await?.from, third.to);
     let mut other = log.allowance(&"other".parse()?);
-    assert_eq!(other.take(&limit(20), next).await?.from, Timestamp::EPOCH, "of another tenant");
+    assert_eq!(other.take(20, next).await?.from, Timestamp::EPOCH, "of another tenant");
     Ok(())
 }

@@ -35,8 +35,8 @@ pub(crate) struct TenantView {
     /// The profile that its webhooks follow.
     #[schema(example = "standard-webhooks")]
     profile: String,
-    /// How many deliveries of its events may be begun in a time, all its endpoints together;
-    /// `null` for any number.
+    /// How the first attempts of its deliveries are spread, all its endpoints together; `null` for
+    /// not at all.
     #[schema(required)]
     rate_limit: Option<RateLimitView>,
     /// When it was created.
@@ -58,8 +58,11 @@ pub(crate) struct NewTenant {
     /// The profile that its webhooks follow; `standard-webhooks` if left out. It is fixed once the
     /// tenant has endpoints.
     profile: Option<String>,
-    /// How many deliveries of its events may be begun in a time, all its endpoints together; any
-    /// number if left out. What is beyond it waits. What is tried again does not count.
+    /// How the first attempts of its deliveries are spread, all its endpoints together; not at all
+    /// if left out. When an event is routed, each of its deliveries gets a time before which it is
+    /// not begun. What is later than that for another reason, for example after a pause, is not
+    /// spread again, and what is tried again does not count. What would have to wait for more than
+    /// seven days is spread no further, and becomes due after seven days.
     rate_limit: Option<RateLimitView>,
 }
 
@@ -71,8 +74,9 @@ pub(crate) struct TenantPatch {
     name: Option<String>,
     /// The profile that its webhooks follow. It is fixed once the tenant has endpoints.
     profile: Option<String>,
-    /// How many deliveries of its events may be begun in a time; `null` for any number. It holds
-    /// for events that are accepted from then on.
+    /// How the first attempts of its deliveries are spread; `null` for not at all. It holds for
+    /// events that are routed from then on; what was routed before keeps its times, and does not
+    /// count against a limit that was set after it.
     #[serde(default)]
     #[schema(value_type = Option<RateLimitView>)]
     rate_limit: Patched<RateLimitView>,

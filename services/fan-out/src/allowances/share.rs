@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use fanfare_domain::{Timestamp, endpoint::RateLimit, gcra::Gcra};
+use fanfare_domain::{Timestamp, gcra::Gcra};
 use fanfare_event_log::Portion;
+
+use crate::routes::Limit;
 
 /// How much of a limit is taken at once.
 const AHEAD: Duration = Duration::from_millis(500);
@@ -11,7 +13,7 @@ const AHEAD: Duration = Duration::from_millis(500);
 /// The cells that are ours.
 #[derive(Debug)]
 pub(super) struct Share {
-    cells: Option<(RateLimit, Gcra)>,
+    cells: Option<(Limit, Gcra)>,
     /// Up to which theoretical arrival time they are.
     end: Timestamp,
 }
@@ -23,9 +25,9 @@ impl Share {
     }
 
     /// Forgets cells of another limit.
-    pub(super) fn apply(&mut self, limit: RateLimit) {
+    pub(super) fn apply(&mut self, limit: Limit) {
         if self.cells.as_ref().is_none_or(|(of, _)| *of != limit) {
-            let cells = Gcra::new(&limit, Timestamp::EPOCH);
+            let cells = Gcra::new(&limit.rate, Timestamp::EPOCH);
             *self = Self { cells: Some((limit, cells)), end: Timestamp::EPOCH };
         }
     }
@@ -36,7 +38,7 @@ impl Share {
         let Some((limit, cells)) = &mut self.cells else { return };
         while times.len() < count {
             let at = cells.earliest().max(now);
-            let behind = cells.arrival().max(at).saturating_add(limit.interval());
+            let behind = cells.arrival().max(at).saturating_add(limit.rate.interval());
             if behind > self.end {
                 return;
             }
@@ -55,14 +57,16 @@ impl Share {
         self.end = portion.to;
     }
 
-    /// Which portion to take of the limit to have `needed` cells more, by where it stands.
+    /// Which portion to take of the limit to have `needed` cells more, by where it stands. It ends
+    /// at `latest`, also if there are fewer cells until then; if it ends earlier, they are enough.
     pub(super) fn portion(
         &self,
         needed: usize,
         now: Timestamp,
+        latest: Timestamp,
     ) -> impl Fn(Timestamp) -> Portion + Send + use<> {
         let (limit, end) = (self.cells.as_ref().map(|(limit, _)| *limit), self.end);
-        let interval = limit.map_or(Duration::ZERO, |limit| limit.interval());
+        let interval = limit.map_or(Duration::ZERO, |limit| limit.rate.interval());
         let needed = interval.saturating_mul(u32::try_from(needed).unwrap_or(u32::MAX));
         move |stands| {
             // What comes next is not ours to waste while others give out cells of the same time.
@@ -70,7 +74,7 @@ impl Share {
             let soon = stands > now && stands <= now.saturating_add(AHEAD);
             let length = if soon && stands != end { needed } else { needed.max(AHEAD) };
             let from = stands.max(now);
-            Portion { from, to: from.saturating_add(length) }
+            Portion { from, to: from.saturating_add(length).min(latest).max(from) }
         }
     }
 }
@@ -79,7 +83,10 @@ impl Share {
 mod tests {
     use std::num::NonZeroU32;
 
-    use fanfare_domain::{endpoint::RatePeriod, gcra::CLUMP};
+    use fanfare_domain::{
+        endpoint::{RateLimit, RatePeriod},
+        gcra::CLUMP,
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -111,14 +118,18 @@ mod tests {
 
         fn reserve(&mut self, who: usize, count: usize, now: Timestamp) -> Vec<Timestamp> {
             let share = &mut self.shares[who];
-            share.apply(self.limit);
+            share.apply(Limit { rate: self.limit, revision: 1 });
             let mut times = Vec::new();
             loop {
                 share.give(&mut times, count, now);
                 if times.len() == count {
                     return times;
                 }
-                let portion = share.portion(count - times.len(), now)(self.stands);
+                let latest = now.saturating_add(Duration::from_hours(1));
+                let portion = share.portion(count - times.len(), now, latest)(self.stands);
+                if portion.to >= latest && portion.from == portion.to {
+                    return times;
+                }
                 (self.stands, self.round_trips) = (portion.to, self.round_trips + 1);
                 share.extend(portion);
             }
@@ -165,6 +176,16 @@ mod tests {
         let times = crew.reserve(0, 10_000, NOW);
         assert_eq!((times.len(), crew.round_trips), (10_000, 1));
         assert_eq!(times.last(), Some(&after(9_999 * 50)));
+    }
+
+    #[test]
+    fn a_limit_never_stands_further_ahead_than_cells_are_taken() {
+        let mut crew = Crew::new(limit(1, 1), 2);
+        assert_eq!(crew.reserve(0, 5_000, NOW).len(), 3_600);
+        assert_eq!(crew.stands, after(3_600_000));
+        assert_eq!(crew.reserve(1, 5_000, NOW), []);
+        assert_eq!(crew.stands, after(3_600_000));
+        assert_eq!(crew.reserve(1, 5_000, after(10_000)).len(), 10);
     }
 
     proptest! {

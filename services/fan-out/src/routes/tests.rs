@@ -1,9 +1,10 @@
 //! The index against looking at every version of every endpoint.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use fanfare_domain::{
-    EndpointState, PauseMode, TraceContext, TypePattern, endpoint::DisableReason,
+    EndpointState, PauseMode, Tenant, TraceContext, TypePattern,
+    endpoint::{DisableReason, RatePeriod},
 };
 use proptest::prelude::*;
 
@@ -220,4 +221,35 @@ fn only_the_tenants_own_endpoints_are_found() {
     let routes = folded(&[one(Some(EndpointState::Active), 0)], 1_000);
     let other = routes.of(&"other".parse().unwrap(), &"a".parse().unwrap(), hour(2_000));
     assert_eq!(other, Matches::default());
+}
+
+#[test]
+fn a_limit_is_of_the_revision_that_set_it() {
+    let tenant = |name: &str, requests: Option<u32>, deleted| {
+        let rate =
+            |requests| RateLimit { requests, per: RatePeriod::Second, burst: NonZeroU32::MIN };
+        let tenant = Tenant {
+            id: TENANTS[0].parse().unwrap(),
+            name: String::from(name),
+            profile: String::new(),
+            rate_limit: requests.and_then(NonZeroU32::new).map(rate),
+            created_at: Timestamp::EPOCH,
+        };
+        Change { entity: Entity::Tenant(Arc::new(tenant)), deleted, ..change(&one(None, 0)) }
+    };
+    let steps = [
+        (tenant("", Some(5), false), Some(1)),
+        (tenant("renamed", Some(5), false), Some(1)),
+        (tenant("renamed", Some(6), false), Some(3)),
+        (tenant("renamed", None, false), None),
+        (tenant("renamed", Some(6), false), Some(5)),
+        (tenant("renamed", Some(6), true), None),
+        (tenant("renamed", Some(6), false), Some(7)),
+    ];
+    let mut routes = Routes::default();
+    for ((change, set_by), revision) in steps.into_iter().zip(1..) {
+        routes.apply(revision, hour(revision), &change);
+        let limit = routes.limit(&TENANTS[0].parse().unwrap());
+        assert_eq!(limit.map(|limit| limit.revision), set_by, "after {revision}");
+    }
 }

@@ -3,6 +3,7 @@
 mod accept_time;
 mod fed;
 mod full;
+mod limits;
 mod matching;
 mod restart;
 mod size;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
@@ -9,7 +10,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
     Change, DeliveryId, Endpoint, EndpointId, EndpointState, Entity, Event, EventId, Fact, Record,
-    Shard, StoredEvent, Task, TraceContext, fact::EventRouted,
+    Shard, StoredEvent, Task, Tenant, TraceContext,
+    endpoint::{RateLimit, RatePeriod},
+    fact::EventRouted,
 };
 use fanfare_event_log::{
     EventLog, Reader,
@@ -71,10 +74,15 @@ impl World {
 
     /// Creates an active endpoint of the tenant `acme`.
     pub(crate) async fn create(&self, filters: &[&str]) -> Result<Configured> {
+        self.create_of("acme", filters).await
+    }
+
+    /// The same, of another tenant.
+    pub(crate) async fn create_of(&self, tenant: &str, filters: &[&str]) -> Result<Configured> {
         let now = SystemClock.now();
         let endpoint = Endpoint {
             id: EndpointId::new(now, random_bytes()),
-            tenant: "acme".parse()?,
+            tenant: tenant.parse()?,
             url: String::from("https://example.com/"),
             name: String::new(),
             description: String::new(),
@@ -107,19 +115,45 @@ impl World {
     }
 
     async fn write(&self, endpoint: &Endpoint, deleted: bool, expected: u64) -> Result<u64> {
+        self.change(Entity::Endpoint(Arc::new(endpoint.clone())), deleted, expected).await
+    }
+
+    /// Gives the tenant `acme` a rate limit, so many in a second, or none; returns the revision.
+    pub(crate) async fn limit(&self, requests: Option<u32>, expected: u64) -> Result<u64> {
+        let requests = requests.and_then(NonZeroU32::new);
+        let limit =
+            |requests| RateLimit { requests, per: RatePeriod::Second, burst: NonZeroU32::MIN };
+        let tenant = Tenant {
+            id: "acme".parse()?,
+            name: String::new(),
+            profile: String::from("standard-webhooks"),
+            rate_limit: requests.map(limit),
+            created_at: SystemClock.now(),
+        };
+        self.change(Entity::Tenant(Arc::new(tenant)), false, expected).await
+    }
+
+    async fn change(&self, entity: Entity, deleted: bool, expected: u64) -> Result<u64> {
         let change = Change {
-            entity: Entity::Endpoint(Arc::new(endpoint.clone())),
+            entity,
             deleted,
             actor: String::from("test"),
             reason: String::new(),
             trace: TraceContext::default(),
         };
-        self.log.change(&change, expected).await.context("change an endpoint")
+        self.log.change(&change, expected).await.context("change the configuration")
     }
 
     /// Puts an event of the tenant `acme` into the event log.
     pub(crate) async fn publish(&self, event_type: &str) -> Result<EventId> {
         self.publish_data(event_type, "{}").await
+    }
+
+    /// The same, of another tenant.
+    pub(crate) async fn publish_of(&self, tenant: &str, event_type: &str) -> Result<EventId> {
+        let event = Event { tenant: tenant.parse()?, ..event(event_type, "{}")? };
+        self.log.publisher().event(&event).await?.stored().await?;
+        Ok(event.id)
     }
 
     pub(crate) async fn publish_data(&self, event_type: &str, data: &str) -> Result<EventId> {

@@ -3,13 +3,15 @@
 use std::{fmt, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
-use reqwest::Method;
+use reqwest::{Method, header::ETAG};
 use serde_json::{Value, value::RawValue};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a request may take; the API itself gives up before.
 const ANSWER: Duration = Duration::from_secs(40);
+/// How often a change is tried while others change the same thing.
+const EDITS_MAX: usize = 5;
 
 /// The API, and the key to it. Cheap to clone; clones share connections.
 #[derive(Clone)]
@@ -91,6 +93,27 @@ impl Api {
         self.call(Method::PATCH, path, Body::Value(body), &[]).await
     }
 
+    /// Changes a resource by what `change` makes of it as it is; from the start, a few times, if
+    /// somebody else changes it meanwhile.
+    pub(crate) async fn edit(
+        &self,
+        path: &str,
+        change: impl Fn(&Value) -> Result<Value>,
+    ) -> Result<Value> {
+        let mut tries = 1..=EDITS_MAX;
+        loop {
+            tries.next();
+            let (current, tag) = self.exchange(Method::GET, path, Body::None, &[]).await?;
+            let condition = tag.as_deref().map(|tag| ("If-Match", tag));
+            let body = change(&current)?;
+            let body = Body::Value(&body);
+            match self.call(Method::PATCH, path, body, condition.as_slice()).await {
+                Err(error) if !tries.is_empty() && is_outdated(&error) => {}
+                done => return done,
+            }
+        }
+    }
+
     /// Deletes a resource.
     pub(crate) async fn delete(&self, path: &str) -> Result<Value> {
         self.call(Method::DELETE, path, Body::None, &[]).await
@@ -119,6 +142,17 @@ impl Api {
         body: Body<'_>,
         headers: &[(&str, &str)],
     ) -> Result<Value> {
+        self.exchange(method, path, body, headers).await.map(|(value, _)| value)
+    }
+
+    /// Returns the API's answer, and which version of the resource it is, if the API says so.
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body<'_>,
+        headers: &[(&str, &str)],
+    ) -> Result<(Value, Option<String>)> {
         let url = format!("{}{path}", self.base);
         let mut request = self.client.request(method, &url).bearer_auth(&self.key);
         for (name, value) in headers {
@@ -131,9 +165,11 @@ impl Api {
         };
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
+        let tag = answer.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).map(String::from);
         let text = answer.text().await.context("read the API's answer")?;
         if status.is_success() {
-            return if text.is_empty() { Ok(Value::Null) } else { read(&text) };
+            let value = if text.is_empty() { Value::Null } else { read(&text)? };
+            return Ok((value, tag));
         }
         Err(match read(&text).ok().and_then(|value| Problem::read(status.as_u16(), &value)) {
             Some(problem) => problem.into(),
@@ -158,6 +194,11 @@ impl Api {
             )
         }
     }
+}
+
+/// Tells whether a change was refused because it was to be made from an earlier version.
+fn is_outdated(error: &anyhow::Error) -> bool {
+    Problem::of(error).is_some_and(|problem| problem.is("precondition_failed"))
 }
 
 fn read(text: &str) -> Result<Value> {
@@ -209,9 +250,86 @@ pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
+
+    /// Reads a request, up to the end of its JSON if it has a body.
+    async fn request(stream: &mut TcpStream) -> String {
+        let mut read = Vec::new();
+        loop {
+            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "a whole request");
+            let text = String::from_utf8(read.clone()).unwrap();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            if head.starts_with("GET") || body.ends_with('}') {
+                return text;
+            }
+        }
+    }
+
+    /// An API that shows a resource as versions 1, 2, 3 …, and admits a change of one of them only.
+    async fn changing(listener: TcpListener, admitted: usize, requests: &Mutex<Vec<String>>) {
+        let mut version = 0;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let asked = request(&mut stream).await;
+            let (status, body) = if asked.starts_with("GET") {
+                version += 1;
+                ("200 OK", json!({ "version": version }))
+            } else if version == admitted {
+                ("200 OK", json!({ "changed": version }))
+            } else {
+                let code = "precondition_failed";
+                ("412 Precondition Failed", json!({ "title": "It has changed.", "code": code }))
+            };
+            requests.lock().unwrap().push(asked);
+            let body = body.to_string();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\netag: \"{version}\"\r\nconnection: close\r\n\
+                 content-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    async fn edited(admitted: usize) -> (Result<Value>, Vec<String>) {
+        fanfare_service::install_crypto_provider();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = Api::new(&format!("http://{}", listener.local_addr().unwrap()), "key").unwrap();
+        let requests = Mutex::new(Vec::new());
+        let change = |current: &Value| Ok(json!({ "from": current.get("version") }));
+        let result = tokio::select! {
+            result = api.edit("/thing", change) => result,
+            () = changing(listener, admitted, &requests) => unreachable!("it serves on"),
+        };
+        (result, requests.into_inner().unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_edit_starts_again_if_somebody_else_was_faster() {
+        let (result, requests) = edited(2).await;
+        assert_eq!(result.unwrap(), json!({ "changed": 2 }));
+        let changes: Vec<_> = requests.iter().filter(|asked| asked.starts_with("PATCH")).collect();
+        assert_eq!((requests.len(), changes.len()), (4, 2));
+        for (change, version) in changes.into_iter().zip(["1", "2"]) {
+            assert!(change.contains(&format!("if-match: \"{version}\"\r\n")), "{change}");
+            assert!(change.ends_with(&format!("{{\"from\":{version}}}")), "{change}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_edit_gives_up_in_the_end() {
+        let (result, requests) = edited(EDITS_MAX + 1).await;
+        assert!(is_outdated(&result.unwrap_err()));
+        assert_eq!(requests.len(), 2 * EDITS_MAX);
+    }
 
     fn problem(value: &Value) -> Problem {
         Problem::read(400, value).unwrap()

@@ -27,6 +27,7 @@ const UPDATE_EXAMPLES: &str = "\
 Examples:
   fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --rate-limit 10/s --concurrency 4
   fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --batch 100 --batch-wait 1s
+  fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --rate-burst 20
   fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --batch none";
 
 const PAUSE_EXAMPLES: &str = "\
@@ -110,7 +111,12 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
         }
         Command::Get(named) => show::endpoint(&api.get(&named.path()).await?, output),
         Command::Update(options) => {
-            let changed = api.patch(&options.endpoint.path(), &options.patch()).await?;
+            let path = options.endpoint.path();
+            let changed = if options.are_incomplete() {
+                api.edit(&path, |current| Ok(options.patch(current)?)).await?
+            } else {
+                api.patch(&path, &options.patch(&Value::Null)?).await?
+            };
             show::endpoint(&changed, output);
         }
         Command::Pause { endpoint, mode } => {

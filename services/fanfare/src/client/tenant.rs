@@ -5,19 +5,37 @@ use clap::Subcommand;
 use fanfare_domain::{TenantId, profile::Profile};
 use serde_json::{Value, json};
 
-use super::api::{Api, text};
+use super::{
+    api::{Api, text},
+    rate::{self, Rate, RateOptions},
+    setting::{Misfit, Setting, setting},
+};
 use crate::output::{Output, Tone};
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
   fanfare tenant create acme
-  fanfare tenant create acme --name 'ACME Corp.' --profile kyberaccess";
+  fanfare tenant create acme --name 'ACME Corp.' --profile kyberaccess
+  fanfare tenant create acme --rate-limit 20/s --rate-burst 5";
+
+const LIMIT_EXAMPLES: &str = "\
+Examples:
+  fanfare tenant limit acme 20/s
+  fanfare tenant limit acme 100/m --rate-burst 5
+  fanfare tenant limit acme none";
+
+const RATE_HELP: &str = "How many deliveries of its events may be begun in a second or a minute, \
+                         like 20/s or 100/m, or none for any number. What is beyond it waits";
 
 /// What can be done with tenants.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a tenant.
-    #[command(after_help = CREATE_EXAMPLES)]
+    #[command(
+        after_help = CREATE_EXAMPLES,
+        mut_arg("rate_limit", |rate| rate.help(RATE_HELP)),
+        mut_arg("rate_burst", |burst| burst.requires("rate_limit")),
+    )]
     Create {
         /// The tenant's id, in every subject and path: a-z A-Z 0-9 - _
         tenant: TenantId,
@@ -28,10 +46,8 @@ pub(crate) enum Command {
         /// kyberaccess, or one of the operator's own.
         #[arg(long, default_value = Profile::DEFAULT)]
         profile: String,
-        /// How many deliveries of its events may be begun in a time, for example 20/s or 100/m;
-        /// any number without. What is beyond it waits.
-        #[arg(long, value_parser = rate, value_name = "RATE")]
-        rate_limit: Option<Value>,
+        #[command(flatten)]
+        rate: RateOptions,
     },
     /// List all tenants.
     List,
@@ -40,13 +56,21 @@ pub(crate) enum Command {
         /// The tenant's id.
         tenant: TenantId,
     },
-    /// Limit how many deliveries of a tenant's events may be begun in a time.
+    /// Spread the first attempts of a tenant's deliveries, those of events routed from now on.
+    #[command(after_help = LIMIT_EXAMPLES)]
     Limit {
         /// The tenant's id.
         tenant: TenantId,
-        /// The limit, for example 20/s or 100/m; any number without.
-        #[arg(value_parser = rate, value_name = "RATE")]
-        rate_limit: Option<Value>,
+        #[arg(
+            help = RATE_HELP,
+            value_parser = setting::<Rate>,
+            value_name = "RATE",
+            required_unless_present = "rate_burst",
+        )]
+        rate_limit: Option<Setting<Rate>>,
+        /// How many of those may be begun at once after a pause [default: as it was, or 1].
+        #[arg(long, value_parser = rate::burst, value_name = "NUMBER")]
+        rate_burst: Option<u32>,
     },
     /// Delete a tenant and its API keys; its endpoints have to be deleted before.
     Delete {
@@ -58,10 +82,11 @@ pub(crate) enum Command {
 /// Does what was asked for.
 pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
-        Command::Create { tenant, name, profile, rate_limit } => {
+        Command::Create { tenant, name, profile, rate } => {
             let mut body = new(&tenant, &name, &profile);
-            if let (Some(limit), Some(members)) = (rate_limit, body.as_object_mut()) {
-                members.insert(String::from("rate_limit"), limit);
+            let limit = rate.parted().onto(None)?;
+            if let (Some(limit), Some(members)) = (limit, body.as_object_mut()) {
+                members.insert(String::from(rate::MEMBER), limit);
             }
             let made = api.post("/v1/tenants", &body).await?;
             if output.json {
@@ -80,17 +105,16 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
                 let names = ["id", "name", "profile", "created_at"];
                 let mut fields =
                     names.map(|name| (name, String::from(text(&found, name)))).to_vec();
-                fields.push(("rate_limit", shown_rate(&found)));
+                fields.push(("rate limit", rate::shown(&found)));
                 output.fields(&fields);
             }
         }
-        Command::Limit { tenant, rate_limit } => {
-            let patch = json!({ "rate_limit": rate_limit });
-            let changed = api.patch(&path(&tenant), &patch).await?;
+        Command::Limit { tenant, rate_limit, rate_burst } => {
+            let changed = limit(api, &tenant, RateOptions { rate_limit, rate_burst }).await?;
             if output.json {
                 output.document(&changed);
             } else {
-                let limit = shown_rate(&changed);
+                let limit = rate::shown(&changed);
                 let limit = if limit.is_empty() { "none" } else { &limit };
                 output.line(&format!("rate limit of tenant {tenant}: {limit}"));
             }
@@ -121,31 +145,19 @@ fn new(tenant: &TenantId, name: &str, profile: &str) -> Value {
     json!({ "id": tenant.as_str(), "name": name, "profile": profile })
 }
 
-/// Reads a rate limit: a number of deliveries, `/s` or `/m`, and then maybe `+` and a burst.
-fn rate(text: &str) -> Result<Value, String> {
-    let malformed = || String::from("a rate is a number and /s or /m, for example 20/s or 20/s+5");
-    let number = |text: &str| text.parse::<u32>().map_err(|_| malformed());
-    let (rate, burst) = text.split_once('+').unwrap_or((text, "1"));
-    let (requests, per) = rate.split_once('/').ok_or_else(malformed)?;
-    let per = match per {
-        "s" => "second",
-        "m" => "minute",
-        _ => return Err(malformed()),
-    };
-    Ok(json!({ "requests": number(requests)?, "per": per, "burst": number(burst)? }))
+/// Changes a tenant's rate limit. What is not given of it stays.
+async fn limit(api: &Api, tenant: &TenantId, rate: RateOptions) -> Result<Value> {
+    let path = path(tenant);
+    if rate.parted().is_incomplete() {
+        api.edit(&path, |current| Ok(limited(rate, current)?)).await
+    } else {
+        api.patch(&path, &limited(rate, &Value::Null)?).await
+    }
 }
 
-/// A rate limit as [`rate`] reads it; empty if there is none.
-fn shown_rate(tenant: &Value) -> String {
-    let Some(limit) = tenant.get("rate_limit").filter(|limit| limit.is_object()) else {
-        return String::new();
-    };
-    let number = |name| limit.get(name).and_then(Value::as_u64).unwrap_or_default();
-    let per = if text(limit, "per") == "minute" { "m" } else { "s" };
-    match number("burst") {
-        0 | 1 => format!("{}/{per}", number("requests")),
-        burst => format!("{}/{per}+{burst}", number("requests")),
-    }
+fn limited(rate: RateOptions, current: &Value) -> Result<Value, Misfit> {
+    let limit = rate.parted().onto(current.get(rate::MEMBER))?;
+    Ok(limit.map_or_else(|| json!({}), |limit| json!({ (rate::MEMBER): limit })))
 }
 
 /// The path of a tenant.
@@ -172,16 +184,63 @@ async fn list(api: &Api, output: Output) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+
     use super::*;
 
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn read(words: &str) -> Result<Command, String> {
+        let line = Line::command().try_get_matches_from(words.split_whitespace());
+        let line = line.and_then(|matches| Line::from_arg_matches(&matches));
+        line.map(|line| line.command).map_err(|error| error.to_string())
+    }
+
+    fn patch(words: &str, current: &Value) -> Result<Value, Misfit> {
+        let Command::Limit { rate_limit, rate_burst, .. } = read(words).unwrap() else {
+            panic!("{words} is no limit")
+        };
+        limited(RateOptions { rate_limit, rate_burst }, current)
+    }
+
     #[test]
-    fn a_rate_reads_back_as_it_is_shown() {
-        for text in ["20/s", "100/m", "20/s+5"] {
-            assert_eq!(shown_rate(&json!({ "rate_limit": rate(text).unwrap() })), text);
+    fn a_limit_is_changed_in_part_or_removed_by_its_name() {
+        let set =
+            json!({ "rate_limit": { "requests": 20, "per": "second", "burst": 5 }, "name": "" });
+        let rate = |requests, per, burst| {
+            let limit = json!({ "requests": requests, "per": per, "burst": burst });
+            json!({ "rate_limit": limit })
+        };
+        for (words, expected) in [
+            ("x limit acme 100/minute", rate(100, "minute", 5)),
+            ("x limit acme --rate-burst 7", rate(20, "second", 7)),
+            ("x limit acme 1/s --rate-burst 1", rate(1, "second", 1)),
+            ("x limit acme none", json!({ "rate_limit": null })),
+        ] {
+            assert_eq!(patch(words, &set), Ok(expected), "{words}");
         }
-        for malformed in ["20", "20/h", "/s", "20/s+", "-1/s"] {
-            assert!(rate(malformed).is_err(), "{malformed}");
+        let unlimited = json!({ "rate_limit": null });
+        let first = json!({ "rate_limit": { "requests": 1, "per": "second" } });
+        assert_eq!(patch("x limit acme 1/s", &unlimited), Ok(first));
+        assert!(patch("x limit acme --rate-burst 7", &unlimited).is_err());
+    }
+
+    #[test]
+    fn a_limit_that_is_not_said_is_not_guessed() {
+        for (words, hint) in [
+            ("x limit acme", "required arguments"),
+            ("x limit acme 20", "like 10/s or 300/m"),
+            ("x limit acme 20/s+5", "like 10/s or 300/m"),
+            ("x limit acme 10001/s", "between 1 and 10000"),
+            ("x create acme --rate-limit 0/s", "between 1 and 10000"),
+            ("x create acme --rate-burst 5", "--rate-limit <RATE>"),
+        ] {
+            let refused = read(words).unwrap_err();
+            assert!(refused.contains(hint), "{words}: {refused}");
         }
-        assert_eq!(shown_rate(&json!({ "rate_limit": null })), "");
     }
 }

@@ -16,6 +16,7 @@ const COMMANDS: &[&str] = &[
     "demo",
     "tenant",
     "tenant create",
+    "tenant limit",
     "endpoint",
     "endpoint create",
     "endpoint update",
@@ -74,6 +75,9 @@ fn exit_codes_tell_usage_from_failure() {
     assert_eq!(fanfare(&["--version"]).status.code(), Some(0));
     assert_eq!(fanfare(&["fly"]).status.code(), Some(2));
     assert_eq!(fanfare(&["tenant", "create", "a.b"]).status.code(), Some(2));
+    assert_eq!(fanfare(&["tenant", "limit", "acme"]).status.code(), Some(2));
+    let burst = ["endpoint", "create", "acme", "https://example.com/", "--rate-burst", "3"];
+    assert_eq!(fanfare(&burst).status.code(), Some(2));
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().to_str().unwrap();
     let failed = fanfare(&["--json", "--data", data, "tenant", "list"]);

@@ -89,6 +89,14 @@ impl Session {
         assert!(output.status.success(), "{arguments:?}: {said}");
         serde_json::from_slice(&output.stdout).unwrap()
     }
+
+    /// Runs a command that fails, and returns what it says.
+    async fn refused(&self, arguments: &[&str]) -> String {
+        let run = command(&self.data, arguments).stdin(Stdio::null()).output();
+        let output = timeout(PATIENCE, run).await.unwrap().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
 }
 
 #[tokio::test]
@@ -159,11 +167,34 @@ async fn an_endpoint_that_is_told_to_take_batches_gets_them() {
     let body: Value = serde_json::from_str(arrival["body"].as_str().unwrap()).unwrap();
     let ids: Vec<_> = body.as_array().unwrap().iter().map(|one| one["id"].clone()).collect();
     assert_eq!(ids, sent);
+    let part = ["--batch", "3", "--rate-burst", "5"];
+    let changed = session.run(&[&update[..], &part[..]].concat()).await;
+    assert_eq!(changed["batch"], json!({ "max_events": 3, "max_wait_ms": 30_000 }));
+    assert_eq!(changed["rate_limit"], json!({ "requests": 10, "per": "second", "burst": 5 }));
     let none = ["--batch", "none", "--rate-limit", "none"];
     let changed = session.run(&[&update[..], &none[..]].concat()).await;
     assert_eq!((&changed["batch"], &changed["rate_limit"]), (&Value::Null, &Value::Null));
     assert_eq!(changed["concurrency"], 4);
+    let alone = [&update[..], &["--rate-burst", "5"]].concat();
+    assert!(session.refused(&alone).await.contains("no rate limit"));
     listener.interrupt().await;
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_tenants_limit_is_set_changed_in_part_and_removed() {
+    let session = Session::start().await;
+    session.run(&["tenant", "create", "acme", "--rate-limit", "20/s", "--rate-burst", "5"]).await;
+    let limit = ["tenant", "limit", "acme"];
+    for (words, expected) in [
+        (&["100/minute"][..], json!({ "requests": 100, "per": "minute", "burst": 5 })),
+        (&["--rate-burst", "7"], json!({ "requests": 100, "per": "minute", "burst": 7 })),
+        (&["none"], Value::Null),
+        (&["20/s"], json!({ "requests": 20, "per": "second", "burst": 1 })),
+    ] {
+        let changed = session.run(&[&limit[..], words].concat()).await;
+        assert_eq!(changed["rate_limit"], expected, "{words:?}");
+    }
     session.end().await;
 }
 

@@ -15,11 +15,16 @@ use super::{all, limits::Limits};
 use crate::client::{
     api::{Api, text},
     options::{Pair, map},
+    setting::Misfit,
     tenant,
 };
 
 /// Options of `fanfare endpoint create`.
 #[derive(Args, Clone, Debug)]
+#[command(
+    mut_arg("rate_burst", |burst| burst.requires("rate_limit")),
+    mut_arg("batch_wait", |wait| wait.requires("batch")),
+)]
 pub(crate) struct Options {
     /// The tenant.
     pub(super) tenant: TenantId,
@@ -99,10 +104,10 @@ impl Draft {
             }
             None => None,
         };
-        api.post(&all(tenant), &self.body(retry)).await
+        api.post(&all(tenant), &self.body(retry)?).await
     }
 
-    fn body(&self, retry: Option<Value>) -> Value {
+    fn body(&self, retry: Option<Value>) -> Result<Value, Misfit> {
         let mut members = Map::new();
         let optional = [
             ("name", self.name.clone().map(Value::String)),
@@ -118,8 +123,8 @@ impl Draft {
                 members.insert(String::from(name), value);
             }
         }
-        self.limits.add_to(&mut members);
-        Value::Object(members)
+        self.limits.add_to(&mut members, &Value::Null)?;
+        Ok(Value::Object(members))
     }
 }
 
@@ -151,7 +156,7 @@ mod tests {
             "event_types": ["invoice.*"],
             "name": "Billing",
         });
-        assert_eq!(draft.body(None), expected);
+        assert_eq!(draft.body(None), Ok(expected));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     client::{
         api::text,
+        rate,
         text::{printable, span},
     },
     output::{Output, Tone},
@@ -59,7 +60,7 @@ pub(super) fn endpoint(found: &Value, output: Output) {
             number(found, "concurrency").map(|number| number.to_string()).unwrap_or_default(),
         ),
         ("order", plain("ordering")),
-        ("rate limit", rate_limit(found)),
+        ("rate limit", rate::shown(found)),
         ("batches", batches(found)),
         ("retries", retries(found)),
         ("secrets", secrets.to_string()),
@@ -149,16 +150,6 @@ fn number(endpoint: &Value, name: &str) -> Option<u64> {
     endpoint.get(name).and_then(Value::as_u64)
 }
 
-/// How many requests may be begun in a time; empty for any number.
-fn rate_limit(endpoint: &Value) -> String {
-    let Some(limit) = endpoint.get("rate_limit").filter(|limit| !limit.is_null()) else {
-        return String::new();
-    };
-    let [requests, burst] = ["requests", "burst"].map(|name| number(limit, name).unwrap_or(0));
-    let pause = if burst > 1 { format!(", {burst} at once") } else { String::new() };
-    format!("{requests} a {}{pause}", printable(text(limit, "per")))
-}
-
 /// How many events a request may carry; empty for one.
 fn batches(endpoint: &Value) -> String {
     let Some(batch) = endpoint.get("batch").filter(|batch| !batch.is_null()) else {
@@ -198,17 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_said_in_words() {
-        let limited = json!({
-            "rate_limit": { "requests": 10, "per": "second", "burst": 1 },
-            "batch": { "max_events": 50, "max_wait_ms": 200 },
-        });
-        assert_eq!(rate_limit(&limited), "10 a second");
+    fn batches_are_said_in_words() {
+        let limited = json!({ "batch": { "max_events": 50, "max_wait_ms": 200 } });
         assert_eq!(batches(&limited), "up to 50 events, after 200 ms at most");
-        let burst = json!({ "rate_limit": { "requests": 300, "per": "minute", "burst": 5 } });
-        assert_eq!(rate_limit(&burst), "300 a minute, 5 at once");
-        let none = json!({ "rate_limit": null });
-        assert_eq!((rate_limit(&none), batches(&none)), (String::new(), String::new()));
+        assert_eq!(batches(&json!({ "batch": null })), "");
     }
 
     #[test]

@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::{Named, limits::Limits};
-use crate::client::options::{Pair, map};
+use crate::client::{
+    options::{Pair, map},
+    setting::Misfit,
+};
 
 /// Options of `fanfare endpoint update`. What is not given stays as it is.
 #[derive(Args, Clone, Debug)]
@@ -36,8 +39,14 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Returns what is to change.
-    pub(super) fn patch(&self) -> Value {
+    /// Tells whether what is to change depends on the endpoint as it is.
+    pub(super) fn are_incomplete(&self) -> bool {
+        self.limits.are_incomplete()
+    }
+
+    /// Returns what is to change of an endpoint; what it is now may be null unless the options
+    /// [are incomplete](Self::are_incomplete).
+    pub(super) fn patch(&self, current: &Value) -> Result<Value, Misfit> {
         let mut members = Map::new();
         let texts = [("url", &self.url), ("name", &self.name), ("description", &self.description)];
         for (name, value) in texts {
@@ -54,8 +63,8 @@ impl Options {
         if !headers.is_empty() {
             members.insert(String::from("headers"), json!(headers));
         }
-        self.limits.add_to(&mut members);
-        Value::Object(members)
+        self.limits.add_to(&mut members, current)?;
+        Ok(Value::Object(members))
     }
 }
 
@@ -71,15 +80,15 @@ mod tests {
         options: Options,
     }
 
-    fn patch(words: &str) -> Value {
+    fn patch(words: &str, current: &Value) -> Result<Value, Misfit> {
         let words = format!("x acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w {words}");
         let matches = Line::command().get_matches_from(words.split_whitespace());
-        Line::from_arg_matches(&matches).unwrap().options.patch()
+        Line::from_arg_matches(&matches).unwrap().options.patch(current)
     }
 
     #[test]
     fn only_what_is_given_changes() {
-        assert_eq!(patch(""), json!({}));
+        assert_eq!(patch("", &Value::Null), Ok(json!({})));
         let given = "--url https://b/ --types a.b,c.> --header X-A=1 --remove-header X-B \
                      --batch none --concurrency 2";
         let expected = json!({
@@ -89,6 +98,18 @@ mod tests {
             "batch": null,
             "concurrency": 2,
         });
-        assert_eq!(patch(given), expected);
+        assert_eq!(patch(given, &Value::Null), Ok(expected));
+    }
+
+    #[test]
+    fn a_part_alone_changes_what_the_endpoint_has() {
+        let current = json!({
+            "url": "https://a/",
+            "batch": { "max_events": 50, "max_wait_ms": 5_000 },
+            "rate_limit": null,
+        });
+        let expected = json!({ "batch": { "max_events": 50, "max_wait_ms": 1_000 } });
+        assert_eq!(patch("--batch-wait 1s", &current), Ok(expected));
+        assert!(patch("--rate-burst 5", &current).is_err());
     }
 }
