@@ -265,7 +265,8 @@ impl Entry {
 mod tests {
     use std::collections::BTreeMap;
 
-    use fanfare_domain::{TraceContext, endpoint::DisableReason};
+    use bytes::Bytes;
+    use fanfare_domain::{Event, EventId, TraceContext, endpoint::DisableReason};
 
     use super::*;
 
@@ -273,39 +274,109 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
+    fn endpoint(state: EndpointState, filter: &str) -> Endpoint {
+        Endpoint {
+            id: EndpointId::from_bytes([1; 16]),
+            tenant: "acme".parse().unwrap(),
+            url: String::new(),
+            name: String::new(),
+            description: String::new(),
+            filters: vec![filter.parse().unwrap()],
+            secrets: Vec::new(),
+            headers: BTreeMap::new(),
+            state,
+            retry: None,
+            timeout: None,
+            concurrency: None,
+            rate_limit: None,
+            batch: None,
+            ordering: fanfare_domain::endpoint::Ordering::None,
+            metadata: BTreeMap::new(),
+            created_at: at(0),
+            updated_at: at(0),
+        }
+    }
+
+    fn apply(registry: &mut Registry, time: u64, endpoint: Endpoint, deleted: bool) {
+        let change = Change {
+            entity: Entity::Endpoint(Arc::new(endpoint)),
+            deleted,
+            actor: String::new(),
+            reason: String::new(),
+            trace: TraceContext::default(),
+        };
+        registry.apply(time, at(time), &change);
+    }
+
     fn registry(changes: &[(u64, EndpointState, bool)]) -> Registry {
         let mut registry = Registry::default();
-        for (revision, (time, state, deleted)) in (1..).zip(changes) {
-            let endpoint = Endpoint {
-                id: EndpointId::from_bytes([1; 16]),
-                tenant: "acme".parse().unwrap(),
-                url: String::new(),
-                name: String::new(),
-                description: String::new(),
-                filters: Vec::new(),
-                secrets: Vec::new(),
-                headers: BTreeMap::new(),
-                state: *state,
-                retry: None,
-                timeout: None,
-                concurrency: None,
-                rate_limit: None,
-                batch: None,
-                ordering: fanfare_domain::endpoint::Ordering::None,
-                metadata: BTreeMap::new(),
-                created_at: at(0),
-                updated_at: at(0),
-            };
-            let change = Change {
-                entity: Entity::Endpoint(Arc::new(endpoint)),
-                deleted: *deleted,
-                actor: String::new(),
-                reason: String::new(),
-                trace: TraceContext::default(),
-            };
-            registry.apply(revision, at(*time), &change);
+        for (time, state, deleted) in changes {
+            apply(&mut registry, *time, endpoint(*state, ">"), *deleted);
         }
         registry
+    }
+
+    /// Whether the endpoint wanted an event of that type then.
+    fn wants(registry: &Registry, event_type: &str, time: u64) -> bool {
+        let event = Event {
+            id: EventId::new(at(time), [1; 10]),
+            tenant: "acme".parse().unwrap(),
+            event_type: event_type.parse().unwrap(),
+            occurred_at: at(time),
+            accepted_at: None,
+            data: Bytes::new(),
+            ordering_key: None,
+            attributes: BTreeMap::new(),
+            idempotency_key: None,
+            trace: TraceContext::default(),
+        };
+        let (event, accepted_at) = (Arc::new(event), at(time));
+        let stored = StoredEvent { event, sequence: 1, accepted_at, envelope: Bytes::new() };
+        registry.is_wanted(EndpointId::from_bytes([1; 16]), &stored)
+    }
+
+    const ACTIVE: EndpointState = EndpointState::Active;
+
+    #[test]
+    fn what_was_wanted_is_kept_of_those_that_changed() {
+        let mut registry = Registry::default();
+        apply(&mut registry, 10_000, endpoint(ACTIVE, "a"), false);
+        let renamed = Endpoint { name: String::from("n"), ..endpoint(ACTIVE, "a") };
+        apply(&mut registry, 20_000, renamed, false);
+        assert!(registry.histories.is_empty(), "it has always wanted the same");
+        assert_eq!(
+            [7_000, 15_000, 25_000].map(|at| wants(&registry, "a", at)),
+            [false, true, true]
+        );
+
+        apply(&mut registry, 30_000, endpoint(ACTIVE, "b"), false);
+        assert_eq!([15_000, 35_000].map(|at| wants(&registry, "a", at)), [true, false]);
+        assert_eq!([15_000, 35_000].map(|at| wants(&registry, "b", at)), [false, true]);
+
+        apply(&mut registry, 40_000, endpoint(ACTIVE, "b"), true);
+        assert_eq!([15_000, 35_000].map(|at| wants(&registry, "a", at)), [true, false]);
+        assert_eq!([35_000, 45_000].map(|at| wants(&registry, "b", at)), [true, false]);
+        assert_eq!(registry.patterns(EndpointId::from_bytes([1; 16])).len(), 2);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_any_more_is_forgotten() {
+        let other =
+            |filter| Endpoint { id: EndpointId::from_bytes([2; 16]), ..endpoint(ACTIVE, filter) };
+        let mut registry = Registry::default();
+        registry.remember(Duration::from_secs(100), Duration::ZERO);
+        apply(&mut registry, 10_000, endpoint(ACTIVE, "a"), false);
+        apply(&mut registry, 10_000, other("a"), false);
+        apply(&mut registry, 20_000, endpoint(ACTIVE, "b"), false);
+        apply(&mut registry, 30_000, other("a"), true);
+        assert_eq!(registry.histories.len(), 2);
+        apply(&mut registry, 125_000, endpoint(ACTIVE, "b"), false);
+        assert_eq!((registry.histories.len(), registry.changed.len()), (1, 1));
+        assert!(wants(&registry, "b", 26_000) && !wants(&registry, "a", 26_000));
+        apply(&mut registry, 130_000, endpoint(ACTIVE, "b"), false);
+        assert!(registry.histories.is_empty() && registry.changed.is_empty());
+        assert!(registry.patterns(EndpointId::from_bytes([2; 16])).is_empty());
+        assert!(wants(&registry, "b", 131_000));
     }
 
     fn permit(changes: &[(u64, EndpointState, bool)], accepted: u64) -> Permission {
@@ -321,7 +392,7 @@ mod tests {
         ];
         let cancelled = permit(&changes, 15);
         assert!(matches!(cancelled, Permission::Cancelled(ConclusionReason::EndpointPaused)));
-        assert!(matches!(permit(&changes, 35), Permission::Go { revision: 3, .. }));
+        assert!(matches!(permit(&changes, 35), Permission::Go { revision: 30, .. }));
         assert!(matches!(permit(&changes[..2], 35), Permission::Cancelled(_)));
     }
 

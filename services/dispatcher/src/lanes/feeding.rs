@@ -51,3 +51,66 @@ impl<T> Lanes<T> {
         self.line_up(endpoint, now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU16, time::Duration};
+
+    use fanfare_domain::endpoint::{Batching, Ordering};
+
+    use super::*;
+    use crate::{lanes::Started, permits::Permits};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn rules(max_events: Option<u16>) -> Rules {
+        let max_events = max_events.and_then(NonZeroU16::new);
+        let batch = max_events.map(|max_events| Batching { max_events, max_wait: Duration::ZERO });
+        Rules { concurrency: 1, rate: None, breaker: false, batch, ordering: Ordering::None }
+    }
+
+    fn endpoint() -> EndpointId {
+        EndpointId::from_bytes([1; 16])
+    }
+
+    fn fill(lanes: &mut Lanes<usize>, rules: Rules) -> usize {
+        let mut fed = 0;
+        while let Some((_, room)) = lanes.feed_room(endpoint(), rules, NOW).filter(|it| it.1 > 0) {
+            for _ in 0..room {
+                lanes.feed(endpoint(), (fed, Load { attempt: 1, ..Load::default() }), NOW);
+                fed += 1;
+            }
+        }
+        fed
+    }
+
+    #[test]
+    fn a_feed_fills_batches() {
+        let permits = Permits::new(4);
+        for (max_events, expected) in [(None, 0), (Some(50), 49), (Some(1_000), 999)] {
+            let (mut lanes, rules) = (Lanes::new(NOW), rules(max_events));
+            let fed = fill(&mut lanes, rules);
+            assert!(fed > expected, "{fed}");
+            let started = lanes.start(|_| rules, &permits.door(), NOW).unwrap();
+            let Started { item, more, .. } = started;
+            assert_eq!((item, more.len()), (0, expected));
+            assert_eq!(more, (1..=expected).collect::<Vec<_>>());
+            assert_eq!(lanes.queued(), fed - 1 - expected);
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_waits_no_more() {
+        let permits = Permits::new(4);
+        let (mut lanes, rules) = (Lanes::new(NOW), rules(Some(2)));
+        let fed = fill(&mut lanes, rules);
+        let given_up = lanes.give_up(endpoint(), |item| item % 2 == 0, NOW);
+        assert_eq!(given_up, (0..fed).filter(|item| item % 2 == 0).collect::<Vec<_>>());
+        assert_eq!(lanes.queued(), fed / 2);
+        let started = lanes.start(|_| rules, &permits.door(), NOW).unwrap();
+        assert_eq!((started.item, started.more), (1, vec![3]));
+        let rest = lanes.give_up(endpoint(), |_| true, NOW);
+        assert_eq!(rest.len(), fed / 2 - 2);
+        assert_eq!(lanes.queued(), 0);
+    }
+}

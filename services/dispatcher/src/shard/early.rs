@@ -103,4 +103,16 @@ mod tests {
         assert_eq!(by(&mut early, 20), "cd");
         assert_eq!(early.wake_at(), None);
     }
+
+    #[test]
+    fn what_is_given_up_does_not_come() {
+        let at = Timestamp::from_millis;
+        let mut early = Early::new();
+        for (time, item) in [(10, 'a'), (20, 'b'), (30, 'c')] {
+            early.push(at(time), item);
+        }
+        assert_eq!(early.give_up(|item| *item != 'b'), ['a', 'c']);
+        assert_eq!((early.wake_at(), early.pop(at(30))), (Some(at(20)), Some('b')));
+        assert_eq!(early.pop(at(30)), None);
+    }
 }
