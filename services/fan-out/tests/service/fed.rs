@@ -13,7 +13,7 @@ use fanfare_service::{Clock as _, SystemClock};
 use crate::support::World;
 
 /// Writes an endpoint's feed over a revision; returns the new one.
-async fn write(
+pub(crate) async fn write(
     world: &World,
     (endpoint, from): (EndpointId, u64),
     phase: Phase,

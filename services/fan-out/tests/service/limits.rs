@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use fanfare_domain::EventId;
+use fanfare_domain::{EventId, feed::Phase};
 use fanfare_service::{Clock as _, SystemClock};
 use fanfare_testkit::NatsServer;
 use tokio::time::timeout;
 
-use crate::support::{Queues, World, deliveries};
+use crate::{
+    fed::write,
+    support::{Queues, World, deliveries},
+};
 
 /// Where it is written down what is given out of the limits.
 const GIVEN: &str = "KV_FANFARE_allowances";
@@ -73,6 +76,28 @@ async fn a_limit_that_is_removed_and_set_again_begins_anew() -> Result<()> {
     queues.take(&expected).await?;
     let waits = wait(&queues, small);
     assert!(waits < Duration::from_secs(2), "{waits:?}");
+    fan_out.stop().await
+}
+
+#[tokio::test]
+async fn what_is_fed_counts_too() -> Result<()> {
+    let world = World::new().await?;
+    world.limit(Some(1), 0).await?;
+    for _ in 0..20 {
+        let fed = world.create(&["a"]).await?.endpoint.id;
+        write(&world, (fed, 1), Phase::Open, 0).await?;
+    }
+    let other = world.create(&["a"]).await?.endpoint.id;
+    let fan_out = world.start().await?;
+    let mut queues = world.queues().await?;
+    let first = world.publish("a").await?;
+    let mut expected = deliveries(first, [&other]);
+    queues.take(&expected).await?;
+    let second = world.publish("a").await?;
+    expected.extend(deliveries(second, [&other]));
+    queues.take(&expected).await?;
+    let waits = wait(&queues, second);
+    assert!(waits > Duration::from_secs(15), "{waits:?}");
     fan_out.stop().await
 }
 
