@@ -22,7 +22,7 @@ use crate::{
 pub use change::ChangeError;
 
 /// What a service keeps of the configuration.
-pub trait ConfigFold: Default + Send + Sync + 'static {
+pub trait ConfigFold: Send + Sync + 'static {
     /// Applies a change. `revision` is its sequence in CONFIG, `stored_at` its time there.
     fn apply(&mut self, revision: u64, stored_at: Timestamp, change: &Change);
 }
@@ -39,7 +39,6 @@ impl<F> Clone for ConfigView<F> {
 }
 
 /// The fold, as a view keeps it.
-#[derive(Default)]
 struct Changes<F>(F);
 
 impl<F: ConfigFold> Fold for Changes<F> {
@@ -70,8 +69,20 @@ impl<F: ConfigFold> ConfigView<F> {
         log: &EventLog,
         stop: CancellationToken,
     ) -> Result<(Self, impl Future<Output = Result<(), ReadError>> + Send + use<F>), ReadError>
+    where
+        F: Default,
     {
-        let (view, follow) = View::start(log, stop).await?;
+        Self::start_with(F::default(), log, stop).await
+    }
+
+    /// The same, with a fold that has something to know from the beginning.
+    pub async fn start_with(
+        fold: F,
+        log: &EventLog,
+        stop: CancellationToken,
+    ) -> Result<(Self, impl Future<Output = Result<(), ReadError>> + Send + use<F>), ReadError>
+    {
+        let (view, follow) = View::start(Changes(fold), log, stop).await?;
         Ok((Self { view }, follow))
     }
 

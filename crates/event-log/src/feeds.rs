@@ -129,7 +129,7 @@ impl FeedsView {
         log: &EventLog,
         stop: CancellationToken,
     ) -> Result<(Self, impl Future<Output = Result<(), ReadError>> + Send + use<>), ReadError> {
-        let (view, follow) = View::start(log, stop).await?;
+        let (view, follow) = View::start(Feeds::default(), log, stop).await?;
         Ok((Self { view }, follow))
     }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{EventLog, ReadError, Topology, cas, read::Numbered};
 
 /// What a view keeps.
-pub(crate) trait Fold: Default + Send + Sync + 'static {
+pub(crate) trait Fold: Send + Sync + 'static {
     /// The name of the stream, and the subjects in it.
     fn place(topology: &Topology) -> (String, Vec<String>);
 
@@ -72,13 +72,14 @@ struct Progress {
 }
 
 impl<F: Fold> View<F> {
-    /// Folds all that is there, then returns the view and the future that follows what comes until
-    /// `stop`; the caller spawns it.
+    /// Folds all that is there into `state`, then returns the view and the future that follows what
+    /// comes until `stop`; the caller spawns it.
     ///
     /// Waits for servers that are away, for ever. If `stop` comes first, the view is returned as
     /// far as it has come, and cannot be confirmed. The future ends a moment after `stop`, once
     /// nobody asks for confirmations any more.
     pub(crate) async fn start(
+        state: F,
         log: &EventLog,
         stop: CancellationToken,
     ) -> Result<(Self, impl Future<Output = Result<(), ReadError>> + Send + use<F>), ReadError>
@@ -87,7 +88,7 @@ impl<F: Fold> View<F> {
         let shared = Arc::new(Shared {
             stream,
             subjects,
-            state: RwLock::default(),
+            state: RwLock::new(state),
             progress: watch::Sender::default(),
             asked: watch::Sender::default(),
             stalled: Notify::new(),

@@ -87,8 +87,10 @@ const CLOCKS_APART: Duration = Duration::from_mins(1);
 pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
     let keyring = load_keyring(&settings.sealing_key_file)?;
     let log = EventLog::open("dispatcher", &settings.log).await.context("open the event log")?;
-    let (view, follow) =
-        ConfigView::start(&log, context.support_stop()).await.context("read the configuration")?;
+    let margin = if settings.log.replicas > 1 { WIDENED_EARLIER } else { Duration::ZERO };
+    let registry = Registry::new(settings.log.retention.saturating_add(KEPT_LONGER), margin);
+    let starting = ConfigView::start_with(registry, &log, context.support_stop());
+    let (view, follow) = starting.await.context("read the configuration")?;
     let now = context.clock().now();
     // With other keys every attempt would fail, and use up the attempts that there are.
     view.read(|registry: &Registry| check_keyring(&keyring, registry.endpoints(), now))?;
@@ -107,9 +109,6 @@ pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
             Err(error) => Err(error).context("follow the feeds"),
         }
     });
-    let margin = if settings.log.replicas > 1 { WIDENED_EARLIER } else { Duration::ZERO };
-    let memory = settings.log.retention.saturating_add(KEPT_LONGER);
-    view.read(|registry: &Registry| registry.remember(memory, margin));
     let process = Process {
         readiness: context.readiness("dispatching"),
         clock: context.clock(),

@@ -1,13 +1,6 @@
 //! What the dispatcher knows of tenants and endpoints: a fold over CONFIG.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use fanfare_domain::{
     Change, Endpoint, EndpointId, EndpointState, Entity, History, PauseMode, StoredEvent, TenantId,
@@ -21,7 +14,7 @@ use fanfare_event_log::{ConfigFold, PackedEndpoint};
 use foldhash::HashMap;
 
 /// Every endpoint with its state, and every tenant's profile.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
     endpoints: HashMap<EndpointId, Entry>,
     profiles: HashMap<TenantId, Arc<str>>,
@@ -31,11 +24,10 @@ pub(crate) struct Registry {
     histories: HashMap<EndpointId, History>,
     /// When histories began to have something to be forgotten.
     changed: VecDeque<(Timestamp, EndpointId)>,
-    /// For how long it is remembered what endpoints wanted, in nanoseconds; 0 for ever.
-    memory: AtomicU64,
-    /// How much earlier than its stamp a change counts that makes an endpoint want more, in
-    /// nanoseconds.
-    margin: AtomicU64,
+    /// For how long it is remembered what endpoints wanted.
+    memory: Duration,
+    /// How much earlier than its stamp a change counts that makes an endpoint want more.
+    margin: Duration,
 }
 
 /// One endpoint as of the last change. There are very many: what is looked at only when it is to be
@@ -101,6 +93,20 @@ fn cancels(state: EndpointState) -> Option<ConclusionReason> {
 }
 
 impl Registry {
+    /// Knows nothing yet. `memory` is for how long events are kept, beyond which nobody asks what
+    /// endpoints wanted; `margin` is how far apart the clocks are that stamp events and changes.
+    pub(crate) fn new(memory: Duration, margin: Duration) -> Self {
+        Self {
+            endpoints: HashMap::default(),
+            profiles: HashMap::default(),
+            tenants: TenantIds::default(),
+            histories: HashMap::default(),
+            changed: VecDeque::new(),
+            memory,
+            margin,
+        }
+    }
+
     /// Notes what an endpoint wants from now on; returns since when it has, if that is all.
     fn note(&mut self, endpoint: &Endpoint, deleted: bool, stored_at: Timestamp) -> Timestamp {
         let known = self.histories.remove(&endpoint.id);
@@ -119,11 +125,7 @@ impl Registry {
 
     /// Forgets what nobody asks for any more.
     fn forget(&mut self, now: Timestamp) {
-        let memory = Duration::from_nanos(self.memory.load(Ordering::Relaxed));
-        if memory.is_zero() {
-            return;
-        }
-        let end = now.saturating_sub(memory);
+        let end = now.saturating_sub(self.memory);
         while let Some((_, endpoint)) = self.changed.pop_front_if(|(at, _)| *at <= end) {
             let Some(history) = self.histories.get_mut(&endpoint) else { continue };
             history.forget_ended_by(end);
@@ -180,19 +182,10 @@ impl Registry {
         Permission::Go { endpoint: entry.packed.clone(), revision: entry.revision, profile }
     }
 
-    /// Says for how long events are kept, beyond which nobody asks what endpoints wanted; and how
-    /// far apart the clocks are that stamp events and changes.
-    pub(crate) fn remember(&self, memory: Duration, margin: Duration) {
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.memory.store(nanos(memory), Ordering::Relaxed);
-        self.margin.store(nanos(margin), Ordering::Relaxed);
-    }
-
     /// Tells whether the endpoint wanted the event when it was accepted, as fan-out decides it.
     pub(crate) fn is_wanted(&self, endpoint: EndpointId, stored: &StoredEvent) -> bool {
-        let margin = Duration::from_nanos(self.margin.load(Ordering::Relaxed));
         let wanted = |history: &History| {
-            history.standing(&stored.event.event_type, stored.accepted_at, margin)
+            history.standing(&stored.event.event_type, stored.accepted_at, self.margin)
                 == Standing::Served
         };
         self.with_history(endpoint, wanted).unwrap_or_default()
@@ -309,7 +302,7 @@ mod tests {
     }
 
     fn registry(changes: &[(u64, EndpointState, bool)]) -> Registry {
-        let mut registry = Registry::default();
+        let mut registry = Registry::new(Duration::from_hours(1), Duration::ZERO);
         for (time, state, deleted) in changes {
             apply(&mut registry, *time, endpoint(*state, ">"), *deleted);
         }
@@ -339,7 +332,7 @@ mod tests {
 
     #[test]
     fn what_was_wanted_is_kept_of_those_that_changed() {
-        let mut registry = Registry::default();
+        let mut registry = Registry::new(Duration::from_hours(1), Duration::ZERO);
         apply(&mut registry, 10_000, endpoint(ACTIVE, "a"), false);
         let renamed = Endpoint { name: String::from("n"), ..endpoint(ACTIVE, "a") };
         apply(&mut registry, 20_000, renamed, false);
@@ -363,8 +356,7 @@ mod tests {
     fn what_nobody_asks_for_any_more_is_forgotten() {
         let other =
             |filter| Endpoint { id: EndpointId::from_bytes([2; 16]), ..endpoint(ACTIVE, filter) };
-        let mut registry = Registry::default();
-        registry.remember(Duration::from_secs(100), Duration::ZERO);
+        let mut registry = Registry::new(Duration::from_secs(100), Duration::ZERO);
         apply(&mut registry, 10_000, endpoint(ACTIVE, "a"), false);
         apply(&mut registry, 10_000, other("a"), false);
         apply(&mut registry, 20_000, endpoint(ACTIVE, "b"), false);
