@@ -56,7 +56,8 @@ enum WireState {
 }
 
 impl EventLog {
-    /// Takes questions about the endpoints of a shard. What is sent after this returns comes.
+    /// Takes questions about the endpoints of a shard, from the moment on at which the server has
+    /// heard of it: it is told when this returns, and has not answered.
     pub async fn health_questions(&self, shard: Shard) -> Result<HealthQuestions, ReadError> {
         let subject = self.topology().owner_health(shard);
         let client = self.inner.client.clone();
