@@ -2,7 +2,10 @@
 
 use std::{fs::File, io, path::Path, process::ExitStatus, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid},
+};
 use tokio::{
     process::{Child, Command},
     time::timeout,
@@ -77,6 +80,22 @@ impl Process {
             kill_process(self.pid, signal)?;
         }
         Ok(())
+    }
+
+    /// Stops it with SIGSTOP, and returns once it stands still: the kernel takes a moment to stop
+    /// all threads of a process, and one of them could answer until then. Blocks for that moment.
+    pub(crate) fn suspend(&mut self) -> io::Result<()> {
+        self.signal(Signal::STOP)?;
+        // The state is left as it is found, for whoever waits for the process's end.
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        loop {
+            match waitid(WaitId::Pid(self.pid), stopped) {
+                Err(Errno::INTR) => {}
+                // It has ended meanwhile, and answers nothing either.
+                Ok(_) | Err(Errno::CHILD) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Leaves the process running, as our own sudden death would.

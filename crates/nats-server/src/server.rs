@@ -196,9 +196,13 @@ impl Server {
         Ok(())
     }
 
-    /// Freezes the server with SIGSTOP: its connections stay open and nothing answers.
+    /// Freezes the server with SIGSTOP: its connections stay open, and nothing answers from the
+    /// moment on at which this returns.
     pub fn suspend(&mut self) -> Result<(), StopError> {
-        self.signal(Signal::STOP)
+        match &mut self.process {
+            Some(process) => Ok(process.suspend()?),
+            None => Ok(()),
+        }
     }
 
     /// Lets a suspended server go on.
