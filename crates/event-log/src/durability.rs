@@ -12,19 +12,25 @@
 mod reports;
 mod watch;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
-use tracing::{info, warn};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
 
 pub use self::reports::{ServerReport, gather};
 pub(crate) use self::watch::watch;
-use crate::{Durability, Settings};
+use crate::{Durability, Settings, read::chain};
 
 /// The oldest server that we work with: older ones lose scheduled messages.
 pub const VERSION_MIN: Version = Version { major: 2, minor: 14, patch: 6 };
 
 /// The fewest replicas with which a minority may fail.
 pub const REPLICAS_MIN: usize = 3;
+
+/// How long a service that starts asks again while too few servers answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits before it does.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// A version of a NATS server. What follows a `-` or `+` does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,18 +128,45 @@ pub enum DurabilityError {
     },
 }
 
-/// Checks that the servers keep what the settings promise. Asks nobody at level `process`;
-/// otherwise takes a second.
-pub async fn verify(settings: &Settings) -> Result<(), DurabilityError> {
-    at_start(settings).await.map(|_| ())
+impl DurabilityError {
+    /// Whether the next answer may be another one, with nobody doing anything about it.
+    const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::NotKept(NotKept::TooFewServers { .. })
+                | Self::Unreachable { .. }
+                | Self::Unasked { .. }
+        )
+    }
 }
 
-/// As [`verify`]; returns who keeps it, and `None` if nobody was asked.
+/// Checks once that the servers keep what the settings promise. Asks nobody at level `process`;
+/// otherwise takes a second.
+pub async fn verify(settings: &Settings) -> Result<(), DurabilityError> {
+    if settings.durability == Durability::Process {
+        return Ok(());
+    }
+    verified(settings).await.map(drop)
+}
+
+/// As [`verify`], but servers that are not there or do not answer are asked again for a few
+/// seconds: a busy one may not make it in its second, and a service that is restarted while
+/// another is down must not end because of that. Returns who keeps it, and `None` if nobody was
+/// asked.
 pub(crate) async fn at_start(settings: &Settings) -> Result<Option<Checked>, DurabilityError> {
     if settings.durability == Durability::Process {
         return Ok(None);
     }
-    let checked = verified(settings).await?;
+    let until = Instant::now() + PATIENCE;
+    let checked = loop {
+        match verified(settings).await {
+            Err(error) if error.may_pass() && Instant::now() < until => {
+                debug!(error = chain(&error), "asking the servers for their settings again");
+                sleep(AGAIN).await;
+            }
+            judged => break judged?,
+        }
+    };
     checked.tell(settings.durability);
     Ok(Some(checked))
 }

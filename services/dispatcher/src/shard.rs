@@ -35,6 +35,7 @@ use self::{
     early::Early,
     flying::{Flying, Origin, Part, Waiting},
     foreign::Foreign,
+    intake::Ahead,
 };
 use crate::{
     attempt::{Desk, FeedCount},
@@ -92,6 +93,7 @@ pub(crate) struct ShardWorker {
     shard: Shard,
     tasks: Reader<Vec<Task>>,
     due: Reader<RetryDue>,
+    ahead: Ahead,
     ledger: Ledger,
     lanes: Lanes<Waiting>,
     early: Early<Waiting>,
@@ -133,6 +135,7 @@ impl ShardWorker {
             shard: parts.shard,
             tasks: parts.tasks,
             due: parts.due,
+            ahead: Ahead::default(),
             ledger: parts.ledger,
             lanes: Lanes::new(since),
             early: Early::new(),
@@ -172,6 +175,7 @@ impl ShardWorker {
     }
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<()> {
+        self.take_ahead().await;
         self.feed();
         let wake_in = self.start();
         self.pen.write(&mut self.messages, fanfare_event_log::record_length);
@@ -207,18 +211,12 @@ impl ShardWorker {
                 self.door.pass_on();
             }
             batch = self.tasks.next_batch(tasks_max), if tasks_max > 0 => {
-                let tasks = batch.context("read tasks")?;
-                self.recall_tasks(&tasks).await.context("look for what is on record")?;
-                for tasks in tasks {
-                    self.take_tasks(tasks).await;
-                }
+                let read = batch.context("read tasks")?;
+                self.read_tasks(read).await.context("look for what is on record")?;
             }
             batch = self.due.next_batch(due_max), if due_max > 0 => {
-                let retries = batch.context("read due retries")?;
-                self.recall_due(&retries).await.context("look for what is on record")?;
-                for retry in retries {
-                    self.take_due(retry).await;
-                }
+                let read = batch.context("read due retries")?;
+                self.read_due(read).await.context("look for what is on record")?;
             }
         }
         Ok(())
@@ -228,7 +226,7 @@ impl ShardWorker {
     fn room(&self, source: Source) -> usize {
         let open = self.messages.count(source);
         let deliveries = self.ration.room(source);
-        if deliveries == 0 || open >= UNSETTLED_MAX {
+        if deliveries == 0 || open >= UNSETTLED_MAX || self.ahead.waits(source) {
             return 0;
         }
         let messages = match source {

@@ -1,6 +1,10 @@
 //! What comes in: messages of both queues, judged by the ledger and the feeds, into the lanes.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use fanfare_domain::{
     DeliveryId, DeliveryRef, EndpointId, RetryDue, Task, endpoint::Ordering, feed::Reason,
@@ -19,11 +23,31 @@ use crate::{
     task_event::TaskEvent,
 };
 
-/// How long a message waits for which there was no room.
-const FULL_WAIT: Duration = Duration::from_secs(1);
-
 /// How far the clocks of servers and services may be apart.
 const CLOCKS_APART: Duration = Duration::from_mins(1);
+
+/// Messages that were read and for which there was no room yet, in the order of their queues.
+#[derive(Default)]
+pub(super) struct Ahead {
+    tasks: VecDeque<Unsettled<Vec<Task>>>,
+    due: VecDeque<Unsettled<RetryDue>>,
+}
+
+impl Ahead {
+    /// Whether a queue has to wait for what was read of it before.
+    pub(super) fn waits(&self, source: Source) -> bool {
+        match source {
+            Source::Task => !self.tasks.is_empty(),
+            Source::Due => !self.due.is_empty(),
+        }
+    }
+
+    /// Returns what gives everything back to the queues.
+    pub(super) fn abandon(&mut self) -> Vec<Settler> {
+        let tasks = self.tasks.drain(..).map(|message| message.settler);
+        tasks.chain(self.due.drain(..).map(|message| message.settler)).collect()
+    }
+}
 
 /// What a message asks for that is none of its own business.
 #[derive(Default)]
@@ -37,12 +61,47 @@ struct Others {
 }
 
 impl ShardWorker {
+    /// Takes tasks that were read, once there is room for them.
+    pub(super) async fn read_tasks(
+        &mut self,
+        read: Vec<Unsettled<Vec<Task>>>,
+    ) -> Result<(), ReadError> {
+        self.recall_tasks(&read).await?;
+        self.ahead.tasks.extend(read);
+        self.take_ahead().await;
+        Ok(())
+    }
+
+    /// Takes due retries that were read, once there is room for them.
+    pub(super) async fn read_due(
+        &mut self,
+        read: Vec<Unsettled<RetryDue>>,
+    ) -> Result<(), ReadError> {
+        self.recall_due(&read).await?;
+        self.ahead.due.extend(read);
+        self.take_ahead().await;
+        Ok(())
+    }
+
+    /// Takes what was read and has waited for room, as far as there is room now.
+    pub(super) async fn take_ahead(&mut self) {
+        while let Some(message) = self.ahead.tasks.pop_front() {
+            if let Some(message) = self.take_tasks(message).await {
+                self.ahead.tasks.push_front(message);
+                break;
+            }
+        }
+        while let Some(message) = self.ahead.due.pop_front() {
+            if let Some(message) = self.take_due(message).await {
+                self.ahead.due.push_front(message);
+                break;
+            }
+        }
+    }
+
     /// Asks the journal about deliveries of tasks that were made before what the ledger covers:
     /// fan-out writes such tasks again when it was away for long.
-    pub(super) async fn recall_tasks(
-        &mut self,
-        taken: &[Unsettled<Vec<Task>>],
-    ) -> Result<(), ReadError> {
+    async fn recall_tasks(&mut self, taken: &[Unsettled<Vec<Task>>]) -> Result<(), ReadError> {
         let horizon = self.ledger.covers_from().sequence;
         let tasks = || taken.iter().flat_map(|message| &message.record);
         let old = || tasks().filter(|task| task.journal_sequence < horizon);
@@ -56,10 +115,7 @@ impl ShardWorker {
     }
 
     /// The same for retries: facts about an attempt are no older than the time it was due.
-    pub(super) async fn recall_due(
-        &mut self,
-        retries: &[Unsettled<RetryDue>],
-    ) -> Result<(), ReadError> {
+    async fn recall_due(&mut self, retries: &[Unsettled<RetryDue>]) -> Result<(), ReadError> {
         let horizon = self.ledger.covers_from().at;
         let old = || retries.iter().map(|retry| &retry.record).filter(|it| it.due_at < horizon);
         let deliveries = old().map(|retry| retry.delivery.id);
@@ -84,18 +140,20 @@ impl ShardWorker {
         Ok(())
     }
 
-    pub(super) async fn take_tasks(&mut self, message: Unsettled<Vec<Task>>) {
-        let Unsettled { record: tasks, settler, position } = message;
-        let place = (Source::Task, position.sequence);
+    /// Returns the message if there is no room for it.
+    async fn take_tasks(&mut self, message: Unsettled<Vec<Task>>) -> Option<Unsettled<Vec<Task>>> {
+        let place = (Source::Task, message.position.sequence);
         if self.messages.has(place) {
             // It is in hand, and is settled in the end by what it brought the first time.
-            return;
+            return None;
         }
+        let tasks = &message.record;
         let count = tasks.iter().map(|task| task.targets.len()).sum();
         let bytes = tasks.iter().map(|task| task.event.event.data.len()).sum();
         let Some((mut places, bytes)) = self.ration.take(Source::Task, count, bytes) else {
-            return settler.redeliver(FULL_WAIT).await;
+            return Some(message);
         };
+        let Unsettled { record: tasks, settler, position } = message;
         // The events of a message are parts of one allocation.
         let bytes = Arc::new(bytes);
         let (mut jobs, mut others) = (Vec::with_capacity(count), Others::default());
@@ -132,29 +190,35 @@ impl ShardWorker {
             }
         }
         self.queue(place, settler, jobs, others).await;
+        None
     }
 
-    pub(super) async fn take_due(&mut self, retry: Unsettled<RetryDue>) {
-        let Unsettled { record: retry, settler, position } = retry;
-        let (delivery, attempt) = (retry.delivery.id, retry.attempt);
-        let place = (Source::Due, position.sequence);
+    /// Returns the message if there is no room for it.
+    async fn take_due(&mut self, message: Unsettled<RetryDue>) -> Option<Unsettled<RetryDue>> {
+        let place = (Source::Due, message.position.sequence);
         if self.messages.has(place) {
-            return;
+            return None;
         }
+        let room = self.ration.take(Source::Due, 1, 0).and_then(|(mut places, _)| places.pop());
+        let Some(room) = room else { return Some(message) };
+        let Unsettled { record: retry, settler, position } = message;
+        let (delivery, attempt) = (retry.delivery.id, retry.attempt);
         let has_turn = match self.ledger.admit_due(delivery, attempt, self.desk.now()) {
             Admission::Make => false,
             Admission::Turn => true,
-            Admission::OnRecord => return settler.settle().await,
-            Admission::Early(wait) => return settler.redeliver(wait).await,
+            Admission::OnRecord => {
+                settler.settle().await;
+                return None;
+            }
+            Admission::Early(wait) => {
+                settler.redeliver(wait).await;
+                return None;
+            }
             Admission::Live => {
                 let others = Others { live: vec![delivery], ..Others::default() };
-                return self.queue(place, settler, Vec::new(), others).await;
+                self.queue(place, settler, Vec::new(), others).await;
+                return None;
             }
-        };
-        let room = self.ration.take(Source::Due, 1, 0).and_then(|(mut places, _)| places.pop());
-        let Some(room) = room else {
-            self.ledger.withdraw(delivery);
-            return settler.redeliver(FULL_WAIT).await;
         };
         self.haunt(retry.delivery.endpoint, position.stored_at);
         if attempt == 1 {
@@ -162,6 +226,7 @@ impl ShardWorker {
         }
         let jobs = vec![(Job::later(retry), has_turn, room)];
         self.queue(place, settler, jobs, Others::default()).await;
+        None
     }
 
     /// Judges whose a first attempt is; where that is not known, it will be.

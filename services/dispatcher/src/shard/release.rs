@@ -42,7 +42,7 @@ impl ShardWorker {
         }
         let requests = in_flight.values().flat_map(|(deliveries, _)| deliveries).copied().collect();
         let writer = self.say_what_is_left(requests).await?;
-        for settler in self.messages.abandon() {
+        for settler in self.messages.abandon().into_iter().chain(self.ahead.abandon()) {
             settler.redeliver(Duration::ZERO).await;
         }
         self.tasks.stop().await;
