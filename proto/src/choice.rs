@@ -2,9 +2,11 @@
 
 use fanfare_domain::{
     Conclusion, EndpointState, Fault, PauseMode, Role,
+    config::Validation,
     endpoint::{DisableReason, Ordering, RatePeriod},
     fact::{ConclusionReason, DeferReason},
     feed::Reason,
+    tenant::UnknownTypes,
 };
 use prost::UnknownEnumValue;
 
@@ -17,6 +19,14 @@ pub(crate) trait Choice: Copy {
 
     /// Returns the value of that number.
     fn from_wire(number: i32, field: &'static str) -> Result<Self, DecodeError>;
+
+    /// The same of a field that came later: not set, it means the default.
+    fn from_wire_or_default(number: i32, field: &'static str) -> Result<Self, DecodeError>
+    where
+        Self: Default,
+    {
+        if number == 0 { Ok(Self::default()) } else { Self::from_wire(number, field) }
+    }
 }
 
 /// Pairs the values of a domain type with those of a generated one. Both matches are exhaustive,
@@ -106,6 +116,17 @@ choice!(Reason, wire::FeedReason {
     Reason::Backlog => Backlog,
     Reason::Hold => Hold,
     Reason::Ordered => Ordered,
+});
+
+choice!(UnknownTypes, wire::UnknownTypes {
+    UnknownTypes::Allowed => Allowed,
+    UnknownTypes::Refused => Refused,
+});
+
+choice!(Validation, wire::Validation {
+    Validation::Off => Off,
+    Validation::Report => Report,
+    Validation::Enforce => Enforce,
 });
 
 choice!(Role, wire::Role {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanfare_domain::{
     ApiKey, Change, Entity, KeyId, Tenant, TenantId, Timestamp,
-    config::{EventTypeEntry, ProfileSource},
+    config::{EventTypeEntry, ProfileSource, Validation},
+    tenant::UnknownTypes,
 };
 
 use crate::{
@@ -63,16 +64,20 @@ fn tenant(wire: wire::Tenant) -> Result<Tenant, DecodeError> {
         profile: wire.profile,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         rate_limit: wire.rate_limit.map(endpoint::rate_limit).transpose()?,
+        unknown_types: Choice::from_wire_or_default(wire.unknown_types, "Tenant.unknown_types")?,
     })
 }
 
 fn event_type(wire: wire::EventType) -> Result<EventTypeEntry, DecodeError> {
+    let tenant = Some(&wire.tenant).filter(|text| !text.is_empty());
+    let tenant = tenant.map(|text| parse::tenant(text, "EventType.tenant"));
     Ok(EventTypeEntry {
-        tenant: parse::tenant(&wire.tenant, "EventType.tenant")?,
+        tenant: tenant.transpose()?,
         event_type: parse::event_type(&wire.event_type, "EventType.event_type")?,
         description: wire.description,
         schema: wire.schema,
         example: wire.example,
+        validation: Choice::from_wire_or_default(wire.validation, "EventType.validation")?,
     })
 }
 
@@ -108,7 +113,7 @@ impl Fields for Change {
 
 impl Fields for Tenant {
     fn write(&self, out: &mut impl Sink) {
-        let Self { id, name, profile, created_at, rate_limit } = self;
+        let Self { id, name, profile, created_at, rate_limit, unknown_types } = self;
         out.text(1, id.as_str());
         out.text(2, name);
         out.text(3, profile);
@@ -116,17 +121,25 @@ impl Fields for Tenant {
         if let Some(rate_limit) = rate_limit {
             out.message(5, rate_limit);
         }
+        match unknown_types {
+            UnknownTypes::Allowed => {}
+            UnknownTypes::Refused => out.uint(6, unknown_types.to_wire()),
+        }
     }
 }
 
 impl Fields for EventTypeEntry {
     fn write(&self, out: &mut impl Sink) {
-        let Self { tenant, event_type, description, schema, example } = self;
-        out.text(1, tenant.as_str());
+        let Self { tenant, event_type, description, schema, example, validation } = self;
+        out.text(1, tenant.as_ref().map_or("", TenantId::as_str));
         out.text(2, event_type.as_str());
         out.text(3, description);
         out.text(4, schema);
         out.text(5, example);
+        match validation {
+            Validation::Off => {}
+            Validation::Report | Validation::Enforce => out.uint(6, validation.to_wire()),
+        }
     }
 }
 

@@ -29,7 +29,12 @@ mod task;
 mod tests;
 
 mod wire {
-    #![expect(clippy::pedantic, unreachable_pub, reason = "generated code")]
+    #![expect(
+        clippy::large_enum_variant,
+        clippy::pedantic,
+        unreachable_pub,
+        reason = "generated code"
+    )]
     include!(concat!(env!("OUT_DIR"), "/fanfare.v1.rs"));
 }
 

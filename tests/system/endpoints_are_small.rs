@@ -82,6 +82,7 @@ fn creation(number: u64) -> Result<Change> {
         name: format!("Customer {number}"),
         description: String::new(),
         filters: vec![format!("rest.t{}", number % 1_000).parse().context("a filter")?],
+        condition: None,
         secrets: vec![Secret { sealed, created_at: made_at, expires_at: None }],
         headers: BTreeMap::new(),
         state: EndpointState::Active,

@@ -26,7 +26,7 @@ pub enum Entity {
     Tenant(Arc<Tenant>),
     /// An endpoint.
     Endpoint(Arc<Endpoint>),
-    /// An entry of a tenant's catalogue of event types.
+    /// An entry of a catalogue of event types.
     EventType(Arc<EventTypeEntry>),
     /// A profile that an operator added.
     Profile(Arc<ProfileSource>),
@@ -34,19 +34,48 @@ pub enum Entity {
     ApiKey(Arc<ApiKey>),
 }
 
-/// An entry of a tenant's catalogue of event types.
+/// An entry of a catalogue of event types: a tenant's, or the installation's, which counts for every
+/// tenant that has no entry of its own for the type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventTypeEntry {
-    /// Whose catalogue it is in.
-    pub tenant: TenantId,
+    /// Whose catalogue it is in; `None` for the installation's.
+    pub tenant: Option<TenantId>,
     /// The type.
     pub event_type: EventType,
     /// For people; may be empty.
     pub description: String,
-    /// A JSON Schema (2020-12) as text; empty if there is none.
+    /// A JSON Schema (2020-12) as text; empty if there is none. See [`crate::schema`].
     pub schema: String,
     /// An example of the data as JSON text; empty if there is none.
     pub example: String,
+    /// What becomes of events whose data does not follow the schema.
+    pub validation: Validation,
+}
+
+/// What becomes of events whose data does not follow the schema of their type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Validation {
+    /// Nobody looks.
+    #[default]
+    Off,
+    /// They are taken; it is counted, and told in the log.
+    Report,
+    /// They are refused.
+    Enforce,
+}
+
+impl Validation {
+    /// Every mode, in the order of declaration.
+    pub const ALL: [Self; 3] = [Self::Off, Self::Report, Self::Enforce];
+
+    /// Returns the stable name, as it stands in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Report => "report",
+            Self::Enforce => "enforce",
+        }
+    }
 }
 
 /// A profile's text.
@@ -105,7 +134,7 @@ impl Entity {
         match self {
             Self::Tenant(tenant) => Some(&tenant.id),
             Self::Endpoint(endpoint) => Some(&endpoint.tenant),
-            Self::EventType(entry) => Some(&entry.tenant),
+            Self::EventType(entry) => entry.tenant.as_ref(),
             Self::Profile(_) => None,
             Self::ApiKey(key) => key.tenant.as_ref(),
         }

@@ -23,6 +23,9 @@ pub struct Endpoint {
     pub description: String,
     /// Which event types it wants. At least one; up to 100.
     pub filters: Vec<TypePattern>,
+    /// Which events of these types it wants, by their content: an expression, see
+    /// [`crate::condition`]. All of them if not set.
+    pub condition: Option<String>,
     /// What it is to be reached with, newest first. More than one while a rotation overlaps.
     pub secrets: Vec<Secret>,
     /// Headers added to every request; names in lower case, values sealed.

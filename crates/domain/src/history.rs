@@ -25,10 +25,11 @@ mod tests;
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use crate::{Endpoint, EndpointState, EventType, PauseMode, Timestamp, TypePattern};
+use crate::{Condition, Endpoint, EndpointState, EventType, PauseMode, Timestamp, TypePattern};
 
 /// How far the clocks of two servers may be apart without an event being lost.
 const CLOCKS_APART: Duration = Duration::from_secs(2);
@@ -55,6 +56,33 @@ pub struct Version {
     from: Timestamp,
     standing: Standing,
     filters: Box<[TypePattern]>,
+    condition: Option<Arc<Condition>>,
+}
+
+/// A decision that may depend on the event's content: the first question whose condition holds is
+/// the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    questions: Vec<(Arc<Condition>, Standing)>,
+    otherwise: Standing,
+}
+
+impl Choice {
+    /// The endpoint does not want the event, whatever its content.
+    pub fn absent() -> Self {
+        Self { questions: Vec::new(), otherwise: Standing::Absent }
+    }
+
+    /// Returns the decision if the content does not matter.
+    pub fn decided(&self) -> Option<Standing> {
+        self.questions.is_empty().then_some(self.otherwise)
+    }
+
+    /// Decides. `holds` is asked about one condition after the other, until one does.
+    pub fn decide(&self, mut holds: impl FnMut(&Condition) -> bool) -> Standing {
+        let answer = self.questions.iter().find(|(condition, _)| holds(condition));
+        answer.map_or(self.otherwise, |(_, standing)| *standing)
+    }
 }
 
 /// The versions of one endpoint, in the order in which CONFIG stored them.
@@ -73,7 +101,15 @@ impl Version {
             Standing::Served | Standing::Skipped => Box::from(&*endpoint.filters),
             Standing::Absent => Box::default(),
         };
-        Self { from, standing, filters }
+        let condition = endpoint.condition.as_deref().filter(|_| standing != Standing::Absent);
+        let condition = condition.map(|text| Arc::new(Condition::stored(text)));
+        Self { from, standing, filters, condition }
+    }
+
+    fn means_the_same_as(&self, other: &Self) -> bool {
+        self.standing == other.standing
+            && self.filters == other.filters
+            && self.condition == other.condition
     }
 
     fn wants(&self, event_type: &EventType) -> bool {
@@ -102,7 +138,7 @@ impl History {
             }
             return false;
         };
-        let replaces = (last.standing, &last.filters) != (version.standing, &version.filters);
+        let replaces = !last.means_the_same_as(&version);
         if replaces {
             self.versions.push_back(version);
         }
@@ -124,22 +160,32 @@ impl History {
 
     /// Decides on an event of a type, accepted at a time. A version that serves it counts from
     /// `margin` before its stamp.
-    pub fn standing(
+    pub fn choose(
         &self,
         event_type: &EventType,
         accepted_at: Timestamp,
         margin: Duration,
-    ) -> Standing {
+    ) -> Choice {
         let soon = accepted_at.saturating_add(margin);
         let later = self.versions.iter().rev().take_while(|version| version.from > accepted_at);
-        let mut near = later.filter(|version| version.from <= soon && self.born <= accepted_at);
-        if near.any(|version| version.standing == Standing::Served && version.wants(event_type)) {
-            return Standing::Served;
+        let near = later.filter(|version| version.from <= soon && self.born <= accepted_at);
+        let near = near.filter(|version| version.standing == Standing::Served);
+        let mut questions = Vec::new();
+        for version in near.chain(self.at(accepted_at)) {
+            if !version.wants(event_type) {
+                continue;
+            }
+            match &version.condition {
+                None => return Choice { questions, otherwise: version.standing },
+                Some(condition) => questions.push((Arc::clone(condition), version.standing)),
+            }
         }
-        match self.at(accepted_at) {
-            Some(version) if version.wants(event_type) => version.standing,
-            Some(_) | None => Standing::Absent,
-        }
+        Choice { questions, ..Choice::absent() }
+    }
+
+    /// Tells whether a version that is kept asks about the content of events.
+    pub fn has_conditions(&self) -> bool {
+        self.versions.iter().any(|version| version.condition.is_some())
     }
 
     /// Returns every pattern of every version that is kept.

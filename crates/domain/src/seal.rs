@@ -207,6 +207,7 @@ mod tests {
             name: String::new(),
             description: String::new(),
             filters: Vec::new(),
+            condition: None,
             secrets: vec![secret(None)],
             headers: BTreeMap::from([(
                 String::from("x-token"),

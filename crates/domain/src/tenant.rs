@@ -62,6 +62,17 @@ impl TenantIds {
     }
 }
 
+/// What becomes of a tenant's events whose type is neither in its catalogue of event types nor in the
+/// installation's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownTypes {
+    /// They are taken.
+    #[default]
+    Allowed,
+    /// They are refused.
+    Refused,
+}
+
 /// A customer of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -77,6 +88,8 @@ pub struct Tenant {
     /// is later than that for another reason (a pause, a busy endpoint) is not spread again, what
     /// is tried again does not count, and beyond seven days it is spread no further.
     pub rate_limit: Option<RateLimit>,
+    /// What becomes of events whose type is in no catalogue.
+    pub unknown_types: UnknownTypes,
     /// When it was created.
     pub created_at: Timestamp,
 }

@@ -121,6 +121,7 @@ mod tests {
             name: String::new(),
             description: String::new(),
             filters: Vec::new(),
+            condition: None,
             secrets: vec![Secret { sealed, created_at: Timestamp::EPOCH, expires_at: None }],
             headers: BTreeMap::new(),
             state: EndpointState::Active,

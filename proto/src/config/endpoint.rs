@@ -28,6 +28,7 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
         name: wire.name,
         description: wire.description,
         filters: filters.collect::<Result<_, _>>()?,
+        condition: wire.condition,
         secrets: wire.secrets.into_iter().map(secret).collect::<Result<_, _>>()?,
         headers: headers(wire.headers),
         state: Choice::from_wire(wire.state, "Endpoint.state")?,
@@ -35,17 +36,12 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
         timeout: wire.timeout_ns.map(Duration::from_nanos),
         concurrency: concurrency.transpose()?,
         rate_limit: wire.rate_limit.map(rate_limit).transpose()?,
-        ordering: ordering(wire.ordering)?,
+        ordering: Choice::from_wire_or_default(wire.ordering, "Endpoint.ordering")?,
         batch: wire.batch.map(batching).transpose()?,
         metadata: wire.metadata,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         updated_at: Timestamp::from_nanos(wire.updated_at_ns),
     })
-}
-
-/// Reads an ordering; what was written before there was one has none.
-fn ordering(number: i32) -> Result<Ordering, DecodeError> {
-    if number == 0 { Ok(Ordering::None) } else { Choice::from_wire(number, "Endpoint.ordering") }
 }
 
 pub(super) fn rate_limit(wire: wire::RateLimit) -> Result<RateLimit, DecodeError> {
@@ -115,6 +111,7 @@ impl Fields for Endpoint {
             name,
             description,
             filters,
+            condition,
             secrets,
             headers,
             state,
@@ -165,6 +162,7 @@ impl Fields for Endpoint {
             Ordering::None => {}
             Ordering::Key | Ordering::All => out.uint(18, ordering.to_wire()),
         }
+        out.some_text(19, condition.as_deref());
     }
 }
 

@@ -1,27 +1,20 @@
 //! Any value of each kind of record, within the invariants of its type.
 
-use std::{
-    num::{NonZeroU16, NonZeroU32},
-    sync::Arc,
-    time::Duration,
-};
+mod config;
+
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
-    ApiKey, BatchId, Change, Conclusion, DeliveryId, DeliveryRef, Endpoint, EndpointId,
-    EndpointState, Entity, Event, EventId, EventType, Fact, Fault, InboxEvent, KeyId, Outcome,
-    PauseMode, Record, RetryDue, Role, Shard, Target, Task, Tenant, TenantId, Timestamp,
+    BatchId, Conclusion, DeliveryId, DeliveryRef, EndpointId, Event, EventId, EventType, Fact,
+    Fault, InboxEvent, Outcome, Record, RetryDue, Shard, Target, Task, TenantId, Timestamp,
     TraceContext, TypePattern,
-    config::{EventTypeEntry, ProfileSource},
-    endpoint::{Batching, DisableReason, Ordering, RateLimit, RatePeriod, Secret},
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
         DeliveryParked, EventRouted, InBatch, InFlight, LimitState, RetryScheduled, ShardClaimed,
         ShardReleased,
     },
     feed::{Blocked, Feed, Interval, Phase, Reason},
-    retry::Policy,
-    seal::Sealed,
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -30,6 +23,7 @@ use proptest::{
     sample::select,
 };
 
+pub(super) use self::config::change;
 use crate::{AgendaEntry, EndpointHealth, Snapshot, decode_event, encode_event};
 
 fn text() -> impl Strategy<Value = String> {
@@ -301,118 +295,6 @@ pub(super) fn record() -> impl Strategy<Value = Record> {
         trace,
         fact,
     })
-}
-
-fn sealed() -> impl Strategy<Value = Sealed> {
-    ("[a-f0-9]{8}", blob()).prop_map(|(key_id, bytes)| Sealed { key_id, bytes })
-}
-
-fn endpoint_state() -> impl Strategy<Value = EndpointState> {
-    select(
-        &[
-            EndpointState::Active,
-            EndpointState::Paused(PauseMode::Skip),
-            EndpointState::Paused(PauseMode::Hold),
-            EndpointState::Disabled(DisableReason::ByHand),
-            EndpointState::Disabled(DisableReason::Gone),
-            EndpointState::Disabled(DisableReason::Failing),
-        ][..],
-    )
-}
-
-fn rate_limit() -> impl Strategy<Value = RateLimit> {
-    let count = || any::<NonZeroU32>();
-    (count(), select(&[RatePeriod::Second, RatePeriod::Minute][..]), count())
-        .prop_map(|(requests, per, burst)| RateLimit { requests, per, burst })
-}
-
-fn endpoint() -> impl Strategy<Value = Endpoint> {
-    let secret = (sealed(), time(), of(time()))
-        .prop_map(|(sealed, created_at, expires_at)| Secret { sealed, created_at, expires_at });
-    let policy = vec((1_u64..80_000).prop_map(Duration::from_secs), 1..6);
-    let who = (endpoint_id(), tenant_id(), text(), text(), text(), vec(pattern(), 1..4));
-    let how = (vec(secret, 0..3), btree_map(text(), sealed(), 0..3), endpoint_state());
-    let limits = (
-        of(policy.prop_map(Policy::from_delays)),
-        of(duration()),
-        of(prop_oneof![Just(0), any::<u16>()]),
-        of(rate_limit()),
-        select(&Ordering::ALL[..]),
-        of((any::<NonZeroU16>(), duration())
-            .prop_map(|(max_events, max_wait)| Batching { max_events, max_wait })),
-    );
-    let notes = (btree_map(text(), text(), 0..3), time(), time());
-    (who, how, limits, notes).prop_map(|(who, how, limits, notes)| {
-        let (id, tenant, url, name, description, filters) = who;
-        let (secrets, headers, state) = how;
-        let (retry, timeout, concurrency, rate_limit, ordering, batch) = limits;
-        let (metadata, created_at, updated_at) = notes;
-        Endpoint {
-            id,
-            tenant,
-            url,
-            name,
-            description,
-            filters,
-            secrets,
-            headers,
-            state,
-            retry,
-            timeout,
-            concurrency,
-            rate_limit,
-            ordering,
-            batch,
-            metadata,
-            created_at,
-            updated_at,
-        }
-    })
-}
-
-fn api_key() -> impl Strategy<Value = ApiKey> {
-    let id = any::<[u8; 16]>().prop_map(KeyId::from_bytes);
-    let role = select(&[Role::Admin, Role::Publish, Role::Read][..]);
-    (id, text(), of(tenant_id()), role, any::<[u8; 32]>(), time(), of(time())).prop_map(
-        |(id, name, tenant, role, sha256, created_at, expires_at)| ApiKey {
-            id,
-            name,
-            tenant,
-            role,
-            sha256,
-            created_at,
-            expires_at,
-        },
-    )
-}
-
-fn entity() -> impl Strategy<Value = Entity> {
-    let tenant = (tenant_id(), text(), text(), time(), of(rate_limit())).prop_map(
-        |(id, name, profile, created_at, rate_limit)| {
-            Entity::Tenant(Arc::new(Tenant { id, name, profile, created_at, rate_limit }))
-        },
-    );
-    let entry = (tenant_id(), event_type(), text(), text(), text()).prop_map(
-        |(tenant, event_type, description, schema, example)| {
-            let entry = EventTypeEntry { tenant, event_type, description, schema, example };
-            Entity::EventType(Arc::new(entry))
-        },
-    );
-    let profile = (text(), text())
-        .prop_map(|(name, toml)| Entity::Profile(Arc::new(ProfileSource { name, toml })));
-    prop_oneof![
-        tenant,
-        endpoint().prop_map(|endpoint| Entity::Endpoint(Arc::new(endpoint))),
-        entry,
-        profile,
-        api_key().prop_map(|key| Entity::ApiKey(Arc::new(key))),
-    ]
-}
-
-pub(super) fn change() -> impl Strategy<Value = Change> {
-    (entity(), any::<bool>(), text(), text(), trace()).prop_map(
-        |(entity, deleted, actor, reason, trace)| Change { entity, deleted, actor, reason, trace },
-    )
 }
 
 pub(super) fn inbox() -> impl Strategy<Value = InboxEvent> {

@@ -1,5 +1,7 @@
 //! What is configured: a fold over CONFIG, with the revision of each thing.
 
+mod catalogue;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -7,10 +9,13 @@ use std::{
 };
 
 use fanfare_domain::{
-    ApiKey, Change, Endpoint, EndpointId, EndpointState, Entity, KeyId, Tenant, TenantId, Timestamp,
+    ApiKey, Change, Endpoint, EndpointId, EndpointState, Entity, EventType, KeyId, Tenant,
+    TenantId, Timestamp, config::EventTypeEntry,
 };
 use fanfare_event_log::{ConfigFold, PackedEndpoint};
 use subtle::ConstantTimeEq as _;
+
+use self::catalogue::Catalogues;
 
 /// A thing as it is configured, and since which revision.
 #[derive(Debug)]
@@ -45,19 +50,26 @@ impl Configured for Endpoint {
     }
 }
 
+impl Configured for EventTypeEntry {
+    fn entity(this: Arc<Self>) -> Entity {
+        Entity::EventType(this)
+    }
+}
+
 impl Configured for ApiKey {
     fn entity(this: Arc<Self>) -> Entity {
         Entity::ApiKey(this)
     }
 }
 
-/// Tenants, endpoints and keys.
+/// Tenants, endpoints, event types and keys.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     tenants: BTreeMap<TenantId, Revised<Tenant>>,
     /// The revisions at which tenants were deleted: the id can be used again.
     tenants_deleted: BTreeMap<TenantId, u64>,
     endpoints: BTreeMap<TenantId, Endpoints>,
+    catalogues: Catalogues,
     keys: BTreeMap<KeyId, Revised<ApiKey>>,
     keys_by_hash: BTreeMap<[u8; 32], KeyId>,
     /// The hashes of keys that were deleted: they are not admitted again.
@@ -142,6 +154,39 @@ impl Directory {
         self.endpoints.get(tenant)?.by_id.get(&id)?.active
     }
 
+    /// Returns an event type of a tenant's catalogue, or of the installation's.
+    pub(crate) fn event_type(
+        &self,
+        tenant: Option<&TenantId>,
+        event_type: &EventType,
+    ) -> Option<Revised<EventTypeEntry>> {
+        self.catalogues.entry(tenant, event_type)
+    }
+
+    /// Returns up to `limit` event types of a catalogue, in alphabetic order.
+    pub(crate) fn event_types(
+        &self,
+        tenant: Option<&TenantId>,
+        after: Option<&EventType>,
+        limit: usize,
+    ) -> Vec<Revised<EventTypeEntry>> {
+        self.catalogues.entries(tenant, after, limit)
+    }
+
+    /// Tells how many event types a catalogue has.
+    pub(crate) fn event_types_count(&self, tenant: Option<&TenantId>) -> usize {
+        self.catalogues.count(tenant)
+    }
+
+    /// Returns the revision that an event type is created from: 0, or that of its deletion.
+    pub(crate) fn event_type_vacancy(
+        &self,
+        tenant: Option<&TenantId>,
+        event_type: &EventType,
+    ) -> u64 {
+        self.catalogues.vacancy(tenant, event_type)
+    }
+
     /// Returns a key.
     pub(crate) fn key(&self, id: KeyId) -> Option<Revised<ApiKey>> {
         self.keys.get(&id).cloned()
@@ -223,7 +268,8 @@ impl ConfigFold for Directory {
             Entity::Tenant(tenant) => self.apply_tenant(tenant, revision, change.deleted),
             Entity::Endpoint(endpoint) => self.apply_endpoint(endpoint, revision, change.deleted),
             Entity::ApiKey(key) => self.apply_key(key, revision, change.deleted),
-            Entity::EventType(_) | Entity::Profile(_) => {}
+            Entity::EventType(entry) => self.catalogues.apply(entry, revision, change.deleted),
+            Entity::Profile(_) => {}
         }
     }
 }
@@ -253,6 +299,7 @@ mod tests {
             name: String::new(),
             description: String::new(),
             filters: Vec::new(),
+            condition: None,
             secrets: Vec::new(),
             headers: BTreeMap::new(),
             state,
@@ -322,6 +369,7 @@ mod tests {
                 id: "acme".parse().unwrap(),
                 name: String::new(),
                 profile: String::from("kryptos"),
+                unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
                 created_at: Timestamp::EPOCH,
                 rate_limit: None,
             }))

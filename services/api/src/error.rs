@@ -97,6 +97,14 @@ impl ApiError {
         Self::Value { field: field.into(), detail: why.to_string() }
     }
 
+    /// Says within what a value stands that is not admitted.
+    pub(crate) fn within(self, place: &str) -> Self {
+        if let Self::Value { field, detail } = self {
+            return Self::Value { field: format!("{place}.{field}"), detail };
+        }
+        self
+    }
+
     /// Says more than the code.
     pub(crate) fn detailed(code: Code, detail: impl std::fmt::Display) -> Self {
         Self::Detailed { code, detail: detail.to_string() }

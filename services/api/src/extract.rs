@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Query, Request},
     http::{HeaderMap, header, request::Parts},
 };
-use fanfare_domain::{DeliveryId, EndpointId, EventId, KeyId};
+use fanfare_domain::{DeliveryId, EndpointId, EventId, EventType, KeyId};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
@@ -48,6 +48,10 @@ impl IdInPath for KeyId {
 impl IdInPath for EventId {
     const PARAM: &'static str = "event";
     const NOT_FOUND: Code = Code::EventNotFound;
+}
+impl IdInPath for EventType {
+    const PARAM: &'static str = "event_type";
+    const NOT_FOUND: Code = Code::EventTypeNotFound;
 }
 impl IdInPath for DeliveryId {
     const PARAM: &'static str = "delivery";

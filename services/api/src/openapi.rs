@@ -29,6 +29,7 @@ const SCHEME: &str = "key";
     tags(
         (name = "tenants", description = "Customers of the operator"),
         (name = "endpoints", description = "URLs of a tenant that want some event types"),
+        (name = "event-types", description = "The catalogues: what events look like"),
         (name = "events", description = "What happened"),
         (name = "deliveries", description = "One event for one endpoint, and its attempts"),
         (name = "keys", description = "API keys"),

@@ -2,6 +2,7 @@
 
 pub(crate) mod deliveries;
 pub(crate) mod endpoints;
+pub(crate) mod event_types;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod keys;
@@ -27,6 +28,25 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(endpoints::actions::enable_endpoint))
         .routes(routes!(endpoints::actions::disable_endpoint))
         .routes(routes!(endpoints::actions::rotate_secret))
+        .routes(routes!(endpoints::trial::test_endpoint_filter))
+        .routes(routes!(endpoints::trial::test_filter))
+        .routes(routes!(event_types::create_event_type, event_types::list_event_types))
+        .routes(routes!(
+            event_types::get_event_type,
+            event_types::update_event_type,
+            event_types::delete_event_type
+        ))
+        .routes(routes!(event_types::import_event_types))
+        .routes(routes!(
+            event_types::everywhere::create_common_event_type,
+            event_types::everywhere::list_common_event_types
+        ))
+        .routes(routes!(
+            event_types::everywhere::get_common_event_type,
+            event_types::everywhere::update_common_event_type,
+            event_types::everywhere::delete_common_event_type
+        ))
+        .routes(routes!(event_types::everywhere::import_common_event_types))
         .routes(routes!(events::publish_event))
         .routes(routes!(deliveries::list_deliveries_of_event))
         .routes(routes!(deliveries::get_delivery))

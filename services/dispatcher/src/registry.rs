@@ -6,7 +6,7 @@ use fanfare_domain::{
     Change, Endpoint, EndpointId, EndpointState, Entity, History, PauseMode, StoredEvent, TenantId,
     Timestamp, TypePattern,
     fact::ConclusionReason,
-    history::{Standing, Version},
+    history::{Choice, Version},
     profile::Profile,
     tenant::TenantIds,
 };
@@ -19,8 +19,8 @@ pub(crate) struct Registry {
     endpoints: HashMap<EndpointId, Entry>,
     profiles: HashMap<TenantId, Arc<str>>,
     tenants: TenantIds,
-    /// What endpoints wanted that have changed, or were deleted, not too long ago. The others have
-    /// always wanted what they want.
+    /// What endpoints wanted that have changed, or were deleted, not too long ago, and of those with
+    /// conditions, which are made ready once. The others have always wanted what they want.
     histories: HashMap<EndpointId, History>,
     /// When histories began to have something to be forgotten.
     changed: VecDeque<(Timestamp, EndpointId)>,
@@ -117,7 +117,7 @@ impl Registry {
             self.changed.push_back((stored_at, endpoint.id));
         }
         let since = history.born();
-        if history.is_changed() {
+        if history.is_changed() || history.has_conditions() {
             self.histories.insert(endpoint.id, history);
         }
         since
@@ -129,7 +129,7 @@ impl Registry {
         while let Some((_, endpoint)) = self.changed.pop_front_if(|(at, _)| *at <= end) {
             let Some(history) = self.histories.get_mut(&endpoint) else { continue };
             history.forget_ended_by(end);
-            if history.is_changed() {
+            if history.is_changed() || history.has_conditions() {
                 continue;
             }
             let since = history.born();
@@ -182,13 +182,13 @@ impl Registry {
         Permission::Go { endpoint: entry.packed.clone(), revision: entry.revision, profile }
     }
 
-    /// Tells whether the endpoint wanted the event when it was accepted, as fan-out decides it.
-    pub(crate) fn is_wanted(&self, endpoint: EndpointId, stored: &StoredEvent) -> bool {
-        let wanted = |history: &History| {
-            history.standing(&stored.event.event_type, stored.accepted_at, self.margin)
-                == Standing::Served
+    /// Returns what decides on whether the endpoint wanted the event when it was accepted, as
+    /// fan-out decides it.
+    pub(crate) fn choose(&self, endpoint: EndpointId, stored: &StoredEvent) -> Choice {
+        let choose = |history: &History| {
+            history.choose(&stored.event.event_type, stored.accepted_at, self.margin)
         };
-        self.with_history(endpoint, wanted).unwrap_or_default()
+        self.with_history(endpoint, choose).unwrap_or_else(Choice::absent)
     }
 
     /// Returns every pattern by which the endpoint chooses events, or chose them.
@@ -259,7 +259,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use bytes::Bytes;
-    use fanfare_domain::{Event, EventId, TraceContext, endpoint::DisableReason};
+    use fanfare_domain::{
+        Event, EventId, TraceContext, condition::Subject, endpoint::DisableReason,
+        history::Standing,
+    };
 
     use super::*;
 
@@ -275,6 +278,7 @@ mod tests {
             name: String::new(),
             description: String::new(),
             filters: vec![filter.parse().unwrap()],
+            condition: None,
             secrets: Vec::new(),
             headers: BTreeMap::new(),
             state,
@@ -317,7 +321,7 @@ mod tests {
             event_type: event_type.parse().unwrap(),
             occurred_at: at(time),
             accepted_at: None,
-            data: Bytes::new(),
+            data: Bytes::from_static(b"{\"amount\":5}"),
             ordering_key: None,
             attributes: BTreeMap::new(),
             idempotency_key: None,
@@ -325,7 +329,9 @@ mod tests {
         };
         let (event, accepted_at) = (Arc::new(event), at(time));
         let stored = StoredEvent { event, sequence: 1, accepted_at, envelope: Bytes::new() };
-        registry.is_wanted(EndpointId::from_bytes([1; 16]), &stored)
+        let choice = registry.choose(EndpointId::from_bytes([1; 16]), &stored);
+        let subject = Subject::of(&stored.event);
+        choice.decide(|condition| condition.judge(&subject) == Ok(true)) == Standing::Served
     }
 
     const ACTIVE: EndpointState = EndpointState::Active;
@@ -350,6 +356,26 @@ mod tests {
         assert_eq!([15_000, 35_000].map(|at| wants(&registry, "a", at)), [true, false]);
         assert_eq!([35_000, 45_000].map(|at| wants(&registry, "b", at)), [true, false]);
         assert_eq!(registry.patterns(EndpointId::from_bytes([1; 16])).len(), 2);
+    }
+
+    #[test]
+    fn conditions_are_kept_ready_and_count_from_when_they_were_set() {
+        let asking = |condition: Option<&str>| Endpoint {
+            condition: condition.map(String::from),
+            ..endpoint(ACTIVE, "a")
+        };
+        let mut registry = Registry::new(Duration::from_secs(100), Duration::ZERO);
+        apply(&mut registry, 10_000, asking(Some("data.amount > 5")), false);
+        assert_eq!(registry.histories.len(), 1);
+        assert!(!wants(&registry, "a", 15_000));
+        apply(&mut registry, 20_000, asking(Some("data.amount == 5")), false);
+        assert!(!wants(&registry, "a", 15_000) && wants(&registry, "a", 25_000));
+        apply(&mut registry, 125_000, asking(Some("data.amount == 5")), false);
+        assert!(wants(&registry, "a", 130_000), "it is kept");
+        apply(&mut registry, 130_000, asking(None), false);
+        apply(&mut registry, 235_000, asking(None), false);
+        assert!(registry.histories.is_empty() && registry.changed.is_empty());
+        assert!(wants(&registry, "a", 240_000));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Takes events, decides whom they are for, and keeps a few batches on their way to the log.
 //!
 //! ```text
-//! next_batch ─▶ confirm the views ─▶ look up suspects ─▶ match ─▶ work (up to `batches_max` at once)
+//! next_batch ─▶ confirm the views ─▶ look up suspects ─▶ match ─▶ ask conditions ─▶ work (up to `batches_max` at once)
 //! ```
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span};
 
 use crate::{
+    conditions::Conditions,
     recorded::{Lookup, OnRecord, Suspect},
     routes::{Matches, Routes},
     work::{Batch, Item, Routing, Work},
@@ -36,6 +37,8 @@ pub(crate) struct Parts {
     pub(crate) routes: ConfigView<Routes>,
     /// Who reads events by itself.
     pub(crate) feeds: FeedsView,
+    /// Asks what endpoints want to know of events.
+    pub(crate) conditions: Conditions,
     /// Writes what was decided.
     pub(crate) work: Work,
     /// How many batches may be written at once.
@@ -88,6 +91,7 @@ impl Intake {
         let feeds = &self.0.feeds;
         let decide = |routes: &Routes| feeds.read(|it| decide((routes, it), taken, &on_record));
         let (items, config_revision) = self.0.routes.read(decide);
+        let items = self.0.conditions.answer(items).await.context("ask conditions")?;
         Ok(Batch { items, config_revision, routed_at: self.0.clock.now() })
     }
 }

@@ -10,11 +10,14 @@
 //! deliveries and tasks are made from the event and its endpoints, and a routing that is on record
 //! is never made again, so that a crash at any point adds nothing and loses nothing. Which endpoints
 //! an event is for is decided by when it was accepted, never by when it is routed. An endpoint that
-//! is fed gets no task: its shard's owner reads EVENTS.
+//! is fed gets no task: its shard's owner reads EVENTS. A condition on the content is asked once
+//! the type has matched; one that gives no answer counts as if it did not hold.
 //!
 //! **Not here.** Sending is the dispatcher's, and so is parking what is for a paused endpoint.
 
 mod allowances;
+mod conditions;
+mod counters;
 mod intake;
 mod outlet;
 mod recorded;
@@ -24,12 +27,15 @@ mod settings;
 mod together;
 mod work;
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use fanfare_event_log::{ConfigView, EventLog, FeedsView};
 use fanfare_service::Context;
 
 use crate::{
     allowances::Allowances,
+    conditions::Conditions,
     intake::{Intake, Parts},
     outlet::Outlet,
     recorded::Lookup,
@@ -37,10 +43,20 @@ use crate::{
     work::Work,
 };
 
+pub use counters::Counters;
 pub use settings::Settings;
 
 /// Connects to the log, folds the configuration, and spawns what routes events.
 pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
+    start_counted(context, settings, Arc::default()).await
+}
+
+/// Like [`start`], counting what is done.
+pub async fn start_counted(
+    context: &mut Context,
+    settings: Settings,
+    counters: Arc<Counters>,
+) -> anyhow::Result<()> {
     let readiness = context.readiness("routing");
     let log = EventLog::open("fan-out", &settings.log).await.context("open the event log")?;
     // What is being written when the service stops needs the log until it is written.
@@ -61,6 +77,7 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
         lookup: Lookup::new(log.clone()),
         routes,
         feeds,
+        conditions: Conditions::new(context.clock(), counters),
         work: Work::new(log.clone(), outlet, allowances, settings.tasks_max),
         batches_max: settings.batches_max,
         stop,

@@ -17,9 +17,9 @@ use std::{
 };
 
 use fanfare_domain::{
-    Change, Endpoint, EndpointId, Entity, EventType, History, TenantId, Timestamp,
+    Change, Condition, Endpoint, EndpointId, Entity, EventType, History, TenantId, Timestamp,
     endpoint::RateLimit,
-    history::{Standing, Version, WIDENED_EARLIER},
+    history::{Choice, Standing, Version, WIDENED_EARLIER},
 };
 use fanfare_event_log::ConfigFold;
 
@@ -71,12 +71,49 @@ pub(crate) struct Matches {
     pub(crate) skipped: Vec<EndpointId>,
     /// Those whose owner reads the event by itself.
     pub(crate) fed: Vec<EndpointId>,
+    /// Those about which the event's content decides, and which are in no other list until it has.
+    pub(crate) asking: Vec<Asking>,
+}
+
+/// An endpoint that wants to know an event's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asking {
+    endpoint: EndpointId,
+    choice: Choice,
+    is_fed: bool,
 }
 
 impl Matches {
+    fn add(&mut self, endpoint: EndpointId, choice: Choice) {
+        match choice.decided() {
+            Some(Standing::Served) => self.targets.push(endpoint),
+            Some(Standing::Skipped) => self.skipped.push(endpoint),
+            Some(Standing::Absent) => {}
+            None => self.asking.push(Asking { endpoint, choice, is_fed: false }),
+        }
+    }
+
     /// Leaves the event to the feeds that cover it.
     pub(crate) fn leave_to(&mut self, is_fed: impl Fn(EndpointId) -> bool) {
         self.fed.extend(self.targets.extract_if(.., |endpoint| is_fed(*endpoint)));
+        for asking in &mut self.asking {
+            asking.is_fed = is_fed(asking.endpoint);
+        }
+    }
+
+    /// Decides about those that ask for the content.
+    pub(crate) fn answer(&mut self, holds: impl Fn(EndpointId, &Condition) -> bool) {
+        for Asking { endpoint, choice, is_fed } in std::mem::take(&mut self.asking) {
+            match choice.decide(|condition| holds(endpoint, condition)) {
+                Standing::Served if is_fed => self.fed.push(endpoint),
+                Standing::Served => self.targets.push(endpoint),
+                Standing::Skipped => self.skipped.push(endpoint),
+                Standing::Absent => {}
+            }
+        }
+        for list in [&mut self.targets, &mut self.skipped, &mut self.fed] {
+            list.sort_unstable();
+        }
     }
 }
 
@@ -93,11 +130,8 @@ impl Routes {
         let Some(routes) = self.tenants.get(tenant) else { return matches };
         let margin = Duration::from_nanos(self.margin.load(Ordering::Relaxed));
         for endpoint in routes.patterns.choose(event_type) {
-            let history = routes.endpoints.get(&endpoint);
-            match history.map(|history| history.standing(event_type, accepted_at, margin)) {
-                Some(Standing::Served) => matches.targets.push(endpoint),
-                Some(Standing::Skipped) => matches.skipped.push(endpoint),
-                Some(Standing::Absent) | None => {}
+            if let Some(history) = routes.endpoints.get(&endpoint) {
+                matches.add(endpoint, history.choose(event_type, accepted_at, margin));
             }
         }
         matches

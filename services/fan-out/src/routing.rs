@@ -214,7 +214,7 @@ mod tests {
     fn more_endpoints_than_one_fact_takes_are_split_without_a_loss() {
         let (targets, skipped, fed) =
             (endpoints(0..1_499), endpoints(1_499..2_000), endpoints(2_000..2_500));
-        let matches = Matches { targets, skipped, fed };
+        let matches = Matches { targets, skipped, fed, asking: Vec::new() };
         let facts = facts(&event(), &matches, 3, Timestamp::EPOCH);
         assert_eq!(facts.len(), 3);
         let all = |side: fn(&EventRouted) -> &Vec<EndpointId>| {

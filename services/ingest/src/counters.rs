@@ -10,6 +10,7 @@ pub struct Counters {
     accepted: AtomicU64,
     duplicates: AtomicU64,
     unavailable: AtomicU64,
+    reported: AtomicU64,
     rejected: [AtomicU64; Reason::ALL.len()],
 }
 
@@ -29,6 +30,11 @@ impl Counters {
         self.unavailable.load(Ordering::Relaxed)
     }
 
+    /// How many events were taken though they do not follow the schema of their type.
+    pub fn reported(&self) -> u64 {
+        self.reported.load(Ordering::Relaxed)
+    }
+
     /// How many messages and requests were refused, by the stable name of the reason.
     pub fn rejected(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let names = Reason::ALL.into_iter().map(Reason::as_str);
@@ -45,6 +51,11 @@ impl Counters {
 
     pub(crate) fn count_unavailable(&self) {
         self.unavailable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts, and returns how many there are.
+    pub(crate) fn count_reported(&self) -> u64 {
+        self.reported.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn count_rejected(&self, reason: Reason) {

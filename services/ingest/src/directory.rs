@@ -1,27 +1,51 @@
-//! What ingest keeps of the configuration: which tenants there are, and by which profile their
-//! events are judged.
+//! What ingest keeps of the configuration: which tenants there are, by which profile their events
+//! are judged, and the catalogues of event types.
+
+mod catalogue;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use fanfare_domain::{
-    Change, Entity, TenantId, Timestamp,
+    Change, Entity, EventType, TenantId, Timestamp,
     profile::{Profile, Profiles},
+    tenant::UnknownTypes,
 };
 use fanfare_event_log::ConfigFold;
 use tracing::error;
 
+use self::catalogue::Catalogues;
+pub(crate) use self::catalogue::Entry;
+
 /// Tenants and operators' profiles.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
-    /// The name of each tenant's profile.
-    tenants: BTreeMap<TenantId, Arc<str>>,
+    tenants: BTreeMap<TenantId, Known>,
     profiles: Profiles,
+    catalogues: Catalogues,
+}
+
+/// What is known of a tenant.
+#[derive(Debug)]
+struct Known {
+    /// The name of its profile.
+    profile: Arc<str>,
+    unknown_types: UnknownTypes,
 }
 
 impl Directory {
     /// Returns the name of a tenant's profile; `None` if there is no such tenant.
     pub(crate) fn profile_of(&self, tenant: &TenantId) -> Option<&str> {
-        self.tenants.get(tenant).map(AsRef::as_ref)
+        self.tenants.get(tenant).map(|known| &*known.profile)
+    }
+
+    /// Returns what becomes of events of a tenant whose type is in no catalogue.
+    pub(crate) fn unknown_types(&self, tenant: &TenantId) -> UnknownTypes {
+        self.tenants.get(tenant).map_or(UnknownTypes::Allowed, |known| known.unknown_types)
+    }
+
+    /// Returns the entry of a type: the tenant's own, or else the installation's.
+    pub(crate) fn entry(&self, tenant: &TenantId, event_type: &EventType) -> Option<&Entry> {
+        self.catalogues.entry(tenant, event_type)
     }
 
     /// Returns a profile that is built in or that an operator added.
@@ -49,12 +73,15 @@ impl ConfigFold for Directory {
     fn apply(&mut self, _revision: u64, _stored_at: Timestamp, change: &Change) {
         match (&change.entity, change.deleted) {
             (Entity::Tenant(tenant), false) => {
-                self.tenants.insert(tenant.id.clone(), Arc::from(tenant.profile.as_str()));
+                let profile = Arc::from(tenant.profile.as_str());
+                let known = Known { profile, unknown_types: tenant.unknown_types };
+                self.tenants.insert(tenant.id.clone(), known);
             }
             (Entity::Tenant(tenant), true) => drop(self.tenants.remove(&tenant.id)),
             (Entity::Profile(source), false) => self.take_profile(&source.name, &source.toml),
             (Entity::Profile(source), true) => self.profiles.remove(&source.name),
-            (Entity::Endpoint(_) | Entity::EventType(_) | Entity::ApiKey(_), _) => {}
+            (Entity::EventType(entry), deleted) => self.catalogues.apply(entry, deleted),
+            (Entity::Endpoint(_) | Entity::ApiKey(_), _) => {}
         }
     }
 }
@@ -84,6 +111,7 @@ pub(crate) mod tests {
             id: id.parse().unwrap(),
             name: String::new(),
             profile: profile.to_owned(),
+            unknown_types: UnknownTypes::Allowed,
             created_at: Timestamp::EPOCH,
             rate_limit: None,
         }))

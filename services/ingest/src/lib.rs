@@ -79,7 +79,8 @@ pub async fn start_counted(
     let (directory, follow) = ConfigView::<Directory>::start(&log, stop.clone())
         .await
         .context("read the configuration")?;
-    let judge = Arc::new(Judge::new(directory, rules));
+    let (judge_clock, judge_counters) = (Arc::clone(&clock), Arc::clone(&counters));
+    let judge = Arc::new(Judge::new(directory, rules, judge_clock, judge_counters));
     let keys = Keys::open(&log, Arc::clone(&clock), settings.log.duplicate_window)
         .await
         .context("open the idempotency keys")?;

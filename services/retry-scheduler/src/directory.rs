@@ -243,6 +243,7 @@ pub(crate) mod tests {
             name: String::new(),
             description: String::new(),
             filters: vec![">".parse().unwrap()],
+            condition: None,
             secrets: Vec::new(),
             headers: BTreeMap::new(),
             state: EndpointState::Active,
@@ -278,6 +279,7 @@ pub(crate) mod tests {
                 id: id.parse().unwrap(),
                 name: String::new(),
                 profile: String::from(profile),
+                unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
                 created_at: Timestamp::EPOCH,
                 rate_limit: None,
             };

@@ -74,9 +74,10 @@ fn decide_within(
             Standing::Absent => Box::default(),
         };
         let from = Clocks::stamp(clocks.config, *at);
-        history.push(Version { from, standing: *standing, filters });
+        history.push(Version { from, standing: *standing, filters, condition: None });
     }
-    history.standing(&"a".parse().unwrap(), Clocks::stamp(clocks.events, accepted), margin)
+    let accepted_at = Clocks::stamp(clocks.events, accepted);
+    history.choose(&"a".parse().unwrap(), accepted_at, margin).decided().unwrap()
 }
 
 /// What the endpoint was at any time between two, both included; nothing before its creation.
@@ -174,10 +175,11 @@ fn the_first_version_counts_from_two_seconds_before_its_time() {
         from,
         standing: Standing::Served,
         filters: Box::from([">".parse().unwrap()]),
+        condition: None,
     });
     let standing = |early| {
         let at = from.saturating_sub(early);
-        history.standing(&"a".parse().unwrap(), at, Duration::ZERO)
+        history.choose(&"a".parse().unwrap(), at, Duration::ZERO).decided().unwrap()
     };
     assert_eq!(standing(CLOCKS_APART), Standing::Served);
     assert_eq!(standing(CLOCKS_APART + Duration::from_nanos(1)), Standing::Absent);

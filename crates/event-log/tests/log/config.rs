@@ -44,6 +44,7 @@ fn change(id: &str, name: &str, deleted: bool) -> Change {
         id: id.parse().expect("a tenant's id"),
         name: name.to_owned(),
         profile: String::from("standard-webhooks"),
+        unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
         created_at: time(0),
         rate_limit: None,
     };

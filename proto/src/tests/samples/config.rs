@@ -10,10 +10,11 @@ use std::{
 use bytes::Bytes;
 use fanfare_domain::{
     ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant,
-    config::{EventTypeEntry, ProfileSource},
+    config::{EventTypeEntry, ProfileSource, Validation},
     endpoint::{Batching, DisableReason, Ordering, RateLimit, RatePeriod, Secret},
     retry::{Delays, Policy, RetryOn, StatusSet},
     seal::Sealed,
+    tenant::UnknownTypes,
 };
 
 use super::{at, endpoint_id, texts, trace};
@@ -24,6 +25,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
     let key = |role, tenant| Entity::ApiKey(Arc::new(api_key(role, tenant)));
     [
         ("config-tenant", tenant(None)),
+        ("config-tenant-unknown-types", strict_tenant()),
         ("config-tenant-rate-limit", tenant(Some(rate_limit(RatePeriod::Second)))),
         ("config-endpoint", endpoint(full_endpoint())),
         ("config-endpoint-bare", endpoint(bare_endpoint(EndpointState::Active))),
@@ -38,7 +40,10 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
         ("config-endpoint-ordered-by-key", endpoint(ordered_endpoint(Ordering::Key))),
         ("config-endpoint-batch", endpoint(batching_endpoint(Duration::from_millis(200)))),
         ("config-endpoint-batch-at-once", endpoint(batching_endpoint(Duration::ZERO))),
-        ("config-event-type", event_type()),
+        ("config-endpoint-condition", endpoint(asking_endpoint())),
+        ("config-event-type", event_type(Some("acme"), Validation::Off)),
+        ("config-event-type-report", event_type(Some("acme"), Validation::Report)),
+        ("config-event-type-enforce", event_type(None, Validation::Enforce)),
         ("config-profile", profile()),
         ("config-key-admin", key(Role::Admin, None)),
         ("config-key-publish", key(Role::Publish, Some("acme"))),
@@ -69,8 +74,20 @@ fn tenant(rate_limit: Option<RateLimit>) -> Entity {
         id: "acme".parse().unwrap(),
         name: String::from("Acme & Söhne"),
         profile: String::from("standard-webhooks"),
+        unknown_types: UnknownTypes::Allowed,
         created_at: at(1),
         rate_limit,
+    }))
+}
+
+fn strict_tenant() -> Entity {
+    Entity::Tenant(Arc::new(Tenant {
+        id: "acme".parse().unwrap(),
+        name: String::new(),
+        profile: String::from("standard-webhooks"),
+        unknown_types: UnknownTypes::Refused,
+        created_at: at(1),
+        rate_limit: None,
     }))
 }
 
@@ -86,6 +103,7 @@ fn bare_endpoint(state: EndpointState) -> Endpoint {
         name: String::new(),
         description: String::new(),
         filters: vec![">".parse().unwrap()],
+        condition: None,
         secrets: Vec::new(),
         headers: BTreeMap::new(),
         state,
@@ -113,6 +131,11 @@ fn limited_endpoint(per: RatePeriod) -> Endpoint {
 fn batching_endpoint(max_wait: Duration) -> Endpoint {
     let batch = Some(Batching { max_events: NonZeroU16::new(50).unwrap(), max_wait });
     Endpoint { batch, ..bare_endpoint(EndpointState::Active) }
+}
+
+fn asking_endpoint() -> Endpoint {
+    let condition = Some(String::from("data.amount > 100"));
+    Endpoint { condition, ..bare_endpoint(EndpointState::Active) }
 }
 
 fn ordered_endpoint(ordering: Ordering) -> Endpoint {
@@ -164,13 +187,14 @@ fn disabled(reason: DisableReason) -> Entity {
     Entity::Endpoint(Arc::new(Endpoint { retry, ..bare_endpoint(state) }))
 }
 
-fn event_type() -> Entity {
+fn event_type(tenant: Option<&str>, validation: Validation) -> Entity {
     Entity::EventType(Arc::new(EventTypeEntry {
-        tenant: "acme".parse().unwrap(),
+        tenant: tenant.map(|tenant| tenant.parse().unwrap()),
         event_type: "invoice.paid".parse().unwrap(),
         description: String::from("An invoice was paid."),
         schema: String::from(r#"{"type":"object"}"#),
         example: String::from(r#"{"amount":98.5}"#),
+        validation,
     }))
 }
 

@@ -30,10 +30,13 @@ use fanfare_domain::url::UrlError;
 /// | 404 | `endpoint_not_found` | There is no such endpoint. |
 /// | 404 | `key_not_found` | There is no such API key. |
 /// | 404 | `event_not_found` | No event of this id has been routed. |
+/// | 404 | `event_type_not_found` | There is no such event type in this catalogue. |
 /// | 404 | `delivery_not_found` | There is no such delivery. |
 /// | 405 | `method_not_allowed` | The path does not have this method. |
 /// | 408 | `body_timed_out` | The body did not arrive in time. |
 /// | 409 | `tenant_exists` | There is a tenant with this id. |
+/// | 409 | `event_type_exists` | The event type is in this catalogue. |
+/// | 409 | `event_types_limit` | The catalogue has no room for another event type. |
 /// | 409 | `tenant_not_empty` | The tenant has endpoints: delete them first. |
 /// | 409 | `profile_fixed` | The tenant has endpoints, and so keeps its profile. |
 /// | 409 | `active_endpoints_limit` | The profile allows no more active endpoints. |
@@ -74,10 +77,13 @@ pub(crate) enum Code {
     EndpointNotFound,
     KeyNotFound,
     EventNotFound,
+    EventTypeNotFound,
     DeliveryNotFound,
     MethodNotAllowed,
     BodyTimedOut,
     TenantExists,
+    EventTypeExists,
+    EventTypesLimit,
     TenantNotEmpty,
     ProfileFixed,
     ActiveEndpointsLimit,
@@ -153,10 +159,13 @@ impl Code {
             Self::EndpointNotFound => (StatusCode::NOT_FOUND, "endpoint_not_found", "There is no such endpoint."),
             Self::KeyNotFound => (StatusCode::NOT_FOUND, "key_not_found", "There is no such API key."),
             Self::EventNotFound => (StatusCode::NOT_FOUND, "event_not_found", "No event of this id has been routed."),
+            Self::EventTypeNotFound => (StatusCode::NOT_FOUND, "event_type_not_found", "There is no such event type in this catalogue."),
             Self::DeliveryNotFound => (StatusCode::NOT_FOUND, "delivery_not_found", "There is no such delivery."),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not have this method."),
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timed_out", "The body did not arrive in time."),
             Self::TenantExists => (StatusCode::CONFLICT, "tenant_exists", "There is a tenant with this id."),
+            Self::EventTypeExists => (StatusCode::CONFLICT, "event_type_exists", "The event type is in this catalogue."),
+            Self::EventTypesLimit => (StatusCode::CONFLICT, "event_types_limit", "The catalogue has no room for another event type."),
             Self::TenantNotEmpty => (StatusCode::CONFLICT, "tenant_not_empty", "The tenant has endpoints: delete them first."),
             Self::ProfileFixed => (StatusCode::CONFLICT, "profile_fixed", "The tenant has endpoints, and so keeps its profile."),
             Self::ActiveEndpointsLimit => (StatusCode::CONFLICT, "active_endpoints_limit", "The profile allows no more active endpoints."),
@@ -179,7 +188,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 42] = [
+    pub(crate) const ALL: [Self; 45] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -203,10 +212,13 @@ impl Code {
         Self::EndpointNotFound,
         Self::KeyNotFound,
         Self::EventNotFound,
+        Self::EventTypeNotFound,
         Self::DeliveryNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimedOut,
         Self::TenantExists,
+        Self::EventTypeExists,
+        Self::EventTypesLimit,
         Self::TenantNotEmpty,
         Self::ProfileFixed,
         Self::ActiveEndpointsLimit,

@@ -5,6 +5,7 @@ mod draft;
 mod health;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trial;
 mod view;
 
 use std::{sync::Arc, time::Duration};

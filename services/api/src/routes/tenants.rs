@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
-use fanfare_domain::{Entity, Tenant, TenantId, profile::Profile};
+use fanfare_domain::{Entity, Tenant, TenantId, profile::Profile, tenant::UnknownTypes};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -39,6 +39,8 @@ pub(crate) struct TenantView {
     /// not at all.
     #[schema(required)]
     rate_limit: Option<RateLimitView>,
+    /// What becomes of its events whose type is in no catalogue.
+    unknown_event_types: UnknownTypesName,
     /// When it was created.
     #[schema(format = DateTime)]
     created_at: String,
@@ -64,6 +66,8 @@ pub(crate) struct NewTenant {
     /// spread again, and what is tried again does not count. What would have to wait for more than
     /// seven days is spread no further, and becomes due after seven days.
     rate_limit: Option<RateLimitView>,
+    /// What becomes of its events whose type is in no catalogue; `allow` if left out.
+    unknown_event_types: Option<UnknownTypesName>,
 }
 
 /// What to change about a tenant (RFC 7396); what is left out stays.
@@ -80,6 +84,36 @@ pub(crate) struct TenantPatch {
     #[serde(default)]
     #[schema(value_type = Option<RateLimitView>)]
     rate_limit: Patched<RateLimitView>,
+    /// What becomes of its events whose type is in no catalogue.
+    unknown_event_types: Option<UnknownTypesName>,
+}
+
+/// What becomes of events whose type is neither in the tenant's catalogue nor in the installation's.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = UnknownEventTypes)]
+enum UnknownTypesName {
+    /// They are taken.
+    #[default]
+    Allow,
+    /// They are refused.
+    Refuse,
+}
+
+impl UnknownTypesName {
+    const fn of(unknown: UnknownTypes) -> Self {
+        match unknown {
+            UnknownTypes::Allowed => Self::Allow,
+            UnknownTypes::Refused => Self::Refuse,
+        }
+    }
+
+    const fn admit(self) -> UnknownTypes {
+        match self {
+            Self::Allow => UnknownTypes::Allowed,
+            Self::Refuse => UnknownTypes::Refused,
+        }
+    }
 }
 
 impl TenantView {
@@ -89,6 +123,7 @@ impl TenantView {
             name: tenant.name.clone(),
             profile: tenant.profile.clone(),
             rate_limit: tenant.rate_limit.map(RateLimitView::of),
+            unknown_event_types: UnknownTypesName::of(tenant.unknown_types),
             created_at: tenant.created_at.to_string(),
         }
     }
@@ -127,7 +162,9 @@ pub(crate) async fn create_tenant(
     // What a deletion that was cut short has left must not become this tenant's.
     clear(&app, &access.caller, &id).await?;
     let vacancy = app.directory.read(|directory| directory.tenant_vacancy(&id));
-    let value = Arc::new(Tenant { id, name: new.name, profile, rate_limit, created_at: app.now() });
+    let unknown_types = new.unknown_event_types.unwrap_or_default().admit();
+    let (name, created_at) = (new.name, app.now());
+    let value = Arc::new(Tenant { id, name, profile, rate_limit, unknown_types, created_at });
     let entity = Entity::Tenant(Arc::clone(&value));
     let revision = match app.write(&access.caller, entity, false, vacancy).await {
         Err(ApiError::Plain(Code::ChangedMeanwhile)) => return Err(Code::TenantExists.into()),
@@ -194,6 +231,9 @@ pub(crate) async fn update_tenant(
         next.name = patch.name.clone().unwrap_or(next.name);
         next.profile = profile.clone().unwrap_or(next.profile);
         patch.rate_limit.apply(&mut next.rate_limit, RateLimitView::admit)?;
+        if let Some(unknown) = patch.unknown_event_types {
+            next.unknown_types = unknown.admit();
+        }
         if next.profile != tenant.profile && has_endpoints(&app, id) {
             return Err(Code::ProfileFixed.into());
         }
@@ -204,7 +244,7 @@ pub(crate) async fn update_tenant(
     edited.as_ref().map(tagged).ok_or_else(|| Code::TenantNotFound.into())
 }
 
-/// Deletes a tenant that has no endpoints, and its keys.
+/// Deletes a tenant that has no endpoints, with its event types and keys.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}", tag = "tenants",
     params(
@@ -236,17 +276,24 @@ fn has_endpoints(app: &App, id: &TenantId) -> bool {
     app.directory.read(|directory| directory.has_endpoints(id))
 }
 
-/// Deletes the endpoints and keys of a tenant that is not there.
+/// Deletes the endpoints, event types and keys of a tenant that is not there.
 async fn clear(app: &App, caller: &Caller, id: &TenantId) -> Result<(), ApiError> {
     let any = IfMatch::Absent;
     loop {
         let endpoints = app.directory.read(|directory| directory.endpoints(id, None, CLEAR_BATCH));
         let keys = app.directory.read(|directory| directory.keys(Some(id), None, CLEAR_BATCH));
-        if endpoints.is_empty() && keys.is_empty() {
+        let types =
+            app.directory.read(|directory| directory.event_types(Some(id), None, CLEAR_BATCH));
+        if endpoints.is_empty() && types.is_empty() && keys.is_empty() {
             return Ok(());
         }
         for endpoint in endpoints {
             app.delete(caller, &any, |directory| directory.endpoint(id, endpoint.value.id)).await?;
+        }
+        for entry in types {
+            let event_type = &entry.value.event_type;
+            app.delete(caller, &any, |directory| directory.event_type(Some(id), event_type))
+                .await?;
         }
         for key in keys {
             app.delete(caller, &any, |directory| directory.key(key.value.id)).await?;

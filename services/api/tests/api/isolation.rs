@@ -6,6 +6,7 @@ use fanfare_domain::{
 };
 use fanfare_service::{Clock as _, SystemClock, random_bytes};
 use reqwest::StatusCode;
+use serde_json::json;
 
 use crate::support::{World, any_body, operations};
 
@@ -41,8 +42,14 @@ async fn every_route_hides_other_tenants() -> Result<()> {
     let event = routed(&world, "other", endpoint.parse()?).await?;
     let delivery = fanfare_domain::DeliveryId::of(event, endpoint.parse()?, 0);
     let (event, delivery) = (event.to_string(), delivery.to_string());
-    let ids =
-        [("endpoint", &*endpoint), ("key", &*key_id), ("event", &*event), ("delivery", &*delivery)];
+    world.post("/v1/tenants/other/event-types", json!({"type": "a.b"})).await?;
+    let ids = [
+        ("endpoint", &*endpoint),
+        ("key", &*key_id),
+        ("event", &*event),
+        ("event_type", "a.b"),
+        ("delivery", &*delivery),
+    ];
 
     let mut tried = 0;
     for operation in operations() {
@@ -81,8 +88,9 @@ async fn lists_hold_the_tenants_own_things_only() -> Result<()> {
         world.tenant(tenant, "kryptos").await?;
         world.endpoint(tenant).await?;
         world.key(Some(tenant), "read").await?;
+        world.post(&format!("/v1/tenants/{tenant}/event-types"), json!({"type": "a"})).await?;
     }
-    for list in ["endpoints", "keys"] {
+    for list in ["endpoints", "event-types", "keys"] {
         let answer = world.get(&format!("/v1/tenants/acme/{list}")).await?;
         let owners: Vec<_> = answer.data().iter().map(|one| &one["tenant_id"]).collect();
         assert_eq!(owners, ["acme"], "{list}");

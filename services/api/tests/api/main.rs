@@ -3,7 +3,9 @@
 mod access;
 mod deliveries;
 mod endpoints;
+mod event_types;
 mod events;
+mod filters;
 mod http;
 mod isolation;
 mod keys;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{EndpointId, StoredEvent, TenantId, TypePattern};
+use fanfare_domain::{EndpointId, StoredEvent, TenantId, TypePattern, history::Choice};
 use fanfare_event_log::FeedsView;
 use tokio::time::MissedTickBehavior;
 
@@ -94,9 +94,9 @@ impl Desk {
         self.guard.view().read(|registry| registry.patterns(endpoint))
     }
 
-    /// Tells whether an endpoint wanted an event when it was accepted.
-    pub(crate) fn is_wanted(&self, endpoint: EndpointId, event: &StoredEvent) -> bool {
-        self.guard.view().read(|registry| registry.is_wanted(endpoint, event))
+    /// Returns what decides on whether an endpoint wanted an event when it was accepted.
+    pub(crate) fn choose(&self, endpoint: EndpointId, event: &StoredEvent) -> Choice {
+        self.guard.view().read(|registry| registry.choose(endpoint, event))
     }
 
     /// Whose an endpoint is, if it is known.

@@ -1,14 +1,18 @@
 //! What feeds ask of the servers, beside the shard's own work, and what comes of it.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use anyhow::Result;
-use fanfare_domain::{EndpointId, Feed, Shard, StoredEvent, TenantId};
+use fanfare_domain::{
+    Condition, EndpointId, Feed, Shard, StoredEvent, TenantId,
+    condition::Subject,
+    history::{Choice, Standing},
+};
 use fanfare_event_log::{
     PublishError, ReadError,
     feeds::{Reach, Written},
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
 use crate::attempt::Desk;
 
@@ -98,8 +102,8 @@ impl Work {
             }
             batch.events.truncate(inside);
             let looked_to = (is_cut || !batch.more).then_some(limit);
-            let mut events = batch.events;
-            events.retain(|event| desk.is_wanted(endpoint, event));
+            let choose = |event: StoredEvent| (desk.choose(endpoint, &event), event);
+            let events = wanted(batch.events.into_iter().map(choose).collect()).await?;
             Ok(Done::Read(Read { endpoint, from, events, next, looked_to }))
         });
     }
@@ -166,17 +170,40 @@ impl Work {
         let done = match self.under_way.join_next().await {
             None => return std::future::pending().await,
             Some(Ok(done)) => done?,
-            Some(Err(error)) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // Only a shutdown of the runtime cancels it, and then nobody waits any more.
-                Err(_) => return Err(ReadError::Closed),
-            },
+            Some(Err(error)) => return closed(error),
         };
         match &done {
             Done::Read(_) | Done::Singles(..) | Done::First(..) => self.reads -= 1,
             Done::Wrote(..) | Done::Removed(..) => self.writes -= 1,
         }
         Ok(done)
+    }
+}
+
+/// Returns the events that are wanted. Where their content decides, that takes time, and is done
+/// beside the runtime. Fan-out has told of conditions that give no answer.
+async fn wanted(events: Vec<(Choice, StoredEvent)>) -> Result<Vec<StoredEvent>, ReadError> {
+    let is_decided = |(choice, _): &(Choice, StoredEvent)| choice.decided().is_some();
+    let decide = |(choice, event): (Choice, StoredEvent)| {
+        let subject = OnceCell::new();
+        let holds = |condition: &Condition| {
+            condition.judge(subject.get_or_init(|| Subject::of(&event.event))) == Ok(true)
+        };
+        (choice.decide(holds) == Standing::Served).then_some(event)
+    };
+    if events.iter().all(is_decided) {
+        return Ok(events.into_iter().filter_map(decide).collect());
+    }
+    let deciding = spawn_blocking(move || events.into_iter().filter_map(decide).collect());
+    deciding.await.or_else(closed)
+}
+
+/// Passes a panic on. Only a shutdown of the runtime cancels what is under way, and then nobody
+/// waits any more.
+fn closed<T>(error: JoinError) -> Result<T, ReadError> {
+    match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => Err(ReadError::Closed),
     }
 }
 

@@ -71,6 +71,7 @@ impl World {
             name: String::new(),
             description: String::new(),
             filters: vec![">".parse()?],
+            condition: None,
             secrets: vec![Secret { sealed, created_at: now, expires_at: None }],
             headers: BTreeMap::new(),
             state: EndpointState::Active,
@@ -88,6 +89,7 @@ impl World {
             id: "acme".parse()?,
             name: String::new(),
             profile: String::from("standard-webhooks"),
+            unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
             created_at: now,
             rate_limit: None,
         };

@@ -61,6 +61,7 @@ fn change(step: &Step) -> Change {
         name: String::new(),
         description: String::new(),
         filters,
+        condition: None,
         secrets: Vec::new(),
         headers: BTreeMap::new(),
         state: step.state.unwrap_or(EndpointState::Active),
@@ -233,6 +234,7 @@ fn a_limit_is_of_the_revision_that_set_it() {
             name: String::from(name),
             profile: String::new(),
             rate_limit: requests.and_then(NonZeroU32::new).map(rate),
+            unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
             created_at: Timestamp::EPOCH,
         };
         Change { entity: Entity::Tenant(Arc::new(tenant)), deleted, ..change(&one(None, 0)) }

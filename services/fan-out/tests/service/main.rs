@@ -1,6 +1,7 @@
 //! Fan-out alone, against a real nats-server: events go in, facts and tasks come out.
 
 mod accept_time;
+mod content;
 mod fed;
 mod full;
 mod limits;

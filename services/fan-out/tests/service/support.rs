@@ -18,7 +18,7 @@ use fanfare_event_log::{
     EventLog, Reader,
     journal::{From, JournalFilter},
 };
-use fanfare_fan_out::Settings;
+use fanfare_fan_out::{Counters, Settings};
 use fanfare_service::{Clock as _, Context, Failure, SystemClock, random_bytes};
 use fanfare_testkit::{NatsServer, wait_until};
 use tokio::task::JoinSet;
@@ -36,6 +36,7 @@ pub(crate) struct World {
 
 /// A running fan-out.
 pub(crate) struct FanOut {
+    pub(crate) counters: Arc<Counters>,
     stop: CancellationToken,
     tasks: JoinSet<Result<(), Failure>>,
 }
@@ -65,11 +66,12 @@ impl World {
     pub(crate) async fn start(&self) -> Result<FanOut> {
         let mut context = Context::new("fan-out");
         let settings = Settings { log: self.settings.clone(), batches_max: 4, tasks_max: 256 };
-        fanfare_fan_out::start(&mut context, settings).await?;
+        let counters = Arc::<Counters>::default();
+        fanfare_fan_out::start_counted(&mut context, settings, Arc::clone(&counters)).await?;
         let stop = context.stop();
         let mut tasks = JoinSet::new();
         tasks.spawn(context.run_until_cancelled(GRACE));
-        Ok(FanOut { stop, tasks })
+        Ok(FanOut { counters, stop, tasks })
     }
 
     /// Creates an active endpoint of the tenant `acme`.
@@ -79,6 +81,24 @@ impl World {
 
     /// The same, of another tenant.
     pub(crate) async fn create_of(&self, tenant: &str, filters: &[&str]) -> Result<Configured> {
+        self.create_with(tenant, filters, None).await
+    }
+
+    /// Creates an active endpoint of the tenant `acme` that looks at the content of events.
+    pub(crate) async fn create_asking(
+        &self,
+        filters: &[&str],
+        condition: &str,
+    ) -> Result<Configured> {
+        self.create_with("acme", filters, Some(condition)).await
+    }
+
+    async fn create_with(
+        &self,
+        tenant: &str,
+        filters: &[&str],
+        condition: Option<&str>,
+    ) -> Result<Configured> {
         let now = SystemClock.now();
         let endpoint = Endpoint {
             id: EndpointId::new(now, random_bytes()),
@@ -87,6 +107,7 @@ impl World {
             name: String::new(),
             description: String::new(),
             filters: filters.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            condition: condition.map(String::from),
             secrets: Vec::new(),
             headers: BTreeMap::new(),
             state: EndpointState::Active,
@@ -110,6 +131,13 @@ impl World {
         Ok(())
     }
 
+    /// Has an endpoint look at something else.
+    pub(crate) async fn ask(&self, endpoint: &mut Configured, condition: &str) -> Result<()> {
+        endpoint.endpoint.condition = Some(String::from(condition));
+        endpoint.revision = self.write(&endpoint.endpoint, false, endpoint.revision).await?;
+        Ok(())
+    }
+
     pub(crate) async fn delete(&self, endpoint: Configured) -> Result<()> {
         self.write(&endpoint.endpoint, true, endpoint.revision).await.map(drop)
     }
@@ -128,6 +156,7 @@ impl World {
             name: String::new(),
             profile: String::from("standard-webhooks"),
             rate_limit: requests.map(limit),
+            unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
             created_at: SystemClock.now(),
         };
         self.change(Entity::Tenant(Arc::new(tenant)), false, expected).await

@@ -23,6 +23,8 @@ pub(crate) struct Rejection {
 /// | `unknown_tenant` | 404 | there is no such tenant |
 /// | `unknown_profile` | 422 | the tenant's profile is not known to ingest, or unusable |
 /// | `malformed_type` | 400 | the event type is malformed |
+/// | `unknown_event_type` | 422 | the event type is in no catalogue, and the tenant refuses such |
+/// | `schema_violation` | 422 | the data does not follow the schema of its event type |
 /// | `type_not_representable` | 422 | the tenant's profile cannot carry the event type |
 /// | `too_large` | 413 | the data, or the message around it, is too large |
 /// | `invalid_utf8` | 400 | the data is not UTF-8 |
@@ -40,6 +42,8 @@ pub(crate) enum Reason {
     UnknownTenant,
     UnknownProfile,
     MalformedType,
+    UnknownEventType,
+    SchemaViolation,
     TypeNotRepresentable,
     TooLarge,
     InvalidUtf8,
@@ -56,10 +60,12 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Every reason, in the order of declaration.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::UnknownTenant,
         Self::UnknownProfile,
         Self::MalformedType,
+        Self::UnknownEventType,
+        Self::SchemaViolation,
         Self::TypeNotRepresentable,
         Self::TooLarge,
         Self::InvalidUtf8,
@@ -80,6 +86,8 @@ impl Reason {
             Self::UnknownTenant => "unknown_tenant",
             Self::UnknownProfile => "unknown_profile",
             Self::MalformedType => "malformed_type",
+            Self::UnknownEventType => "unknown_event_type",
+            Self::SchemaViolation => "schema_violation",
             Self::TypeNotRepresentable => "type_not_representable",
             Self::TooLarge => "too_large",
             Self::InvalidUtf8 => "invalid_utf8",
@@ -101,7 +109,11 @@ impl Reason {
             Self::UnknownTenant => 404,
             Self::TooLarge => 413,
             Self::UnsupportedContentType => 415,
-            Self::UnknownProfile | Self::TypeNotRepresentable | Self::NumberNotRepresentable => 422,
+            Self::UnknownProfile
+            | Self::UnknownEventType
+            | Self::SchemaViolation
+            | Self::TypeNotRepresentable
+            | Self::NumberNotRepresentable => 422,
             Self::MalformedType
             | Self::InvalidUtf8
             | Self::InvalidJson

@@ -6,4 +6,5 @@ mod hostile;
 mod inbox;
 mod limits;
 mod requests;
+mod schemas;
 mod support;

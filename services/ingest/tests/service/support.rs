@@ -80,6 +80,7 @@ pub(crate) async fn tenant(log: &EventLog, id: &str, profile: &str) -> Result<()
         id: id.parse()?,
         name: String::new(),
         profile: profile.to_owned(),
+        unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
         created_at: SystemClock.now(),
         rate_limit: None,
     };

@@ -270,6 +270,7 @@ pub(crate) async fn add_tenant(log: &EventLog, id: &str) -> Result<()> {
         id: id.parse()?,
         name: String::new(),
         profile: String::from("standard-webhooks"),
+        unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
         created_at: now(),
         rate_limit: None,
     };
@@ -291,6 +292,7 @@ fn endpoint() -> Endpoint {
         name: String::new(),
         description: String::new(),
         filters: vec![">".parse().expect("a wildcard")],
+        condition: None,
         secrets: Vec::new(),
         headers: BTreeMap::new(),
         state: EndpointState::Active,

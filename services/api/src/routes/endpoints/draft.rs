@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
-    Endpoint, EndpointId, EndpointState, TenantId, Timestamp, TypePattern,
+    Condition, Endpoint, EndpointId, EndpointState, TenantId, Timestamp, TypePattern,
     endpoint::{Ordering, Secret, header_owner, secret_owner},
     profile::{FilterRefused, Profile},
     retry::Policy,
@@ -47,6 +47,10 @@ pub(crate) struct NewEndpoint {
     #[serde(default)]
     #[schema(example = json!(["invoice.*"]))]
     pub(crate) event_types: Vec<String>,
+    /// Which events of these types it wants, by their content: an expression in CEL over `type`,
+    /// `attributes` and `data` that gives true or false; up to 2,048 bytes. All of them if left out.
+    #[schema(example = "data.amount > 100")]
+    pub(crate) filter: Option<String>,
     /// The signing secret, where the profile lets the caller choose it; otherwise one is made.
     #[schema(write_only)]
     pub(crate) secret: Option<String>,
@@ -85,6 +89,10 @@ pub(crate) struct EndpointPatch {
     pub(crate) description: Option<String>,
     /// Which event types it wants: all of them, not only what is new.
     pub(crate) event_types: Option<Vec<String>>,
+    /// Which events of these types it wants, by their content; `null` for all of them.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(crate) filter: Patched<String>,
     /// Headers to set, or with `null` to remove; others stay.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, Option<String>>,
@@ -142,7 +150,7 @@ impl Maker<'_> {
         limits::text("name", &new.name, NAME_BYTES_MAX)?;
         limits::text("description", &new.description, DESCRIPTION_BYTES_MAX)?;
         limits::metadata(&new.metadata)?;
-        let filters = self.filters(&new.event_types)?;
+        let filters = patterns(self.profile, &new.event_types)?;
         let (secret, clear) = self.secret(id, new.secret.map(Clear::new), &chance)?;
         let endpoint = Endpoint {
             id,
@@ -151,6 +159,7 @@ impl Maker<'_> {
             name: new.name,
             description: new.description,
             filters,
+            condition: new.filter.as_deref().map(filter).transpose()?,
             secrets: vec![secret],
             headers: self.headers(id, &new.headers, &chance)?,
             state: EndpointState::Active,
@@ -188,8 +197,9 @@ impl Maker<'_> {
             next.description.clone_from(description);
         }
         if let Some(event_types) = &patch.event_types {
-            next.filters = self.filters(event_types)?;
+            next.filters = patterns(self.profile, event_types)?;
         }
+        patch.filter.apply(&mut next.condition, |text| filter(text))?;
         patch.retry.apply(&mut next.retry, |policy| Ok(policy.clone()))?;
         patch.timeout_ms.apply(&mut next.timeout, |millis| timeout(*millis))?;
         patch.concurrency.apply(&mut next.concurrency, |count| concurrency(*count))?;
@@ -231,16 +241,6 @@ impl Maker<'_> {
         next.secrets.truncate(SECRETS_MAX);
         next.updated_at = self.now;
         Ok((next, clear))
-    }
-
-    fn filters(self, event_types: &[String]) -> Result<Vec<TypePattern>, ApiError> {
-        let filters = event_types.iter().map(String::as_str);
-        let refused = |why: FilterRefused| {
-            let cause = std::error::Error::source(&why);
-            let more = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-            ApiError::value("event_types", format_args!("{why}{more}"))
-        };
-        self.profile.filters().patterns(filters).map_err(refused)
     }
 
     fn secret(
@@ -306,6 +306,26 @@ impl Maker<'_> {
         endpoint.headers.extend(self.headers(endpoint.id, &set, &chance)?);
         Ok(())
     }
+}
+
+/// Admits what an endpoint wants, as the profile writes it.
+pub(super) fn patterns(
+    profile: &Profile,
+    event_types: &[String],
+) -> Result<Vec<TypePattern>, ApiError> {
+    let filters = event_types.iter().map(String::as_str);
+    let refused = |why: FilterRefused| {
+        let cause = std::error::Error::source(&why);
+        let more = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+        ApiError::value("event_types", format_args!("{why}{more}"))
+    };
+    profile.filters().patterns(filters).map_err(refused)
+}
+
+/// Admits an expression.
+pub(super) fn filter(text: &str) -> Result<String, ApiError> {
+    let condition = Condition::parse(text).map_err(|broken| ApiError::value("filter", broken))?;
+    Ok(String::from(condition.text()))
 }
 
 fn merge(notes: &mut BTreeMap<String, String>, patch: &BTreeMap<String, Option<String>>) {

@@ -37,6 +37,9 @@ pub(crate) struct EndpointView {
     /// Which event types it wants, as the tenant's profile writes them.
     #[schema(example = json!(["invoice.*"]))]
     event_types: Vec<String>,
+    /// Which events of these types it wants, by their content: an expression; `null` for all of them.
+    #[schema(required, example = "data.amount > 100")]
+    filter: Option<String>,
     /// Whether it gets deliveries.
     state: StateName,
     /// What becomes of events while it is paused; `null` if it is not paused.
@@ -213,6 +216,7 @@ impl EndpointView {
             name: endpoint.name.clone(),
             description: endpoint.description.clone(),
             event_types: endpoint.filters.iter().map(pattern).collect(),
+            filter: endpoint.condition.clone(),
             state,
             pause_mode,
             disabled_reason,

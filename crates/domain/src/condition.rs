@@ -1,0 +1,175 @@
+//! Which events an endpoint wants of the types that it wants: a condition on their content.
+//!
+//! An expression in [CEL](https://cel.dev) over three variables: `type`, a text; `attributes`, a map
+//! of texts; and `data`, the event's data. It has to give a truth value:
+//!
+//! ```text
+//! data.amount > 100 && attributes.region in ["eu", "us"]
+//! ```
+//!
+//! **The same answer everywhere.** Fan-out asks when it routes an event; the owner of an endpoint that
+//! is fed asks again when it reads EVENTS. So the answer is a function of the event and the
+//! expression: what it may cost is counted, and never measured by a clock.
+//!
+//! **Bounded.** Length, depth and nesting are limited when the expression is written. How often macros
+//! would go round is known before it is asked, from the size of the data and its lists. There are no
+//! regular expressions, and no functions but a few cheap ones.
+
+mod check;
+mod cost;
+mod subject;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt::{self, Write as _},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use cel::{ExecutionError, Program, Value};
+
+use self::cost::Cost;
+pub use self::subject::Subject;
+
+/// An expression, ready to be asked.
+pub struct Condition {
+    text: Box<str>,
+    program: Result<(Program, Cost), Broken>,
+}
+
+/// Text that is no condition.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {reason}")]
+pub struct Broken {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// What is wrong there, for people.
+    pub reason: String,
+}
+
+/// A condition that gives no answer for an event. It counts as if it did not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failed {
+    /// The expression is broken: another version wrote it.
+    #[error("the expression is broken: {0}")]
+    Broken(Broken),
+    /// It looks at something that the event does not have.
+    #[error("there is no `{0}`: ask with has(…) whether it is there")]
+    Missing(String),
+    /// Values do not go together, for example a text and a number.
+    #[error("it cannot be evaluated: {0}")]
+    Evaluation(String),
+    /// It gives something else than true or false.
+    #[error("it gives neither true nor false")]
+    NotBoolean,
+    /// It would take too many steps.
+    #[error("it may take more than {limit} rounds, which is the limit for data of this size")]
+    TooCostly {
+        /// How many rounds are allowed.
+        limit: u64,
+    },
+    /// The data cannot be looked into.
+    #[error("the data has text that is not Unicode, or lies too deep")]
+    Data,
+    /// A defect of ours.
+    #[error("evaluating it failed: a defect")]
+    Defect,
+}
+
+impl Condition {
+    /// The longest expression, in bytes.
+    pub const BYTES_MAX: usize = 2_048;
+
+    /// Reads an expression, and refuses one that is broken or could cost too much.
+    pub fn parse(text: &str) -> Result<Self, Broken> {
+        let program = check::parse(text)?;
+        Ok(Self { text: Box::from(text), program: Ok(program) })
+    }
+
+    /// Takes an expression that was admitted before, maybe by another version: one that is broken
+    /// for us fails whenever it is asked.
+    pub fn stored(text: &str) -> Self {
+        Self { text: Box::from(text), program: check::parse(text) }
+    }
+
+    /// Returns the expression.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Tells whether it holds for an event.
+    pub fn judge(&self, subject: &Subject) -> Result<bool, Failed> {
+        let program = self.program.as_ref().map_err(|broken| Failed::Broken(broken.clone()));
+        let ((program, cost), (context, size)) = (program?, subject.parts()?);
+        cost.admit(size).map_err(|limit| Failed::TooCostly { limit })?;
+        // What somebody else's expression does must not end a service.
+        let evaluated = catch_unwind(AssertUnwindSafe(|| program.execute(context)));
+        match evaluated.map_err(|_panic| Failed::Defect)? {
+            Ok(Value::Bool(holds)) => Ok(holds),
+            Ok(_) => Err(Failed::NotBoolean),
+            Err(error) => Err(Failed::of(&error)),
+        }
+    }
+}
+
+impl Failed {
+    fn of(error: &ExecutionError) -> Self {
+        if let ExecutionError::NoSuchKey(name) = error {
+            Self::Missing(shorten(name))
+        } else {
+            Self::Evaluation(shorten(error))
+        }
+    }
+
+    /// Returns which kind of failure it is. Says nothing of the event.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Broken(_) => "broken",
+            Self::Missing(_) => "missing",
+            Self::Evaluation(_) => "evaluation",
+            Self::NotBoolean => "not_boolean",
+            Self::TooCostly { .. } => "too_costly",
+            Self::Data => "data",
+            Self::Defect => "defect",
+        }
+    }
+}
+
+/// Returns the beginning of words that may quote values of any size, on one line.
+fn shorten(words: &(impl fmt::Display + ?Sized)) -> String {
+    let mut short = Short(String::new());
+    // It stops where it has enough.
+    write!(short, "{words}").ok();
+    short.0
+}
+
+struct Short(String);
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, words: &str) -> fmt::Result {
+        const BYTES_MAX: usize = 200;
+        for symbol in words.chars() {
+            if self.0.len() >= BYTES_MAX {
+                return Err(fmt::Error);
+            }
+            self.0.push(if symbol.is_control() { ' ' } else { symbol });
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Condition {}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Condition").field(&self.text).finish()
+    }
+}

@@ -1,0 +1,147 @@
+//! Changes of configuration.
+
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+    time::Duration,
+};
+
+use fanfare_domain::{
+    ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant,
+    config::{EventTypeEntry, ProfileSource, Validation},
+    endpoint::{Batching, DisableReason, Ordering, RateLimit, RatePeriod, Secret},
+    retry::Policy,
+    seal::Sealed,
+    tenant::UnknownTypes,
+};
+use proptest::{
+    collection::{btree_map, vec},
+    option::of,
+    prelude::*,
+    sample::select,
+};
+
+use super::{blob, duration, endpoint_id, event_type, pattern, tenant_id, text, time, trace};
+
+fn sealed() -> impl Strategy<Value = Sealed> {
+    ("[a-f0-9]{8}", blob()).prop_map(|(key_id, bytes)| Sealed { key_id, bytes })
+}
+
+fn endpoint_state() -> impl Strategy<Value = EndpointState> {
+    select(
+        &[
+            EndpointState::Active,
+            EndpointState::Paused(PauseMode::Skip),
+            EndpointState::Paused(PauseMode::Hold),
+            EndpointState::Disabled(DisableReason::ByHand),
+            EndpointState::Disabled(DisableReason::Gone),
+            EndpointState::Disabled(DisableReason::Failing),
+        ][..],
+    )
+}
+
+fn rate_limit() -> impl Strategy<Value = RateLimit> {
+    let count = || any::<NonZeroU32>();
+    (count(), select(&[RatePeriod::Second, RatePeriod::Minute][..]), count())
+        .prop_map(|(requests, per, burst)| RateLimit { requests, per, burst })
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let secret = (sealed(), time(), of(time()))
+        .prop_map(|(sealed, created_at, expires_at)| Secret { sealed, created_at, expires_at });
+    let policy = vec((1_u64..80_000).prop_map(Duration::from_secs), 1..6);
+    let wants = (vec(pattern(), 1..4), of(text()));
+    let who = (endpoint_id(), tenant_id(), text(), text(), text(), wants);
+    let how = (vec(secret, 0..3), btree_map(text(), sealed(), 0..3), endpoint_state());
+    let limits = (
+        of(policy.prop_map(Policy::from_delays)),
+        of(duration()),
+        of(prop_oneof![Just(0), any::<u16>()]),
+        of(rate_limit()),
+        select(&Ordering::ALL[..]),
+        of((any::<NonZeroU16>(), duration())
+            .prop_map(|(max_events, max_wait)| Batching { max_events, max_wait })),
+    );
+    let notes = (btree_map(text(), text(), 0..3), time(), time());
+    (who, how, limits, notes).prop_map(|(who, how, limits, notes)| {
+        let (id, tenant, url, name, description, (filters, condition)) = who;
+        let (secrets, headers, state) = how;
+        let (retry, timeout, concurrency, rate_limit, ordering, batch) = limits;
+        let (metadata, created_at, updated_at) = notes;
+        Endpoint {
+            id,
+            tenant,
+            url,
+            name,
+            description,
+            filters,
+            condition,
+            secrets,
+            headers,
+            state,
+            retry,
+            timeout,
+            concurrency,
+            rate_limit,
+            ordering,
+            batch,
+            metadata,
+            created_at,
+            updated_at,
+        }
+    })
+}
+
+fn api_key() -> impl Strategy<Value = ApiKey> {
+    let id = any::<[u8; 16]>().prop_map(KeyId::from_bytes);
+    let role = select(&[Role::Admin, Role::Publish, Role::Read][..]);
+    (id, text(), of(tenant_id()), role, any::<[u8; 32]>(), time(), of(time())).prop_map(
+        |(id, name, tenant, role, sha256, created_at, expires_at)| ApiKey {
+            id,
+            name,
+            tenant,
+            role,
+            sha256,
+            created_at,
+            expires_at,
+        },
+    )
+}
+
+fn entity() -> impl Strategy<Value = Entity> {
+    let unknown_types = select(&[UnknownTypes::Allowed, UnknownTypes::Refused][..]);
+    let tenant = (tenant_id(), text(), text(), time(), of(rate_limit()), unknown_types).prop_map(
+        |(id, name, profile, created_at, rate_limit, unknown_types)| {
+            let tenant = Tenant { id, name, profile, rate_limit, unknown_types, created_at };
+            Entity::Tenant(Arc::new(tenant))
+        },
+    );
+    let validation = select(&Validation::ALL[..]);
+    let entry = (of(tenant_id()), event_type(), text(), text(), text(), validation).prop_map(
+        |(tenant, event_type, description, schema, example, validation)| {
+            Entity::EventType(Arc::new(EventTypeEntry {
+                tenant,
+                event_type,
+                description,
+                schema,
+                example,
+                validation,
+            }))
+        },
+    );
+    let profile = (text(), text())
+        .prop_map(|(name, toml)| Entity::Profile(Arc::new(ProfileSource { name, toml })));
+    prop_oneof![
+        tenant,
+        endpoint().prop_map(|endpoint| Entity::Endpoint(Arc::new(endpoint))),
+        entry,
+        profile,
+        api_key().prop_map(|key| Entity::ApiKey(Arc::new(key))),
+    ]
+}
+
+pub(in crate::tests) fn change() -> impl Strategy<Value = Change> {
+    (entity(), any::<bool>(), text(), text(), trace()).prop_map(
+        |(entity, deleted, actor, reason, trace)| Change { entity, deleted, actor, reason, trace },
+    )
+}
