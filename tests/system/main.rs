@@ -8,6 +8,7 @@ mod accepted_is_delivered;
 mod backlog_costs_a_cursor;
 mod batches_carry_every_event;
 mod configuration_reads_its_own_writes;
+mod content_decides;
 mod duplicate_is_delivered_once;
 mod durability_is_checked;
 mod endpoints_are_small;

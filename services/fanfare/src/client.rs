@@ -7,6 +7,7 @@ mod delivery;
 mod demo;
 mod endpoint;
 mod event;
+mod event_type;
 mod fact;
 mod key;
 mod listen;
@@ -39,6 +40,9 @@ pub(crate) enum Command {
     /// Send events.
     #[command(subcommand)]
     Event(event::Command),
+    /// Keep catalogues of event types: what events look like.
+    #[command(subcommand)]
+    EventType(event_type::Command),
     /// Receive webhooks here, and show what arrives.
     Listen(listen::Options),
     /// Show what becomes of deliveries, as it happens.
@@ -59,6 +63,9 @@ pub(crate) async fn run(command: Command, connection: &Connection, output: Outpu
         Command::Endpoint(command) => endpoint::run(command, &connection.open_api()?, output).await,
         Command::Event(event::Command::Send(options)) => {
             Box::pin(event::send(options, connection, output)).await
+        }
+        Command::EventType(command) => {
+            event_type::run(command, &connection.open_api()?, output).await
         }
         Command::Listen(options) => Box::pin(listen::listen(options, connection, output)).await,
         Command::Watch(options) => Box::pin(watch::watch(options, connection, output)).await,

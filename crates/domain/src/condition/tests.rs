@@ -1,3 +1,5 @@
+//! Expressions of all kinds, about data of all kinds.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Schemas of all kinds, and what they say of data.
+
 use proptest::prelude::*;
 use serde_json::json;
 

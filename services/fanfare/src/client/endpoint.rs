@@ -3,6 +3,7 @@
 mod draft;
 mod limits;
 mod show;
+mod trial;
 mod update;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   fanfare endpoint create acme https://example.com/webhooks
   fanfare endpoint create acme https://example.com/webhooks --types 'invoice.*,user.>'
+  fanfare endpoint create acme https://example.com/webhooks --filter 'data.amount > 100'
   fanfare endpoint create acme https://example.com/webhooks --retry-delays 5s,1m,10m --timeout 5s
   fanfare endpoint create acme https://example.com/webhooks --rate-limit 10/s --batch 50 --batch-wait 200ms";
 
@@ -28,7 +30,12 @@ Examples:
   fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --rate-limit 10/s --concurrency 4
   fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --batch 100 --batch-wait 1s
   fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --rate-burst 20
-  fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --batch none";
+  fanfare endpoint update acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --batch none --filter none";
+
+const FILTER_TEST_EXAMPLES: &str = "\
+Examples:
+  fanfare endpoint filter-test acme invoice.paid '{\"amount\": 150}' --filter 'data.amount > 100'
+  fanfare endpoint filter-test acme invoice.paid --file invoice.json --endpoint ep_01jd3x6y8kqz7v5m2n4p6r8t0w";
 
 const PAUSE_EXAMPLES: &str = "\
 Examples:
@@ -51,6 +58,9 @@ pub(crate) enum Command {
     /// Change an endpoint: what is not given stays as it is.
     #[command(after_help = UPDATE_EXAMPLES)]
     Update(Box<update::Options>),
+    /// Try a filter on an event that is not sent: whether it matches, and why not.
+    #[command(after_help = FILTER_TEST_EXAMPLES)]
+    FilterTest(Box<trial::Options>),
     /// Pause an endpoint: it gets no requests until it is resumed.
     #[command(after_help = PAUSE_EXAMPLES)]
     Pause {
@@ -119,6 +129,7 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             };
             show::endpoint(&changed, output);
         }
+        Command::FilterTest(options) => trial::run(*options, api, output).await?,
         Command::Pause { endpoint, mode } => {
             let body = mode.map_or_else(|| json!({}), |mode| json!({ "mode": mode.name() }));
             change(api, &endpoint, "pause", &body, output).await?;

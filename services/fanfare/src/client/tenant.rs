@@ -1,7 +1,7 @@
 //! `fanfare tenant`.
 
 use anyhow::Result;
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use fanfare_domain::{TenantId, profile::Profile};
 use serde_json::{Value, json};
 
@@ -48,6 +48,9 @@ pub(crate) enum Command {
         profile: String,
         #[command(flatten)]
         rate: RateOptions,
+        /// What becomes of its events whose type is in no catalogue.
+        #[arg(long, value_enum, default_value = "allow")]
+        unknown_event_types: UnknownTypes,
     },
     /// List all tenants.
     List,
@@ -72,6 +75,14 @@ pub(crate) enum Command {
         #[arg(long, value_parser = rate::burst, value_name = "NUMBER")]
         rate_burst: Option<u32>,
     },
+    /// Say what becomes of a tenant's events whose type is in no catalogue.
+    UnknownEventTypes {
+        /// The tenant's id.
+        tenant: TenantId,
+        /// What becomes of them.
+        #[arg(value_enum)]
+        unknown: UnknownTypes,
+    },
     /// Delete a tenant and its API keys; its endpoints have to be deleted before.
     Delete {
         /// The tenant's id.
@@ -79,14 +90,36 @@ pub(crate) enum Command {
     },
 }
 
+/// What becomes of events whose type is in no catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UnknownTypes {
+    /// They are taken.
+    Allow,
+    /// They are refused.
+    Refuse,
+}
+
+impl UnknownTypes {
+    /// What the API calls it.
+    const MEMBER: &'static str = "unknown_event_types";
+
+    fn member(self) -> Value {
+        json!(match self {
+            Self::Allow => "allow",
+            Self::Refuse => "refuse",
+        })
+    }
+}
+
 /// Does what was asked for.
 pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
-        Command::Create { tenant, name, profile, rate } => {
+        Command::Create { tenant, name, profile, rate, unknown_event_types } => {
             let mut body = new(&tenant, &name, &profile);
             let limit = rate.parted().onto(None)?;
-            if let (Some(limit), Some(members)) = (limit, body.as_object_mut()) {
-                members.insert(String::from(rate::MEMBER), limit);
+            if let Some(members) = body.as_object_mut() {
+                members.insert(String::from(UnknownTypes::MEMBER), unknown_event_types.member());
+                members.extend(limit.map(|limit| (String::from(rate::MEMBER), limit)));
             }
             let made = api.post("/v1/tenants", &body).await?;
             if output.json {
@@ -106,6 +139,8 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
                 let mut fields =
                     names.map(|name| (name, String::from(text(&found, name)))).to_vec();
                 fields.push(("rate limit", rate::shown(&found)));
+                let unknown = text(&found, UnknownTypes::MEMBER);
+                fields.push(("unknown types", String::from(unknown)));
                 output.fields(&fields);
             }
         }
@@ -117,6 +152,16 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
                 let limit = rate::shown(&changed);
                 let limit = if limit.is_empty() { "none" } else { &limit };
                 output.line(&format!("rate limit of tenant {tenant}: {limit}"));
+            }
+        }
+        Command::UnknownEventTypes { tenant, unknown } => {
+            let body = json!({ (UnknownTypes::MEMBER): unknown.member() });
+            let changed = api.patch(&path(&tenant), &body).await?;
+            if output.json {
+                output.document(&changed);
+            } else {
+                let shown = text(&changed, UnknownTypes::MEMBER);
+                output.line(&format!("unknown event types of tenant {tenant}: {shown}"));
             }
         }
         Command::Delete { tenant } => {

@@ -34,6 +34,10 @@ pub(crate) struct Options {
     /// rest.
     #[arg(long, value_delimiter = ',', default_value = ">", value_name = "PATTERNS")]
     types: Vec<String>,
+    /// Which events of these types it wants, by their content: an expression in CEL over type,
+    /// attributes and data.
+    #[arg(long, value_name = "EXPR")]
+    filter: Option<String>,
     /// What people call it.
     #[arg(long)]
     name: Option<String>,
@@ -59,6 +63,7 @@ impl Options {
         Draft {
             url: self.url.clone(),
             types: self.types.clone(),
+            filter: self.filter.clone(),
             name: self.name.clone(),
             description: self.description.clone(),
             secret: self.secret.clone(),
@@ -76,6 +81,8 @@ pub(crate) struct Draft {
     pub(crate) url: String,
     /// Which event types it wants.
     pub(crate) types: Vec<String>,
+    /// Which events of these types it wants, by their content.
+    pub(crate) filter: Option<String>,
     /// What people call it.
     pub(crate) name: Option<String>,
     /// What else people should know.
@@ -110,6 +117,7 @@ impl Draft {
     fn body(&self, retry: Option<Value>) -> Result<Value, Misfit> {
         let mut members = Map::new();
         let optional = [
+            ("filter", self.filter.clone().map(Value::String)),
             ("name", self.name.clone().map(Value::String)),
             ("description", self.description.clone().map(Value::String)),
             ("secret", self.secret.clone().map(Value::String)),

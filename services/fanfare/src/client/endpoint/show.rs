@@ -46,6 +46,7 @@ pub(super) fn endpoint(found: &Value, output: Output) {
         ("name", plain("name")),
         ("description", plain("description")),
         ("types", types(found)),
+        ("filter", plain("filter")),
         ("state", output.tone(tone, &state)),
         ("health", health(found)),
         ("headers", words(found, "headers")),

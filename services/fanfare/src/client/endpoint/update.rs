@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// Which event types it wants, with commas between: all of them, not only what is new.
     #[arg(long, value_delimiter = ',', value_name = "PATTERNS")]
     types: Option<Vec<String>>,
+    /// Which events of these types it wants, by their content: an expression, or none for all.
+    #[arg(long, value_name = "EXPR")]
+    filter: Option<String>,
     /// What people call it.
     #[arg(long)]
     name: Option<String>,
@@ -57,6 +60,10 @@ impl Options {
         if let Some(types) = &self.types {
             members.insert(String::from("event_types"), json!(types));
         }
+        if let Some(filter) = &self.filter {
+            let expression = Some(filter).filter(|text| *text != "none");
+            members.insert(String::from("filter"), json!(expression));
+        }
         let set = map(&self.headers).into_iter().map(|(name, value)| (name, Some(value)));
         let removed = self.removed.iter().map(|name| (name.clone(), None));
         let headers: BTreeMap<String, Option<String>> = removed.chain(set).collect();
@@ -90,13 +97,14 @@ mod tests {
     fn only_what_is_given_changes() {
         assert_eq!(patch("", &Value::Null), Ok(json!({})));
         let given = "--url https://b/ --types a.b,c.> --header X-A=1 --remove-header X-B \
-                     --batch none --concurrency 2";
+                     --batch none --concurrency 2 --filter none";
         let expected = json!({
             "url": "https://b/",
             "event_types": ["a.b", "c.>"],
             "headers": { "X-A": "1", "X-B": null },
             "batch": null,
             "concurrency": 2,
+            "filter": null,
         });
         assert_eq!(patch(given, &Value::Null), Ok(expected));
     }
