@@ -110,7 +110,7 @@ impl Intake {
 impl Shift {
     fn new(intake: &Arc<Intake>, lease: Lease) -> Self {
         let Intake { log, examiner, counters, stop, .. } = &**intake;
-        let (stop, guard) = (stop.child_token(), Guard::new(lease));
+        let (stop, guard) = (stop.child_token(), Guard::new(lease, log.clone()));
         // A publisher of its own: what it has not sent when the duty is lost is never sent, and a
         // flood of messages does not hold requests back.
         let outlet = Outlet::new(log.publisher(), guard.clone(), stop.clone());
