@@ -84,7 +84,8 @@ fn check(events: &[StoredEvent], count: usize) -> Result<()> {
     let lines = lines(events)?;
     let mut all: Vec<usize> = lines.values().flatten().copied().collect();
     all.sort_unstable();
-    let doubled: Vec<_> = all.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+    let doubled: Vec<_> =
+        all.iter().zip(all.iter().skip(1)).filter(|(one, next)| one == next).collect();
     ensure!(doubled.is_empty(), "doubled: {doubled:?}");
     ensure!(all == (0..count).collect::<Vec<_>>(), "lost: {} of {count} are there", all.len());
     for (key, numbers) in lines.iter().filter(|(key, _)| key.is_some()) {
