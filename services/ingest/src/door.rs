@@ -70,6 +70,13 @@ impl<E: Entry> Door<E> {
         Ok(Self { entry, log, settings: settings.clone(), connections })
     }
 
+    /// Opens a door by a connection that there is.
+    pub(crate) async fn open_by(log: EventLog, settings: &Settings) -> anyhow::Result<Self> {
+        let connections = log.connections();
+        let entry = E::open(&log).await?;
+        Ok(Self { entry, log, settings: settings.clone(), connections })
+    }
+
     /// Opens a door as soon as that is possible; `None` if `stop` came first.
     pub(crate) async fn open_at_last(
         settings: &Settings,

@@ -15,7 +15,11 @@ mod examiner;
 mod lines;
 mod sweeper;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use fanfare_domain::chain;
@@ -55,6 +59,8 @@ pub(crate) struct Intake {
     pub(crate) log: EventLog,
     /// Where INBOX is: it comes by connections of its own.
     pub(crate) settings: Settings,
+    /// By which it comes at this moment.
+    pub(crate) inbox: Mutex<EventLog>,
     /// Decides.
     pub(crate) examiner: Examiner,
     /// Counts.
@@ -84,6 +90,10 @@ enum End {
 }
 
 impl Intake {
+    fn connection(&self) -> MutexGuard<'_, EventLog> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes what comes until the duty ends; then finishes what is being written.
     pub(crate) async fn work(self: Arc<Self>, duty: Duty, lease: Lease) -> anyhow::Result<()> {
         let shift = Shift::new(&self, lease);
@@ -133,7 +143,9 @@ impl Shift {
                     finish_all(&mut under_way).await?;
                     let Door { entry, log, .. } = door;
                     entry.stop().await;
-                    log.close().await;
+                    if self.intake.stop.is_cancelled() {
+                        log.close().await;
+                    }
                     break;
                 }
                 End::Dead => warn!("a message broke the connection, which is made anew"),
@@ -149,7 +161,19 @@ impl Shift {
         self.sweep(false).await;
         // We may have been stopped for so long that INBOX is another's.
         self.stop.run_until_cancelled(self.guard.held()).await?;
-        Door::open_at_last(&self.intake.settings, &self.stop).await
+        let settings = &self.intake.settings;
+        let known = self.intake.connection().clone();
+        // Making another connection takes more of the servers than this work needs.
+        if known.is_alive().await {
+            let opening = Box::pin(Door::open_by(known, settings));
+            match self.stop.run_until_cancelled(opening).await? {
+                Ok(door) => return Some(door),
+                Err(error) => warn!(error = chain(error.as_ref()), "cannot read INBOX yet"),
+            }
+        }
+        let door: Door<Reader<InboxMessage>> = Door::open_at_last(settings, &self.stop).await?;
+        *self.intake.connection() = door.log.clone();
+        Some(door)
     }
 
     /// Takes messages for as long as the connection lives.

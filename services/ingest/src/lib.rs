@@ -50,7 +50,7 @@ mod post;
 mod serve;
 mod settings;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, ensure};
 use fanfare_domain::json::Limits;
@@ -105,8 +105,11 @@ pub async fn start_counted(
         keys: keys.clone(),
         keys_max: settings.keys_max,
     };
+    let inbox =
+        EventLog::open("ingest-inbox", &settings.log).await.context("open the event log")?;
     let intake = Arc::new(Intake {
         log: log.clone(),
+        inbox: Mutex::new(inbox),
         settings: settings.log.clone(),
         examiner,
         counters: Arc::clone(&counters),
