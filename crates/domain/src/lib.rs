@@ -7,6 +7,7 @@
 pub mod address;
 pub mod batch;
 pub mod body;
+pub mod causes;
 pub mod config;
 pub mod endpoint;
 pub mod event;
@@ -37,6 +38,7 @@ pub mod verify;
 
 pub use address::AddressPolicy;
 pub use batch::Batch;
+pub use causes::chain;
 pub use config::{ApiKey, Change, Entity, Role};
 pub use endpoint::{Endpoint, EndpointState, PauseMode};
 pub use event::{Event, StoredEvent};

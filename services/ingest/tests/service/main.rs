@@ -5,5 +5,6 @@ mod duplicates;
 mod hostile;
 mod inbox;
 mod limits;
+mod order;
 mod requests;
 mod support;
