@@ -14,6 +14,7 @@ mod durability_is_checked;
 mod endpoints_are_small;
 mod flood_stops_no_one;
 mod frozen_dispatcher_sends_nothing;
+mod ingest_keeps_order;
 mod killed_processes_lose_nothing;
 mod killed_servers_lose_nothing;
 mod limits_are_exact;

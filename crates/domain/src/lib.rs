@@ -7,6 +7,7 @@
 pub mod address;
 pub mod batch;
 pub mod body;
+pub mod causes;
 pub mod condition;
 pub mod config;
 pub mod endpoint;
@@ -40,6 +41,7 @@ pub mod verify;
 
 pub use address::AddressPolicy;
 pub use batch::Batch;
+pub use causes::chain;
 pub use condition::Condition;
 pub use config::{ApiKey, Change, Entity, Role};
 pub use endpoint::{Endpoint, EndpointState, PauseMode};

@@ -166,8 +166,9 @@ impl Policy {
 
     /// Decides what follows an attempt.
     ///
-    /// A retry is never due before `ended_at` plus the policy's wait. A give-up time that lies
-    /// before the due time ends the delivery at once: waiting would change nothing.
+    /// A retry is never due before `ended_at` plus the policy's wait, nor before the time that the
+    /// endpoint asked for, up to [`RETRY_AFTER_MAX`]; jitter lengthens whichever is longer. A give-up
+    /// time that lies before the due time ends the delivery at once: waiting would change nothing.
     pub fn judge(&self, judged: &Judged<'_>) -> Verdict {
         let asked = match judged.outcome {
             Outcome::Accepted { .. } => return Verdict::Delivered,
@@ -185,10 +186,10 @@ impl Policy {
         let Some(delay) = self.delays.after(judged.attempt) else {
             return Verdict::GiveUp(GiveUp::AttemptsSpent);
         };
-        let delay = self.lengthen(delay, chance(judged));
-        let planned = judged.ended_at.saturating_add(delay);
-        let latest = judged.ended_at.saturating_add(RETRY_AFTER_MAX);
-        let due = asked.map_or(planned, |asked| planned.max(asked.min(latest)));
+        // Also the wait that an endpoint asks for: all that it refuses asks for the same second.
+        let asked = asked.map(|asked| asked.since(judged.ended_at).min(RETRY_AFTER_MAX));
+        let wait = self.lengthen(delay.max(asked.unwrap_or_default()), chance(judged));
+        let due = judged.ended_at.saturating_add(wait);
         if due > judged.give_up_at {
             Verdict::GiveUp(GiveUp::Expired)
         } else {

@@ -23,6 +23,9 @@ impl ShardCount {
     /// The largest count.
     pub const MAX: u16 = 256;
 
+    /// One shard.
+    pub const ONE: Self = Self(NonZeroU16::MIN);
+
     /// Wraps a count.
     pub fn new(count: u16) -> Result<Self, ShardCountOutOfRange> {
         NonZeroU16::new(count)

@@ -14,12 +14,13 @@ mod watch;
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use fanfare_domain::chain;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 pub use self::reports::{ServerReport, gather};
 pub(crate) use self::watch::watch;
-use crate::{Durability, Settings, read::chain};
+use crate::{Durability, Settings};
 
 /// The oldest server that we work with: older ones lose scheduled messages.
 pub const VERSION_MIN: Version = Version { major: 2, minor: 14, patch: 6 };

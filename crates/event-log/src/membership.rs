@@ -1,4 +1,5 @@
-//! Which process does which part of a role's work: members that share the shards among them.
+//! Which process does which part of a role's work: members that share the shards among them, or a
+//! single post.
 //!
 //! ```text
 //! <role>.member.<id>   a heart that beats every 200 ms, by compare-and-set on its own key
@@ -24,7 +25,7 @@ mod watching;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use fanfare_domain::Shard;
+use fanfare_domain::{Shard, ShardCount};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -89,16 +90,38 @@ impl EventLog {
         owner: &str,
         stop: CancellationToken,
     ) -> (Membership, impl Future<Output = Result<(), ReadError>> + Send + use<>) {
+        self.share(role, self.shards(), owner, stop)
+    }
+
+    /// Takes part in a role that has one post, which at most one process has at a time; the others
+    /// stand by. Everything else is as with [`Self::join`]: the post is granted as the first shard.
+    pub fn stand_for(
+        &self,
+        role: &str,
+        owner: &str,
+        stop: CancellationToken,
+    ) -> (Membership, impl Future<Output = Result<(), ReadError>> + Send + use<>) {
+        self.share(role, ShardCount::ONE, owner, stop)
+    }
+
+    fn share(
+        &self,
+        role: &str,
+        count: ShardCount,
+        owner: &str,
+        stop: CancellationToken,
+    ) -> (Membership, impl Future<Output = Result<(), ReadError>> + Send + use<>) {
         let (confirmed, lease) = watch::channel(None);
-        let (shares, share) = watch::channel(Share::default());
+        let (granting, shares) = watch::channel(Share::default());
         let released = Arc::new(watch::Sender::default());
         let membership = Membership {
             lease: Lease { confirmed: lease },
-            shares: share,
+            shares,
             released: Arc::clone(&released),
         };
         let (log, keys, owner) = (self.clone(), Keys::of(role), owner.to_owned());
-        let driver = Driver { log, keys, owner, confirmed, shares, released, stop };
+        let driver =
+            Driver { log, keys, count, owner, confirmed, shares: granting, released, stop };
         (membership, driver.run())
     }
 }

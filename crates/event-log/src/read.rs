@@ -11,7 +11,7 @@ mod settler;
 use std::{collections::VecDeque, future::poll_fn, task::Poll, time::Duration};
 
 use async_nats::jetstream::Message;
-use fanfare_domain::Timestamp;
+use fanfare_domain::{Timestamp, chain};
 use fanfare_proto::DecodeError;
 use futures_util::StreamExt as _;
 use tokio_util::sync::ReusableBoxFuture;
@@ -21,7 +21,7 @@ pub(crate) use self::{
     aside::Unreadable,
     ordered::{Numbered, Ordered, Selection, Start},
     patience::Patience,
-    places::FAN_OUT,
+    places::{FAN_OUT, INGEST},
     queue::{Place, Queue},
 };
 pub use self::{
@@ -57,6 +57,15 @@ pub enum ReadError {
     /// Another reader has taken the queue over; what was handed out to us it gets too.
     #[error("another reader took over {consumer} of {stream}")]
     TakenOver {
+        /// Which stream.
+        stream: String,
+        /// The queue.
+        consumer: String,
+    },
+    /// Something was handed out to us and got lost on the way, so that what came next is out of
+    /// order. A reader that is opened anew gets it, and everything behind it.
+    #[error("a message of {stream} was handed out by {consumer} and never came")]
+    Broken {
         /// Which stream.
         stream: String,
         /// The queue.
@@ -137,6 +146,8 @@ pub struct Reader<T> {
     poison: VecDeque<(Unreadable, Settler)>,
     /// The setting aside of the first of them, kept over calls that are dropped.
     setting_aside: Option<ReusableBoxFuture<'static, Result<(), PublishError>>>,
+    /// How many messages the consumer has handed out to us.
+    handed_out: u64,
 }
 
 impl<T> Reader<T> {
@@ -144,7 +155,8 @@ impl<T> Reader<T> {
         let queue = Queue::open(log, place.clone()).await?;
         let (ready, poison) = (VecDeque::new(), VecDeque::new());
         let log = log.clone();
-        Ok(Self { log, queue, place, decode, ready, poison, setting_aside: None })
+        let setting_aside = None;
+        Ok(Self { log, queue, place, decode, ready, poison, setting_aside, handed_out: 0 })
     }
 
     /// Waits for a record, and returns it with what else is there, up to `max` (at least 1).
@@ -179,11 +191,17 @@ impl<T> Reader<T> {
 
     async fn fetch(&mut self, max: usize) -> Result<(), ReadError> {
         let (messages, since) = self.queue.next(max).await?;
+        let mut broken = false;
         for message in messages {
-            let Some((position, settler)) = place_of(&self.log, &message, since) else {
+            let Some((position, settler, number)) = place_of(&self.log, &message, since) else {
                 debug!(subject = %message.subject, "passed over what is no message of a stream");
                 continue;
             };
+            self.handed_out += 1;
+            if self.place.unbroken && number != self.handed_out {
+                broken = true;
+                break;
+            }
             match (self.decode)(&self.log, &message, position) {
                 Ok(record) => self.ready.push_back(Unsettled { record, position, settler }),
                 Err(NotDecoded::Poison(error)) => {
@@ -198,7 +216,7 @@ impl<T> Reader<T> {
                 }
             }
         }
-        Ok(())
+        if broken { Err(self.queue.broken()) } else { Ok(()) }
     }
 
     async fn set_poison_aside(&mut self) -> Result<(), ReadError> {
@@ -219,11 +237,12 @@ impl<T> Reader<T> {
     }
 }
 
+/// Where a message stands, what settles it, and its number among all that its consumer handed out.
 fn place_of(
     log: &EventLog,
     message: &Message,
     since: Option<Timestamp>,
-) -> Option<(Position, Settler)> {
+) -> Option<(Position, Settler, u64)> {
     let info = message.info().ok()?;
     let stored_at = timestamp(info.published);
     let delivered = u64::try_from(info.delivered).unwrap_or_default();
@@ -233,7 +252,7 @@ fn place_of(
         delivered,
         suspect: delivered > 1 || since.is_none_or(|since| stored_at < since),
     };
-    Some((position, Settler::of(log, message)?))
+    Some((position, Settler::of(log, message)?, info.consumer_sequence))
 }
 
 /// How often the client connected: another number means another connection.
@@ -251,10 +270,4 @@ where
         Poll::Pending => Poll::Ready(None),
     })
     .await
-}
-
-/// Writes an error with all its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

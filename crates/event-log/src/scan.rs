@@ -6,14 +6,14 @@ use std::{
 };
 
 use async_nats::header::NATS_MESSAGE_ID;
-use fanfare_domain::{EventId, Fact, Timestamp, fact::EventRouted};
+use fanfare_domain::{EventId, Fact, Timestamp, chain, fact::EventRouted};
 use tokio::time::timeout;
 use tracing::warn;
 
 use crate::{
     EventLog, ReadError,
     log::{Which, timestamp},
-    read::{Numbered, Ordered, Selection, Start, chain},
+    read::{Numbered, Ordered, Selection, Start},
     topology::Stream,
 };
 

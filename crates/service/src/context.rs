@@ -13,13 +13,13 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use fanfare_domain::chain;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
     Clock, Failure, Health, Readiness, SystemClock,
-    failure::chain,
     health::Phase,
     signals::{NoSignals, Signals, StopRequests},
 };

@@ -1,6 +1,6 @@
 //! Why a process stopped although nobody asked it to.
 
-use std::{any::Any, error::Error};
+use std::any::Any;
 
 /// Why the services of a context came to an end on their own.
 #[derive(Debug, thiserror::Error)]
@@ -53,38 +53,7 @@ impl Failure {
     }
 }
 
-/// Returns an error with all its causes, in one line.
-///
-/// Libraries like to repeat the cause in what they say themselves: a cause that was told already
-/// is not told again.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let said = next.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = next.source();
-    }
-    text
-}
-
 fn panic_text(payload: &(dyn Any + Send)) -> String {
     let literal = payload.downcast_ref::<&str>().map(|text| String::from(*text));
     literal.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let inner = anyhow::anyhow!("connection refused");
-        let repeated = inner.context("IO error: connection refused").context("open the log");
-        assert_eq!(chain(repeated.as_ref()), "open the log: IO error: connection refused");
-        let told = anyhow::anyhow!("no space").context("write a").context("make b");
-        assert_eq!(chain(told.as_ref()), "make b: write a: no space");
-    }
 }

@@ -22,7 +22,7 @@ pub mod telemetry;
 
 pub use clock::{Clock, SystemClock};
 pub use context::Context;
-pub use failure::{Failure, chain};
+pub use failure::Failure;
 pub use health::{Condition, Health, Phase, Readiness, Report};
 pub use keys::{KeysError, check_keyring, load_keyring};
 pub use process::{install_crypto_provider, run};

@@ -3,13 +3,11 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
+use fanfare_domain::chain;
 use rustls::crypto::{CryptoProvider, ring};
 use tracing::error;
 
-use crate::{
-    failure::chain,
-    telemetry::{self, Telemetry},
-};
+use crate::telemetry::{self, Telemetry};
 
 /// How long blocking work may keep a finished process from ending.
 const LEFTOVERS_GRACE: Duration = Duration::from_secs(1);

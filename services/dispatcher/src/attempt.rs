@@ -33,13 +33,14 @@ use self::{
 use crate::{
     Settings,
     guard::Guard,
-    lanes::{Kind, Load, Rules, Signal},
+    lanes::{Kind, Load, Rules, Signal, Urgency},
     memory::{Limits, Memory},
     permits::Permits,
     progress::Progress,
     registry::{Permission, Registry},
     runtime::{Ready, Readying},
     shard::deferred,
+    strain::Arrivals,
     task_event::TaskEvent,
 };
 
@@ -99,7 +100,8 @@ impl Job {
     /// What a lane has to know of it to put it together with others.
     pub(crate) fn load(&self) -> Load {
         let bytes = self.event.as_ref().map_or(0, |event| event.bytes());
-        Load { attempt: self.attempt, batch: self.batch, bytes }
+        let urgency = if self.is_first_of_task() { Urgency::Fresh } else { Urgency::Late };
+        Load { attempt: self.attempt, batch: self.batch, bytes, urgency }
     }
 
     /// The trace of the event.
@@ -119,6 +121,7 @@ pub(crate) struct Desk {
     retention: Duration,
     permits: Arc<Permits>,
     memory: Arc<Memory>,
+    arrivals: Arrivals,
     fed: Around,
 }
 
@@ -139,7 +142,18 @@ impl Desk {
         let (deliveries, bytes) = (settings.queued_max, settings.queued_bytes_max);
         let memory = Memory::new(Limits { deliveries, bytes });
         let fed = Around::new(feeds);
-        Ok(Self { guard, log, clock, client, readying, retention, permits, memory, fed })
+        Ok(Self {
+            guard,
+            log,
+            clock,
+            client,
+            readying,
+            retention,
+            permits,
+            memory,
+            arrivals: Arrivals::default(),
+            fed,
+        })
     }
 
     /// The present instant.
@@ -214,6 +228,11 @@ impl Desk {
     /// The permits that all shards of the process share.
     pub(crate) fn permits(&self) -> &Arc<Permits> {
         &self.permits
+    }
+
+    /// How long events take to arrive at the process.
+    pub(crate) fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
     }
 
     /// The memory that all shards of the process share.

@@ -11,9 +11,9 @@
 //! what failed together go together again (see [`queue`]).
 //!
 //! Lanes that can send take turns by the time in flight that they use (see [`turns`]), those that
-//! are proven before those that are not (see [`crate::permits`]), first attempts before retries;
-//! of eight turns, slow lanes are the first to be asked in one, and retries in one. Pure: no
-//! clock, no I/O.
+//! are proven before those that are not (see [`crate::permits`]), [fresh](Urgency::Fresh) attempts
+//! before late ones; of eight turns, slow lanes are the first to be asked in one, and late ones in
+//! one. Pure: no clock, no I/O.
 
 mod breaker;
 mod feeding;
@@ -36,7 +36,7 @@ use self::{
 };
 pub(crate) use self::{
     breaker::Phase,
-    lane::{Health, Kind, Rules},
+    lane::{Health, Kind, Rules, Urgency},
     queue::Load,
     rate::{RESERVED_AHEAD, RateState},
     signal::Signal,
@@ -232,14 +232,14 @@ impl<T> Lanes<T> {
         use Standing::{New, Proven, Slow};
         let standings =
             if self.served % 8 == 7 { [Slow, New, Proven] } else { [Proven, New, Slow] };
-        let kinds = if self.served % 8 == 3 {
-            [Kind::Retry, Kind::First]
+        let urgencies = if self.served % 8 == 3 {
+            [Urgency::Late, Urgency::Fresh]
         } else {
-            [Kind::First, Kind::Retry]
+            [Urgency::Fresh, Urgency::Late]
         };
-        for kind in kinds {
+        for urgency in urgencies {
             for standing in standings {
-                if let Some(started) = self.start_of((standing, kind), &rules, door, now) {
+                if let Some(started) = self.start_of((standing, urgency), &rules, door, now) {
                     self.served += 1;
                     return Some(started);
                 }
@@ -350,23 +350,23 @@ impl<T> Lanes<T> {
 
     fn start_of(
         &mut self,
-        (standing, kind): (Standing, Kind),
+        (standing, urgency): (Standing, Urgency),
         rules: &impl Fn(EndpointId) -> Rules,
         door: &Door,
         now: Timestamp,
     ) -> Option<Started<T>> {
         // Whoever was passed over stands at the end: more would be to ask the same ones again.
-        let mut passes = self.turns(standing, kind).len().min(PASSED_MAX);
+        let mut passes = self.turns(standing, urgency).len().min(PASSED_MAX);
         while passes > 0 {
-            let endpoint = self.turns(standing, kind).first()?;
+            let endpoint = self.turns(standing, urgency).first()?;
             let lane = self.by_endpoint.get_mut(&endpoint)?;
             lane.apply(rules(endpoint), now);
-            if lane.outlook(now) != Outlook::Ready(kind) {
+            if lane.outlook(now) != Outlook::Ready(urgency) {
                 self.line_up(endpoint, now);
                 continue;
             }
-            match door.take(&lane.share, lane.time(), kind) {
-                Ok(permit) => return self.begin((endpoint, kind), permit, now),
+            match door.take(&lane.share, lane.time(), urgency) {
+                Ok(permit) => return self.begin(endpoint, permit, now),
                 Err(Refusal::Standing) => return None,
                 Err(Refusal::Lane) => {
                     passes -= 1;
@@ -379,14 +379,14 @@ impl<T> Lanes<T> {
 
     fn begin(
         &mut self,
-        (endpoint, kind): (EndpointId, Kind),
+        endpoint: EndpointId,
         permit: Permit,
         now: Timestamp,
     ) -> Option<Started<T>> {
         self.step_out(endpoint, true);
         let lane = self.by_endpoint.get_mut(&endpoint)?;
         let is_batch = lane.fill().is_some();
-        let (Taken { first: item, more }, epoch) = lane.begin(kind, now)?;
+        let (Taken { first: item, more }, epoch) = lane.begin(now)?;
         self.queued = self.queued.saturating_sub(1 + more.len());
         let flight = Flight(self.flight);
         self.flight += 1;
@@ -407,8 +407,8 @@ impl<T> Lanes<T> {
     /// Takes a lane out of its line; for its turn, or because it has none any more.
     fn step_out(&mut self, endpoint: EndpointId, is_served: bool) {
         let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return };
-        let Some(InLine { standing, kind, place }) = lane.line.take() else { return };
-        let turns = line(&mut self.turns, standing, kind);
+        let Some(InLine { standing, urgency, place }) = lane.line.take() else { return };
+        let turns = line(&mut self.turns, standing, urgency);
         if is_served {
             turns.serve(&place);
         } else {
@@ -421,7 +421,7 @@ impl<T> Lanes<T> {
         let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return };
         let outlook = lane.outlook(now);
         let wanted = match outlook {
-            Outlook::Ready(kind) => Some((lane.share.standing(), kind)),
+            Outlook::Ready(urgency) => Some((lane.share.standing(), urgency)),
             Outlook::Nothing | Outlook::At(_) => None,
         };
         let alarm = match outlook {
@@ -434,14 +434,14 @@ impl<T> Lanes<T> {
             }
             self.alarms.extend(alarm.map(|at| (at, endpoint)));
         }
-        if lane.line.as_ref().map(|line| (line.standing, line.kind)) == wanted {
+        if lane.line.as_ref().map(|line| (line.standing, line.urgency)) == wanted {
             return;
         }
         self.step_out(endpoint, false);
         let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return };
-        if let Some((standing, kind)) = wanted {
-            let place = line(&mut self.turns, standing, kind).line_up(endpoint, &mut lane.debt);
-            lane.line = Some(InLine { standing, kind, place });
+        if let Some((standing, urgency)) = wanted {
+            let place = line(&mut self.turns, standing, urgency).line_up(endpoint, &mut lane.debt);
+            lane.line = Some(InLine { standing, urgency, place });
         }
     }
 
@@ -459,21 +459,21 @@ impl<T> Lanes<T> {
         }
     }
 
-    fn turns(&mut self, standing: Standing, kind: Kind) -> &mut Turns {
-        line(&mut self.turns, standing, kind)
+    fn turns(&mut self, standing: Standing, urgency: Urgency) -> &mut Turns {
+        line(&mut self.turns, standing, urgency)
     }
 }
 
 /// The line for lanes of a standing with such attempts.
-fn line(lines: &mut [[Turns; 2]; 3], standing: Standing, kind: Kind) -> &mut Turns {
-    let [[new, new_retry], [proven, proven_retry], [slow, slow_retry]] = lines;
-    match (standing, kind) {
-        (Standing::New, Kind::First) => new,
-        (Standing::New, Kind::Retry) => new_retry,
-        (Standing::Proven, Kind::First) => proven,
-        (Standing::Proven, Kind::Retry) => proven_retry,
-        (Standing::Slow, Kind::First) => slow,
-        (Standing::Slow, Kind::Retry) => slow_retry,
+fn line(lines: &mut [[Turns; 2]; 3], standing: Standing, urgency: Urgency) -> &mut Turns {
+    let [[new, new_late], [proven, proven_late], [slow, slow_late]] = lines;
+    match (standing, urgency) {
+        (Standing::New, Urgency::Fresh) => new,
+        (Standing::New, Urgency::Late) => new_late,
+        (Standing::Proven, Urgency::Fresh) => proven,
+        (Standing::Proven, Urgency::Late) => proven_late,
+        (Standing::Slow, Urgency::Fresh) => slow,
+        (Standing::Slow, Urgency::Late) => slow_late,
     }
 }
 

@@ -163,7 +163,7 @@ impl Process {
         seeing.spawn(leftovers::see_through(coming));
         let (confirmed, routed) = (guard.keep_confirmed(), Arc::clone(&shop.desk).keep_routed());
         let telling = tell_readiness(membership.clone(), self.readiness);
-        let straining = strain::watch(Arc::clone(shop.desk.permits()));
+        let straining = strain::watch(shop.desk.permits(), shop.desk.arrivals());
         let worked = tokio::select! {
             worked = membership.work(|duty| Arc::clone(&shop).work(duty)) => worked,
             never = async { tokio::join!(confirmed, routed, telling, straining).0 } => match never {},

@@ -12,15 +12,16 @@
 //!
 //! New and slow lanes together are the cautious ones; a lane that turns slow takes along what it
 //! holds. The reserve, a sixteenth of all, is for first attempts of proven lanes with nothing in
-//! flight: nobody else takes from it, and no lane takes more than one permit.
+//! flight: nobody else takes from it, and no lane takes more than one permit. There, "first
+//! attempts" are [fresh](Urgency::Fresh) ones.
 //!
 //! **Guarantee.** A proven lane with nothing in flight finds a permit for its first attempts at
 //! once, whatever other endpoints do, as long as fewer endpoints than the reserve has permits
 //! stop answering, having answered fast until then, within one time-out. How many endpoints have
 //! never answered, or are known to be slow, does not matter.
 //!
-//! Retries to lanes that are not slow have a limit of their own (see [`crate::strain`]), but for
-//! those that a lane with first attempts takes in between, in their place.
+//! [Late](Urgency::Late) attempts hold three quarters at most. Those to lanes that are not slow are
+//! begun at a pace of their own (see [`crate::strain`]): so many between two refills.
 //!
 //! No lock is held over an await. Workers wait at a [`Door`]: a permit that comes back wakes one
 //! of them, the longest waiting that could use it, and whoever was woken passes what it leaves on
@@ -37,7 +38,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::lanes::Kind;
+use crate::lanes::Urgency;
 
 /// The most permits that a new lane holds.
 const NEW_MAX: usize = 2;
@@ -47,17 +48,18 @@ const NEW_MAX: usize = 2;
 pub(crate) struct Permits {
     max: usize,
     state: Mutex<State>,
-    /// Told when there are more retries.
-    retried: Notify,
+    /// Told when a late attempt is begun, or cannot be for want of a turn.
+    late: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Held by lanes of each standing.
     held: [usize; Standing::COUNT],
-    /// Held by retries that are not to slow lanes, and how many these may hold.
-    retries: usize,
-    retries_max: usize,
+    /// Held by late attempts.
+    held_late: usize,
+    /// How many late attempts may still begin that are not to slow lanes.
+    turns: usize,
     waiting: VecDeque<Waiting>,
     /// Counts what came back, so that nobody is woken twice for the same.
     released: Released,
@@ -109,8 +111,6 @@ pub(crate) struct Share(Arc<Account>);
 struct Account {
     standing: AtomicU8,
     held: AtomicUsize,
-    /// How many of these are retries.
-    retries: AtomicUsize,
 }
 
 /// The right to have one request in flight.
@@ -118,7 +118,7 @@ struct Account {
 pub(crate) struct Permit {
     permits: Arc<Permits>,
     account: Arc<Account>,
-    is_retry: bool,
+    is_late: bool,
 }
 
 /// Why there is no permit.
@@ -154,11 +154,7 @@ impl Share {
     /// The share of a lane of which nothing is known.
     pub(crate) fn new() -> Self {
         let standing = AtomicU8::new(encode(Standing::New));
-        Self(Arc::new(Account {
-            standing,
-            held: AtomicUsize::default(),
-            retries: AtomicUsize::default(),
-        }))
+        Self(Arc::new(Account { standing, held: AtomicUsize::default() }))
     }
 
     /// How the lane is thought of.
@@ -189,36 +185,23 @@ impl Permits {
     /// Makes `max` permits, at least one.
     pub(crate) fn new(max: usize) -> Arc<Self> {
         let max = max.max(1);
-        let state = State { retries_max: max, ..State::default() };
-        Arc::new(Self { max, state: Mutex::new(state), retried: Notify::new() })
+        let state = State { turns: usize::MAX, ..State::default() };
+        Arc::new(Self { max, state: Mutex::new(state), late: Notify::new() })
     }
 
-    /// How many permits there are.
-    pub(crate) fn max(&self) -> usize {
-        self.max
-    }
-
-    /// How many retries are in flight that count against the limit.
-    pub(crate) fn retries(&self) -> usize {
-        self.lock().retries
-    }
-
-    /// Limits how many of these may be in flight. What is beyond it ends in its own time.
-    pub(crate) fn limit_retries(&self, max: usize) {
+    /// Lets so many late attempts begin before the next call; returns how many more could have
+    /// begun since the last.
+    pub(crate) fn refill_turns(&self, count: usize) -> usize {
         let mut state = self.lock();
-        let is_more = max > state.retries_max;
-        state.retries_max = max;
-        if is_more {
-            state.released.any += 1;
-            self.wake(&mut state);
-        }
+        let left = std::mem::replace(&mut state.turns, count);
+        state.released.any += 1;
+        self.wake(&mut state);
+        left
     }
 
-    /// Waits until at least so many of these are in flight. Cancel safe.
-    pub(crate) async fn retried(&self, count: usize) {
-        while self.retries() < count {
-            self.retried.notified().await;
-        }
+    /// Waits until a late attempt is begun, or cannot be for want of a turn. Cancel safe.
+    pub(crate) async fn late(&self) {
+        self.late.notified().await;
     }
 
     /// Opens a door for one worker.
@@ -324,12 +307,6 @@ impl Door {
             }
         }
         share.0.standing.store(encode(standing), Relaxed);
-        let retries = share.0.retries.load(Relaxed);
-        if standing == Standing::Slow {
-            state.retries = state.retries.saturating_sub(retries);
-        } else if before == Standing::Slow {
-            state.retries += retries;
-        }
         if before != Standing::Proven {
             state.released.came_back(before);
             self.permits.wake(&mut state);
@@ -342,15 +319,20 @@ impl Door {
         &self,
         share: &Share,
         time: Duration,
-        kind: Kind,
+        urgency: Urgency,
     ) -> Result<Permit, Refusal> {
         let mut state = self.permits.lock();
         let (standing, held) = (share.standing(), share.0.held.load(Relaxed));
-        let is_retry = kind == Kind::Retry;
-        let is_limited = is_retry && standing != Standing::Slow;
-        let is_over = is_limited && state.retries >= state.retries_max;
+        let is_late = urgency == Urgency::Late;
+        let is_paced = is_late && standing != Standing::Slow;
+        if is_paced {
+            self.permits.late.notify_one();
+        }
+        let is_over = is_paced && state.turns == 0;
         // The reserve is for first attempts.
-        let is_kept = is_retry && self.permits.free(&state) <= self.permits.reserve();
+        let is_kept = is_late
+            && (self.permits.free(&state) <= self.permits.reserve()
+                || state.held_late >= (self.permits.max * 3 / 4).max(1));
         let refusal = if is_over || is_kept || !self.permits.is_possible(&state, standing) {
             Refusal::Standing
         } else if self.permits.fits(&state, (standing, held), time) {
@@ -358,15 +340,14 @@ impl Door {
                 *count += 1;
             }
             share.0.held.store(held + 1, Relaxed);
-            if is_retry {
-                share.0.retries.fetch_add(1, Relaxed);
+            if is_late {
+                state.held_late += 1;
             }
-            if is_limited {
-                state.retries += 1;
-                self.permits.retried.notify_one();
+            if is_paced {
+                state.turns -= 1;
             }
             let (permits, account) = (Arc::clone(&self.permits), Arc::clone(&share.0));
-            return Ok(Permit { permits, account, is_retry });
+            return Ok(Permit { permits, account, is_late });
         } else {
             Refusal::Lane
         };
@@ -434,11 +415,8 @@ impl Drop for Permit {
         }
         let held = self.account.held.load(Relaxed);
         self.account.held.store(held.saturating_sub(1), Relaxed);
-        if self.is_retry {
-            self.account.retries.fetch_sub(1, Relaxed);
-        }
-        if self.is_retry && standing != Standing::Slow {
-            state.retries = state.retries.saturating_sub(1);
+        if self.is_late {
+            state.held_late = state.held_late.saturating_sub(1);
         }
         state.released.came_back(standing);
         self.permits.wake(&mut state);

@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::settings::Effective;
-use fanfare_service::chain;
+use fanfare_domain::{chain, settings::Effective};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::time::Instant;

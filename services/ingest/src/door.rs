@@ -6,12 +6,11 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use fanfare_domain::chain;
 use fanfare_event_log::{EventLog, InboxMessage, Reader, Requests, Settings};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-
-use crate::outlet::chain;
 
 /// How long to wait before trying again to open a door.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -71,13 +70,20 @@ impl<E: Entry> Door<E> {
         Ok(Self { entry, log, settings: settings.clone(), connections })
     }
 
-    /// Opens it again after its connection has died; `None` if `stop` came first.
-    pub(crate) async fn open_again(self, stop: &CancellationToken) -> Option<Self> {
-        let settings = self.settings.clone();
-        drop(self);
-        warn!(connection = E::NAME, "a message broke the connection, which is made anew");
+    /// Opens a door by a connection that there is.
+    pub(crate) async fn open_by(log: EventLog, settings: &Settings) -> anyhow::Result<Self> {
+        let connections = log.connections();
+        let entry = E::open(&log).await?;
+        Ok(Self { entry, log, settings: settings.clone(), connections })
+    }
+
+    /// Opens a door as soon as that is possible; `None` if `stop` came first.
+    pub(crate) async fn open_at_last(
+        settings: &Settings,
+        stop: &CancellationToken,
+    ) -> Option<Self> {
         loop {
-            match stop.run_until_cancelled(Box::pin(Self::open(&settings))).await? {
+            match stop.run_until_cancelled(Box::pin(Self::open(settings))).await? {
                 Ok(door) => return Some(door),
                 Err(error) => {
                     let error = chain(error.as_ref());
@@ -86,6 +92,14 @@ impl<E: Entry> Door<E> {
             }
             stop.run_until_cancelled(sleep(PAUSE)).await?;
         }
+    }
+
+    /// Opens it again after its connection has died; `None` if `stop` came first.
+    pub(crate) async fn open_again(self, stop: &CancellationToken) -> Option<Self> {
+        let settings = self.settings.clone();
+        drop(self);
+        warn!(connection = E::NAME, "a message broke the connection, which is made anew");
+        Self::open_at_last(&settings, stop).await
     }
 
     /// Looks how the connection is, compared with the last look.

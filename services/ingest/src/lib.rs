@@ -19,8 +19,21 @@
 //! repeats it, gives a key: it costs one write to the key-value bucket, which is why a
 //! `Nats-Msg-Id` is not taken for one.
 //!
-//! **Order.** Events are written in the order of INBOX, except around a loss of the connection
-//! and where EVENTS is full.
+//! **Order.** Events of INBOX with the same ordering key (of the same tenant) are stored in the order
+//! of INBOX, whatever is killed, frozen, cut off or full meanwhile:
+//!
+//! - one process reads INBOX at a time ([`post`]), and the others stand by. It takes INBOX over from
+//!   the one before: everything unsettled is handed out to it at once, from the oldest message on;
+//! - it never reads on behind a message that got lost on its way ([`intake`]);
+//! - an event is sent only once the one before it in its line is stored ([`intake`]). So whatever is
+//!   sent twice, by whomever, is a repeat of what is stored already or of the last in its line;
+//! - who was stopped for a while sends nothing before the server has confirmed that it is still the
+//!   one ([`guard`]). What was on its way for longer than the duplicate window (`duplicate_window`)
+//!   is not known again: a process that is frozen in the midst of a write for longer than that may
+//!   store one event of a key twice, the second time out of order.
+//!
+//! Events without a key are sent as they come, many at once. A request is stored when it is: in
+//! the order of answers, also with a key. Who wants order waits for each answer.
 //!
 //! **Not here.** Whom an event is for is fan-out's.
 
@@ -28,14 +41,16 @@ mod admit;
 mod counters;
 mod directory;
 mod door;
+mod guard;
 mod intake;
 mod judge;
 mod keys;
 mod outlet;
+mod post;
 mod serve;
 mod settings;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, ensure};
 use fanfare_domain::json::Limits;
@@ -46,7 +61,8 @@ use crate::{
     admit::Rules,
     directory::Directory,
     door::Door,
-    intake::{Finisher, Intake, Parts, Sweeper},
+    guard::Guard,
+    intake::{Examiner, Intake},
     judge::Judge,
     keys::Keys,
     outlet::Outlet,
@@ -84,34 +100,36 @@ pub async fn start_counted(
     let keys = Keys::open(&log, Arc::clone(&clock), settings.log.duplicate_window)
         .await
         .context("open the idempotency keys")?;
-    let outlet = || Outlet::new(log.publisher(), stop.clone());
-    let intake = Intake::new(Parts {
+    let examiner = Examiner {
         inbox_identity: log.inbox_identity().to_owned(),
         judge: Arc::clone(&judge),
         keys: keys.clone(),
-        finisher: Finisher {
-            outlet: outlet(),
-            keys: keys.clone(),
-            counters: Arc::clone(&counters),
-        },
-        sweeper: Sweeper { log: log.clone(), outlet: outlet(), counters: Arc::clone(&counters) },
-        batches_max: settings.batches_max,
         keys_max: settings.keys_max,
+    };
+    let inbox =
+        EventLog::open("ingest-inbox", &settings.log).await.context("open the event log")?;
+    let intake = Arc::new(Intake {
+        log: log.clone(),
+        inbox: Mutex::new(inbox),
+        settings: settings.log.clone(),
+        examiner,
+        counters: Arc::clone(&counters),
+        batches_max: settings.batches_max,
         stop: stop.clone(),
     });
     let timeout = settings.request_timeout;
+    let outlet = Outlet::new(log.publisher(), Guard::OPEN, stop.clone());
     let desk = Desk {
-        // A window of its own: a flood of messages must not hold requests back.
-        clerk: Arc::new(Clerk { judge, keys, outlet: outlet(), clock, counters, timeout }),
+        clerk: Arc::new(Clerk { judge, keys, outlet, clock, counters, timeout }),
         requests_max: settings.requests_max,
         bytes_max: settings.requests_bytes_max,
-        stop,
+        stop: stop.clone(),
     };
-    let inbox = Door::open(&settings.log).await?;
     let requests = Door::open(&settings.log).await?;
     context.spawn("configuration", async move { follow.await.context("follow the configuration") });
     context.spawn("intake", async move {
-        let ended = tokio::try_join!(intake.run(inbox), desk.run(requests));
+        let reading = post::stand_for(log.clone(), intake, stop);
+        let ended = tokio::try_join!(reading, desk.run(requests));
         log.close().await;
         ended.map(|((), ())| ())
     });

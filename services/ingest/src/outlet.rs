@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::Event;
+use fanfare_domain::{Event, chain};
 use fanfare_event_log::{InboxMessage, Pending, PublishError, Publisher, Stored};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admit::Rejection;
+use crate::{admit::Rejection, guard::Guard};
 
 /// The first wait for room; each further one is twice as long.
 const WAIT_FIRST: Duration = Duration::from_millis(50);
@@ -24,6 +25,7 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(crate) struct Outlet {
     publisher: Publisher,
+    guard: Guard,
     stop: CancellationToken,
     /// Whether a write is waiting for room, so that it is logged once and not per write.
     waiting: Arc<AtomicBool>,
@@ -37,19 +39,26 @@ pub(crate) enum Written {
         /// Whether it was stored before.
         duplicate: bool,
     },
-    /// The service stops, and there was no room until now.
+    /// The work stops, and there was no room until now.
     GivenUp,
 }
 
 impl Outlet {
     /// Wraps a publisher. Waiting for room ends with `stop`.
-    pub(crate) fn new(publisher: Publisher, stop: CancellationToken) -> Self {
-        Self { publisher, stop, waiting: Arc::default() }
+    pub(crate) fn new(publisher: Publisher, guard: Guard, stop: CancellationToken) -> Self {
+        Self { publisher, guard, stop, waiting: Arc::default() }
     }
 
-    /// Sends an event on its way. In the order of calls, as far as the servers are there.
+    /// Sends an event on its way once the guard lets it. In the order of calls, as far as the
+    /// servers are there.
     pub(crate) async fn send(&self, event: &Event) -> Result<Pending, PublishError> {
+        self.guard.held().await;
         self.publisher.event(event).await
+    }
+
+    /// Does something; `None` if the work stops meanwhile.
+    pub(crate) async fn unless_stopped<T>(&self, doing: impl Future<Output = T>) -> Option<T> {
+        self.stop.run_until_cancelled(doing).await
     }
 
     /// Waits until an event that was sent is stored, sending it again while there is no room.
@@ -66,8 +75,11 @@ impl Outlet {
                 Err(PublishError::Full { stream }) => self.note_full(&stream),
                 Err(other) => return Err(other),
             }
-            let pause = tokio::time::sleep(wait);
-            if self.stop.run_until_cancelled(pause).await.is_none() {
+            let waiting = async {
+                sleep(wait).await;
+                self.guard.held().await;
+            };
+            if self.unless_stopped(waiting).await.is_none() {
                 return Ok(Written::GivenUp);
             }
             wait = (wait * 2).min(WAIT_MAX);
@@ -109,10 +121,4 @@ impl Outlet {
             info!("there is room in the stream");
         }
     }
-}
-
-/// Writes an error with all its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

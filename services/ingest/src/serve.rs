@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{Event, EventId};
+use fanfare_domain::{Event, EventId, chain};
 use fanfare_event_log::{
     InboxMessage, PublishAnswer, PublishError, ReadError, Reply, Request, Requests,
 };
@@ -26,7 +26,7 @@ use crate::{
     door::Door,
     judge::Judge,
     keys::{Keys, Standing},
-    outlet::{Outlet, chain},
+    outlet::Outlet,
 };
 
 /// Answers requests until the service stops.

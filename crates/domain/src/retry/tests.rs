@@ -222,6 +222,33 @@ fn jitter_differs_between_deliveries() {
     assert!(seen.len() > 45, "{}", seen.len());
 }
 
+#[test]
+fn jitter_spreads_what_asks_for_the_same_time() {
+    let mut jittery = Policy::from_delays(vec![Duration::from_secs(5)]);
+    jittery.jitter = 100;
+    let asked = Duration::from_mins(1);
+    let outcome = Outcome::Refused { status: 503, retry_after: Some(NOW.saturating_add(asked)) };
+    let wait = |chance: u8| {
+        let verdict = jittery.judge(&Judged {
+            delivery: DeliveryId::from_bytes([chance; 16]),
+            batch: None,
+            attempt: 1,
+            outcome: &outcome,
+            ended_at: NOW,
+            give_up_at: NEVER,
+        });
+        let Verdict::RetryAt(due) = verdict else { panic!("{verdict:?}") };
+        due.since(NOW)
+    };
+    let waits: Vec<_> = (0..100).map(wait).collect();
+    let (first, last) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+    assert!((asked..asked + Duration::from_secs(1)).contains(first), "{first:?}");
+    assert!(
+        (asked + Duration::from_secs(5)..=asked + Duration::from_secs(6)).contains(last),
+        "{last:?}"
+    );
+}
+
 prop_compose! {
     fn any_policy()(
         delays in prop::collection::vec((0_u64..604_800).prop_map(Duration::from_secs), 0..9),
@@ -232,9 +259,20 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_outcome()(status in 100_u16..1_000, wait in prop::option::of(0_u64..200_000)) -> Outcome {
+    fn any_outcome()(
+        status in prop_oneof![100_u16..1_000, prop::sample::select(vec![429, 503])],
+        wait in prop::option::of(0_u64..200_000),
+    ) -> Outcome {
         let retry_after = wait.map(|wait| NOW.saturating_add(Duration::from_secs(wait)));
         Outcome::Refused { status, retry_after }
+    }
+}
+
+/// When the endpoint wants to be asked again, if that counts.
+fn asked_for(outcome: &Outcome) -> Option<Timestamp> {
+    match outcome {
+        Outcome::Refused { status: 429 | 503, retry_after } => *retry_after,
+        Outcome::Accepted { .. } | Outcome::Refused { .. } | Outcome::Failed(_) => None,
     }
 }
 
@@ -251,13 +289,10 @@ proptest! {
         prop_assert_eq!(verdict, policy.judge(&judged));
         let Verdict::RetryAt(due) = verdict else { return Ok(()) };
         let delay = policy.delays.after(attempt).unwrap();
-        prop_assert!(due >= NOW.saturating_add(delay));
-        let most = delay + delay * u32::from(policy.jitter) / 1_000;
-        prop_assert!(due <= NOW.saturating_add(most.max(RETRY_AFTER_MAX)));
-        let Outcome::Refused { status, retry_after: Some(asked) } = outcome else { return Ok(()) };
-        if matches!(status, 429 | 503) {
-            prop_assert!(due >= asked.min(NOW.saturating_add(RETRY_AFTER_MAX)));
-        }
+        let asked = asked_for(&outcome).map_or(Duration::ZERO, |asked| asked.since(NOW));
+        let wait = delay.max(asked.min(RETRY_AFTER_MAX));
+        prop_assert!(due >= NOW.saturating_add(wait));
+        prop_assert!(due <= NOW.saturating_add(wait + wait * u32::from(policy.jitter) / 1_000));
     }
 
     #[test]
@@ -267,8 +302,12 @@ proptest! {
         let at = |ended_at| policy.judge(&Judged {
             delivery: delivery(), batch: None, attempt, outcome: &outcome, ended_at, give_up_at: NEVER,
         });
+        // Who asks for a time has jitter for the wait until then, which is shorter later.
+        let asked = asked_for(&outcome);
         match (at(NOW), at(NOW.saturating_add(Duration::from_secs(later)))) {
-            (Verdict::RetryAt(first), Verdict::RetryAt(second)) => prop_assert!(second >= first),
+            (Verdict::RetryAt(first), Verdict::RetryAt(second)) => {
+                prop_assert!(second >= asked.map_or(first, |asked| asked.min(first)));
+            }
             (first, second) => prop_assert_eq!(first, second),
         }
     }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use fanfare_domain::chain;
 use tokio::{sync::watch, time::timeout};
 use tracing::{error, warn};
 
 use super::{Checked, DurabilityError, verified};
-use crate::{Durability, Settings, read::chain};
+use crate::{Durability, Settings};
 
 /// How often the servers are asked.
 const EACH: Duration = Duration::from_mins(1);

@@ -9,7 +9,7 @@ use async_nats::{
     jetstream::{consumer::Info, stream::RawMessageErrorKind},
 };
 use bytes::Bytes;
-use fanfare_domain::{StoredEvent, TenantId, Timestamp, TypePattern};
+use fanfare_domain::{StoredEvent, TenantId, Timestamp, TypePattern, chain};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -18,7 +18,7 @@ use tracing::error;
 use crate::{
     EventLog, ReadError,
     log::ask,
-    read::{FAN_OUT, Patience, chain},
+    read::{FAN_OUT, Patience},
     topology::Stream,
 };
 

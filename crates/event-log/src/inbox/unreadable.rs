@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::{ErrorCode, consumer::Info};
 use bytes::Bytes;
 use data_encoding::{BASE64, BASE64_MIME_PERMISSIVE};
 use fanfare_domain::Timestamp;
@@ -17,13 +17,11 @@ use tokio::time::timeout;
 
 use crate::{
     EventLog, Headers, InboxMessage, ReadError, cas,
-    log::{ApiError, tell},
-    read::connects,
+    log::{ApiError, ask, tell},
+    read::{INGEST, connects},
     topology::Stream,
 };
 
-/// The consumer of [`EventLog::read_inbox`].
-const READER: &str = "ingest";
 /// The header under which the original headers are kept.
 const ORIGINAL_HEADERS: &str = "Fanfare-Original-Headers";
 
@@ -76,16 +74,22 @@ impl EventLog {
     /// Looks for messages that were handed out, are not settled, and cannot be read.
     ///
     /// `redelivered_only`: not if no message was handed out more than once. Asks for each
-    /// unsettled message; call it through another connection than the reader's.
+    /// unsettled message; call it through another connection than the reader's, and before INBOX
+    /// is taken over: what was handed out before that is not known afterwards.
     pub async fn unreadable_inbox(
         &self,
         redelivered_only: bool,
     ) -> Result<Vec<UnreadableMessage>, ReadError> {
         let name = self.topology().stream(Stream::Inbox);
         let refused = |error: async_nats::Error| cas::refused(&name, error);
-        let stream = self.stream(Stream::Inbox).await?;
-        let info = stream.consumer_info(READER).await.map_err(|error| refused(error.into()))?;
         let mut found = Vec::new();
+        let subject = format!("CONSUMER.INFO.{name}.{INGEST}");
+        let info: Info = match ask(&self.inner.jetstream, &subject).await {
+            Ok(info) => info,
+            // Nobody has read INBOX yet.
+            Err(error) if error.is_not_found() => return Ok(found),
+            Err(error) => return Err(refused(error.into())),
+        };
         if info.num_ack_pending == 0 || (redelivered_only && info.num_redelivered == 0) {
             return Ok(found);
         }

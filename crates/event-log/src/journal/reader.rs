@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fanfare_domain::chain;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::ReusableBoxFuture;
 use tracing::error;
@@ -10,7 +11,7 @@ use crate::{
     EventLog, PublishError, ReadError,
     journal::{From, JournalBatch, JournalFilter},
     log::Which,
-    read::{Numbered, Ordered, Selection, Start, Unreadable, chain},
+    read::{Numbered, Ordered, Selection, Start, Unreadable},
     topology::Stream,
 };
 

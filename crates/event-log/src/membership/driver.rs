@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use fanfare_domain::ShardCount;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{JoinError, JoinSet},
@@ -37,6 +38,8 @@ const SEEN_MAX: usize = 256;
 pub(super) struct Driver {
     pub(super) log: EventLog,
     pub(super) keys: Keys,
+    /// How many shards there are to share.
+    pub(super) count: ShardCount,
     /// What our ids begin with.
     pub(super) owner: String,
     pub(super) confirmed: watch::Sender<Option<Instant>>,
@@ -120,7 +123,7 @@ impl Driver {
         info!(role = self.keys.role(), member = &*me, "joined");
         let turn = Turn {
             driver: self,
-            roster: Roster::new(self.log.shards(), Arc::clone(&me), next),
+            roster: Roster::new(self.count, Arc::clone(&me), next),
             me,
             lost,
             jobs: JoinSet::new(),

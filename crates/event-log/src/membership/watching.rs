@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fanfare_domain::chain;
 use tokio::{
     sync::{Notify, mpsc},
     time::sleep,
@@ -12,7 +13,7 @@ use super::table::{Key, Keys, Owners, State};
 use crate::{
     EventLog, ReadError,
     cas::Held,
-    read::{Ordered, Start, chain},
+    read::{Ordered, Start},
     topology::Bucket,
 };
 

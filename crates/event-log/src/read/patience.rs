@@ -9,10 +9,11 @@ use async_nats::jetstream::{
         RawMessageError, RawMessageErrorKind,
     },
 };
+use fanfare_domain::chain;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use crate::{EventLog, ReadError, log::ApiError, read::chain};
+use crate::{EventLog, ReadError, log::ApiError};
 
 /// How long a refusal is borne: servers that start say many things that are not so a moment
 /// later. Silence is borne for ever.

@@ -15,6 +15,8 @@ use crate::{
     topology::{Stream, header},
 };
 
+/// The consumer by which ingest reads INBOX.
+pub(crate) const INGEST: &str = "ingest";
 /// The consumer by which fan-out reads EVENTS.
 pub(crate) const FAN_OUT: &str = "fan-out";
 /// How many messages may be unsettled: of INBOX and EVENTS, and of a shard's queue.
@@ -27,9 +29,14 @@ const LOOK_THROUGH_BYTES: usize = 8 * 1024 * 1024;
 const ANSWER: Duration = Duration::from_secs(5);
 
 impl EventLog {
-    /// Reads INBOX; several processes share the work.
+    /// Reads INBOX, taking it over from whoever read it: what was handed out to them and is not
+    /// settled comes here at once, from the oldest on, and they get [`ReadError::TakenOver`].
+    ///
+    /// Messages come for the first time in the order of INBOX; one that comes again has come
+    /// before. Where that cannot be kept up, the reader ends with [`ReadError::Broken`].
     pub async fn read_inbox(&self) -> Result<Reader<InboxMessage>, ReadError> {
-        Reader::open(self, shared(Stream::Inbox, "ingest"), inbox).await
+        let place = shared(Stream::Inbox, INGEST);
+        Reader::open(self, Place { exclusive: true, unbroken: true, ..place }, inbox).await
     }
 
     /// Reads EVENTS for fan-out; several processes share the work.
@@ -153,12 +160,13 @@ fn shared(stream: Stream, name: &str) -> Place {
         filter: None,
         unsettled_max: UNSETTLED_SHARED,
         exclusive: false,
+        unbroken: false,
     }
 }
 
 fn exclusive(stream: Stream, consumer: String, filter: String) -> Place {
     let (filter, unsettled_max) = (Some(filter), UNSETTLED_SHARD);
-    Place { stream, consumer, filter, unsettled_max, exclusive: true }
+    Place { stream, consumer, filter, unsettled_max, exclusive: true, unbroken: false }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "other records can be malformed")]

@@ -47,6 +47,9 @@ pub(crate) struct Place {
     pub(crate) unsettled_max: i64,
     /// Whether the newest reader takes it over from all before it.
     pub(crate) exclusive: bool,
+    /// Whether the reader ends where a message got lost on its way, before it reads what comes
+    /// behind it. Only of an exclusive one: others get some of the messages.
+    pub(crate) unbroken: bool,
 }
 
 /// See the module.
@@ -126,6 +129,14 @@ impl Queue {
         Ok((self.taken.drain(..count), since))
     }
 
+    /// Says that something was handed out to us and never came.
+    pub(crate) fn broken(&self) -> ReadError {
+        let Place { stream, consumer, .. } = &self.durable.place;
+        let stream = self.durable.log.topology().stream(*stream);
+        debug!(stream, consumer, "something got lost on the way");
+        ReadError::Broken { stream, consumer: consumer.clone() }
+    }
+
     /// Takes nothing more, and returns what was fetched and not returned.
     pub(crate) async fn stop(mut self) -> VecDeque<Message> {
         if let Some(mut messages) = self.messages.take() {
@@ -138,7 +149,11 @@ impl Queue {
 
     async fn wait(&mut self) -> Result<(), ReadError> {
         let closed = self.durable.log.inner.closed.clone();
-        let Some(messages) = &mut self.messages else { return self.reopen().await };
+        let Some(messages) = &mut self.messages else {
+            self.reopen().await?;
+            // What was fetched and not taken is gone.
+            return if self.durable.place.unbroken { Err(self.broken()) } else { Ok(()) };
+        };
         let next = closed.run_until_cancelled(messages.next()).await.ok_or(ReadError::Closed)?;
         match next {
             Some(Ok(message)) => self.taken.push_back(message),

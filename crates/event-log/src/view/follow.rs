@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use fanfare_domain::chain;
 use fanfare_proto::DecodeError;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use super::{Fold, Progress, Shared};
 use crate::{
     EventLog, ReadError,
     log::Which,
-    read::{Numbered, Ordered, Start, chain},
+    read::{Numbered, Ordered, Start},
 };
 
 /// How long to wait after the servers did not answer.

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::stream;
 use fanfare_domain::{Change, Entity, Tenant, Timestamp, TraceContext, config::ProfileSource};
 use fanfare_event_log::{ChangeError, ConfigFold, ConfigView, EventLog, Settings};
+use fanfare_testkit::Proxy;
 use futures_util::future::try_join_all;
 use tokio::{
     task::JoinSet,
@@ -13,7 +14,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::proxy::Proxy;
 use crate::support::{
     FOR_EVER, log, outsider, overhear, patient, server, settings, time, wait_until,
 };

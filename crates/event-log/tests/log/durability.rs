@@ -11,9 +11,9 @@ use fanfare_event_log::{
     durability::{DurabilityError, NotKept, gather, verify},
 };
 use fanfare_nats_server::{Binary, Options, Server, ServerOptions, StoreSync};
-use fanfare_testkit::NatsCluster;
+use fanfare_testkit::{NatsCluster, Proxy};
 
-use crate::{proxy::Proxy, support};
+use crate::support;
 
 async fn server(sync: StoreSync) -> Result<Server> {
     let located = tokio::task::spawn_blocking(|| Binary::locate(&Options::from_env()));

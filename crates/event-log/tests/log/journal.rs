@@ -8,10 +8,10 @@ use fanfare_event_log::{
     AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter, ReadError,
     Settings, journal::From,
 };
+use fanfare_testkit::Proxy;
 use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
-use crate::proxy::Proxy;
 use crate::support::{
     SHARD, fact, forgetful, log, messages, now, open, outsider, routed, server, settings, time,
     wait_until,

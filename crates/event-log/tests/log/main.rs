@@ -17,11 +17,11 @@ mod health;
 #[cfg(test)]
 mod idempotency;
 #[cfg(test)]
+mod inbox;
+#[cfg(test)]
 mod journal;
 #[cfg(test)]
 mod membership;
-#[cfg(test)]
-mod proxy;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]

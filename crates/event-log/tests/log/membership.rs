@@ -19,16 +19,14 @@ use fanfare_event_log::{
     membership::{Duty, Membership, TAKEOVER_AFTER},
 };
 use fanfare_nats_server::Server;
+use fanfare_testkit::Proxy;
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    proxy::Proxy,
-    support::{open, outsider, server, settings, wait_until},
-};
+use crate::support::{open, outsider, server, settings, wait_until};
 
 const ROLE: &str = "worker";
 const SHARDS: u16 = 16;

@@ -9,9 +9,9 @@ use anyhow::Result;
 use async_nats::jetstream::stream::Config;
 use fanfare_domain::Timestamp;
 use fanfare_event_log::{EventLog, Pending, PublishError, Settings};
+use fanfare_testkit::Proxy;
 use tokio::time::Instant;
 
-use crate::proxy::Proxy;
 use crate::support::{
     SHARD, delivery, event, fact, forgetful, inbox, log, messages, now, open, outsider, routed,
     server, settings, task, wait_until,

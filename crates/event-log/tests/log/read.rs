@@ -7,9 +7,9 @@ use fanfare_event_log::{
     Column, EventLog, ReadError, Settings,
     journal::{From, JournalFilter},
 };
+use fanfare_testkit::Proxy;
 use tokio::time::timeout;
 
-use crate::proxy::Proxy;
 use crate::support::{
     Overheard, SHARD, event, fact, inbox, log, messages, now, open, outsider, overhear, patient,
     retry, server, settings, task, time, wait_until,
@@ -96,21 +96,21 @@ async fn what_was_stored_before_a_reconnect_is_suspect() -> Result<()> {
     let server = server().await?;
     let proxy = Proxy::to(server.client_address()).await?;
     let log = open(&Settings { url: proxy.url(), ..settings(&server) }).await?;
-    let context = outsider(&server).await?;
-    let mut reader = log.read_inbox().await?;
-    log.publisher().inbox(&inbox("{}")).await?.stored().await?;
+    let other = self::log(&server).await?;
+    let mut reader = log.read_events().await?;
+    log.publisher().event(&event(1)).await?.stored().await?;
     let before = reader.next_batch(1).await?.remove(0);
     assert!(!before.position.suspect, "stored after we connected");
     before.settle().await;
     proxy.block();
     wait_until("the connection is lost", async || Ok(!log.is_connected())).await?;
-    context.publish("fanfare.inbox.acme.x", "".into()).await?.await?;
+    other.publisher().event(&event(2)).await?.stored().await?;
     proxy.cut();
     let between = reader.next_batch(1).await?.remove(0);
     assert_eq!((between.position.sequence, between.position.delivered), (2, 1));
     assert!(between.position.suspect, "another process may have had it meanwhile");
     between.settle().await;
-    log.publisher().inbox(&inbox("{}")).await?.stored().await?;
+    log.publisher().event(&event(3)).await?.stored().await?;
     let after = reader.next_batch(1).await?.remove(0);
     assert!(!after.position.suspect, "stored after we connected again");
     Ok(())
@@ -211,8 +211,7 @@ async fn a_reader_that_stops_gives_back_what_it_fetched() -> Result<()> {
     let mut staying = second.read_inbox().await?;
     let mut count = 0;
     while count < 49 {
-        // What was still on its way to the first one comes after `ack_wait`.
-        let batch = timeout(Duration::from_secs(30), staying.next_batch(50)).await??;
+        let batch = timeout(Duration::from_secs(5), staying.next_batch(50)).await??;
         count += batch.len();
     }
     Ok(())
@@ -349,16 +348,16 @@ async fn dropped_calls_open_a_queue_once() -> Result<()> {
     let server = server().await?;
     let proxy = Proxy::to(server.client_address()).await?;
     let log = patient(&Settings { url: proxy.url(), ..settings(&server) }).await?;
-    let mut reader = log.read_inbox().await?;
+    let mut reader = log.read_events().await?;
     assert!(timeout(MOMENT, reader.next_batch(1)).await.is_err(), "nothing is there");
-    remove_consumers(&server, &log, "FANFARE_INBOX").await?;
-    let mut made = overhear(&server, "$JS.API.CONSUMER.*.FANFARE_INBOX.>").await?;
+    remove_consumers(&server, &log, "FANFARE_EVENTS").await?;
+    let mut made = overhear(&server, "$JS.API.CONSUMER.*.FANFARE_EVENTS.>").await?;
     proxy.hold_answers();
     let calls = async || timeout(MOMENT, reader.next_batch(1)).await.is_ok();
     assert_eq!(call_and_drop(&mut made, calls).await?, 1);
     proxy.release();
-    outsider(&server).await?.publish("fanfare.inbox.acme.x", "".into()).await?.await?;
-    assert_eq!(reader.next_batch(1).await?.remove(0).record.event_type, "x");
+    self::log(&server).await?.publisher().event(&event(1)).await?.stored().await?;
+    assert_eq!(reader.next_batch(1).await?.remove(0).record.event.id, event(1).id);
     Ok(())
 }
 

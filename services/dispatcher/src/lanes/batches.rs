@@ -71,12 +71,12 @@ fn limited(requests: u32) -> RateLimit {
 }
 
 fn first() -> Load {
-    Load { attempt: 1, batch: None, bytes: 100 }
+    Load { attempt: 1, bytes: 100, urgency: Urgency::Fresh, ..Load::default() }
 }
 
 fn failed_with(batch: u8, size: u32) -> Load {
     let batch = Some(InBatch { id: BatchId::from_bytes([batch; 16]), size });
-    Load { attempt: 2, batch, bytes: 0 }
+    Load { attempt: 2, batch, ..Load::default() }
 }
 
 impl World {
@@ -326,7 +326,7 @@ fn what_failed_together_is_put_off_together() {
 fn other_retries_go_with_those_of_the_same_number() {
     let mut world = World::new(rules(3, millis(100)), millis(5));
     for (attempt, at) in [(2, 0), (3, 10), (2, 20), (3, 30), (2, 40)] {
-        world.arrive(Kind::Retry, Load { attempt, batch: None, bytes: 0 }, millis(at));
+        world.arrive(Kind::Retry, Load { attempt, ..Load::default() }, millis(at));
     }
     world.run(Duration::from_secs(1));
     let sent = world.sent.iter().map(|sent| (sent.at.since(START), sent.items.len()));

@@ -61,6 +61,16 @@ pub(crate) enum Kind {
     Retry,
 }
 
+/// Who goes before whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// The first attempt of an event that has just come.
+    #[default]
+    Fresh,
+    /// A retry, or a first attempt that was put off or is caught up on.
+    Late,
+}
+
 /// How much lanes may hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -79,15 +89,15 @@ pub(super) enum Outlook {
     Nothing,
     /// Something at that time.
     At(Timestamp),
-    /// Begin an attempt; at best of that kind.
-    Ready(Kind),
+    /// Begin an attempt, which is so urgent.
+    Ready(Urgency),
 }
 
 /// A lane's place in line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InLine {
     pub(super) standing: Standing,
-    pub(super) kind: Kind,
+    pub(super) urgency: Urgency,
     pub(super) place: Place,
 }
 
@@ -233,21 +243,21 @@ impl<T> Lane<T> {
             let gone = self.ghosts.iter().map(|(until, _)| *until).min();
             return gone.map_or(Outlook::Nothing, Outlook::At);
         }
-        let kind = match self.next_kind(now) {
-            Ok(kind) => kind,
+        let (_, urgency) = match self.next(now) {
+            Ok(next) => next,
             Err(outlook) => return outlook,
         };
         match self.limiter.as_mut().map(|limiter| limiter.opens_at(now)) {
             Some(at) if at > now => Outlook::At(at),
-            Some(_) | None => Outlook::Ready(kind),
+            Some(_) | None => Outlook::Ready(urgency),
         }
     }
 
     /// Takes what is next, and counts it as one request that is begun. The outlook must have been
     /// ready.
-    pub(super) fn begin(&mut self, kind: Kind, now: Timestamp) -> Option<(Taken<T>, Epoch)> {
+    pub(super) fn begin(&mut self, now: Timestamp) -> Option<(Taken<T>, Epoch)> {
         let is_due = self.since_retry >= RETRY_SHARE && self.is_ready(Kind::Retry, now);
-        let kind = if is_due || !self.is_ready(Kind::First, now) { Kind::Retry } else { kind };
+        let kind = if is_due { Kind::Retry } else { self.next(now).ok()?.0 };
         let fill = self.fill();
         let taken = self.queue_mut(kind).take(fill)?;
         self.since_retry = match kind {
@@ -371,8 +381,8 @@ impl<T> Lane<T> {
         self.is_hurried
     }
 
-    /// Of which kind the next attempt is, or what it waits for beside the rate limit.
-    fn next_kind(&self, now: Timestamp) -> Result<Kind, Outlook> {
+    /// Of which kind the next attempt is and how urgent, or what it waits for beside the rate limit.
+    fn next(&self, now: Timestamp) -> Result<(Kind, Urgency), Outlook> {
         let fill = self.fill();
         let (firsts, retries) = (self.firsts.ready_at(fill), self.retries.ready_at(fill));
         let firsts = match self.held_until(now) {
@@ -382,10 +392,10 @@ impl<T> Lane<T> {
             Some(probe_at) => firsts.map(|at| at.max(probe_at)),
         };
         if firsts.is_some_and(|at| at <= now) {
-            return Ok(Kind::First);
+            return Ok((Kind::First, self.firsts.urgency()));
         }
         if retries.is_some_and(|at| at <= now) {
-            return Ok(Kind::Retry);
+            return Ok((Kind::Retry, Urgency::Late));
         }
         Err(firsts.into_iter().chain(retries).min().map_or(Outlook::Nothing, Outlook::At))
     }

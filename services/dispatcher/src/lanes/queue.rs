@@ -15,7 +15,7 @@ use std::{
 
 use fanfare_domain::{Batch, BatchId, Timestamp, endpoint::Batching, fact::InBatch};
 
-use crate::lanes::Kind;
+use crate::lanes::{Kind, Urgency};
 
 /// How long those that failed together are waited for once the first of them is here. Their alarms
 /// go off at the same time, and arrive one after the other.
@@ -33,6 +33,8 @@ pub(crate) struct Load {
     pub(crate) batch: Option<InBatch>,
     /// The bytes of the event's data; 0 if they are not at hand.
     pub(crate) bytes: usize,
+    /// How urgent it is, if it is a first attempt.
+    pub(crate) urgency: Urgency,
 }
 
 /// Who goes together.
@@ -193,6 +195,11 @@ impl<T> Queue<T> {
         };
         let group = self.ready.first().map(|(at, _)| *at);
         row.into_iter().chain(group).min()
+    }
+
+    /// How urgent the next of a row is.
+    pub(super) fn urgency(&self) -> Urgency {
+        self.row.front().map_or(Urgency::Late, |entry| entry.load.urgency)
     }
 
     /// Since when it was up to the endpoint that what is next waits.

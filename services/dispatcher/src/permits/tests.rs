@@ -8,7 +8,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::lanes::Kind;
+use crate::lanes::Urgency;
 
 const FAST: Duration = Duration::from_millis(5);
 
@@ -29,17 +29,17 @@ fn crowd() -> (Permit, [Door; 2], [Share; 2]) {
     let permits = Permits::new(1);
     let (first, second, third) = (permits.door(), permits.door(), permits.door());
     let [holder, next, last] = [&first, &second, &third].map(|door| share(door, Standing::Proven));
-    let held = first.take(&holder, FAST, Kind::First).unwrap();
+    let held = first.take(&holder, FAST, Urgency::Fresh).unwrap();
     assert!(
-        second.take(&next, FAST, Kind::First).is_err()
-            && third.take(&last, FAST, Kind::First).is_err()
+        second.take(&next, FAST, Urgency::Fresh).is_err()
+            && third.take(&last, FAST, Urgency::Fresh).is_err()
     );
     (held, [second, third], [next, last])
 }
 
 /// Takes as much as there is for one lane.
 fn fill(door: &Door, share: &Share, time: Duration) -> Vec<Permit> {
-    std::iter::from_fn(|| door.take(share, time, Kind::First).ok()).collect()
+    std::iter::from_fn(|| door.take(share, time, Urgency::Fresh).ok()).collect()
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn lanes_that_are_not_proven_leave_half_to_the_others() {
     let started: Vec<_> = new.iter().map(|lane| fill(&door, lane, FAST)).collect();
     assert_eq!(permits.held(), 384, "each new lane may try once, up to three quarters");
     assert!(started.iter().all(|held| held.len() <= 1));
-    assert!(door.take(&share(&door, Standing::Proven), FAST, Kind::First).is_ok());
+    assert!(door.take(&share(&door, Standing::Proven), FAST, Urgency::Fresh).is_ok());
 }
 
 #[test]
@@ -76,64 +76,52 @@ fn busy_lanes_leave_the_reserve_to_idle_ones() {
     let first: Vec<_> = busy[..2].iter().map(|lane| fill(&door, lane, FAST)).collect();
     let taken = permits.held();
     assert!((46..=60).contains(&taken), "{taken}");
-    let idle: Vec<_> = busy[2..].iter().map(|lane| door.take(lane, FAST, Kind::First)).collect();
+    let idle: Vec<_> = busy[2..].iter().map(|lane| door.take(lane, FAST, Urgency::Fresh)).collect();
     assert_eq!(idle.iter().filter(|taken| taken.is_ok()).count(), 64 - taken);
-    assert_eq!(door.take(&busy[0], FAST, Kind::First).unwrap_err(), Refusal::Standing);
+    assert_eq!(door.take(&busy[0], FAST, Urgency::Fresh).unwrap_err(), Refusal::Standing);
     drop((first, idle));
     assert_eq!(permits.held(), 0);
 }
 
 #[test]
-fn retries_leave_the_reserve_to_first_attempts() {
+fn retries_leave_a_quarter_to_first_attempts() {
     let permits = Permits::new(64);
     let door = permits.door();
     let lanes: Vec<_> = (0..80).map(|_| share(&door, Standing::Proven)).collect();
-    let storm: Vec<_> = lanes.iter().flat_map(|lane| door.take(lane, FAST, Kind::Retry)).collect();
-    assert_eq!(storm.len(), 60);
-    assert!(door.take(&lanes[79], FAST, Kind::First).is_ok());
+    let storm: Vec<_> =
+        lanes.iter().flat_map(|lane| door.take(lane, FAST, Urgency::Late)).collect();
+    assert_eq!(storm.len(), 48);
+    let firsts: Vec<_> =
+        lanes.iter().flat_map(|lane| door.take(lane, FAST, Urgency::Fresh)).take(12).collect();
+    assert_eq!(firsts.len(), 12);
+    drop(storm);
+    assert!(door.take(&lanes[0], FAST, Urgency::Late).is_ok(), "what ends makes room");
 }
 
 #[test]
-fn retries_have_a_limit_of_their_own_which_slow_lanes_do_not_use() {
+fn retries_have_a_pace_of_their_own_which_slow_lanes_do_not_use() {
     let permits = Permits::new(64);
-    permits.limit_retries(4);
+    permits.refill_turns(4);
     let door = permits.door();
     let lanes: Vec<_> = (0..8).map(|_| share(&door, Standing::Proven)).collect();
     let slow = share(&door, Standing::Slow);
-    let take = |lane| door.take(lane, FAST, Kind::Retry);
+    let take = |lane| door.take(lane, FAST, Urgency::Late);
     let mut held: Vec<_> = lanes.iter().flat_map(take).collect();
-    assert_eq!((held.len(), permits.retries()), (4, 4));
+    assert_eq!(held.len(), 4);
     assert_eq!(take(&lanes[7]).unwrap_err(), Refusal::Standing);
-    let others = [door.take(&lanes[7], FAST, Kind::First), take(&slow)];
+    let others = [door.take(&lanes[7], FAST, Urgency::Fresh), take(&slow)];
     assert!(others.iter().all(Result::is_ok));
-    assert!(!is_knocked(&door));
-    held.pop();
-    assert!(is_knocked(&door), "what came back is of use");
-    held.extend(take(&lanes[7]));
-    assert!(held.len() == 4 && take(&lanes[6]).is_err());
-    permits.limit_retries(16);
-    assert!(is_knocked(&door), "so is a higher limit");
-    assert!(lanes[4..].iter().all(|lane| take(lane).is_ok()));
-}
-
-#[test]
-fn retries_that_hang_give_their_place_to_others() {
-    let permits = Permits::new(64);
-    permits.limit_retries(4);
-    let door = permits.door();
-    let lanes: Vec<_> = (0..4).map(|_| Share::new()).collect();
-    let take = |lane| door.take(lane, FAST, Kind::Retry);
-    let held: Vec<_> = lanes.iter().flat_map(take).collect();
-    let healthy = share(&door, Standing::Proven);
-    assert!(take(&healthy).is_err());
-    door.judge(&lanes[0], Standing::Slow);
-    assert_eq!(permits.retries(), 3);
-    assert!(take(&healthy).is_ok());
-    door.judge(&lanes[0], Standing::Proven);
-    assert_eq!(permits.retries(), 4);
-    door.judge(&lanes[1], Standing::Slow);
-    drop(held);
-    assert_eq!((permits.retries(), permits.held()), (0, 0));
+    held.clear();
+    assert!(take(&lanes[7]).is_err(), "one that ends makes no room for another");
+    drop(others);
+    // Whoever was woken by that tries, and waits again.
+    is_knocked(&door);
+    assert!(take(&lanes[7]).is_err() && !is_knocked(&door));
+    assert_eq!(permits.refill_turns(3), 0);
+    assert!(is_knocked(&door), "the next refill is of use");
+    assert_eq!(lanes.iter().filter(|lane| take(lane).is_ok()).count(), 3);
+    permits.refill_turns(5);
+    assert_eq!(permits.refill_turns(5), 5, "what was left is told, and does not add up");
 }
 
 #[test]
@@ -145,17 +133,17 @@ fn what_a_lane_holds_goes_along_with_its_standing() {
     assert!(held.len() > 32);
     door.judge(&lane, Standing::Slow);
     let other = share(&door, Standing::Slow);
-    assert_eq!(door.take(&other, FAST, Kind::First).unwrap_err(), Refusal::Standing);
+    assert_eq!(door.take(&other, FAST, Urgency::Fresh).unwrap_err(), Refusal::Standing);
     drop(held);
     assert_eq!(permits.held(), 0);
-    assert!(door.take(&other, FAST, Kind::First).is_ok());
+    assert!(door.take(&other, FAST, Urgency::Fresh).is_ok());
 }
 
 #[test]
 fn whoever_waits_longest_is_woken_and_nobody_else() {
     let (held, [second, third], lanes) = crowd();
     assert!(
-        second.take(&lanes[0], FAST, Kind::First).is_err(),
+        second.take(&lanes[0], FAST, Urgency::Fresh).is_err(),
         "asking again does not lose its place"
     );
     assert!(!is_knocked(&second) && !is_knocked(&third));
@@ -180,10 +168,10 @@ fn nobody_is_woken_for_what_they_cannot_use() {
     let (quick, careful) = (permits.door(), permits.door());
     let slow: Vec<_> = (0..3).map(|_| share(&careful, Standing::Slow)).collect();
     let _held: Vec<_> =
-        slow[..2].iter().map(|lane| careful.take(lane, FAST, Kind::First).unwrap()).collect();
+        slow[..2].iter().map(|lane| careful.take(lane, FAST, Urgency::Fresh).unwrap()).collect();
     let fast = share(&quick, Standing::Proven);
-    let permit = quick.take(&fast, FAST, Kind::First).unwrap();
-    assert!(careful.take(&slow[2], FAST, Kind::First).is_err(), "half are theirs");
+    let permit = quick.take(&fast, FAST, Urgency::Fresh).unwrap();
+    assert!(careful.take(&slow[2], FAST, Urgency::Fresh).is_err(), "half are theirs");
     drop(permit);
     assert!(!is_knocked(&careful));
 }
@@ -201,7 +189,7 @@ proptest! {
         let mut held = Vec::new();
         for (step, lane) in steps {
             match step {
-                0 | 1 => held.extend(door.take(&lanes[lane], FAST, Kind::First)),
+                0 | 1 => held.extend(door.take(&lanes[lane], FAST, Urgency::Fresh)),
                 2 if !held.is_empty() => drop(held.swap_remove(lane % held.len())),
                 _ => {
                     let standings = [Standing::New, Standing::Proven, Standing::Slow];
@@ -213,7 +201,7 @@ proptest! {
         }
         held.clear();
         prop_assert_eq!(permits.held(), 0);
-        prop_assert!(door.take(&lanes[0], FAST, Kind::First).is_ok(), "and one is always to be had");
+        prop_assert!(door.take(&lanes[0], FAST, Urgency::Fresh).is_ok(), "and one is always to be had");
     }
 
     /// The guarantee: whoever takes all they can get, in whatever order.
@@ -243,6 +231,6 @@ proptest! {
             lanes.push(lane);
         }
         let healthy = share(&door, Standing::Proven);
-        prop_assert!(door.take(&healthy, FAST, Kind::First).is_ok(), "{}", permits.held());
+        prop_assert!(door.take(&healthy, FAST, Urgency::Fresh).is_ok(), "{}", permits.held());
     }
 }

@@ -1,6 +1,6 @@
 //! Feeding: first attempts that come from EVENTS by a cursor, see [`crate::feeds`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
@@ -17,12 +17,16 @@ use crate::{
         Circumstances, Fed, Next, Whose, Wish,
         work::{Done, Read},
     },
+    lanes::{Load, Urgency},
     memory::Source,
     task_event::TaskEvent,
 };
 
 /// The key that all events share where all are to be in order. Not 0, which stands for none.
 const ALL: u64 = 1;
+
+/// How long after its acceptance an event is fresh, so that nothing else comes before it.
+const FRESH_FOR: Duration = Duration::from_secs(5);
 
 /// How many single events are read at once, and how many in order at most.
 const SINGLES_MAX: usize = 32;
@@ -136,7 +140,7 @@ impl ShardWorker {
                 // It comes again, and is taken on then.
                 Whose::Task | Whose::Limbo => {
                     if let Some(settler) = self.messages.give_back(message) {
-                        settler.redeliver(std::time::Duration::ZERO).await;
+                        settler.redeliver(Duration::ZERO).await;
                     }
                     None
                 }
@@ -206,7 +210,9 @@ impl ShardWorker {
                     let delivery = fed.event.delivery(&target, 0);
                     self.haunt(endpoint, fed.event.accepted_at());
                     let job = Job::first(delivery, None, Arc::clone(&fed.event));
-                    let load = job.load();
+                    let is_late = now.since(fed.event.accepted_at()) > FRESH_FOR;
+                    let urgency = if is_late { Urgency::Late } else { Urgency::Fresh };
+                    let load = Load { urgency, ..job.load() };
                     let item = Waiting { job, origin: Origin::Feed(fed), place };
                     self.lanes.feed(endpoint, (item, load), now);
                     room -= 1;

@@ -154,6 +154,9 @@ impl ShardWorker {
             return Some(message);
         };
         let Unsettled { record: tasks, settler, position } = message;
+        if !position.suspect {
+            self.note_arrivals(&tasks);
+        }
         // The events of a message are parts of one allocation.
         let bytes = Arc::new(bytes);
         let (mut jobs, mut others) = (Vec::with_capacity(count), Others::default());
@@ -191,6 +194,15 @@ impl ShardWorker {
         }
         self.queue(place, settler, jobs, others).await;
         None
+    }
+
+    /// Notes how long the newest event of a message took, unless it was there before.
+    fn note_arrivals(&self, tasks: &[Task]) {
+        let live = tasks.iter().filter(|task| task.generation == 0);
+        if let Some(accepted_at) = live.map(|task| task.event.accepted_at).max() {
+            let now = self.desk.now();
+            self.desk.arrivals().note(now.since(accepted_at), now);
+        }
     }
 
     /// Returns the message if there is no room for it.

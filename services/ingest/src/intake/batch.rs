@@ -1,14 +1,18 @@
 //! The second half of a batch: writing, and only then letting go.
+//!
+//! Events without an ordering key are on their way all at once. Those with one stand in
+//! [`Lines`]: who is first is sent with the others, and the rest when its turn comes.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use fanfare_domain::{Event, EventId, Timestamp};
-use fanfare_event_log::{InboxMessage, Pending, PublishError, Settler};
-use futures_util::{StreamExt as _, stream};
-use tokio::time::timeout;
+use fanfare_domain::{Event, EventId, Timestamp, chain};
+use fanfare_event_log::{InboxMessage, Pending, PublishError, ReadError, Settler};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
+use super::lines::{Lines, Place};
 use crate::{
     admit::{Reason, Rejection},
     counters::Counters,
@@ -20,6 +24,8 @@ use crate::{
 const ASIDE: Duration = Duration::from_secs(5);
 /// How many of these are done at once.
 const ASIDE_AT_ONCE: usize = 32;
+/// How long to wait after the servers refused to be asked.
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// A message that was judged.
 pub(crate) struct Entry {
@@ -50,10 +56,11 @@ pub(crate) enum Verdict {
     Reject(Rejection),
 }
 
-/// What was sent, in the order of INBOX, and what is refused.
+/// What was sent, in the order of INBOX, what stands in line, and what is refused.
 #[derive(Default)]
 pub(crate) struct Batch {
-    events: Vec<Sent>,
+    sent: Vec<Sent>,
+    in_line: Vec<InLine>,
     rejected: Vec<Rejected>,
 }
 
@@ -61,6 +68,18 @@ struct Sent {
     event: Box<Event>,
     /// `None` if it was stored before.
     pending: Option<Pending>,
+    settler: Settler,
+}
+
+/// An event with an ordering key.
+struct InLine {
+    message: InboxMessage,
+    event: Box<Event>,
+    place: Place,
+    /// `None` if it waits for the one before it.
+    pending: Option<Pending>,
+    /// When it was not stored yet.
+    looked_at: Instant,
     settler: Settler,
 }
 
@@ -79,6 +98,8 @@ pub(crate) struct Finisher {
     pub(crate) keys: Keys,
     /// Counts.
     pub(crate) counters: Arc<Counters>,
+    /// Who is behind whom.
+    pub(crate) lines: Lines,
 }
 
 impl Entry {
@@ -100,35 +121,62 @@ impl Entry {
 }
 
 impl Finisher {
-    /// Sends events on their way, in order.
-    pub(crate) async fn send(&self, entries: Vec<Entry>) -> Result<Batch, PublishError> {
+    /// Sends events on their way, in order, as far as they need not wait for others. None of them
+    /// was stored at `looked_at`, unless it says so.
+    pub(crate) async fn send(
+        &self,
+        entries: Vec<Entry>,
+        looked_at: Instant,
+    ) -> Result<Batch, PublishError> {
         let mut batch = Batch::default();
         for Entry { message, settler, verdict, .. } in entries {
-            let rejection = match verdict {
+            let event = match verdict {
+                Verdict::Admit { event, stored: false } => event,
                 Verdict::Admit { event, stored: true } => {
-                    batch.events.push(Sent { event, pending: None, settler });
+                    batch.sent.push(Sent { event, pending: None, settler });
                     continue;
                 }
-                Verdict::Admit { event, stored: false } => match self.outlet.send(&event).await {
-                    Ok(pending) => {
-                        batch.events.push(Sent { event, pending: Some(pending), settler });
+                Verdict::Reject(rejection) => {
+                    batch.rejected.push(Rejected { message, rejection, settler });
+                    continue;
+                }
+            };
+            let key = event.ordering_key.as_deref();
+            let place = key.map(|key| self.lines.join(&event.tenant, key));
+            let pending = match &place {
+                Some(place) if !place.is_first() => None,
+                Some(_) | None => match self.outlet.send(&event).await {
+                    Ok(pending) => Some(pending),
+                    Err(error) => {
+                        let rejection = too_large(error)?;
+                        batch.rejected.push(Rejected { message, rejection, settler });
+                        if let Some(place) = place {
+                            place.pass();
+                        }
                         continue;
                     }
-                    Err(error) => too_large(error)?,
                 },
-                Verdict::Reject(rejection) => rejection,
             };
-            batch.rejected.push(Rejected { message, rejection, settler });
+            match place {
+                None => batch.sent.push(Sent { event, pending, settler }),
+                Some(place) => {
+                    let in_line = InLine { message, event, place, pending, looked_at, settler };
+                    batch.in_line.push(in_line);
+                }
+            }
         }
         Ok(batch)
     }
 
     /// Waits until a batch is stored, and settles its messages. What is given up because the
-    /// service stops is not settled, and is handed out again.
+    /// work stops is not settled, and is handed out again.
     pub(crate) async fn finish(self, batch: Batch) -> anyhow::Result<()> {
-        let Batch { events, rejected } = batch;
-        let (stored, ()) = tokio::join!(self.store(events), self.reject(rejected));
-        self.complete(stored?).await;
+        let Batch { sent, in_line, rejected } = batch;
+        let (sent, in_line, ()) =
+            tokio::join!(self.store(sent), self.store_in_line(in_line), self.reject(rejected));
+        let mut stored = sent?;
+        stored.extend(in_line?);
+        self.complete(stored).await;
         Ok(())
     }
 
@@ -142,15 +190,87 @@ impl Finisher {
                 }
                 None => Written::Stored { duplicate: true },
             };
-            match written {
-                Written::Stored { duplicate: true } => self.counters.count_duplicate(),
-                Written::Stored { duplicate: false } => self.counters.count_accepted(),
-                Written::GivenUp => continue,
+            if self.settle(written, settler).await {
+                stored.push(*event);
             }
-            settler.settle().await;
-            stored.push(*event);
         }
         Ok(stored)
+    }
+
+    /// The same for what stands in line; the lines go on side by side.
+    async fn store_in_line(&self, in_line: Vec<InLine>) -> anyhow::Result<Vec<Event>> {
+        let at_once = in_line.len().max(1);
+        let storing = in_line.into_iter().map(|one| self.store_in_turn(one));
+        let storing = stream::iter(storing).buffer_unordered(at_once);
+        let stored: Vec<Option<Event>> = storing.try_collect().await?;
+        Ok(stored.into_iter().flatten().collect())
+    }
+
+    /// Waits for an event's turn, stores it, and lets the next one pass. Whoever is behind one that
+    /// is given up is given up too.
+    async fn store_in_turn(&self, in_line: InLine) -> anyhow::Result<Option<Event>> {
+        let InLine { message, event, mut place, pending, looked_at, settler } = in_line;
+        let sent = if let Some(pending) = pending {
+            Ok(Some(pending))
+        } else {
+            if !place.reached().await {
+                return Ok(None);
+            }
+            let sending = self.send_unless_stored(&event, looked_at);
+            let Some(sent) = self.outlet.unless_stopped(sending).await else { return Ok(None) };
+            sent.context("look up an event")?
+        };
+        let written = match sent {
+            Ok(Some(pending)) => {
+                self.outlet.stored(&event, pending).await.context("store an event")?
+            }
+            Ok(None) => Written::Stored { duplicate: true },
+            Err(error) => {
+                let rejection = too_large(error).context("send an event")?;
+                self.reject(vec![Rejected { message, rejection, settler }]).await;
+                place.pass();
+                return Ok(None);
+            }
+        };
+        if self.settle(written, settler).await {
+            place.pass();
+            return Ok(Some(*event));
+        }
+        Ok(None)
+    }
+
+    /// Sends an event, unless somebody has stored it while it waited for so long that the servers
+    /// may have forgotten its id since then.
+    async fn send_unless_stored(
+        &self,
+        event: &Event,
+        mut looked_at: Instant,
+    ) -> Result<Result<Option<Pending>, PublishError>, ReadError> {
+        while looked_at.elapsed() > self.keys.fresh_for() {
+            let now = Instant::now();
+            // Boxed, because it is rare and large, and events in line are many.
+            match Box::pin(self.keys.is_stored(event.id)).await {
+                Ok(true) => return Ok(Ok(None)),
+                Ok(false) => looked_at = now,
+                Err(error @ ReadError::Refused { .. }) => {
+                    warn!(error = chain(&error), "an event waits because it cannot be looked up");
+                    sleep(REFUSED_PAUSE).await;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(self.outlet.send(event).await.map(Some))
+    }
+
+    /// Counts and settles what is stored; `false` if it is given up.
+    async fn settle(&self, written: Written, settler: Settler) -> bool {
+        match written {
+            Written::Stored { duplicate: true } => self.counters.count_duplicate(),
+            Written::Stored { duplicate: false } => self.counters.count_accepted(),
+            Written::GivenUp => return false,
+        }
+        settler.settle().await;
+        true
     }
 
     /// Keeps what is refused, as far as that is possible in a short time, and settles it.

@@ -5,6 +5,7 @@ mod duplicates;
 mod hostile;
 mod inbox;
 mod limits;
+mod order;
 mod requests;
 mod schemas;
 mod support;

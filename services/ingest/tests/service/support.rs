@@ -171,9 +171,9 @@ pub(crate) async fn stored(server: &NatsServer, stream: &str) -> Result<Vec<Stor
 
 /// Waits until ingest has taken all of INBOX.
 pub(crate) async fn inbox_is_empty(server: &NatsServer) {
-    wait_until("INBOX is empty", async || match stored(server, "FANFARE_INBOX").await {
-        Ok(messages) if messages.is_empty() => Ok(()),
-        Ok(messages) => Err(format!("{} messages", messages.len())),
+    wait_until("INBOX is empty", async || match server.messages("FANFARE_INBOX").await {
+        Ok(0) => Ok(()),
+        Ok(left) => Err(format!("{left} messages")),
         Err(error) => Err(error.to_string()),
     })
     .await;

@@ -12,13 +12,13 @@ use fanfare_event_log::{
     Durability, EventLog, InboxMessage, Pending, PublishError, Publisher, Settings, Stored,
 };
 use fanfare_nats_server::{Binary, Options, Server, ServerOptions, StoreSync};
+use fanfare_testkit::Proxy;
 use futures_util::{
     StreamExt as _,
     future::{join_all, try_join_all},
 };
 use tokio::time::timeout;
 
-use crate::proxy::Proxy;
 use crate::support::{
     SHARD, delivery, fact, inbox, messages, now, numbered, open, outsider, retry, routed, server,
     settings, task, wait_until,

@@ -6,11 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream;
 use fanfare_event_log::{EventLog, Settings, Stored};
 use fanfare_nats_server::StoreSync;
-use fanfare_testkit::NatsCluster;
+use fanfare_testkit::{NatsCluster, Proxy};
 use serde_json::{Value, json};
 
 use super::batches::{Commits, batches, gather, send, stored};
-use crate::proxy::Proxy;
 use crate::support::{
     SHARD, delivery_of, messages, now, numbered, open, outsider, retry_of, wait_until,
 };

@@ -21,8 +21,8 @@ enum Answers {
     Blocked,
 }
 
-/// Passes connections on to a server.
-pub(crate) struct Proxy {
+/// Passes connections on to a server. Dropping it cuts them.
+pub struct Proxy {
     address: SocketAddr,
     answers: watch::Sender<Answers>,
     cut: Arc<watch::Sender<u64>>,
@@ -30,7 +30,8 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) async fn to(server: SocketAddr) -> Result<Self> {
+    /// Opens a road to a server.
+    pub async fn to(server: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (answers, says) = watch::channel(Answers::Pass);
@@ -55,33 +56,34 @@ impl Proxy {
         Ok(Self { address, answers, cut, _tasks: tasks })
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Where it begins, for clients.
+    pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 
     /// From now on, answers vanish.
-    pub(crate) fn swallow_answers(&self) {
+    pub fn swallow_answers(&self) {
         self.answers.send_replace(Answers::Vanish);
     }
 
     /// From now on, answers are held back until they are [let through](Self::release).
-    pub(crate) fn hold_answers(&self) {
+    pub fn hold_answers(&self) {
         self.answers.send_replace(Answers::Held);
     }
 
     /// Lets everything through again.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.answers.send_replace(Answers::Pass);
     }
 
     /// Cuts all connections; new ones are as they should be.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.answers.send_replace(Answers::Pass);
         self.cut.send_modify(|cuts| *cuts += 1);
     }
 
     /// Cuts all connections, and lets nobody through until it is [cut](Self::cut) again.
-    pub(crate) fn block(&self) {
+    pub fn block(&self) {
         self.answers.send_replace(Answers::Blocked);
         self.cut.send_modify(|cuts| *cuts += 1);
     }
@@ -106,7 +108,7 @@ async fn copy(
         anyhow::ensure!(length > 0, "closed");
         let held = says.wait_for(|says| *says != Answers::Held).await.map(|says| *says);
         if held? == Answers::Pass {
-            to.write_all(&buffer[..length]).await?;
+            to.write_all(buffer.get(..length).unwrap_or_default()).await?;
         }
     }
 }
