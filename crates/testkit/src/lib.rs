@@ -3,11 +3,13 @@
 mod cluster;
 mod jetstream;
 mod nats;
+mod postgres;
 pub mod receiver;
 mod streams;
 mod wait;
 
 pub use cluster::NatsCluster;
 pub use nats::NatsServer;
+pub use postgres::Postgres;
 pub use streams::StoredMessage;
 pub use wait::{wait_at_most, wait_until};

@@ -1,0 +1,6 @@
+//! The projector on a real server and real databases.
+
+mod away;
+mod crashes;
+mod rebuilding;
+mod support;
