@@ -64,10 +64,9 @@ impl Changes {
                 self.put_attempt(attempt(place, made));
             }
             Fact::DeliveryDeferred(deferred) => {
-                let begun = deferred.attempt > 1;
-                let state = if begun { State::Retrying } else { State::Pending };
                 let rank = (step(deferred.attempt), place);
-                let standing = standing(rank, (state, Some(deferred.until)), at);
+                let next = (before(deferred.attempt), Some(deferred.until));
+                let standing = standing(rank, next, at);
                 self.stand(&deferred.delivery, deferred.attempt.saturating_sub(1), standing);
             }
             Fact::DeliveryParked(parked) => {
@@ -77,7 +76,9 @@ impl Changes {
             }
             Fact::RetryScheduled(scheduled) => {
                 let rank = (step(scheduled.attempt), place);
-                let standing = standing(rank, (State::Retrying, Some(scheduled.due_at)), at);
+                // Also a first attempt that was put off gets a time.
+                let next = (before(scheduled.attempt), Some(scheduled.due_at));
+                let standing = standing(rank, next, at);
                 self.stand(&scheduled.delivery, scheduled.attempt.saturating_sub(1), standing);
             }
             Fact::DeliveryConcluded(concluded) => self.conclude(concluded, place, at),
@@ -196,6 +197,11 @@ impl EventRow {
     fn origin(&self) -> Origin {
         Origin { event_type: self.event_type.clone(), accepted_at: self.accepted_at }
     }
+}
+
+/// How a delivery stands that waits for an attempt.
+const fn before(attempt: u32) -> State {
+    if attempt > 1 { State::Retrying } else { State::Pending }
 }
 
 /// The step of what comes before an attempt; that of the attempt itself is one more.

@@ -24,9 +24,6 @@ use crate::{
 
 pub(crate) use self::read::{ATTEMPT, DELIVERY, EVENT, attempt, delivery, event, outcome};
 
-/// How many ids a statement looks for.
-const LOOKED_FOR_MAX: usize = 256;
-
 /// How far the streams are folded: the sequences of the last messages, 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -154,7 +151,7 @@ async fn fill_from_table(
     let mut wanted: Vec<EventId> = unknown.map(|row| row.event).collect();
     wanted.dedup();
     let mut origins: BTreeMap<EventId, Origin> = BTreeMap::new();
-    for some in wanted.chunks(LOOKED_FOR_MAX) {
+    for some in upsert::portions(&wanted) {
         let mut statement =
             Statement::new("SELECT id, event_type, accepted_at FROM fanfare_events WHERE id IN ");
         statement.bind_list(some.iter().map(|id| Value::from(id.as_bytes())));
@@ -173,7 +170,7 @@ async fn fill_from_table(
 
 /// Gives deliveries in the table what they have from events that came after them.
 async fn fill_table(transaction: &mut Transaction, events: &[EventId]) -> Result<(), StoreError> {
-    for some in events.chunks(LOOKED_FOR_MAX) {
+    for some in upsert::portions(events) {
         let mut statement = Statement::new(
             "UPDATE fanfare_deliveries SET event_type = e.event_type, accepted_at = e.accepted_at
              FROM fanfare_events AS e WHERE e.id = fanfare_deliveries.event

@@ -2,7 +2,9 @@
 //!
 //! Whatever goes wrong with the database, there is one way to go on: ask it how far the fold is,
 //! and read the streams from there. A transaction of which nobody knows whether it was written, a
-//! database that was away, another projector and a restart are all the same.
+//! database that was away, another projector and a restart are all the same. Tables that are not ours
+//! are waited for too, until a person has seen to them: where all services are one process, deliveries
+//! must not end for that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +14,7 @@ use fanfare_event_log::EventLog;
 use fanfare_service::{Clock, chain};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::folding::{FoldError, Limits, Streams};
 
@@ -58,8 +60,8 @@ impl Projecting {
                     debug!("another projector folds: standing by");
                     STAND_BY
                 }
-                Err(FoldError::Store(error)) if error.is_passing() => patience.bear(&error),
-                Err(error) => return Err(error).context("keep the delivery log"),
+                Err(FoldError::Store(error)) => patience.bear(&error),
+                Err(FoldError::Read(error)) => return Err(error).context("read the streams"),
             };
             if self.stop.run_until_cancelled(sleep(wait)).await.is_none() {
                 return Ok(());
@@ -103,10 +105,12 @@ impl Patience {
         let cause = chain(error);
         if self.told {
             debug!(error = cause, "the delivery log is still behind");
-        } else {
-            self.told = true;
+        } else if error.is_passing() {
             warn!(error = cause, "the delivery log falls behind; deliveries are made all the same");
+        } else {
+            error!(error = cause, "the delivery log is not kept; deliveries are made all the same");
         }
+        self.told = true;
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
         pause

@@ -147,6 +147,7 @@ fn each_fact_moves_the_state() {
         (routed(1, &[1], &[]), State::Pending, false, 0),
         (deferred(own(), 1), State::Pending, true, 0),
         (parked(own(), 1), State::Parked, false, 0),
+        (scheduled(own(), 1), State::Pending, true, 0),
         (made(own(), 1, 500), State::Retrying, true, 1),
         (scheduled(own(), 2), State::Retrying, true, 1),
         (deferred(own(), 2), State::Retrying, true, 1),

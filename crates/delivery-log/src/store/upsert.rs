@@ -17,6 +17,16 @@ use crate::{
 /// How many rows a statement may have.
 const PORTIONS: [usize; 4] = [64, 16, 4, 1];
 
+/// Splits rows into portions.
+pub(super) fn portions<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let fits = |portion: &usize| *portion <= rows.len();
+        let (some, rest) = rows.split_at_checked(PORTIONS.into_iter().find(fits)?)?;
+        rows = rest;
+        Some(some)
+    })
+}
+
 pub(super) async fn types(
     transaction: &mut Transaction,
     changes: &Changes,
@@ -160,13 +170,12 @@ async fn write(
     (head, tail): (&'static str, &'static str),
     rows: impl Iterator<Item = Vec<Value>>,
 ) -> Result<(), StoreError> {
-    let mut left: Vec<Vec<Value>> = rows.collect();
-    while !left.is_empty() {
-        let fits = |portion: &usize| *portion <= left.len();
-        let portion = PORTIONS.into_iter().find(fits).unwrap_or(1);
-        let rest = left.split_off(portion.min(left.len()));
+    let mut rows: Vec<Vec<Value>> = rows.collect();
+    let sizes: Vec<usize> = portions(&rows).map(<[_]>::len).collect();
+    let mut rows = rows.drain(..);
+    for size in sizes {
         let mut statement = Statement::new(head);
-        for (index, row) in left.into_iter().enumerate() {
+        for (index, row) in rows.by_ref().take(size).enumerate() {
             if index > 0 {
                 statement.push(", ");
             }
@@ -174,7 +183,21 @@ async fn write(
         }
         statement.push(tail);
         transaction.execute(statement).await?;
-        left = rest;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portions_are_of_few_sizes_and_leave_nothing_out() {
+        for count in [0, 1, 3, 64, 150] {
+            let rows: Vec<usize> = (0..count).collect();
+            let split: Vec<&[usize]> = portions(&rows).collect();
+            assert_eq!(split.concat(), rows);
+            assert!(split.iter().all(|portion| PORTIONS.contains(&portion.len())), "{split:?}");
+        }
+    }
 }

@@ -2,5 +2,7 @@
 
 mod away;
 mod crashes;
+mod foreign;
+mod forgetting;
 mod rebuilding;
 mod support;

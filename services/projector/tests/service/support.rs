@@ -13,7 +13,7 @@ use fanfare_domain::{
 };
 use fanfare_event_log::{Column, EventLog, JournalWriter};
 use fanfare_projector::Settings;
-use fanfare_service::{Clock as _, Context, Failure, SystemClock, random_bytes};
+use fanfare_service::{Clock, Context, Failure, SystemClock, random_bytes};
 use fanfare_testkit::{NatsServer, wait_until};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -77,7 +77,16 @@ impl World {
 
     /// Starts a projector on a database.
     pub(crate) async fn start(&self, database: &str) -> Result<Projector> {
-        let mut context = Context::new("projector");
+        self.start_by(database, Arc::new(SystemClock)).await
+    }
+
+    /// The same, by another clock.
+    pub(crate) async fn start_by(
+        &self,
+        database: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Projector> {
+        let mut context = Context::with_clock("projector", clock);
         fanfare_projector::start(&mut context, self.settings(database)?).await?;
         let stop = context.stop();
         let mut tasks = JoinSet::new();
