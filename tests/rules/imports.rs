@@ -17,6 +17,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("fanfare-event-log", &["fanfare-domain", "fanfare-proto"]),
     ("fanfare-service", &["fanfare-domain"]),
     ("fanfare-egress", &["fanfare-domain"]),
+    ("fanfare-delivery-log", &["fanfare-domain"]),
     (
         "fanfare-testkit",
         &[
@@ -34,6 +35,10 @@ const OURS: &[(&str, &[&str])] = &[
         &["fanfare-domain", "fanfare-event-log", "fanfare-service", "fanfare-egress"],
     ),
     ("fanfare-retry-scheduler", SERVICE),
+    (
+        "fanfare-projector",
+        &["fanfare-domain", "fanfare-event-log", "fanfare-service", "fanfare-delivery-log"],
+    ),
     ("fanfare-api", SERVICE),
 ];
 
@@ -47,10 +52,12 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("fanfare-event-log", &["axum", "reqwest", "hyper"]),
     ("fanfare-service", &["async-nats", "prost"]),
     ("fanfare-egress", &["async-nats", "prost"]),
+    ("fanfare-delivery-log", &["async-nats", "prost", "axum", "reqwest"]),
     ("fanfare-ingest", WIRE),
     ("fanfare-fan-out", WIRE),
     ("fanfare-dispatcher", WIRE),
     ("fanfare-retry-scheduler", WIRE),
+    ("fanfare-projector", &["async-nats", "prost", "sqlx"]),
     ("fanfare-api", WIRE),
 ];
 

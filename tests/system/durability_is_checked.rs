@@ -28,7 +28,7 @@ async fn refusal(
         all.insert(String::from("listen"), String::from("127.0.0.1:0"));
     }
     let keys = match service {
-        Service::Ingest | Service::FanOut | Service::RetryScheduler => &[][..],
+        Service::Ingest | Service::FanOut | Service::RetryScheduler | Service::Projector => &[][..],
         Service::Dispatcher => &["sealing_key_file"],
         Service::Api => &["sealing_key_file", "operator_key_file"],
     };

@@ -28,3 +28,4 @@ mod secrets_never_leave;
 mod slow_endpoint_starves_no_one;
 mod support;
 mod tenant_limits_are_shared;
+mod the_delivery_log_agrees;

@@ -90,7 +90,17 @@ impl Batch {
     }
 
     /// Builds and signs the request. `None` if there is no event.
-    pub fn request(mut self, signer: &Signer) -> Option<Request> {
+    pub fn request(self, signer: &Signer) -> Option<Request> {
+        self.build(|pieces| signer.sign(pieces))
+    }
+
+    /// Builds the request as it was sent, with the signature that is on record. `None` if there is
+    /// no event.
+    pub fn request_as_sent(self, signature: &str) -> Option<Request> {
+        self.build(|_| String::from(signature))
+    }
+
+    fn build(mut self, sign: impl FnOnce(&[&[u8]]) -> String) -> Option<Request> {
         let (rules, id) = (self.profile.batch.as_ref()?, self.id());
         let (tenant, delivery) = (self.tenant.as_ref()?, *self.deliveries.first()?);
         let attempt = Attempt { delivery, number: self.number, at: self.at };
@@ -98,7 +108,7 @@ impl Batch {
         let (before, after) = &rules.content;
         let before = before.text_for(id, tenant, &attempt);
         let after = after.text_for(id, tenant, &attempt);
-        let signature = signer.sign(&[before.as_bytes(), self.body.as_bytes(), after.as_bytes()]);
+        let signature = sign(&[before.as_bytes(), self.body.as_bytes(), after.as_bytes()]);
         let headers = rules.headers.iter();
         let headers =
             headers.map(|(name, value)| (Arc::clone(name), value.text_for(id, tenant, &attempt)));

@@ -3,6 +3,7 @@
 mod cluster;
 mod jetstream;
 mod nats;
+mod postgres;
 mod proxy;
 pub mod receiver;
 mod streams;
@@ -10,6 +11,7 @@ mod wait;
 
 pub use cluster::NatsCluster;
 pub use nats::NatsServer;
+pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use streams::StoredMessage;
 pub use wait::{wait_at_most, wait_until};

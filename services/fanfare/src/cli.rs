@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fanfare_domain::settings::parse_within;
 
-use crate::{bench, client};
+use crate::{bench, client, delivery_log};
 
 /// The data directory of `fanfare up`, if nothing says.
 const DATA: &str = "fanfare-data";
@@ -117,6 +117,9 @@ pub(crate) enum Command {
     Up(Up),
     /// Run one service as a process of its own.
     Run(Run),
+    /// Look after the delivery log, in which deliveries are searched for.
+    #[command(subcommand)]
+    DeliveryLog(delivery_log::Command),
     /// Measure a throw-away system, and the floors below it.
     #[command(long_about = bench::ABOUT)]
     Bench(bench::Options),
@@ -195,6 +198,8 @@ pub(crate) enum Service {
     Dispatcher,
     /// Keeps retries until their time.
     RetryScheduler,
+    /// Keeps the delivery log.
+    Projector,
     /// Answers REST requests.
     Api,
 }
@@ -248,6 +253,7 @@ mod tests {
             "fanfare key create --tenant acme --role publish --expires 30d",
             "fanfare key revoke key_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare demo --stay",
+            "fanfare delivery-log rebuild --set database=postgres://me@there/fanfare",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {parsed:?}");

@@ -60,6 +60,11 @@ impl DataDir {
         self.root.join("nats")
     }
 
+    /// The delivery log, as the URL of a database.
+    pub(crate) fn delivery_log_url(&self) -> String {
+        format!("sqlite:{}", self.root.join("delivery-log.sqlite").display())
+    }
+
     /// The key that seals secrets.
     pub(crate) fn sealing_key(&self) -> PathBuf {
         self.root.join("sealing.key")

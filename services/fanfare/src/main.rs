@@ -4,6 +4,7 @@ mod bench;
 mod cli;
 mod client;
 mod data_dir;
+mod delivery_log;
 mod output;
 mod services;
 mod throw_away;
@@ -57,6 +58,9 @@ async fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
             up::up(options, cli.connection.data, cli.log.as_deref(), output).await
         }
         Command::Run(options) => services::run(options, cli.log.as_deref(), output).await,
+        Command::DeliveryLog(command) => {
+            delivery_log::run(command, &cli.connection, cli.log.as_deref(), output).await
+        }
         Command::Bench(options) => bench::bench(options, output).await,
         Command::Client(command) => client::run(command, &cli.connection, output).await,
     }

@@ -227,10 +227,21 @@ impl Progress {
     /// Says that one more is done.
     pub(crate) fn step(&mut self) {
         self.bar.inc(1);
+        self.show();
+    }
+
+    fn show(&mut self) {
         if !self.shown && self.begun.elapsed() >= WORTH_A_BAR {
             self.shown = true;
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
+    }
+
+    /// Says how much is done, and of how much.
+    pub(crate) fn reach(&mut self, done: u64, of: u64) {
+        self.bar.set_length(of);
+        self.bar.set_position(done);
+        self.show();
     }
 
     /// Ends it, and returns how long it took.

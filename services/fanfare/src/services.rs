@@ -21,8 +21,14 @@ const LOG: &str = include_str!("../../../deploy/config/log.toml");
 
 impl Service {
     /// Every service, in the order in which they are started.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Ingest, Self::FanOut, Self::RetryScheduler, Self::Dispatcher, Self::Api];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Ingest,
+        Self::FanOut,
+        Self::RetryScheduler,
+        Self::Dispatcher,
+        Self::Projector,
+        Self::Api,
+    ];
 
     /// The name, as in settings, subjects of logs and `fanfare run`.
     pub(crate) const fn name(self) -> &'static str {
@@ -31,6 +37,7 @@ impl Service {
             Self::FanOut => "fan-out",
             Self::Dispatcher => "dispatcher",
             Self::RetryScheduler => "retry-scheduler",
+            Self::Projector => "projector",
             Self::Api => "api",
         }
     }
@@ -42,6 +49,7 @@ impl Service {
             Self::FanOut => include_str!("../../../deploy/config/fan-out.toml"),
             Self::Dispatcher => include_str!("../../../deploy/config/dispatcher.toml"),
             Self::RetryScheduler => include_str!("../../../deploy/config/retry-scheduler.toml"),
+            Self::Projector => include_str!("../../../deploy/config/projector.toml"),
             Self::Api => include_str!("../../../deploy/config/api.toml"),
         }
     }
@@ -57,7 +65,7 @@ impl Service {
     pub(crate) const fn opens_secrets(self) -> bool {
         match self {
             Self::Dispatcher | Self::Api => true,
-            Self::Ingest | Self::FanOut | Self::RetryScheduler => false,
+            Self::Ingest | Self::FanOut | Self::RetryScheduler | Self::Projector => false,
         }
     }
 
@@ -80,6 +88,7 @@ impl Service {
             Self::FanOut => fanfare_fan_out::start(context, load(sources)?).await,
             Self::Dispatcher => fanfare_dispatcher::start(context, load(sources)?).await,
             Self::RetryScheduler => fanfare_retry_scheduler::start(context, load(sources)?).await,
+            Self::Projector => fanfare_projector::start(context, load(sources)?).await,
             Self::Api => fanfare_api::start(context, load(sources)?).await,
         }
         .with_context(|| format!("start {}", self.name()))
@@ -109,6 +118,10 @@ impl Service {
                 load_profiles(settings.profiles_dir.as_deref())?;
                 (settings.log, shown)
             }
+            Self::Projector => {
+                let (settings, shown) = load_shown::<fanfare_projector::Settings>(sources)?;
+                (settings.log, shown)
+            }
             Self::Api => {
                 let (settings, shown) = load_shown::<fanfare_api::Settings>(sources)?;
                 fanfare_api::check_files(&settings)?;
@@ -125,7 +138,7 @@ fn check_credentials(path: &Path) -> Result<()> {
     read.map(drop).with_context(|| format!("read NATS credentials from {}", path.display()))
 }
 
-fn load<S: Settings>(sources: Sources) -> Result<S> {
+pub(crate) fn load<S: Settings>(sources: Sources) -> Result<S> {
     sources.load().context("read the settings")
 }
 

@@ -29,6 +29,8 @@ const LOOPBACK: &str = "127.0.0.0/8,::1/128";
 /// The files of the keys, in the installation's directory.
 const SEALING_KEY: &str = "sealing.key";
 const OPERATOR_KEY: &str = "operator.key";
+/// The file of the delivery log there.
+const DELIVERY_LOG: &str = "delivery-log.sqlite";
 
 /// A profile like `standard-webhooks`, but without a circuit breaker: every first attempt is made at
 /// once, however many fail.
@@ -258,7 +260,8 @@ impl Installation {
         self.processes.remove(&service).with_context(|| format!("{service} does not run"))
     }
 
-    fn settings(&self, service: Service) -> BTreeMap<String, String> {
+    /// What a service is told.
+    pub(crate) fn settings(&self, service: Service) -> BTreeMap<String, String> {
         let millis = |span: Duration| format!("{}ms", span.as_millis());
         let mut settings = BTreeMap::new();
         let mut set = |key: &str, value: String| settings.insert(String::from(key), value);
@@ -271,6 +274,12 @@ impl Installation {
         let file = |name: &str| self.directory.path().join(name).display().to_string();
         match service {
             Service::FanOut => {}
+            Service::Projector => {
+                set("database", format!("sqlite:{}", file(DELIVERY_LOG)));
+                // More transactions, and so more places to be killed at.
+                set("batch_max", String::from("16"));
+                set("batch_wait", String::from("10ms"));
+            }
             Service::Ingest => {
                 set("profiles_dir", file(PROFILES));
             }

@@ -33,10 +33,12 @@ pub(crate) enum Service {
     RetryScheduler,
     /// Answers REST requests.
     Api,
+    /// Keeps the delivery log. Nothing that delivers needs it: it runs only where a test asks.
+    Projector,
 }
 
 impl Service {
-    /// Every service.
+    /// Every service that delivering needs.
     pub(crate) const ALL: [Self; 5] =
         [Self::Ingest, Self::FanOut, Self::Dispatcher, Self::RetryScheduler, Self::Api];
 
@@ -48,6 +50,7 @@ impl Service {
             Self::Dispatcher => "dispatcher",
             Self::RetryScheduler => "retry-scheduler",
             Self::Api => "api",
+            Self::Projector => "projector",
         }
     }
 }

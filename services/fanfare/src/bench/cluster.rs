@@ -185,6 +185,10 @@ impl Cluster {
         let own = match service {
             Service::Ingest | Service::RetryScheduler => format!("profiles_dir = '{profiles}'\n"),
             Service::FanOut => String::new(),
+            Service::Projector => {
+                let file = self.directory.path().join("delivery-log.sqlite");
+                format!("database = 'sqlite:{}'\n", file.display())
+            }
             Service::Dispatcher => format!(
                 "profiles_dir = '{profiles}'\nsealing_key_file = '{key}'\n\
                  in_flight_max = {in_flight}\n\

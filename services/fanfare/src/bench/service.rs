@@ -67,7 +67,8 @@ pub(crate) async fn serve(options: Options, output: Output) -> Result<()> {
         cli::Service::Ingest
         | cli::Service::FanOut
         | cli::Service::Dispatcher
-        | cli::Service::RetryScheduler => {
+        | cli::Service::RetryScheduler
+        | cli::Service::Projector => {
             service.start(&mut context, sources).await?;
             None
         }

@@ -54,7 +54,11 @@ pub(super) async fn start(
                 let listener = service.start_api(context, sources).await.map_err(taken)?;
                 api = format!("http://{}", reachable(listener));
             }
-            Service::Ingest | Service::FanOut | Service::Dispatcher | Service::RetryScheduler => {
+            Service::Ingest
+            | Service::FanOut
+            | Service::Dispatcher
+            | Service::RetryScheduler
+            | Service::Projector => {
                 service.start(context, sources).await?;
             }
         }
@@ -96,6 +100,9 @@ fn defaults(service: Service, options: &Up, data: &DataDir) -> Result<Sources> {
     }
     if service == Service::Dispatcher && !options.forbid_loopback {
         sources = sources.set("egress.allow", LOOPBACK);
+    }
+    if service == Service::Projector {
+        sources = sources.set("database", data.delivery_log_url());
     }
     if service == Service::Api {
         sources = sources
@@ -150,7 +157,9 @@ mod tests {
     fn options(line: &str) -> Up {
         match Cli::try_parse_from(line.split(' ')).unwrap().command {
             Command::Up(options) => options,
-            Command::Run(_) | Command::Bench(_) | Command::Client(_) => panic!("{line}"),
+            Command::Run(_) | Command::DeliveryLog(_) | Command::Bench(_) | Command::Client(_) => {
+                panic!("{line}")
+            }
         }
     }
 

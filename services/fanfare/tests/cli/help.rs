@@ -12,6 +12,8 @@ const COMMANDS: &[&str] = &[
     "",
     "up",
     "run",
+    "delivery-log",
+    "delivery-log rebuild",
     "bench",
     "demo",
     "tenant",

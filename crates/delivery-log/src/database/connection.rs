@@ -1,0 +1,226 @@
+//! Connections, transactions and rows of either kind.
+
+use std::time::Duration;
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Pool, Postgres, Row as _, Sqlite,
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
+};
+
+use super::{DatabaseUrl, Dialect, Statement, Value};
+
+/// How many connections there may be.
+const CONNECTIONS_MAX: u32 = 5;
+/// How long to wait for one.
+const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long SQLite waits for another process's transaction.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The delivery log could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database said no, or nothing. It may be otherwise the next time.
+    #[error("the database does not do what it is asked")]
+    Database(#[from] sqlx::Error),
+    /// Somebody else has folded on from there: another projector, or a rebuild.
+    #[error("the delivery log has moved on: somebody else folds too")]
+    Moved,
+    /// A newer version made the tables.
+    #[error("the delivery log was made by a newer version: its schema is {found}, ours {ours}")]
+    Newer {
+        /// What is there.
+        found: i64,
+        /// What this version knows.
+        ours: i64,
+    },
+    /// The tables are of other streams.
+    #[error(
+        "the delivery log is of another installation: name another database, or fold this one anew \
+         with `fanfare delivery-log rebuild`"
+    )]
+    Foreign,
+    /// What is in a row is nothing that was ever put there.
+    #[error("a row of the delivery log is malformed: {what}")]
+    Malformed {
+        /// The column.
+        what: &'static str,
+    },
+}
+
+impl StoreError {
+    /// Tells whether it may go away by itself.
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Database(_) | Self::Moved => true,
+            Self::Newer { .. } | Self::Foreign | Self::Malformed { .. } => false,
+        }
+    }
+}
+
+/// A database. Cheap to clone; clones share the connections.
+#[derive(Clone, Debug)]
+pub struct Database(Connections);
+
+#[derive(Clone, Debug)]
+enum Connections {
+    Sqlite(Pool<Sqlite>),
+    Postgres(Pool<Postgres>),
+}
+
+/// What is done in one go, or not at all: dropping it undoes it.
+pub(crate) enum Transaction {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+/// A row of an answer. Columns count from 0.
+pub(crate) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+/// Binds the parameters and runs a query of either kind.
+macro_rules! run {
+    ($statement:expr, $on:expr, $how:ident) => {{
+        let Statement { text, values } = $statement;
+        let mut query = sqlx::query(AssertSqlSafe(text));
+        for value in values {
+            query = match value {
+                Value::Integer(value) => query.bind(value),
+                Value::Text(value) => query.bind(value),
+                Value::Bytes(value) => query.bind(value),
+            };
+        }
+        query.$how($on).await?
+    }};
+}
+
+impl Database {
+    /// Prepares to connect, and does not: the database may be away.
+    pub fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        match url {
+            DatabaseUrl::Sqlite(path) => {
+                let options = SqliteConnectOptions::new()
+                    .filename(path)
+                    .create_if_missing(true)
+                    .journal_mode(SqliteJournalMode::Wal)
+                    // What a power failure takes is folded again.
+                    .synchronous(SqliteSynchronous::Normal)
+                    .foreign_keys(false)
+                    .busy_timeout(BUSY)
+                    .disable_statement_logging();
+                let pool = SqlitePoolOptions::new()
+                    .max_connections(CONNECTIONS_MAX)
+                    .acquire_timeout(ACQUIRE);
+                Ok(Self(Connections::Sqlite(pool.connect_lazy_with(options))))
+            }
+            DatabaseUrl::Postgres(url) => {
+                let pool =
+                    PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE);
+                let options: PgConnectOptions = url.parse()?;
+                let options = options.disable_statement_logging();
+                Ok(Self(Connections::Postgres(pool.connect_lazy_with(options))))
+            }
+        }
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        match &self.0 {
+            Connections::Sqlite(pool) => pool.close().await,
+            Connections::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// Begins a transaction that writes.
+    pub(crate) async fn begin(&self) -> Result<Transaction, StoreError> {
+        Ok(match &self.0 {
+            // Otherwise it could find out too late that somebody else writes.
+            Connections::Sqlite(pool) => {
+                Transaction::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?)
+            }
+            Connections::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// Runs a query outside of transactions.
+    pub(crate) async fn fetch(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
+        Ok(match &self.0 {
+            Connections::Sqlite(pool) => {
+                run!(statement, pool, fetch_all).into_iter().map(Row::Sqlite).collect()
+            }
+            Connections::Postgres(pool) => {
+                run!(statement, pool, fetch_all).into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+}
+
+impl Transaction {
+    pub(crate) const fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Runs a statement; returns how many rows it changed.
+    pub(crate) async fn execute(&mut self, statement: Statement) -> Result<u64, StoreError> {
+        Ok(match self {
+            Self::Sqlite(transaction) => {
+                run!(statement, &mut **transaction, execute).rows_affected()
+            }
+            Self::Postgres(transaction) => {
+                run!(statement, &mut **transaction, execute).rows_affected()
+            }
+        })
+    }
+
+    /// Runs a query.
+    pub(crate) async fn fetch(&mut self, statement: Statement) -> Result<Vec<Row>, StoreError> {
+        Ok(match self {
+            Self::Sqlite(transaction) => {
+                let rows = run!(statement, &mut **transaction, fetch_all);
+                rows.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::Postgres(transaction) => {
+                let rows = run!(statement, &mut **transaction, fetch_all);
+                rows.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(transaction) => transaction.commit().await?,
+            Self::Postgres(transaction) => transaction.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    pub(crate) fn integer(&self, column: usize) -> Result<Option<i64>, StoreError> {
+        Ok(match self {
+            Self::Sqlite(row) => row.try_get(column)?,
+            Self::Postgres(row) => row.try_get(column)?,
+        })
+    }
+
+    pub(crate) fn text(&self, column: usize) -> Result<Option<String>, StoreError> {
+        Ok(match self {
+            Self::Sqlite(row) => row.try_get(column)?,
+            Self::Postgres(row) => row.try_get(column)?,
+        })
+    }
+
+    pub(crate) fn bytes(&self, column: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(match self {
+            Self::Sqlite(row) => row.try_get(column)?,
+            Self::Postgres(row) => row.try_get(column)?,
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! Searching does not become slower with the number of rows.
+
+use std::{io::Write as _, time::Duration};
+
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use fanfare_domain::{
+    DeliveryRef, EndpointId, EventType, Fact, Outcome, Record, Timestamp, TraceContext,
+    fact::{AttemptMade, ConclusionReason, DeliveryConcluded},
+};
+use tokio::time::Instant;
+
+use super::*;
+use crate::fold::Changes;
+
+/// How many deliveries there are, ordinarily and in a long run.
+const SHORT: u32 = 20_000;
+const LONG: u32 = 1_000_000;
+/// How many are written in one transaction.
+const PORTION: u32 = 4_000;
+/// How long a search may take.
+const LIMIT: Duration = Duration::from_millis(50);
+/// How often each is tried: others compute here too.
+const TRIES: usize = 5;
+
+const ENDPOINTS: u32 = 500;
+
+fn is_long() -> bool {
+    std::env::var_os("FANFARE_TEST_LONG").is_some()
+}
+
+fn endpoint_number(number: u32) -> EndpointId {
+    let mut chance = [0; 10];
+    chance[..4].copy_from_slice(&(number % ENDPOINTS).to_be_bytes());
+    EndpointId::new(at(0), chance)
+}
+
+fn type_number(number: u32) -> EventType {
+    // Every thousandth delivery is of a rare type.
+    let name = if number.is_multiple_of(1_000) { 99 } else { number % 20 };
+    format!("kind-{name}.done").parse().unwrap()
+}
+
+fn reference(number: u32) -> DeliveryRef {
+    let mut chance = [0; 10];
+    chance[..4].copy_from_slice(&number.to_be_bytes());
+    let time = at(u64::from(number));
+    let event = EventId::new(time, chance);
+    DeliveryRef {
+        id: DeliveryId::of(event, endpoint_number(number), 0),
+        tenant: acme(),
+        event,
+        event_sequence: u64::from(number) + 1,
+        event_type: type_number(number),
+        endpoint: endpoint_number(number),
+        generation: 0,
+        accepted_at: time,
+    }
+}
+
+fn story(number: u32) -> Vec<Record> {
+    let (delivery, time) = (reference(number), at(u64::from(number)));
+    // One in five hundred failed, and one in ten thousand still waits.
+    let failed = number % 500 == 7;
+    let status = if failed { 500 } else { 200 };
+    let made = Fact::AttemptMade(Box::new(AttemptMade {
+        delivery: delivery.clone(),
+        attempt: 1,
+        started_at: time,
+        duration: Duration::from_millis(3),
+        outcome: if failed {
+            Outcome::Refused { status, retry_after: None }
+        } else {
+            Outcome::Accepted { status }
+        },
+        detail: String::new(),
+        config_revision: 1,
+        url: "https://example.com/".into(),
+        signature: String::from("v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="),
+        response_headers: vec![(String::from("server"), Bytes::from_static(b"nginx"))],
+        response_body: Bytes::from_static(b"{\"ok\":true}"),
+        response_truncated: false,
+        retry_at: None,
+        batch: None,
+    }));
+    let conclusion = if failed { Conclusion::Exhausted } else { Conclusion::Delivered };
+    let reason = ConclusionReason::Outcome;
+    let over =
+        Fact::DeliveryConcluded(DeliveryConcluded { delivery, conclusion, attempts: 1, reason });
+    let facts = if number % 10_000 == 11 { vec![made] } else { vec![made, over] };
+    let record = |fact| Record { recorded_at: time, trace: TraceContext::default(), fact };
+    facts.into_iter().map(record).collect()
+}
+
+async fn fill(store: &Store, count: u32) -> Result<Duration> {
+    let begun = Instant::now();
+    let mut before = Progress::default();
+    for first in (0..count).step_by(usize::try_from(PORTION)?) {
+        let mut changes = Changes::default();
+        for number in first..(first + PORTION).min(count) {
+            changes.journal(u64::from(number) + 1, &story(number));
+        }
+        let after = Progress { events: 0, journal: u64::from(first + PORTION) };
+        store.apply(changes, before, after).await?;
+        before = after;
+    }
+    Ok(begun.elapsed())
+}
+
+/// Searches of each kind, and how many rows the first page has.
+fn searches(count: u32) -> Vec<(&'static str, Filter, Option<Cursor>, usize)> {
+    let all = || Filter::of(acme());
+    let middle = reference(count / 2 + 3);
+    let rare: EventType = "kind-99.done".parse().unwrap();
+    let beginning: String = middle.event.to_string().chars().take(20).collect();
+    let endpoint = Some(middle.endpoint);
+    let text = |text: &str| Filter { text: Some(String::from(text)), ..all() };
+    let rare_there = Filter { endpoint: Some(endpoint_number(0)), ..all() };
+    let page = |rows: u32| usize::try_from(rows.min(50)).unwrap();
+    vec![
+        ("everything", all(), None, 50),
+        ("a page deep within", all(), Some(Cursor(*middle.id.as_bytes())), 50),
+        ("an endpoint", Filter { endpoint, ..all() }, None, page(count / ENDPOINTS)),
+        (
+            "a rare state",
+            Filter { states: vec![State::Retrying], ..all() },
+            None,
+            page(count / 10_000),
+        ),
+        ("a type", Filter { event_type: Some(type_number(3)), ..all() }, None, 50),
+        (
+            "a rare type",
+            Filter { event_type: Some(rare.clone()), ..all() },
+            None,
+            page(count / 1_000),
+        ),
+        (
+            "a rare type and state that never meet",
+            Filter { event_type: Some(rare.clone()), states: vec![State::Exhausted], ..all() },
+            None,
+            0,
+        ),
+        (
+            "a rare type at an endpoint",
+            Filter { event_type: Some(rare), ..rare_there },
+            None,
+            page(count / 1_000),
+        ),
+        (
+            "a time",
+            Filter {
+                since: Some(at(u64::from(count / 2))),
+                until: Some(at(u64::from(count / 2 + 30))),
+                ..all()
+            },
+            None,
+            30,
+        ),
+        ("an event", Filter { event: Some(middle.event), ..all() }, None, 1),
+        ("the text of an event's id", text(&middle.event.to_string()), None, 1),
+        ("the text of a delivery's id", text(&middle.id.to_string()), None, 1),
+        ("the beginning of an event's id", text(&beginning), None, 1),
+        ("the text of a rare type", text("KIND-99"), None, page(count / 1_000)),
+        ("the text of all types", text("done"), None, 50),
+    ]
+}
+
+#[tokio::test]
+async fn a_search_among_very_many_takes_50_ms_at_most() -> Result<()> {
+    let count = if is_long() { LONG } else { SHORT };
+    for home in homes("a_search_among_very_many").await? {
+        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let filled = fill(&store, count).await?;
+        writeln!(std::io::stderr(), "{count} deliveries folded in {filled:?}")?;
+        for (what, filter, after, rows) in searches(count) {
+            let mut best = Duration::MAX;
+            for _ in 0..TRIES {
+                let begun = Instant::now();
+                let page = store.deliveries(&filter, after, 50).await?;
+                best = best.min(begun.elapsed());
+                assert_eq!(page.rows.len(), rows, "{what}");
+            }
+            ensure!(best <= LIMIT, "{what} among {count} took {best:?}");
+            writeln!(std::io::stderr(), "  {what}: {best:?}")?;
+        }
+    }
+    Ok(())
+}

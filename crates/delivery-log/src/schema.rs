@@ -1,0 +1,146 @@
+//! The tables. The same for both databases, but for the name of the type that holds bytes.
+//!
+//! Ids are their 16 bytes, whose first six are milliseconds: rows of one time lie together, and the
+//! order of ids is the order of time. So each index ends in `id`, and a page is a walk along one.
+//! Times are nanoseconds since the Unix epoch.
+//!
+//! A row of attempts has what lists need before what is long, which SQLite keeps aside.
+
+use crate::database::{Dialect, Statement, StoreError, Transaction};
+
+/// The version of the tables. Another one makes them anew: they are a fold.
+pub(crate) const VERSION: i64 = 1;
+
+/// The tables, in the order in which they are dropped.
+const TABLES: [&str; 5] = [
+    "DROP TABLE IF EXISTS fanfare_log",
+    "DROP TABLE IF EXISTS fanfare_events",
+    "DROP TABLE IF EXISTS fanfare_deliveries",
+    "DROP TABLE IF EXISTS fanfare_attempts",
+    "DROP TABLE IF EXISTS fanfare_types",
+];
+
+/// How far it was folded, of what, and up to when it was forgotten. One row.
+const LOG: &str = "CREATE TABLE IF NOT EXISTS fanfare_log (
+    id BIGINT PRIMARY KEY,
+    version BIGINT NOT NULL,
+    installation TEXT,
+    events BIGINT NOT NULL,
+    journal BIGINT NOT NULL,
+    forgotten BIGINT NOT NULL
+)";
+
+const BLANK: &str =
+    "INSERT INTO fanfare_log (id, version, installation, events, journal, forgotten)
+    VALUES (1, $1, NULL, 0, 0, 0) ON CONFLICT (id) DO NOTHING";
+
+const SQLITE: [&str; 3] = [
+    "CREATE TABLE IF NOT EXISTS fanfare_events (
+        id BLOB PRIMARY KEY, tenant TEXT NOT NULL, event_type TEXT NOT NULL,
+        sequence BIGINT NOT NULL, accepted_at BIGINT NOT NULL, occurred_at BIGINT NOT NULL,
+        data_bytes BIGINT NOT NULL, ordering_key TEXT, trace_id TEXT
+    ) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS fanfare_deliveries (
+        id BLOB PRIMARY KEY, tenant TEXT NOT NULL, event BLOB NOT NULL,
+        event_sequence BIGINT NOT NULL, endpoint BLOB NOT NULL, generation BIGINT NOT NULL,
+        event_type TEXT, accepted_at BIGINT, attempts BIGINT NOT NULL, step BIGINT NOT NULL,
+        place BIGINT NOT NULL, state TEXT NOT NULL, reason TEXT, next_attempt_at BIGINT,
+        since BIGINT NOT NULL
+    ) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS fanfare_attempts (
+        delivery BLOB NOT NULL, number BIGINT NOT NULL, place BIGINT NOT NULL,
+        outcome TEXT NOT NULL, status BIGINT, fault TEXT, retry_after BIGINT,
+        started_at BIGINT NOT NULL, duration BIGINT NOT NULL, config_revision BIGINT NOT NULL,
+        retry_at BIGINT, batch BLOB, batch_size BIGINT, truncated BIGINT NOT NULL,
+        url TEXT NOT NULL, signature TEXT NOT NULL, detail TEXT NOT NULL, headers TEXT NOT NULL,
+        body BLOB NOT NULL, PRIMARY KEY (delivery, number)
+    )",
+];
+
+const POSTGRES: [&str; 3] = [
+    "CREATE TABLE IF NOT EXISTS fanfare_events (
+        id BYTEA PRIMARY KEY, tenant TEXT NOT NULL, event_type TEXT NOT NULL,
+        sequence BIGINT NOT NULL, accepted_at BIGINT NOT NULL, occurred_at BIGINT NOT NULL,
+        data_bytes BIGINT NOT NULL, ordering_key TEXT, trace_id TEXT
+    )",
+    "CREATE TABLE IF NOT EXISTS fanfare_deliveries (
+        id BYTEA PRIMARY KEY, tenant TEXT NOT NULL, event BYTEA NOT NULL,
+        event_sequence BIGINT NOT NULL, endpoint BYTEA NOT NULL, generation BIGINT NOT NULL,
+        event_type TEXT, accepted_at BIGINT, attempts BIGINT NOT NULL, step BIGINT NOT NULL,
+        place BIGINT NOT NULL, state TEXT NOT NULL, reason TEXT, next_attempt_at BIGINT,
+        since BIGINT NOT NULL
+    )",
+    "CREATE TABLE IF NOT EXISTS fanfare_attempts (
+        delivery BYTEA NOT NULL, number BIGINT NOT NULL, place BIGINT NOT NULL,
+        outcome TEXT NOT NULL, status BIGINT, fault TEXT, retry_after BIGINT,
+        started_at BIGINT NOT NULL, duration BIGINT NOT NULL, config_revision BIGINT NOT NULL,
+        retry_at BIGINT, batch BYTEA, batch_size BIGINT, truncated BIGINT NOT NULL,
+        url TEXT NOT NULL, signature TEXT NOT NULL, detail TEXT NOT NULL, headers TEXT NOT NULL,
+        body BYTEA NOT NULL, PRIMARY KEY (delivery, number)
+    )",
+];
+
+/// The types that a tenant's events have had: few, so that text is looked for in them.
+const TYPES: &str = "CREATE TABLE IF NOT EXISTS fanfare_types (
+    tenant TEXT NOT NULL, event_type TEXT NOT NULL, PRIMARY KEY (tenant, event_type)
+)";
+
+/// Each search walks one of these for each state: see [`crate::query`].
+const INDEXES: [&str; 8] = [
+    "CREATE INDEX IF NOT EXISTS fanfare_events_tenant ON fanfare_events (tenant, id)",
+    "CREATE INDEX IF NOT EXISTS fanfare_events_type ON fanfare_events (tenant, event_type, id)",
+    "CREATE INDEX IF NOT EXISTS fanfare_deliveries_event ON fanfare_deliveries (event)",
+    "CREATE INDEX IF NOT EXISTS fanfare_deliveries_state ON fanfare_deliveries (tenant, state, id)",
+    "CREATE INDEX IF NOT EXISTS fanfare_deliveries_type
+        ON fanfare_deliveries (tenant, event_type, state, id)",
+    "CREATE INDEX IF NOT EXISTS fanfare_deliveries_endpoint
+        ON fanfare_deliveries (endpoint, state, id)",
+    "CREATE INDEX IF NOT EXISTS fanfare_deliveries_endpoint_type
+        ON fanfare_deliveries (endpoint, event_type, state, id)",
+    "CREATE INDEX IF NOT EXISTS fanfare_attempts_batch
+        ON fanfare_attempts (batch, number) WHERE batch IS NOT NULL",
+];
+
+/// The highest key of an advisory lock is ours while tables are made: two processes that make them
+/// at the same time would stumble over each other.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(4602958147)";
+
+/// Makes the tables where they are missing, and anew where they are of an older version.
+pub(crate) async fn prepare(transaction: &mut Transaction) -> Result<(), StoreError> {
+    if transaction.dialect() == Dialect::Postgres {
+        transaction.fetch(Statement::new(LOCK)).await?;
+    }
+    transaction.execute(Statement::new(LOG)).await?;
+    let found = transaction.fetch(Statement::new("SELECT version FROM fanfare_log")).await?;
+    let found = found.first().map(|row| row.integer(0)).transpose()?.flatten();
+    match found {
+        Some(VERSION) => return Ok(()),
+        Some(found) if found > VERSION => return Err(StoreError::Newer { found, ours: VERSION }),
+        Some(_) => return renew(transaction).await,
+        None => {}
+    }
+    make(transaction).await
+}
+
+/// Drops all tables and makes them anew.
+pub(crate) async fn renew(transaction: &mut Transaction) -> Result<(), StoreError> {
+    for table in TABLES {
+        transaction.execute(Statement::new(table)).await?;
+    }
+    transaction.execute(Statement::new(LOG)).await?;
+    make(transaction).await
+}
+
+async fn make(transaction: &mut Transaction) -> Result<(), StoreError> {
+    let tables = match transaction.dialect() {
+        Dialect::Sqlite => SQLITE,
+        Dialect::Postgres => POSTGRES,
+    };
+    for text in tables.into_iter().chain([TYPES]).chain(INDEXES) {
+        transaction.execute(Statement::new(text)).await?;
+    }
+    let mut blank = Statement::new(BLANK);
+    blank.values.push(VERSION.into());
+    transaction.execute(blank).await?;
+    Ok(())
+}

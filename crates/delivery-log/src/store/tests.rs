@@ -1,0 +1,242 @@
+//! The tables are the fold, on both databases.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result};
+use fanfare_domain::Conclusion;
+use fanfare_testkit::Postgres;
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::Index,
+    test_runner::{Config, TestCaseError, TestRunner},
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::{
+    fold::tests::{Message, at, concluded, delivery, folded, history, made, record, routed},
+    rows::Place,
+};
+
+/// How many histories are played on each database.
+const CASES: u32 = 24;
+
+/// A database for one test, and what it lives in.
+pub(crate) struct Home {
+    pub(crate) database: Database,
+    _sqlite: TempDir,
+    _postgres: Option<Postgres>,
+}
+
+/// The databases that this machine has. `what` is the test's name.
+pub(crate) async fn homes(what: &str) -> Result<Vec<Home>> {
+    let mut homes = vec![sqlite()?];
+    if let Some(postgres) = Postgres::start(what).await? {
+        let database = Database::new(&postgres.url().parse()?)?;
+        homes.push(Home { database, _sqlite: tempfile::tempdir()?, _postgres: Some(postgres) });
+    }
+    Ok(homes)
+}
+
+fn sqlite() -> Result<Home> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let directory = tempfile::tempdir()?;
+    let name = format!("{}.sqlite", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let url = format!("sqlite:{}", directory.path().join(name).display());
+    Ok(Home { database: Database::new(&url.parse()?)?, _sqlite: directory, _postgres: None })
+}
+
+/// Everything that is in the tables.
+pub(crate) async fn content(store: &Store) -> Result<Changes> {
+    let mut found = Changes::default();
+    for (columns, table) in
+        [(EVENT, "fanfare_events"), (DELIVERY, "fanfare_deliveries"), (ATTEMPT, "fanfare_attempts")]
+    {
+        let mut statement = Statement::new("SELECT ");
+        statement.push(columns).push(" FROM ").push(table);
+        for row in store.database.fetch(statement).await? {
+            match table {
+                "fanfare_events" => {
+                    let row = event(&row)?;
+                    found.events.insert(row.id, row);
+                }
+                "fanfare_deliveries" => {
+                    let row = delivery_row(&row)?;
+                    found.deliveries.insert(row.id, row);
+                }
+                _ => {
+                    let row = attempt(&row)?;
+                    found.attempts.insert((row.delivery, row.number), row);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+use super::read::delivery as delivery_row;
+
+async fn empty(home: &Home) -> Result<Store> {
+    Ok(Store::renew(&home.database, "test", Timestamp::EPOCH).await?)
+}
+
+/// The progress behind so many messages: what is counted is of no matter here.
+fn after(count: usize) -> Progress {
+    Progress { events: 0, journal: u64::try_from(count).unwrap() }
+}
+
+/// Writes messages in portions that end at these places, some of them again.
+async fn play(store: &Store, messages: &[Message], cuts: &[usize], back: usize) -> Result<()> {
+    let mut at = Progress::default();
+    let mut from = 0_usize;
+    for (number, cut) in cuts.iter().chain([&messages.len()]).enumerate() {
+        let again = from.saturating_sub(back);
+        let next = after(number + 1);
+        store.apply(folded(&messages[again..(*cut).max(from)]), at, next).await?;
+        (from, at) = ((*cut).max(from), next);
+    }
+    Ok(())
+}
+
+#[test]
+fn portions_of_any_size_in_any_order_give_the_rows_of_the_fold() -> Result<()> {
+    let runtime = Runtime::new()?;
+    for home in runtime.block_on(homes("portions_of_any_size"))? {
+        let given = (history(), vec(any::<u32>(), 16), vec(any::<Index>(), 0..4), 0..3_usize);
+        let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+        let played = TestRunner::new(config).run(&given, |(messages, keys, cuts, back)| {
+            let mut shuffled: Vec<_> = messages.into_iter().zip(keys).collect();
+            shuffled.sort_by_key(|(_, key)| *key);
+            let messages: Vec<_> = shuffled.into_iter().map(|(message, _)| message).collect();
+            let mut cuts: Vec<usize> =
+                cuts.into_iter().map(|cut| cut.index(messages.len() + 1)).collect();
+            cuts.sort_unstable();
+            let found = runtime.block_on(async {
+                let store = empty(&home).await?;
+                play(&store, &messages, &cuts, back).await?;
+                content(&store).await
+            });
+            let found = found.map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+            let mut expected = folded(&messages);
+            expected.fill();
+            prop_assert_eq!(found, expected);
+            Ok(())
+        });
+        played.map_err(|error| anyhow::anyhow!("{error}"))?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_writer_writes_nothing() -> Result<()> {
+    for home in homes("a_second_writer_writes_nothing").await? {
+        let store = empty(&home).await?;
+        let mut changes = Changes::default();
+        changes.record(Place::of(1, 0), &record(made(delivery(1, 1), 1, 500)));
+        store.apply(changes.clone(), Progress::default(), after(1)).await?;
+        let before = content(&store).await?;
+        let mut other = Changes::default();
+        other.record(Place::of(2, 0), &record(concluded(delivery(1, 1), 1, Conclusion::Delivered)));
+        let refused = store.apply(other.clone(), Progress::default(), after(2)).await;
+        assert!(matches!(refused, Err(StoreError::Moved)), "{refused:?}");
+        assert_eq!(content(&store).await?, before);
+        assert_eq!(store.progress().await?, after(1));
+        store.apply(other, after(1), after(2)).await?;
+        assert_ne!(content(&store).await?, before);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_at_the_same_time_one_writes() -> Result<()> {
+    for home in homes("of_two_at_the_same_time_one_writes").await? {
+        let store = empty(&home).await?;
+        let mut changes = Changes::default();
+        changes.record(Place::of(1, 0), &record(made(delivery(1, 1), 1, 500)));
+        let write = || store.apply(changes.clone(), Progress::default(), after(1));
+        let both = tokio::join!(write(), write());
+        let moved = |written: &Result<(), StoreError>| matches!(written, Err(StoreError::Moved));
+        assert_eq!(u8::from(moved(&both.0)) + u8::from(moved(&both.1)), 1, "{both:?}");
+        assert_eq!(content(&store).await?, changes);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn tables_of_another_installation_or_a_newer_version_are_left_alone() -> Result<()> {
+    for home in homes("tables_of_another_installation").await? {
+        let store = Store::open(&home.database, "one").await?;
+        store.apply(Changes::default(), Progress::default(), after(1)).await?;
+        let refused = Store::open(&home.database, "two").await;
+        assert!(matches!(refused, Err(StoreError::Foreign)), "{refused:?}");
+        Store::open(&home.database, "one").await?;
+        assert_eq!(store.progress().await?, after(1), "opening again changes nothing");
+        set_version(&home, schema::VERSION + 1).await?;
+        let refused = Store::open(&home.database, "one").await;
+        assert!(matches!(refused, Err(StoreError::Newer { .. })), "{refused:?}");
+        set_version(&home, schema::VERSION - 1).await?;
+        let anew = Store::open(&home.database, "one").await?;
+        assert_eq!(anew.progress().await?, Progress::default(), "an older one is folded anew");
+    }
+    Ok(())
+}
+
+async fn set_version(home: &Home, version: i64) -> Result<()> {
+    let mut statement = Statement::new("UPDATE fanfare_log SET version = ");
+    statement.bind(version);
+    let mut transaction = home.database.begin().await?;
+    transaction.execute(statement).await?;
+    Ok(transaction.commit().await?)
+}
+
+#[tokio::test]
+async fn what_is_old_is_forgotten_in_steps_and_does_not_come_back() -> Result<()> {
+    for home in homes("what_is_old_is_forgotten").await? {
+        let store = empty(&home).await?;
+        let mut changes = Changes::default();
+        for event in 0..20 {
+            changes.event(&crate::fold::tests::stored(event));
+            changes.record(Place::of(u64::from(event), 0), &record(routed(event, &[1, 2], &[])));
+            let attempt = record(made(delivery(event, 1), 1, 500));
+            changes.record(Place::of(u64::from(event), 1), &attempt);
+        }
+        store.apply(changes.clone(), Progress::default(), after(1)).await?;
+        let mut steps = Vec::new();
+        while steps.last() != Some(&0) {
+            steps.push(store.forget(at(15), 7).await?);
+            assert!(steps.len() < 20, "{steps:?}");
+        }
+        assert_eq!(steps.iter().sum::<u64>(), 15 * 4, "{steps:?}");
+        assert!(steps.iter().all(|step| *step <= 7), "{steps:?}");
+        let late = changes.clone();
+        store.apply(late, after(1), after(2)).await?;
+        let mut expected = changes;
+        expected.forget(at(15));
+        expected.fill();
+        let found = content(&store).await?;
+        assert_eq!(found.events.len(), 5);
+        assert_eq!(found, expected);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn text_with_a_nul_in_it_stops_nobody() -> Result<()> {
+    for home in homes("text_with_a_nul_in_it").await? {
+        let store = empty(&home).await?;
+        let mut changes = Changes::default();
+        changes.record(Place::of(1, 0), &record(made(delivery(1, 1), 1, 0)));
+        for row in changes.attempts.values_mut() {
+            row.detail = String::from("a\0b");
+            row.response_headers = vec![(String::from("x"), bytes::Bytes::from_static(b"\0\xff"))];
+        }
+        store.apply(changes.clone(), Progress::default(), after(1)).await?;
+        let found = content(&store).await?;
+        let row = found.attempts.values().next().context("an attempt")?;
+        assert_eq!(row.detail, "a\u{fffd}b");
+        assert_eq!(row.response_headers[0].1.as_ref(), b"\0\xff");
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Rows into the tables, many in a statement.
+//!
+//! The number of rows in a statement is one of a few, so that each statement is prepared once.
+//! Each names a key once: PostgreSQL does not change a row twice in a statement.
+
+use std::collections::BTreeSet;
+
+use fanfare_domain::{Outcome, fact::ConclusionReason};
+
+use crate::{
+    database::{Statement, StoreError, Transaction, Value},
+    fold::Changes,
+    rows::{AttemptRow, DeliveryRow, EventRow},
+    store::nanos,
+};
+
+/// How many rows a statement may have.
+const PORTIONS: [usize; 4] = [64, 16, 4, 1];
+
+/// Splits rows into portions.
+pub(super) fn portions<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let fits = |portion: &usize| *portion <= rows.len();
+        let (some, rest) = rows.split_at_checked(PORTIONS.into_iter().find(fits)?)?;
+        rows = rest;
+        Some(some)
+    })
+}
+
+pub(super) async fn types(
+    transaction: &mut Transaction,
+    changes: &Changes,
+) -> Result<(), StoreError> {
+    let of_events = changes.events.values().map(|row| (&row.tenant, &row.event_type));
+    let origins = changes.deliveries.values();
+    let origins = origins.filter_map(|row| Some((&row.tenant, &row.origin.as_ref()?.event_type)));
+    let types: BTreeSet<_> = of_events.chain(origins).collect();
+    let rows = types.into_iter().map(|(tenant, event_type)| {
+        vec![Value::from(tenant.as_str()), Value::from(event_type.as_str())]
+    });
+    let head = "INSERT INTO fanfare_types (tenant, event_type) VALUES ";
+    write(transaction, (head, " ON CONFLICT (tenant, event_type) DO NOTHING"), rows).await
+}
+
+pub(super) async fn events(
+    transaction: &mut Transaction,
+    rows: impl Iterator<Item = EventRow>,
+) -> Result<(), StoreError> {
+    let head = "INSERT INTO fanfare_events (id, tenant, event_type, sequence, accepted_at, \
+        occurred_at, data_bytes, ordering_key, trace_id) VALUES ";
+    let tail = " ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, \
+        event_type = excluded.event_type, sequence = excluded.sequence, \
+        accepted_at = excluded.accepted_at, occurred_at = excluded.occurred_at, \
+        data_bytes = excluded.data_bytes, ordering_key = excluded.ordering_key, \
+        trace_id = excluded.trace_id WHERE excluded.sequence < fanfare_events.sequence";
+    let rows = rows.map(|row| {
+        vec![
+            row.id.as_bytes().into(),
+            row.tenant.as_str().into(),
+            row.event_type.as_str().into(),
+            row.sequence.into(),
+            nanos(row.accepted_at).into(),
+            nanos(row.occurred_at).into(),
+            row.data_bytes.into(),
+            row.ordering_key.as_deref().into(),
+            row.trace_id.as_deref().into(),
+        ]
+    });
+    write(transaction, (head, tail), rows).await
+}
+
+pub(super) async fn deliveries(
+    transaction: &mut Transaction,
+    rows: impl Iterator<Item = DeliveryRow>,
+) -> Result<(), StoreError> {
+    let head = "INSERT INTO fanfare_deliveries AS d (id, tenant, event, event_sequence, endpoint, \
+        generation, event_type, accepted_at, attempts, step, place, state, reason, \
+        next_attempt_at, since) VALUES ";
+    let tail = " ON CONFLICT (id) DO UPDATE SET \
+        event_type = COALESCE(d.event_type, excluded.event_type), \
+        accepted_at = COALESCE(d.accepted_at, excluded.accepted_at), \
+        attempts = CASE WHEN excluded.attempts > d.attempts \
+            THEN excluded.attempts ELSE d.attempts END, \
+        step = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
+            THEN excluded.step ELSE d.step END, \
+        place = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
+            THEN excluded.place ELSE d.place END, \
+        state = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
+            THEN excluded.state ELSE d.state END, \
+        reason = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
+            THEN excluded.reason ELSE d.reason END, \
+        next_attempt_at = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
+            THEN excluded.next_attempt_at ELSE d.next_attempt_at END, \
+        since = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
+            THEN excluded.since ELSE d.since END";
+    let rows = rows.map(|row| {
+        let DeliveryRow { origin, standing, .. } = &row;
+        let event_type = origin.as_ref().map(|origin| origin.event_type.as_str());
+        vec![
+            row.id.as_bytes().into(),
+            row.tenant.as_str().into(),
+            row.event.as_bytes().into(),
+            row.event_sequence.into(),
+            row.endpoint.as_bytes().into(),
+            row.generation.into(),
+            event_type.into(),
+            origin.as_ref().map(|origin| nanos(origin.accepted_at)).into(),
+            row.attempts.into(),
+            standing.step.into(),
+            standing.place.0.into(),
+            standing.state.as_str().into(),
+            standing.reason.map(ConclusionReason::as_str).into(),
+            standing.next_attempt_at.map(nanos).into(),
+            nanos(standing.since).into(),
+        ]
+    });
+    write(transaction, (head, tail), rows).await
+}
+
+pub(super) async fn attempts(
+    transaction: &mut Transaction,
+    rows: impl Iterator<Item = AttemptRow>,
+) -> Result<(), StoreError> {
+    let head = "INSERT INTO fanfare_attempts (delivery, number, place, outcome, status, fault, \
+        retry_after, started_at, duration, config_revision, retry_at, batch, batch_size, \
+        truncated, url, signature, detail, headers, body) VALUES ";
+    let tail = " ON CONFLICT (delivery, number) DO UPDATE SET place = excluded.place, \
+        outcome = excluded.outcome, status = excluded.status, fault = excluded.fault, \
+        retry_after = excluded.retry_after, started_at = excluded.started_at, \
+        duration = excluded.duration, config_revision = excluded.config_revision, \
+        retry_at = excluded.retry_at, batch = excluded.batch, batch_size = excluded.batch_size, \
+        truncated = excluded.truncated, url = excluded.url, signature = excluded.signature, \
+        detail = excluded.detail, headers = excluded.headers, body = excluded.body \
+        WHERE excluded.place > fanfare_attempts.place";
+    write(transaction, (head, tail), rows.map(|row| attempt(&row))).await
+}
+
+fn attempt(row: &AttemptRow) -> Vec<Value> {
+    let (outcome, fault, retry_after) = match &row.outcome {
+        Outcome::Accepted { .. } => ("accepted", None, None),
+        Outcome::Refused { retry_after, .. } => ("refused", None, retry_after.map(nanos)),
+        Outcome::Failed(fault) => ("failed", Some(fault.as_str()), None),
+    };
+    vec![
+        row.delivery.as_bytes().into(),
+        row.number.into(),
+        row.place.0.into(),
+        outcome.into(),
+        row.outcome.status().map(i64::from).into(),
+        fault.into(),
+        retry_after.into(),
+        nanos(row.started_at).into(),
+        row.duration_nanos.into(),
+        row.config_revision.into(),
+        row.retry_at.map(nanos).into(),
+        row.batch.as_ref().map(|batch| batch.id.as_bytes()).into(),
+        row.batch.map(|batch| i64::from(batch.size)).into(),
+        i64::from(row.response_truncated).into(),
+        row.url.as_str().into(),
+        row.signature.as_str().into(),
+        row.detail.as_str().into(),
+        super::read::headers_text(&row.response_headers).as_str().into(),
+        row.response_body.as_ref().into(),
+    ]
+}
+
+/// Writes rows in portions, in statements that begin and end alike.
+async fn write(
+    transaction: &mut Transaction,
+    (head, tail): (&'static str, &'static str),
+    rows: impl Iterator<Item = Vec<Value>>,
+) -> Result<(), StoreError> {
+    let mut rows: Vec<Vec<Value>> = rows.collect();
+    let sizes: Vec<usize> = portions(&rows).map(<[_]>::len).collect();
+    let mut rows = rows.drain(..);
+    for size in sizes {
+        let mut statement = Statement::new(head);
+        for (index, row) in rows.by_ref().take(size).enumerate() {
+            if index > 0 {
+                statement.push(", ");
+            }
+            statement.bind_list(row);
+        }
+        statement.push(tail);
+        transaction.execute(statement).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portions_are_of_few_sizes_and_leave_nothing_out() {
+        for count in [0, 1, 3, 64, 150] {
+            let rows: Vec<usize> = (0..count).collect();
+            let split: Vec<&[usize]> = portions(&rows).collect();
+            assert_eq!(split.concat(), rows);
+            assert!(split.iter().all(|portion| PORTIONS.contains(&portion.len())), "{split:?}");
+        }
+    }
+}

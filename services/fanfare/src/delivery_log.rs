@@ -1,0 +1,92 @@
+//! `fanfare delivery-log`: looking after the tables in which deliveries are searched for.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use fanfare_projector::Settings;
+use fanfare_service::{Clock as _, SettingsFile, SystemClock, process_env};
+use serde_json::json;
+
+use crate::{
+    cli::{Connection, Service},
+    data_dir::DataDir,
+    output::Output,
+    services::{init_logging, load},
+};
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Drop it, and make it anew from the streams.
+    ///
+    /// What the streams have forgotten (log.retention) is not in it afterwards. Deliveries go on
+    /// meanwhile, and so may the projector. Without settings, the log of the `fanfare up` that runs on
+    /// the data directory is meant.
+    Rebuild(Options),
+}
+
+/// Options of `fanfare delivery-log rebuild`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Settings: a TOML file of the projector's keys.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// One setting, over file and environment, for example `database=sqlite:delivery-log.sqlite`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// Does what was asked for.
+pub(crate) async fn run(
+    command: Command,
+    connection: &Connection,
+    log: Option<&str>,
+    output: Output,
+) -> Result<()> {
+    let Command::Rebuild(options) = command;
+    init_logging("warn", log)?;
+    let settings = settings(&options, connection)?;
+    let mut bar = output.progress(0);
+    let show = |folded: fanfare_projector::Folded| bar.reach(folded.done, folded.of);
+    let rebuilt = Box::pin(fanfare_projector::rebuild(&settings, SystemClock.now(), show)).await?;
+    let took = bar.end();
+    let progress = rebuilt.progress;
+    if output.json {
+        output.document(&json!({
+            "database": settings.database.to_string(),
+            "events": progress.events,
+            "journal": progress.journal,
+            "seconds": took.as_secs_f64(),
+        }));
+        return Ok(());
+    }
+    output.line(&format!(
+        "The delivery log at {} is made anew, up to event {} and message {} of the journal, in {:.1} s.",
+        settings.database,
+        progress.events,
+        progress.journal,
+        took.as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// The projector's settings: those of the running `up`, then a file, variables and options.
+fn settings(options: &Options, connection: &Connection) -> Result<Settings> {
+    let mut sources = Service::Projector.sources()?;
+    let data = DataDir::new(&connection.data);
+    if let Some(running) = data.running() {
+        sources = sources.set("log.url", running.nats).set("database", data.delivery_log_url());
+    }
+    if let Some(path) = &options.config {
+        sources = sources.file(&SettingsFile::read(path)?)?;
+    }
+    sources = sources.env(&process_env()?);
+    for pair in &options.set {
+        let Some((key, value)) = pair.split_once('=') else {
+            bail!("--set takes KEY=VALUE, for example database=sqlite:delivery-log.sqlite");
+        };
+        sources = sources.set(key, value);
+    }
+    load(sources)
+}

@@ -1,0 +1,52 @@
+//! Keeps the delivery log: folds events and facts into tables that can be searched.
+//!
+//! | reads   | writes           |
+//! | ------- | ---------------- |
+//! | EVENTS  | the delivery log |
+//! | JOURNAL |                  |
+//!
+//! **Guarantee.** What is in the tables is the fold of the streams up to the progress that stands
+//! beside it, written in the same transaction. Killed anywhere, it goes on from there. Of several
+//! projectors on one database one makes progress, and the others stand by: see
+//! `fanfare_delivery_log`'s `store`.
+//!
+//! **Not here.** Nothing that delivers waits for this service or its database, and nobody but those
+//! who search reads what it writes.
+
+mod folding;
+mod projecting;
+mod rebuilding;
+mod settings;
+
+use anyhow::Context as _;
+use fanfare_delivery_log::Database;
+use fanfare_event_log::EventLog;
+use fanfare_service::Context;
+
+use crate::projecting::Projecting;
+
+pub use rebuilding::{Folded, Rebuilt, rebuild};
+pub use settings::Settings;
+
+/// Connects to the log and spawns what folds it. The database may be away, and is waited for.
+pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
+    let readiness = context.readiness("projecting");
+    let log = EventLog::open("projector", &settings.log).await.context("open the event log")?;
+    let database = Database::new(&settings.database).context("read the database's URL")?;
+    let projecting = Projecting {
+        log: log.clone(),
+        database: database.clone(),
+        clock: context.clock(),
+        retention: settings.retention,
+        limits: settings.limits(),
+        stop: context.stop(),
+    };
+    context.spawn("projecting", async move {
+        let ended = projecting.run().await;
+        database.close().await;
+        log.close().await;
+        ended
+    });
+    readiness.ready();
+    Ok(())
+}

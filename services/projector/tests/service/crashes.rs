@@ -1,0 +1,85 @@
+//! Whatever the projector is in the middle of when it is killed, nothing is lost or repeated.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use fanfare_delivery_log::State;
+use fanfare_testkit::Postgres;
+use tokio::time::sleep;
+
+use crate::support::{Content, World};
+
+/// How often it is killed.
+const KILLS: u64 = 25;
+
+/// Every delivery is there, with its end and both attempts.
+fn whole(content: &Content, deliveries: usize) {
+    assert_eq!(content.events.len(), deliveries);
+    assert_eq!(content.deliveries.len(), deliveries);
+    assert_eq!(content.attempts.len(), 2 * deliveries);
+    for row in &content.deliveries {
+        assert_eq!(row.delivery.standing.state, State::Delivered, "{row:?}");
+        assert_eq!(row.delivery.attempts, 2);
+        assert_eq!(row.last.as_ref().and_then(fanfare_domain::Outcome::status), Some(200));
+        assert!(row.delivery.origin.is_some(), "{row:?}");
+    }
+}
+
+async fn kill_again_and_again(world: &mut World, database: &str) -> Result<()> {
+    for kill in 0..KILLS {
+        let projector = world.start(database).await?;
+        let delivering = async {
+            for _ in 0..4 {
+                world.deliver().await?;
+            }
+            anyhow::Ok(())
+        };
+        // Each kill meets it somewhere else.
+        let moment = sleep(Duration::from_millis(5 + 7 * kill));
+        let (delivered, ()) = tokio::join!(delivering, moment);
+        delivered?;
+        projector.crash().await;
+    }
+    let projector = world.start(database).await?;
+    let content = world.caught_up(database).await?;
+    projector.stop().await?;
+    whole(&content, usize::try_from(4 * KILLS)?);
+    let other = world.file("in-one-go.sqlite");
+    let projector = world.start(&other).await?;
+    let expected = world.caught_up(&other).await?;
+    projector.stop().await?;
+    assert_eq!(content, expected, "as if it had never been killed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_projector_loses_and_repeats_nothing_on_sqlite() -> Result<()> {
+    let mut world = World::new().await?;
+    let database = world.file("delivery-log.sqlite");
+    kill_again_and_again(&mut world, &database).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_projector_loses_and_repeats_nothing_on_postgresql() -> Result<()> {
+    let Some(postgres) = Postgres::start("a_killed_projector_loses_and_repeats_nothing").await?
+    else {
+        return Ok(());
+    };
+    let mut world = World::new().await?;
+    kill_again_and_again(&mut world, &postgres.url()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_projectors_on_one_database_do_each_other_no_harm() -> Result<()> {
+    let mut world = World::new().await?;
+    let database = world.file("delivery-log.sqlite");
+    let (one, other) = (world.start(&database).await?, world.start(&database).await?);
+    for _ in 0..20 {
+        world.deliver().await?;
+    }
+    whole(&world.caught_up(&database).await?, 20);
+    one.stop().await?;
+    world.deliver().await?;
+    whole(&world.caught_up(&database).await?, 21);
+    other.stop().await
+}
