@@ -19,7 +19,6 @@ use super::{
     hearing::Receiver,
     process::Meter,
     samples::{Samples, count},
-    system::no_breaker,
 };
 use crate::output::Output;
 
@@ -117,14 +116,16 @@ impl Lab {
         let binary = crate::up::locate(nats_server, output).await?;
         let profiles = tempfile::Builder::new().prefix("fanfare-profiles-").tempdir();
         let profiles = profiles.context("make a temporary directory")?;
-        std::fs::write(profiles.path().join("bench.toml"), no_breaker())
-            .context("write the benchmark's profile")?;
+        for (name, text) in super::system::profiles() {
+            std::fs::write(profiles.path().join(format!("{name}.toml")), text)
+                .context("write the benchmark's profiles")?;
+        }
         let receiver = Receiver::start()?;
         let bar = ProgressBar::hidden();
         Ok(Self { binary, receiver, size, bytes, bar, output, profiles, floors: Vec::new() })
     }
 
-    /// The directory with the benchmark's profile.
+    /// The directory with the benchmark's profiles.
     pub(crate) fn profiles(&self) -> &Path {
         self.profiles.path()
     }

@@ -68,8 +68,8 @@ async fn answer(tally: Arc<Tally>, request: Request<Incoming>) -> Result<Answer,
             tokio::time::sleep(wait).await;
             plain(StatusCode::OK)
         }
-        Decision::Refuse { retry_at } => {
-            let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE);
+        Decision::Refuse { status, retry_at } => {
+            let mut answer = plain(status);
             if let Ok(date) = http::HeaderValue::from_str(&behaviour::http_date(retry_at)) {
                 answer.headers_mut().insert(http::header::RETRY_AFTER, date);
             }

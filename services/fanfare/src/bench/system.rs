@@ -20,11 +20,23 @@ const MAKERS: usize = 24;
 /// the schedule. All else is as in the default profile.
 pub(crate) const NO_BREAKER: &str = "bench-no-breaker";
 
-/// The text of [`NO_BREAKER`].
-pub(crate) fn no_breaker() -> String {
-    include_str!("../../../../deploy/profiles/standard-webhooks.toml")
-        .replacen("name = \"standard-webhooks\"", &format!("name = \"{NO_BREAKER}\""), 1)
-        .replacen("breaker = \"on\"", "breaker = \"off\"", 1)
+/// As [`NO_BREAKER`], but a delivery is retried just when its endpoint asks for it with 425, which
+/// is about that delivery alone.
+pub(crate) const ON_TIME: &str = "bench-on-time";
+
+/// The profiles that the default one is changed to, each with its name.
+pub(crate) fn profiles() -> [(&'static str, String); 2] {
+    let named = |name| {
+        include_str!("../../../../deploy/profiles/standard-webhooks.toml")
+            .replacen("name = \"standard-webhooks\"", &format!("name = \"{name}\""), 1)
+            .replacen("breaker = \"on\"", "breaker = \"off\"", 1)
+    };
+    let on_time = named(ON_TIME).replacen("jitter = 100", "jitter = 0", 1).replacen(
+        "retry_after = [429, 503]",
+        "retry_after = [425]",
+        1,
+    );
+    [(NO_BREAKER, named(NO_BREAKER)), (ON_TIME, on_time)]
 }
 
 /// An endpoint to be made.
@@ -150,9 +162,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_profile_without_a_breaker_is_one() {
-        let profile = fanfare_domain::Profile::parse(&no_breaker()).unwrap();
-        assert_eq!(profile.name, NO_BREAKER);
-        assert!(no_breaker().contains("breaker = \"off\""));
+    fn profiles_are_the_default_one_changed() {
+        for (name, text) in profiles() {
+            let profile = fanfare_domain::Profile::parse(&text).unwrap();
+            assert_eq!(profile.name, name);
+            assert!(text.contains("breaker = \"off\""));
+            let is_on_time = text.contains("jitter = 0") && text.contains("retry_after = [425]");
+            assert_eq!(is_on_time, name == ON_TIME);
+        }
     }
 }

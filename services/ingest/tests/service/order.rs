@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use fanfare_domain::StoredEvent;
 use fanfare_event_log::{EventLog, InboxMessage, PublishAnswer, inbox::encode_protobuf};
+use fanfare_ingest::Settings;
 use fanfare_testkit::{NatsServer, Proxy, wait_until};
 use tokio::time::{Instant, sleep};
 
@@ -96,13 +97,19 @@ fn check(events: &[StoredEvent], count: usize) -> Result<()> {
     Ok(())
 }
 
+/// A proxy before the server, and settings with which all goes by it.
+async fn behind_a_proxy(server: &mut NatsServer, near: &Settings) -> Result<(Proxy, Settings)> {
+    let proxy = Proxy::to(server.server().client_address()).await?;
+    let mut far = near.clone();
+    far.log.url = proxy.url();
+    Ok((proxy, far))
+}
+
 #[tokio::test]
 async fn a_connection_that_is_cut_again_and_again_changes_no_order() -> Result<()> {
     let mut server = NatsServer::start().await?;
-    let proxy = Proxy::to(server.server().client_address()).await?;
     let near = settings(&server);
-    let mut far = near.clone();
-    far.log.url = proxy.url();
+    let (proxy, far) = behind_a_proxy(&mut server, &near).await?;
     let log = open(&near).await?;
     tenant(&log, "acme", "standard-webhooks").await?;
     let mut ingest = Ingest::start(far).await?;
@@ -123,10 +130,8 @@ async fn a_connection_that_is_cut_again_and_again_changes_no_order() -> Result<(
 #[tokio::test]
 async fn acknowledgements_that_vanish_change_no_order() -> Result<()> {
     let mut server = NatsServer::start().await?;
-    let proxy = Proxy::to(server.server().client_address()).await?;
     let near = settings(&server);
-    let mut far = near.clone();
-    far.log.url = proxy.url();
+    let (proxy, far) = behind_a_proxy(&mut server, &near).await?;
     let log = open(&near).await?;
     tenant(&log, "acme", "standard-webhooks").await?;
     let ingest = Ingest::start(far).await?;
@@ -193,11 +198,9 @@ async fn killed_again_and_again_it_keeps_the_order() -> Result<()> {
 #[tokio::test]
 async fn one_that_was_cut_off_and_replaced_writes_nothing_when_it_is_back() -> Result<()> {
     let mut server = NatsServer::start().await?;
-    let proxy = Proxy::to(server.server().client_address()).await?;
     // The servers will have forgotten what it wrote, and what the other one writes.
     let near = forgetful(&server);
-    let mut far = near.clone();
-    far.log.url = proxy.url();
+    let (proxy, far) = behind_a_proxy(&mut server, &near).await?;
     let log = open(&near).await?;
     tenant(&log, "acme", "standard-webhooks").await?;
     let cut_off = Ingest::start(far).await?;

@@ -8,7 +8,7 @@
 //! | `/never/<group>`          | none; the connection stays open                                 |
 //! | `/drip/<group>`           | 200 and a body of a byte a second, without end                  |
 //! | `/gate/<group>`           | what the group's gate says: see [`Gate`]                        |
-//! | `/due/<µs>/<n>/<group>`   | 503 until the event is due, n steps of that long after `due`    |
+//! | `/due/<µs>/<n>/<group>`   | 425 until the event is due, n steps of that long after `due`    |
 
 use std::{
     convert::Infallible,
@@ -50,6 +50,7 @@ pub(super) enum Decision {
     AnswerAfter(Duration),
     /// With `Retry-After`, in seconds since the epoch.
     Refuse {
+        status: StatusCode,
         retry_at: u64,
     },
     Never,
@@ -104,7 +105,9 @@ impl Gate {
     pub(super) const fn decision(self) -> Decision {
         match self {
             Self::Open => Decision::Answer(StatusCode::OK),
-            Self::Shut { retry_at } => Decision::Refuse { retry_at },
+            Self::Shut { retry_at } => {
+                Decision::Refuse { status: StatusCode::SERVICE_UNAVAILABLE, retry_at }
+            }
             Self::Slow { wait } => Decision::AnswerAfter(wait),
         }
     }

@@ -142,7 +142,10 @@ impl State {
             Kind::Drip => Decision::Drip,
             Kind::Gate => self.gates.get(&behaviour.group).copied().unwrap_or_default().decision(),
             Kind::Due(_) => match due_second(behaviour, body) {
-                Some(second) if now_ms < second * 1_000 => Decision::Refuse { retry_at: second },
+                // That is about one event: 503 would be about the endpoint.
+                Some(second) if now_ms < second * 1_000 => {
+                    Decision::Refuse { status: StatusCode::TOO_EARLY, retry_at: second }
+                }
                 Some(_) | None => Decision::Answer(StatusCode::OK),
             },
         }
@@ -207,7 +210,8 @@ mod tests {
     fn a_gate_refuses_until_it_is_opened() {
         let tally = Tally::new();
         tally.control("/shut/storm/1700000000");
-        let refused = Decision::Refuse { retry_at: 1_700_000_000 };
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let refused = Decision::Refuse { status, retry_at: 1_700_000_000 };
         assert_eq!(post(&tally, "/gate/storm/1", "{}"), refused);
         tally.control("/open/storm");
         assert_eq!(post(&tally, "/gate/storm/1", "{}"), Decision::Answer(StatusCode::OK));
@@ -221,7 +225,8 @@ mod tests {
         let tally = Tally::new();
         let later = SystemClock.now().as_millis() + 3_600_000;
         let body = format!(r#"{{"due":{later}}}"#);
-        let refused = Decision::Refuse { retry_at: (later + 500).div_ceil(1_000) };
+        let retry_at = (later + 500).div_ceil(1_000);
+        let refused = Decision::Refuse { status: StatusCode::TOO_EARLY, retry_at };
         assert_eq!(post(&tally, "/due/500000/1/late", &body), refused);
         let answered = Decision::Answer(StatusCode::OK);
         assert_eq!(post(&tally, "/due/500000/1/late", r#"{"due":1000}"#), answered);

@@ -18,12 +18,12 @@ use crate::{
         producer::{Producer, Stamp},
         samples::{Samples, count},
         sheet::{Case, Figure, Sense, Sheet},
-        system::{Endpoint, NO_BREAKER},
+        system::{Endpoint, ON_TIME},
     },
     cli::Service,
 };
 
-/// The tenant whose endpoints have no breaker, and the group at the receiver.
+/// The tenant whose deliveries are retried when the endpoint says, and the group at the receiver.
 const TENANT: &str = "later";
 const GROUP: &str = "later";
 /// How many endpoints there are: each event makes that many retries.
@@ -88,7 +88,7 @@ fn step_micros(amount: Amount) -> u128 {
 
 async fn prepare(lab: &Lab, cluster: &Cluster, amount: Amount) -> Result<()> {
     lab.step("endpoints");
-    cluster.site().tenant(TENANT, Some(NO_BREAKER)).await?;
+    cluster.site().tenant(TENANT, Some(ON_TIME)).await?;
     let url = lab.receiver.url();
     let step = step_micros(amount);
     let endpoints = (0..ENDPOINTS).map(|number| Endpoint {
