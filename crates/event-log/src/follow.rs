@@ -1,11 +1,11 @@
 //! Reading EVENTS in order, without settling: for those who keep their own place.
 
-use fanfare_domain::StoredEvent;
+use fanfare_domain::{StoredEvent, chain};
 use tracing::error;
 
 use crate::{
     EventLog, ReadError,
-    read::{Ordered, Selection, Start, chain},
+    read::{Ordered, Selection, Start},
     topology::Stream,
 };
 

@@ -10,8 +10,9 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_delivery_log::{Database, Store, StoreError};
+use fanfare_domain::chain;
 use fanfare_event_log::EventLog;
-use fanfare_service::{Clock, chain};
+use fanfare_service::Clock;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
