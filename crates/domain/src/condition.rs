@@ -115,6 +115,7 @@ impl Condition {
 }
 
 impl Failed {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others quote no more than a word")]
     fn of(error: &ExecutionError) -> Self {
         use ExecutionError::{
             NotSupportedAsMethod, UnsupportedBinaryOperator, UnsupportedIndex, UnsupportedKeyType,

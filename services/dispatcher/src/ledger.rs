@@ -4,10 +4,13 @@
 //! A fold over the shard's facts. It covers at least a window of journal time; what is older
 //! can no longer be handed out again, because its messages were settled long before.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use fanfare_domain::{DeliveryId, Fact, Timestamp, fact::DeferReason};
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::HashMap;
 
 use crate::{feeds::Known, lanes::RESERVED_AHEAD};
 
@@ -56,20 +59,36 @@ enum Wait {
     Turn(u32),
 }
 
+/// The most deliveries of a run: as many as make a table full whose size is a power of two, so that
+/// none of its room is left over.
+const RUN_MAX: usize = 65_536 / 8 * 7;
+
+/// How many runs the window is cut into at least.
+const RUNS: u32 = 4;
+
 /// See the module.
 ///
-/// Two generations: when the younger has covered the window, the older is dropped, and its room
-/// is used for the next. What is live has no fact yet, so no age.
+/// What is on record is kept in runs, and a run is dropped as a whole once those after it cover the
+/// window. What is live has no fact yet, so no age.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     window: Duration,
     entries_max: usize,
     /// The attempts that were asked for.
     live: HashMap<DeliveryId, u32>,
-    young: HashMap<DeliveryId, Progress>,
-    old: HashMap<DeliveryId, Progress>,
-    young_from: Place,
-    old_from: Place,
+    /// Those before [`Self::youngest`], the oldest first.
+    older: VecDeque<Run>,
+    youngest: Run,
+}
+
+/// What is on record from a place in the journal on, until the next run begins.
+#[derive(Debug)]
+struct Run {
+    from: Place,
+    /// None of its deliveries has a larger id. Ids begin with the time of their event, so that new
+    /// ones are not looked for in old runs.
+    largest: DeliveryId,
+    entries: HashMap<DeliveryId, Progress>,
 }
 
 /// A place in the journal.
@@ -88,18 +107,16 @@ impl Ledger {
         Self {
             window,
             entries_max,
-            live: HashMap::new(),
-            young: HashMap::new(),
-            old: HashMap::new(),
-            young_from: from,
-            old_from: from,
+            live: HashMap::default(),
+            older: VecDeque::new(),
+            youngest: Run::new(from),
         }
     }
 
     /// Returns the place from which on everything is remembered. About what lies before it the
     /// ledger knows nothing, and the journal has to be asked.
     pub(crate) fn covers_from(&self) -> Place {
-        self.old_from
+        self.older.front().unwrap_or(&self.youngest).from
     }
 
     /// Tells whether anything is known of a delivery.
@@ -137,7 +154,7 @@ impl Ledger {
         self.live.remove(&delivery);
         // Facts of one batch may conclude a delivery before its attempt is folded again.
         if self.get(delivery) != Some(Progress::Concluded) {
-            self.young.insert(delivery, progress);
+            self.youngest.insert(delivery, progress);
         }
     }
 
@@ -146,7 +163,7 @@ impl Ledger {
     pub(crate) fn recall(&mut self, fact: &Fact, at: Timestamp, wanted: &BTreeSet<DeliveryId>) {
         let Some((delivery, progress)) = progress(fact, at) else { return };
         if wanted.contains(&delivery) && self.get(delivery) != Some(Progress::Concluded) {
-            self.young.insert(delivery, progress);
+            self.youngest.insert(delivery, progress);
         }
     }
 
@@ -203,7 +220,7 @@ impl Ledger {
 
     /// How many deliveries are remembered.
     pub(crate) fn len(&self) -> usize {
-        self.live.len() + self.young.len() + self.old.len()
+        self.live.len() + self.on_record()
     }
 
     fn enliven(&mut self, delivery: DeliveryId, attempt: u32) -> Admission {
@@ -212,19 +229,52 @@ impl Ledger {
     }
 
     fn get(&self, delivery: DeliveryId) -> Option<Progress> {
-        self.young.get(&delivery).or_else(|| self.old.get(&delivery)).copied()
+        let known = self.youngest.get(delivery);
+        known.or_else(|| self.older.iter().rev().find_map(|run| run.get(delivery)))
     }
 
+    fn on_record(&self) -> usize {
+        let runs = self.older.iter().chain(std::iter::once(&self.youngest));
+        runs.map(|run| run.entries.len()).sum()
+    }
+
+    /// Begins another run once the youngest is full or has covered its part of the window, and drops
+    /// what nobody asks for any more.
     fn turn(&mut self, place: Place) {
-        let covered = place.at.since(self.young_from.at) >= self.window;
-        if !covered && self.young.len() < self.entries_max {
+        let covered = place.at.since(self.youngest.from.at) >= self.window / RUNS;
+        let run_max = self.entries_max.min(RUN_MAX);
+        let full = self.youngest.entries.len() >= run_max;
+        if !covered && !full {
             return;
         }
-        // Neither moves an entry, however many there are.
-        std::mem::swap(&mut self.young, &mut self.old);
-        self.young.clear();
-        self.old_from = self.young_from;
-        self.young_from = place;
+        self.older.push_back(std::mem::replace(&mut self.youngest, Run::new(place)));
+        let end = place.at.saturating_sub(self.window);
+        let mut many = self.on_record();
+        while let Some(oldest) = self.older.front() {
+            let next = self.older.get(1).unwrap_or(&self.youngest);
+            let room = self.entries_max.saturating_mul(2).saturating_sub(run_max);
+            if next.from.at > end && many <= room {
+                return;
+            }
+            many -= oldest.entries.len();
+            self.older.pop_front();
+        }
+    }
+}
+
+impl Run {
+    fn new(from: Place) -> Self {
+        let (largest, entries) = (DeliveryId::from_bytes([0; 16]), HashMap::default());
+        Self { from, largest, entries }
+    }
+
+    fn get(&self, delivery: DeliveryId) -> Option<Progress> {
+        (delivery <= self.largest).then(|| self.entries.get(&delivery).copied()).flatten()
+    }
+
+    fn insert(&mut self, delivery: DeliveryId, progress: Progress) {
+        self.largest = self.largest.max(delivery);
+        self.entries.insert(delivery, progress);
     }
 }
 
@@ -396,6 +446,21 @@ mod tests {
         ledger.record(&concluded(5), at(140));
         ledger.record(&concluded(6), at(160));
         assert_eq!(ledger.admit_first(delivery(1).id), Admission::Make);
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_there_is_room_for() {
+        let mut ledger = Ledger::new(Duration::from_mins(10), 3, START);
+        for n in 0..=255 {
+            let place = Place { sequence: u64::from(n), at: at(u64::from(n)) };
+            ledger.record(&concluded(n), place);
+            assert!(ledger.len() <= 6);
+            // What it claims to cover, it knows.
+            for known in ledger.covers_from().sequence..=u64::from(n) {
+                assert!(ledger.knows(delivery(u8::try_from(known).unwrap()).id), "{known} at {n}");
+            }
+        }
+        assert!(ledger.len() >= 3);
     }
 
     #[test]

@@ -82,6 +82,9 @@ pub(crate) struct Options {
     /// How many bytes of data an event has.
     #[arg(long, default_value_t = 500)]
     bytes: usize,
+    /// Measure the system with its delivery log; what it costs comes on top of delivering.
+    #[arg(long)]
+    delivery_log: bool,
     /// The nats-server to run, instead of the one that is found or fetched.
     #[arg(long, env = "FANFARE_NATS_SERVER", hide_env_values = true, value_name = "FILE")]
     nats_server: Option<PathBuf>,
@@ -141,6 +144,7 @@ pub(crate) async fn bench(options: Options, output: Output) -> Result<()> {
 async fn measure(options: &Options, scenarios: &[Scenario], output: Output) -> Result<()> {
     let size = if options.quick { Size::Quick } else { Size::Full };
     let lab = Lab::open(options.nats_server.clone(), size, options.bytes, output).await?;
+    let lab = lab.with_delivery_log(options.delivery_log);
     if scenarios.is_empty() {
         return default_round(options, lab, output).await;
     }

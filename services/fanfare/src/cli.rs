@@ -165,6 +165,9 @@ pub(crate) struct Up {
     /// Refuse endpoints on this machine too, as a production system does.
     #[arg(long)]
     pub(crate) forbid_loopback: bool,
+    /// Keep no delivery log: less work, and nothing to list or to search.
+    #[arg(long)]
+    pub(crate) no_delivery_log: bool,
     /// End once standard input is closed, so as not to outlive whoever started this process.
     #[arg(long, hide = true)]
     pub(crate) stop_with_stdin: bool,

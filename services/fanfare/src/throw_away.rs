@@ -43,8 +43,13 @@ pub(crate) struct ThrowAway {
 }
 
 impl ThrowAway {
-    /// Starts a system. `settings` is TOML with a table for each service.
-    pub(crate) async fn start(nats_server: &Path, settings: &str) -> Result<Self> {
+    /// Starts a system. `settings` is TOML with a table for each service, `options` are further ones
+    /// of `up`.
+    pub(crate) async fn start(
+        nats_server: &Path,
+        settings: &str,
+        options: &[&str],
+    ) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("fanfare-").tempdir();
         let directory = directory.context("make a temporary directory")?;
         let settings_file = directory.path().join("settings.toml");
@@ -66,6 +71,7 @@ impl ThrowAway {
             .arg(&data)
             .arg("--nats-server")
             .arg(nats_server)
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)

@@ -98,6 +98,8 @@ pub(crate) struct Lab {
     pub(crate) size: Size,
     /// How many bytes of data an event has.
     pub(crate) bytes: usize,
+    /// Whether systems keep a delivery log.
+    pub(crate) delivery_log: bool,
     bar: ProgressBar,
     output: Output,
     profiles: TempDir,
@@ -122,7 +124,13 @@ impl Lab {
         }
         let receiver = Receiver::start()?;
         let bar = ProgressBar::hidden();
-        Ok(Self { binary, receiver, size, bytes, bar, output, profiles, floors: Vec::new() })
+        let (delivery_log, floors) = (false, Vec::new());
+        Ok(Self { binary, receiver, size, bytes, delivery_log, bar, output, profiles, floors })
+    }
+
+    /// The same, with systems that keep a delivery log if that is so.
+    pub(crate) fn with_delivery_log(self, delivery_log: bool) -> Self {
+        Self { delivery_log, ..self }
     }
 
     /// The directory with the benchmark's profiles.

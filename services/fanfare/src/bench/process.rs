@@ -22,7 +22,7 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
 
 /// Returns the resident memory of a process, in bytes. A page that processes share, as those of one
 /// program do, counts for each of them by its part, so that the sum over processes is what they
-/// take together: `Pss` in proc_pid_smaps(5).
+/// take together: `Pss` in `proc_pid_smaps(5)`.
 pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;

@@ -106,9 +106,12 @@ pub(crate) struct System {
 }
 
 impl System {
-    /// Starts a system with the tenant [`TENANT`], and as many requests in flight as asked for.
+    /// Starts a system with the tenant [`TENANT`], and as many requests in flight as asked for. It
+    /// keeps a delivery log if the laboratory is to have one.
     pub(crate) async fn start(lab: &Lab, in_flight: usize) -> Result<Self> {
-        let inner = ThrowAway::start(lab.binary.path(), &settings_text(lab, in_flight)).await?;
+        let options: &[&str] = if lab.delivery_log { &[] } else { &["--no-delivery-log"] };
+        let settings = settings_text(lab, in_flight);
+        let inner = ThrowAway::start(lab.binary.path(), &settings, options).await?;
         let site = Site::new(inner.api()?);
         site.tenant(TENANT, None).await?;
         Ok(Self { inner, site })

@@ -98,7 +98,7 @@ async fn stay(system: &ThrowAway, mut cast: Cast, stop: &mut Stop, output: Outpu
 async fn start(options: &Options, output: Output) -> Result<ThrowAway> {
     let binary = crate::up::locate(options.nats_server.clone(), output).await?;
     let begun = Instant::now();
-    let system = ThrowAway::start(binary.path(), "").await?;
+    let system = ThrowAway::start(binary.path(), "", &[]).await?;
     step(output, "A throw-away system: nats-server and all services.");
     output.say(&format!("     ready in {}", span(begun.elapsed())));
     Ok(system)

@@ -47,7 +47,8 @@ pub(super) async fn start(
 ) -> Result<String> {
     let variables = process_env()?;
     let mut api = String::new();
-    for service in Service::ALL {
+    let wanted = |service: &Service| *service != Service::Projector || !told.0.no_delivery_log;
+    for service in Service::ALL.into_iter().filter(wanted) {
         let sources = sources(service, told, (data, nats), &variables)?;
         match service {
             Service::Api => {
