@@ -2,10 +2,12 @@
 //!
 //! An attempt is a large future (connecting, sending, reading, all in one state). Making a task for
 //! each costs an allocation of that size and some copies of it; a worker that waits for its next
-//! attempt costs a channel.
+//! attempt costs a place to put it in. Not a channel: that has room for 32 at least.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::{AbortHandle, JoinError, JoinSet},
 };
 
@@ -14,7 +16,7 @@ const RESULTS_MAX: usize = 256;
 
 /// Workers of one shard. They end when this is dropped, whatever they are doing.
 pub(crate) struct Workers<W, R> {
-    hired: Vec<(mpsc::Sender<W>, AbortHandle)>,
+    hired: Vec<(Arc<Tray<W>>, AbortHandle)>,
     idle: Vec<usize>,
     /// How many were stopped.
     stopped: usize,
@@ -22,6 +24,32 @@ pub(crate) struct Workers<W, R> {
     /// What workers are given to tell their results by.
     teller: mpsc::Sender<(usize, R)>,
     results: mpsc::Receiver<(usize, R)>,
+}
+
+/// Where a worker finds its next piece of work.
+struct Tray<W> {
+    work: Mutex<Option<W>>,
+    filled: Notify,
+}
+
+impl<W> Tray<W> {
+    /// Puts work in, for the one worker that waits for it.
+    fn put(&self, work: W) {
+        let before = self.work.lock().unwrap_or_else(PoisonError::into_inner).replace(work);
+        debug_assert!(before.is_none(), "an idle worker's tray is empty");
+        self.filled.notify_one();
+    }
+
+    /// Waits for work. Cancel safe.
+    async fn take(&self) -> W {
+        loop {
+            self.filled.notified().await;
+            let work = self.work.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(work) = work {
+                return work;
+            }
+        }
+    }
 }
 
 impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
@@ -49,9 +77,8 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
         F: Future<Output = R> + Send,
     {
         let worker = self.idle.pop().unwrap_or_else(|| self.hire(perform));
-        let (sender, stop) = self.hired.get(worker)?;
-        let sent = sender.try_send(work);
-        debug_assert!(sent.is_ok(), "an idle worker takes work");
+        let (tray, stop) = self.hired.get(worker)?;
+        tray.put(work);
         Some(stop.clone())
     }
 
@@ -89,17 +116,19 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
     where
         F: Future<Output = R> + Send,
     {
-        let (sender, mut work) = mpsc::channel(1);
+        let tray = Arc::new(Tray { work: Mutex::new(None), filled: Notify::new() });
         let (worker, results) = (self.hired.len(), self.teller.clone());
+        let work = Arc::clone(&tray);
         let stop = self.tasks.spawn(async move {
-            while let Some(next) = work.recv().await {
+            loop {
+                let next = work.take().await;
                 let result = perform(next).await;
                 if results.send((worker, result)).await.is_err() {
                     return;
                 }
             }
         });
-        self.hired.push((sender, stop));
+        self.hired.push((tray, stop));
         worker
     }
 }
