@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
@@ -25,6 +25,9 @@ pub struct Postgres {
     child: Option<Child>,
     directory: TempDir,
 }
+
+/// How many ports are tried.
+const PORTS_TRIED: usize = 3;
 
 impl Postgres {
     /// Starts a server, if the machine has the programs. Where it has none, a line on standard error
@@ -52,7 +55,13 @@ impl Postgres {
             .output()
             .context("run initdb")?;
         ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        postgres.restart().await?;
+        let mut tries = 0;
+        while let Err(error) = postgres.restart().await {
+            tries += 1;
+            ensure!(tries < PORTS_TRIED, "{error:#}");
+            // Somebody else was faster.
+            postgres.port = *free_ports(1).first().context("a free port")?;
+        }
         Ok(Some(postgres))
     }
 
@@ -89,13 +98,21 @@ impl Postgres {
             .spawn();
         self.child = Some(child.context("run postgres")?);
         let port = self.port.to_string();
+        let mut ended = None;
         wait_until("PostgreSQL to answer", async || {
+            // Whoever answers then is another test's, which took the port.
+            if let Some(child) = &mut self.child {
+                ended = child.try_wait().map_err(|error| error.to_string())?;
+            }
+            if ended.is_some() {
+                return Ok(());
+            }
             let asked = self.command("pg_isready").args(["-h", "127.0.0.1", "-p", &port]).output();
             let ready = asked.map_err(|error| error.to_string())?;
             if ready.status.success() { Ok(()) } else { Err(format!("{:?}", ready.status)) }
         })
         .await;
-        Ok(())
+        ended.map_or(Ok(()), |status| bail!("postgres ended: {status}"))
     }
 
     fn data(&self) -> PathBuf {

@@ -71,17 +71,33 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// The projector's settings: those of the running `up`, then a file, variables and options.
+/// The projector's settings: a file, variables and options; without a word about streams and tables,
+/// those of the running `up`. Never the streams of one and the tables of another.
 fn settings(options: &Options, connection: &Connection) -> Result<Settings> {
     let mut sources = Service::Projector.sources()?;
-    let data = DataDir::new(&connection.data);
-    if let Some(running) = data.running() {
-        sources = sources.set("log.url", running.nats).set("database", data.delivery_log_url());
-    }
     if let Some(path) = &options.config {
         sources = sources.file(&SettingsFile::read(path)?)?;
     }
     sources = sources.env(&process_env()?);
+    let named = |key: &str| {
+        let by_option =
+            options.set.iter().any(|pair| pair.split_once('=').is_some_and(|it| it.0 == key));
+        by_option || sources.said_by(key).is_some()
+    };
+    match (named("log.url"), named("database")) {
+        (true, true) => {}
+        (false, false) => {
+            let data = DataDir::new(&connection.data);
+            if let Some(running) = data.running() {
+                sources = sources.set("log.url", running.nats);
+                sources = sources.set("database", data.delivery_log_url());
+            }
+        }
+        (true, false) => bail!("log.url is given: give database too, the tables to be made anew"),
+        (false, true) => {
+            bail!("database is given: give log.url too, the NATS that it is made from")
+        }
+    }
     for pair in &options.set {
         let Some((key, value)) = pair.split_once('=') else {
             bail!("--set takes KEY=VALUE, for example database=sqlite:delivery-log.sqlite");

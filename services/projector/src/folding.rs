@@ -112,9 +112,14 @@ impl Portion {
         self.bytes += batch.facts.iter().map(fanfare_event_log::record_length).sum::<usize>();
     }
 
-    /// Tells whether no more is to be added.
-    pub(crate) const fn is_full(&self, limits: Limits) -> bool {
-        self.count >= limits.count || self.bytes >= BYTES_MAX
+    /// Tells whether no more is to be added. One fact may be a thousand rows.
+    pub(crate) fn is_full(&self, limits: Limits) -> bool {
+        self.count.max(self.rows()) >= limits.count || self.bytes >= BYTES_MAX
+    }
+
+    /// How many rows it changes.
+    pub(crate) fn rows(&self) -> usize {
+        self.changes.len()
     }
 
     /// Tells whether there is nothing to write.

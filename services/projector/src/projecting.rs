@@ -26,10 +26,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const STAND_BY: Duration = Duration::from_secs(5);
 /// How often old rows are looked for.
 const FORGET_EVERY: Duration = Duration::from_mins(1);
-/// How many rows are forgotten in one transaction, and the pause before the next one: it is for
-/// those who write and search meanwhile.
+/// How many rows are forgotten in one transaction, and how long it is waited before the next one
+/// while there is nothing to write: for those who search meanwhile.
 const FORGET_ROWS: u32 = 500;
 const FORGET_PAUSE: Duration = Duration::from_millis(200);
+/// How many rows are forgotten for each that was written, while there are old ones: more than come.
+const FORGET_RATIO: usize = 2;
+/// How often a person is told of the same trouble again.
+const TELL_EVERY: Duration = Duration::from_mins(5);
 
 /// See the module.
 pub(crate) struct Projecting {
@@ -44,7 +48,8 @@ pub(crate) struct Projecting {
 /// How long to wait, and whether somebody was told.
 struct Patience {
     pause: Duration,
-    told: bool,
+    /// When somebody was told of what, if it has not passed.
+    told: Option<(Instant, bool)>,
 }
 
 impl Projecting {
@@ -78,40 +83,64 @@ impl Projecting {
         let mut forget_at = Instant::now();
         loop {
             let portion = streams.gather(progress, self.limits, forget_at).await?;
+            let rows = portion.rows();
             if !portion.is_empty() {
                 progress = portion.write(&store).await?;
                 patience.relax();
             }
             if Instant::now() >= forget_at {
-                forget_at = Instant::now() + self.forget(&store).await?;
+                forget_at = Instant::now() + self.forget(&store, rows).await?;
             }
         }
     }
 
-    /// Forgets some old rows; returns when to look again.
-    async fn forget(&self, store: &Store) -> Result<Duration, StoreError> {
+    /// Forgets some old rows, in small transactions, and more of them the more were written; returns
+    /// when to look again.
+    async fn forget(&self, store: &Store, written: usize) -> Result<Duration, StoreError> {
         let before = self.clock.now().saturating_sub(self.retention);
-        let rows = store.forget(before, FORGET_ROWS).await?;
-        Ok(if rows < u64::from(FORGET_ROWS) { FORGET_EVERY } else { FORGET_PAUSE })
+        let wanted = u64::try_from(written.saturating_mul(FORGET_RATIO)).unwrap_or(u64::MAX);
+        let mut rows = 0;
+        loop {
+            let gone = store.forget(before, FORGET_ROWS).await?;
+            rows += gone;
+            if gone < u64::from(FORGET_ROWS) {
+                return Ok(FORGET_EVERY);
+            }
+            if rows >= wanted {
+                return Ok(if written > 0 { Duration::ZERO } else { FORGET_PAUSE });
+            }
+        }
     }
 }
 
 impl Patience {
     const fn new() -> Self {
-        Self { pause: PAUSE_MIN, told: false }
+        Self { pause: PAUSE_MIN, told: None }
     }
 
-    /// Notes what went wrong; returns how long to wait. A person is told once.
+    /// Notes what went wrong; returns how long to wait. A person is told once, again when it has
+    /// become worse, and then from time to time.
     fn bear(&mut self, error: &StoreError) -> Duration {
-        let cause = chain(error);
-        if self.told {
+        let (cause, passing) = (chain(error), error.is_passing());
+        let lately = |(at, was_passing): (Instant, bool)| {
+            at.elapsed() < TELL_EVERY && (passing || !was_passing)
+        };
+        if self.told.is_some_and(lately) {
             debug!(error = cause, "the delivery log is still behind");
-        } else if error.is_passing() {
-            warn!(error = cause, "the delivery log falls behind; deliveries are made all the same");
         } else {
-            error!(error = cause, "the delivery log is not kept; deliveries are made all the same");
+            if passing {
+                warn!(
+                    error = cause,
+                    "the delivery log falls behind; deliveries are made all the same"
+                );
+            } else {
+                error!(
+                    error = cause,
+                    "the delivery log is not kept; deliveries are made all the same"
+                );
+            }
+            self.told = Some((Instant::now(), passing));
         }
-        self.told = true;
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
         pause
@@ -119,7 +148,7 @@ impl Patience {
 
     /// Notes that all is well.
     fn relax(&mut self) {
-        if self.told {
+        if self.told.is_some() {
             info!("the delivery log is kept again");
         }
         *self = Self::new();

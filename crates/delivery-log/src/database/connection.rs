@@ -1,6 +1,8 @@
 //! Connections, transactions and rows of either kind.
 
-use std::time::Duration;
+#[cfg(unix)]
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::{fs::OpenOptions, path::Path, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Pool, Postgres, Row as _, Sqlite,
@@ -98,11 +100,22 @@ macro_rules! run {
     }};
 }
 
+/// Makes the file where it is missing, for nobody else to read: it holds whole URLs and answers. The
+/// files that SQLite puts beside it get the same mode. What goes wrong, SQLite says better.
+fn make_private(path: &Path) {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    options.mode(0o600);
+    let _made_or_there = options.open(path);
+}
+
 impl Database {
     /// Prepares to connect, and does not: the database may be away.
     pub fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
         match url {
             DatabaseUrl::Sqlite(path) => {
+                make_private(path);
                 let options = SqliteConnectOptions::new()
                     .filename(path)
                     .create_if_missing(true)
@@ -121,6 +134,8 @@ impl Database {
                 let pool =
                     PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE);
                 let options: PgConnectOptions = url.parse()?;
+                // Not a word about tables that are there already.
+                let options = options.options([("client_min_messages", "warning")]);
                 let options = options.disable_statement_logging();
                 Ok(Self(Connections::Postgres(pool.connect_lazy_with(options))))
             }
