@@ -6,47 +6,54 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::HashMap;
 use tokio::{
     sync::{Notify, mpsc},
-    task::{AbortHandle, JoinError, JoinSet},
+    task::{self, AbortHandle, Id, JoinError, JoinSet},
 };
 
 /// The most results that wait to be taken; then workers wait too.
 const RESULTS_MAX: usize = 256;
 
+/// The most workers that are kept while they have nothing to do: each takes some 10 KB.
+const IDLE_MAX: usize = 32;
+
 /// Workers of one shard. They end when this is dropped, whatever they are doing.
 pub(crate) struct Workers<W, R> {
-    hired: Vec<(Arc<Tray<W>>, AbortHandle)>,
-    idle: Vec<usize>,
-    /// How many were stopped.
-    stopped: usize,
+    hired: HashMap<Id, (Arc<Tray<W>>, AbortHandle)>,
+    idle: Vec<Id>,
     tasks: JoinSet<()>,
     /// What workers are given to tell their results by.
-    teller: mpsc::Sender<(usize, R)>,
-    results: mpsc::Receiver<(usize, R)>,
+    teller: mpsc::Sender<(Id, R)>,
+    results: mpsc::Receiver<(Id, R)>,
 }
 
-/// Where a worker finds its next piece of work.
+/// Where a worker finds what it is to do next.
 struct Tray<W> {
-    work: Mutex<Option<W>>,
+    next: Mutex<Option<Next<W>>>,
     filled: Notify,
 }
 
+enum Next<W> {
+    Work(W),
+    Leave,
+}
+
 impl<W> Tray<W> {
-    /// Puts work in, for the one worker that waits for it.
-    fn put(&self, work: W) {
-        let before = self.work.lock().unwrap_or_else(PoisonError::into_inner).replace(work);
+    /// Puts something in, for the one worker that waits for it.
+    fn put(&self, next: Next<W>) {
+        let before = self.next.lock().unwrap_or_else(PoisonError::into_inner).replace(next);
         debug_assert!(before.is_none(), "an idle worker's tray is empty");
         self.filled.notify_one();
     }
 
-    /// Waits for work. Cancel safe.
-    async fn take(&self) -> W {
+    /// Waits for something. Cancel safe.
+    async fn take(&self) -> Next<W> {
         loop {
             self.filled.notified().await;
-            let work = self.work.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(work) = work {
-                return work;
+            let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(next) = next {
+                return next;
             }
         }
     }
@@ -56,14 +63,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
     /// Has no workers yet.
     pub(crate) fn new() -> Self {
         let (teller, results) = mpsc::channel(RESULTS_MAX);
-        Self {
-            hired: Vec::new(),
-            idle: Vec::new(),
-            stopped: 0,
-            tasks: JoinSet::new(),
-            teller,
-            results,
-        }
+        Self { hired: HashMap::default(), idle: Vec::new(), tasks: JoinSet::new(), teller, results }
     }
 
     /// Has a piece of work done, by `perform` of the worker that takes it. Returns what stops the
@@ -77,14 +77,14 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
         F: Future<Output = R> + Send,
     {
         let worker = self.idle.pop().unwrap_or_else(|| self.hire(perform));
-        let (tray, stop) = self.hired.get(worker)?;
-        tray.put(work);
+        let (tray, stop) = self.hired.get(&worker)?;
+        tray.put(Next::Work(work));
         Some(stop.clone())
     }
 
     /// How many are at work.
     pub(crate) fn busy(&self) -> usize {
-        self.hired.len() - self.idle.len() - self.stopped
+        self.hired.len() - self.idle.len()
     }
 
     /// Waits until one is done, and returns what came of it; for ever if none is at work. Fails if
@@ -94,12 +94,16 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
             tokio::select! {
                 biased;
                 Some((worker, result)) = self.results.recv() => {
-                    self.idle.push(worker);
+                    self.keep(worker);
                     return Ok(result);
                 }
-                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    self.stopped += 1;
-                    ended?;
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    // Who was sent away is not among them any more.
+                    if let Err(failed) = ended {
+                        self.hired.remove(&failed.id());
+                        self.idle.retain(|worker| *worker != failed.id());
+                        return Err(failed);
+                    }
                 }
             }
         }
@@ -108,27 +112,35 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
     /// Returns what came of one that is done already.
     pub(crate) fn done_already(&mut self) -> Option<R> {
         let (worker, result) = self.results.try_recv().ok()?;
-        self.idle.push(worker);
+        self.keep(worker);
         Some(result)
     }
 
-    fn hire<F>(&mut self, perform: impl Fn(W) -> F + Send + 'static) -> usize
+    /// Keeps a worker that has done its work, unless there are enough.
+    fn keep(&mut self, worker: Id) {
+        if self.idle.len() < IDLE_MAX {
+            self.idle.push(worker);
+        } else if let Some((tray, _)) = self.hired.remove(&worker) {
+            tray.put(Next::Leave);
+        }
+    }
+
+    fn hire<F>(&mut self, perform: impl Fn(W) -> F + Send + 'static) -> Id
     where
         F: Future<Output = R> + Send,
     {
-        let tray = Arc::new(Tray { work: Mutex::new(None), filled: Notify::new() });
-        let (worker, results) = (self.hired.len(), self.teller.clone());
-        let work = Arc::clone(&tray);
+        let tray = Arc::new(Tray { next: Mutex::new(None), filled: Notify::new() });
+        let (results, own) = (self.teller.clone(), Arc::clone(&tray));
         let stop = self.tasks.spawn(async move {
-            loop {
-                let next = work.take().await;
-                let result = perform(next).await;
-                if results.send((worker, result)).await.is_err() {
+            while let Next::Work(work) = own.take().await {
+                let result = perform(work).await;
+                if results.send((task::id(), result)).await.is_err() {
                     return;
                 }
             }
         });
-        self.hired.push((tray, stop));
+        let worker = stop.id();
+        self.hired.insert(worker, (tray, stop));
         worker
     }
 }
@@ -154,6 +166,23 @@ mod tests {
             assert_eq!(results, [0, 10, 20, 30], "round {round}");
         }
         assert_eq!(workers.hired.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn workers_that_are_too_many_leave() {
+        let mut workers = Workers::new();
+        for round in 1..=3 {
+            for number in 0..IDLE_MAX + 10 {
+                workers.begin(number, async |number| number);
+            }
+            for _ in 0..IDLE_MAX + 10 {
+                workers.done().await.unwrap();
+            }
+            assert_eq!((workers.busy(), workers.hired.len()), (0, IDLE_MAX), "round {round}");
+        }
+        while workers.tasks.len() > IDLE_MAX {
+            assert!(workers.tasks.join_next().await.unwrap().is_ok());
+        }
     }
 
     #[tokio::test]

@@ -39,6 +39,11 @@ pub(crate) use overdue::{Overdue, Patience};
 /// How far apart the deliveries of a resumed endpoint become due, in the order of their events.
 const RESUME_PACE: Duration = Duration::from_millis(5);
 
+/// The waiting deliveries are packed anew once they have become more by one in so many, and by so
+/// many at least.
+const PACKED_SHARE: usize = 5;
+const PACKED_STEP: usize = 2_048;
+
 /// The waiting deliveries of a shard, and what is to be done for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Agenda {
@@ -50,6 +55,8 @@ pub(crate) struct Agenda {
     told_before: Timestamp,
     /// Deliveries that are asked for or planned.
     waiting: BTreeMap<DeliveryId, Entry>,
+    /// How many of them there were when they were last packed.
+    packed: usize,
     parked: BTreeMap<EndpointId, BTreeMap<DeliveryId, Entry>>,
     duties: Duties,
     /// How the shard's endpoints do.
@@ -101,6 +108,7 @@ impl Agenda {
             unseen: 0,
             told_before: Timestamp::EPOCH,
             waiting: BTreeMap::new(),
+            packed: 0,
             parked: BTreeMap::new(),
             duties: Duties::default(),
             health: Health::default(),
@@ -375,6 +383,13 @@ impl Agenda {
     fn wait(&mut self, delivery: DeliveryId, entry: Entry) {
         self.overdue.expect(entry);
         self.waiting.insert(delivery, entry);
+        self.packed = self.packed.min(self.waiting.len());
+        if self.waiting.len() > self.packed + self.packed / PACKED_SHARE + PACKED_STEP {
+            // Ids come in the order of time, and a tree that grows at one end is half empty. One
+            // that is made of all its entries at once is full.
+            self.waiting = std::mem::take(&mut self.waiting).into_iter().collect();
+            self.packed = self.waiting.len();
+        }
     }
 
     /// Makes the fact that gives an attempt its time.
