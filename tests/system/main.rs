@@ -18,6 +18,7 @@ mod ingest_keeps_order;
 mod killed_processes_lose_nothing;
 mod killed_servers_lose_nothing;
 mod limits_are_exact;
+mod metrics_tell_what_happened;
 mod order_is_kept;
 mod paused_endpoints_get_nothing;
 mod private_address_is_refused;

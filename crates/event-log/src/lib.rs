@@ -22,6 +22,7 @@ pub mod scan;
 pub mod schedule;
 pub mod settings;
 pub mod snapshot;
+pub mod survey;
 pub mod topology;
 
 mod bootstrap;
@@ -44,4 +45,5 @@ pub use reports::{Receipt, Reported, Reports};
 pub use requests::{PublishAnswer, PublishRequestError, Reply, Request, Requests};
 pub use schedule::Schedules;
 pub use settings::{Compression, Durability, Settings};
+pub use survey::{ReaderState, StreamState, Survey};
 pub use topology::Topology;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
-    Clock, Failure, Health, Readiness, SystemClock,
+    Clock, Failure, Health, Metrics, Readiness, SystemClock,
     health::Phase,
     signals::{NoSignals, Signals, StopRequests},
 };
@@ -30,7 +30,7 @@ const SUPPORT_GRACE: Duration = Duration::from_secs(15);
 /// How long aborted tasks may take to drop what they hold.
 const ABORT_GRACE: Duration = Duration::from_millis(500);
 
-/// What services are given: a way to spawn tasks, word of when to stop, the clock, health.
+/// What services are given: a way to spawn tasks, word of when to stop, the clock, health, metrics.
 ///
 /// Dropping it aborts every task at once, as a crash would.
 pub struct Context {
@@ -40,6 +40,7 @@ pub struct Context {
     tasks: Tasks,
     support: Tasks,
     health: Health,
+    metrics: Metrics,
     clock: Arc<dyn Clock>,
 }
 
@@ -71,8 +72,15 @@ impl Context {
             tasks: Tasks::default(),
             support: Tasks::default(),
             health: Health::default(),
+            metrics: Metrics::default(),
             clock,
         }
+    }
+
+    /// Has services make their instruments there. Before any of them is started.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Names the service whose `start` is called next: its tasks and conditions carry the name.
@@ -106,6 +114,11 @@ impl Context {
     /// Returns the health of the process, for whoever answers questions about it.
     pub fn health(&self) -> Health {
         self.health.clone()
+    }
+
+    /// Returns the instruments of the process.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Registers a condition of being ready. It does not hold until the handle says so.

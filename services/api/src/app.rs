@@ -9,11 +9,12 @@ use fanfare_domain::{
     seal::Keyring,
 };
 use fanfare_event_log::{ConfigView, EventLog};
-use fanfare_service::{Clock, Health};
+use fanfare_service::{Clock, Health, Metrics};
 use tokio::sync::Semaphore;
 
 use crate::{
     caller::Caller,
+    counters::Counters,
     directory::{Configured, Directory, Revised},
     error::{ApiError, Code},
     etag::IfMatch,
@@ -55,8 +56,12 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     /// What `/healthz` and `/readyz` answer.
     pub(crate) health: Health,
+    /// What `/metrics` answers.
+    pub(crate) metrics: Metrics,
+    /// Counts.
+    pub(crate) counters: Arc<Counters>,
     /// How many requests may read the journal at once.
-    pub(crate) scans: Semaphore,
+    pub(crate) scans: Arc<Semaphore>,
 }
 
 impl std::ops::Deref for App {

@@ -17,6 +17,7 @@
 mod app;
 mod bootstrap;
 mod caller;
+mod counters;
 mod directory;
 mod error;
 mod etag;
@@ -32,7 +33,7 @@ mod server;
 mod settings;
 mod url_rules;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use fanfare_domain::UrlPolicy;
@@ -41,7 +42,7 @@ use fanfare_service::{Context, check_keyring, load_keyring, load_profiles};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::info;
 
-use crate::{app::App, directory::Directory};
+use crate::{app::App, counters::Counters, directory::Directory};
 
 pub use bootstrap::check_files;
 pub use openapi::document as openapi_document;
@@ -83,6 +84,15 @@ pub async fn bind_and_start(
         last.close().await;
         followed
     });
+    let metrics = context.metrics().clone();
+    let [connections, scans] =
+        [server::CONNECTIONS_MAX, SCANS_MAX].map(|max| Arc::new(Semaphore::new(max)));
+    counters::register(
+        &metrics,
+        directory.clone(),
+        (Arc::clone(&connections), server::CONNECTIONS_MAX),
+        (Arc::clone(&scans), SCANS_MAX),
+    );
     let app = App::new(app::Parts {
         log,
         directory,
@@ -96,13 +106,15 @@ pub async fn bind_and_start(
         },
         clock: context.clock(),
         health: context.health(),
-        scans: Semaphore::new(SCANS_MAX),
+        counters: Counters::new(&metrics),
+        metrics,
+        scans,
     });
     bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;
     let router = server::router(app);
     let stop = context.stop();
     context.spawn("serving", async move {
-        server::serve(listener, router, stop).await;
+        server::serve(listener, router, connections, stop).await;
         Ok(())
     });
     info!(%address, "listening");

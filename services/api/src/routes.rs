@@ -6,6 +6,7 @@ pub(crate) mod event_types;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod metrics;
 pub(crate) mod tenants;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -57,4 +58,5 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(keys::delete_operator_key))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
 }

@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{HeaderValue, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -19,6 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info_span, warn};
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// How many connections there may be at once; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 4_096;
+pub(crate) const CONNECTIONS_MAX: usize = 4_096;
 /// How long the head of a request may take to arrive, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest head of a request, in bytes.
@@ -47,12 +48,13 @@ pub(crate) fn router(app: App) -> Router {
         .route("/openapi.json", get(document))
         .fallback(async || ApiError::from(Code::NotFound))
         .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
-        .layer(middleware::from_fn(frame))
+        .layer(middleware::from_fn_with_state(app.clone(), frame))
         .with_state(app)
 }
 
-/// Bounds a request in time, traces it, and sets what every answer has.
-async fn frame(request: Request, next: Next) -> Response {
+/// Bounds a request in time, traces and counts it, and sets what every answer has.
+async fn frame(State(app): State<App>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let span = info_span!("request", method = %request.method(), route);
     async {
@@ -63,6 +65,7 @@ async fn frame(request: Request, next: Next) -> Response {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         debug!(status = response.status().as_u16(), "answered");
+        app.counters.note(response.status(), began.elapsed());
         response
     }
     .instrument(span)
@@ -70,8 +73,12 @@ async fn frame(request: Request, next: Next) -> Response {
 }
 
 /// Serves until `stop`, then lets the requests in flight finish.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    permits: Arc<Semaphore>,
+    stop: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         let permit = tokio::select! {

@@ -32,6 +32,7 @@ use self::{
 };
 use crate::{
     Settings,
+    counters::Counters,
     guard::Guard,
     lanes::{Kind, Load, Rules, Signal, Urgency},
     memory::{Limits, Memory},
@@ -122,6 +123,7 @@ pub(crate) struct Desk {
     permits: Arc<Permits>,
     memory: Arc<Memory>,
     arrivals: Arrivals,
+    counters: Arc<Counters>,
     fed: Around,
 }
 
@@ -132,6 +134,7 @@ impl Desk {
         log: EventLog,
         clock: Arc<dyn Clock>,
         (keyring, settings): (Keyring, &Settings),
+        counters: Arc<Counters>,
     ) -> Result<Self> {
         let profiles = fanfare_service::load_profiles(settings.profiles_dir.as_deref())
             .context("load the profiles")?;
@@ -152,6 +155,7 @@ impl Desk {
             permits,
             memory,
             arrivals: Arrivals::default(),
+            counters,
             fed,
         })
     }
@@ -233,6 +237,11 @@ impl Desk {
     /// How long events take to arrive at the process.
     pub(crate) fn arrivals(&self) -> &Arrivals {
         &self.arrivals
+    }
+
+    /// What is counted.
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// The memory that all shards of the process share.

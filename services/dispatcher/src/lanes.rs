@@ -18,6 +18,7 @@
 mod breaker;
 mod feeding;
 mod lane;
+mod levels;
 mod queue;
 mod rate;
 mod signal;
@@ -37,6 +38,7 @@ use self::{
 pub(crate) use self::{
     breaker::Phase,
     lane::{Health, Kind, Rules, Urgency},
+    levels::Levels,
     queue::Load,
     rate::{RESERVED_AHEAD, RateState},
     signal::Signal,
@@ -290,8 +292,8 @@ impl<T> Lanes<T> {
     }
 
     /// How many deliveries wait.
-    #[cfg_attr(not(test), expect(dead_code, reason = "telemetry and the API read it"))]
-    pub(crate) fn queued(&self) -> usize {
+    #[cfg(test)]
+    fn queued(&self) -> usize {
         self.queued
     }
 

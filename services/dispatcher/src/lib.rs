@@ -13,8 +13,10 @@
 //! is fan-out's.
 
 mod attempt;
+mod counters;
 mod feeds;
 mod guard;
+mod instruments;
 mod lanes;
 mod ledger;
 mod leftovers;
@@ -42,7 +44,9 @@ use fanfare_event_log::{
     journal::{From, JournalFilter},
     membership::{self, Duty, Membership},
 };
-use fanfare_service::{Clock, Context, Readiness, check_keyring, load_keyring, random_bytes};
+use fanfare_service::{
+    Clock, Context, Metrics, Readiness, check_keyring, load_keyring, random_bytes,
+};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -53,6 +57,7 @@ pub use settings::Settings;
 
 use crate::{
     attempt::Desk,
+    counters::Counters,
     feeds::{Feeds, Resumed},
     guard::Guard,
     ledger::{Ledger, Place},
@@ -112,6 +117,7 @@ pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
     let process = Process {
         readiness: context.readiness("dispatching"),
         clock: context.clock(),
+        metrics: context.metrics().clone(),
         stop: context.stop(),
         log,
         view,
@@ -127,6 +133,7 @@ pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
 struct Process {
     readiness: Readiness,
     clock: Arc<dyn Clock>,
+    metrics: Metrics,
     stop: CancellationToken,
     log: EventLog,
     view: ConfigView<Registry>,
@@ -148,16 +155,16 @@ impl Process {
         let owner = format!("dispatcher-{:016x}", u64::from_be_bytes(random_bytes()));
         let leave = self.stop.child_token();
         let (membership, driver) = self.log.join(ROLE, &owner, leave.clone());
+        let revision = self.view.clone();
         let guard = Guard::new(self.view, membership.lease());
         let (seen, kept) = ((guard.clone(), self.feeds), (self.keyring, &self.settings));
-        let desk = Desk::new(seen, self.log.clone(), self.clock, kept);
+        let counters = Counters::new(instruments::times(&self.metrics));
+        let desk = Desk::new(seen, self.log.clone(), self.clock, kept, counters);
+        let desk = Arc::new(desk.context("prepare to send")?);
+        instruments::register(&self.metrics, &desk, revision);
         let (leftovers, coming) = mpsc::channel(LEFTOVERS_MAX);
-        let shop = Arc::new(Shop {
-            desk: Arc::new(desk.context("prepare to send")?),
-            log: self.log,
-            claims: Semaphore::new(CLAIMS_MAX),
-            leftovers,
-        });
+        let shop =
+            Arc::new(Shop { desk, log: self.log, claims: Semaphore::new(CLAIMS_MAX), leftovers });
         let (mut driving, mut seeing) = (JoinSet::new(), JoinSet::new());
         driving.spawn(driver);
         seeing.spawn(leftovers::see_through(coming));

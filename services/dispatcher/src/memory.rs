@@ -84,6 +84,11 @@ impl Memory {
         *self.lock()
     }
 
+    /// What may be held.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// The part of one shard, which holds nothing yet.
     pub(crate) fn ration(self: &Arc<Self>) -> Ration {
         Ration { memory: Arc::clone(self), tasks: Arc::default(), due: Arc::default() }

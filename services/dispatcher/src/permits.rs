@@ -212,9 +212,13 @@ impl Permits {
     }
 
     /// How many requests are in flight.
-    #[cfg_attr(not(test), expect(dead_code, reason = "telemetry reads it"))]
     pub(crate) fn held(&self) -> usize {
         self.lock().held.iter().sum()
+    }
+
+    /// How many may be in flight.
+    pub(crate) fn max(&self) -> usize {
+        self.max
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

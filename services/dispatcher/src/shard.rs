@@ -14,6 +14,7 @@ mod feeding;
 mod flying;
 mod foreign;
 mod health;
+mod held;
 mod inherit;
 mod intake;
 mod release;
@@ -39,6 +40,7 @@ use self::{
 };
 use crate::{
     attempt::{Desk, FeedCount},
+    counters::Gauges,
     feeds::{Feeds, work::Work},
     lanes::{Flight, Kind, Lanes, PutOff, Started},
     ledger::{Ledger, Place},
@@ -56,14 +58,14 @@ use crate::{
 const BATCH_MAX: usize = 128;
 
 /// How many deliveries may wait for their facts to be written before no new attempt is started.
-const UNRECORDED_MAX: usize = 1_024;
+pub(crate) const UNRECORDED_MAX: usize = 1_024;
 
 /// How many messages of a queue may be unsettled before no more are taken: some less than the
 /// servers hand out, so that lanes that cannot be served are cleared before the queue stands.
 const UNSETTLED_MAX: usize = 3_072;
 
 /// As many as the servers hand out.
-const UNSETTLED_HARD_MAX: usize = 4_096;
+pub(crate) const UNSETTLED_HARD_MAX: usize = 4_096;
 
 /// The bytes that one message may bring.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -119,6 +121,9 @@ pub(crate) struct ShardWorker {
     ration: Ration,
     rulebook: Rulebook,
     tidying: Interval,
+    gauges: Gauges,
+    /// When the gauges are to be set again.
+    gauges_at: Timestamp,
 }
 
 impl ShardWorker {
@@ -155,6 +160,8 @@ impl ShardWorker {
             claimed_at,
             door: parts.desk.permits().door(),
             ration: parts.desk.memory().ration(),
+            gauges: parts.desk.counters().gauges(parts.shard),
+            gauges_at: Timestamp::EPOCH,
             desk: parts.desk,
             rulebook: Rulebook::default(),
             tidying: tokio::time::interval(TIDY_EVERY),
@@ -196,6 +203,7 @@ impl ShardWorker {
                 self.forget_overdue().await;
                 self.tidy();
                 self.see_feeds();
+                self.tell_gauges();
             }
             done = self.work.done() => self.fed(done).await?,
             Some(hints) = self.hints.next() => {
@@ -291,6 +299,7 @@ impl ShardWorker {
     }
 
     async fn recorded(&mut self, batch: &Batch) {
+        self.desk.counters().note(&batch.records);
         for record in &batch.records {
             let place = Place { sequence: batch.sequence, at: record.recorded_at };
             self.ledger.record(&record.fact, place);

@@ -16,6 +16,7 @@ use tracing::{Instrument as _, debug, debug_span};
 
 use crate::{
     conditions::Conditions,
+    counters::Counters,
     recorded::{Lookup, OnRecord, Suspect},
     routes::{Matches, Routes},
     work::{Batch, Item, Routing, Work},
@@ -41,6 +42,8 @@ pub(crate) struct Parts {
     pub(crate) conditions: Conditions,
     /// Writes what was decided.
     pub(crate) work: Work,
+    /// Counts.
+    pub(crate) counters: Arc<Counters>,
     /// How many batches may be written at once.
     pub(crate) batches_max: usize,
     /// Ends the taking of events.
@@ -58,6 +61,7 @@ impl Intake {
         let stop = self.0.stop.clone();
         let mut under_way = JoinSet::new();
         loop {
+            self.0.counters.set_batches(under_way.len());
             let has_room = under_way.len() < self.0.batches_max;
             let taken = tokio::select! {
                 () = stop.cancelled() => break,

@@ -18,6 +18,7 @@
 mod allowances;
 mod conditions;
 mod counters;
+mod instruments;
 mod intake;
 mod outlet;
 mod recorded;
@@ -72,14 +73,24 @@ pub async fn start_counted(
     let stop = context.stop();
     let outlet = Outlet::new(log.publisher(), stop.clone());
     let allowances = Allowances::new(log.clone(), context.clock(), stop.clone());
+    let width = instruments::width(context.metrics());
+    let batches_max = settings.batches_max;
+    instruments::register(context.metrics(), &counters, routes.clone(), batches_max);
     let intake = Intake::new(Parts {
         clock: context.clock(),
         lookup: Lookup::new(log.clone()),
         routes,
         feeds,
-        conditions: Conditions::new(context.clock(), counters),
-        work: Work::new(log.clone(), outlet, allowances, settings.tasks_max),
-        batches_max: settings.batches_max,
+        conditions: Conditions::new(context.clock(), Arc::clone(&counters)),
+        work: Work::new(
+            log.clone(),
+            outlet,
+            allowances,
+            settings.tasks_max,
+            (Arc::clone(&counters), width),
+        ),
+        counters,
+        batches_max,
         stop,
     });
     context.spawn("routing", intake.run(events));

@@ -8,6 +8,7 @@ use fanfare_domain::{
     fact::EventRouted,
 };
 use fanfare_event_log::{EventLog, PublishError, Settler, Stored};
+use fanfare_service::Histogram;
 use futures_util::{
     FutureExt as _,
     stream::{FuturesOrdered, FuturesUnordered, StreamExt as _},
@@ -16,6 +17,7 @@ use tracing::{debug, trace};
 
 use crate::{
     allowances::{Allowances, Reserved, Times},
+    counters::Counters,
     outlet::{Outlet, Written},
     recorded::OnRecord,
     routes::{Limit, Matches},
@@ -31,6 +33,9 @@ pub(crate) struct Work {
     allowances: Arc<Allowances>,
     shards: ShardCount,
     tasks_max: usize,
+    counters: Arc<Counters>,
+    /// How many endpoints events have.
+    width: Histogram,
 }
 
 /// Events whose endpoints are decided.
@@ -86,9 +91,10 @@ impl Work {
         outlet: Outlet,
         allowances: Allowances,
         tasks_max: usize,
+        (counters, width): (Arc<Counters>, Histogram),
     ) -> Self {
         let (shards, allowances) = (log.shards(), Arc::new(allowances));
-        Self { log, outlet, allowances, shards, tasks_max }
+        Self { log, outlet, allowances, shards, tasks_max, counters, width }
     }
 
     /// Writes a batch and settles its events. Returns early if the service stops while a stream is
@@ -127,6 +133,7 @@ impl Work {
                 self.write_tasks(recorded).await
             }
             Reserved::Not { again } => {
+                self.counters.count_handed_back(recorded.len());
                 debug!(events = recorded.len(), "the limits of tenants are out of reach");
                 hand_back(recorded.into_iter().map(|event| event.settler), again).await;
                 Ok(())
@@ -173,6 +180,12 @@ impl Work {
             };
             for routed in facts.iter().filter_map(routing::routed) {
                 note(&mut on_record, routed, sequence);
+            }
+        }
+        for item in &batch.items {
+            match &item.routing {
+                Routing::New(matches) => self.counters.count_routed(matches, &self.width),
+                Routing::OnRecord(_) => self.counters.count_repeated(),
             }
         }
         let recorded = |item: Item| Recorded::of(item, &on_record);

@@ -156,6 +156,15 @@ pub(crate) struct Up {
     /// Where the API listens; port 0 takes any free one.
     #[arg(long, default_value = "127.0.0.1:8080", value_parser = address, value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served without a key [default: nowhere].
+    #[arg(
+        long,
+        env = "FANFARE_METRICS",
+        hide_env_values = true,
+        value_parser = address,
+        value_name = "ADDRESS"
+    )]
+    pub(crate) metrics: Option<SocketAddr>,
     /// What has to fail before something acknowledged can be lost.
     #[arg(long, value_enum, default_value = "process")]
     pub(crate) durability: Durability,
@@ -185,6 +194,15 @@ pub(crate) struct Run {
     /// One setting, over file and environment, for example `log.url=nats://10.0.0.5:4222`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served without a key [default: nowhere].
+    #[arg(
+        long,
+        env = "FANFARE_METRICS",
+        hide_env_values = true,
+        value_parser = address,
+        value_name = "ADDRESS"
+    )]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Check the settings and the files that they name, print every setting, and end.
     #[arg(long)]
     pub(crate) check: bool,

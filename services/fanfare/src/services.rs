@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use fanfare_domain::settings::{Effective, Settings};
 use fanfare_service::{
-    Context, SettingsFile, Sources, load_keyring, load_profiles, process_env, telemetry,
+    Context, Metrics, SettingsFile, Sources, load_keyring, load_profiles, process_env, telemetry,
 };
 
 use crate::{
@@ -175,11 +175,25 @@ pub(crate) async fn run(options: Run, log: Option<&str>, output: Output) -> Resu
         return Ok(());
     }
     let shown = sources.shown();
-    init_logging("info,async_nats=warn", log)?;
+    init_logging("info,async_nats=warn,opentelemetry_sdk=warn", log)?;
     tracing::info!(service = service.name(), settings = ?shown, "starting");
-    let mut context = Context::new(service.name());
+    let metrics = Metrics::from_env(service.name()).context("set up metrics")?;
+    let mut context = Context::new(service.name()).with_metrics(metrics.clone());
+    observe(&mut context, options.metrics).await?;
     service.start(&mut context, sources).await?;
-    context.run_until_stopped(GRACE).await
+    let ended = context.run_until_stopped(GRACE).await;
+    metrics.shut_down().await;
+    ended
+}
+
+/// Serves metrics and health where that is asked for; returns where.
+pub(crate) async fn observe(
+    context: &mut Context,
+    listen: Option<SocketAddr>,
+) -> Result<Option<SocketAddr>> {
+    let Some(listen) = listen else { return Ok(None) };
+    let listening = context.observe(listen).await;
+    listening.map(Some).with_context(|| format!("serve metrics at {listen}"))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use fanfare_domain::{AddressPolicy, address::AllowRule};
 use fanfare_nats_server::{
     Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals,
 };
-use fanfare_service::Context;
+use fanfare_service::{Context, Metrics};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::sleep};
@@ -24,7 +24,7 @@ use crate::{
     cli::{Durability, Up, program},
     data_dir::DataDir,
     output::{Output, Tone},
-    services::{GRACE, init_logging},
+    services::{GRACE, init_logging, observe},
 };
 
 /// How long nats-server may take to start on a large data directory.
@@ -41,6 +41,9 @@ pub(crate) struct Running {
     pub(crate) api: String,
     /// Where NATS is.
     pub(crate) nats: String,
+    /// Where metrics can be read without a key, if anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<String>,
     /// The process.
     pub(crate) pid: u32,
     /// The nats-server that it runs, if it runs one.
@@ -65,7 +68,8 @@ pub(crate) async fn up(
     init_logging("warn", log)?;
     let data = DataDir::new(&data);
     data.prepare()?;
-    let mut context = Context::new("fanfare");
+    let metrics = Metrics::from_env("up").context("set up metrics")?;
+    let mut context = Context::new("fanfare").with_metrics(metrics.clone());
     let (hand_over, returned) = oneshot::channel();
     let started = start(&mut context, &options, &data, (hand_over, output)).await;
     let running = match started {
@@ -84,6 +88,7 @@ pub(crate) async fn up(
     }
     welcome(&options, &data, &running, output);
     let result = context.run_until_stopped(GRACE).await;
+    metrics.shut_down().await;
     data.forget_running();
     stop_nats(returned).await?;
     if result.is_ok() {
@@ -125,6 +130,7 @@ async fn start(
          --nats-system-url. On this machine alone, --durability site survives a power failure"
     );
     let file = services::settings_file(options)?;
+    let metrics = observe(context, options.metrics).await?.map(|at| format!("http://{at}"));
     let nats = match &options.nats_url {
         Some(url) => {
             Nats { url: url.clone(), system_url: options.nats_system_url.clone(), pid: None }
@@ -132,7 +138,8 @@ async fn start(
         None => run_nats(context, options, data, (hand_over, output)).await?,
     };
     let api = services::start(context, (options, file.as_ref()), data, &nats).await?;
-    Ok(Running { api, nats: nats.url, pid: std::process::id(), nats_pid: nats.pid })
+    let (pid, nats_pid) = (std::process::id(), nats.pid);
+    Ok(Running { api, nats: nats.url, metrics, pid, nats_pid })
 }
 
 /// An address policy under which endpoints on this machine are allowed.

@@ -1,10 +1,10 @@
 //! What ingest has done, in numbers.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::admit::Reason;
 
-/// Counts since the start of the process. All only grow.
+/// Counts since the start of the process, which only grow, and what is in hand.
 #[derive(Debug, Default)]
 pub struct Counters {
     accepted: AtomicU64,
@@ -12,6 +12,10 @@ pub struct Counters {
     unavailable: AtomicU64,
     reported: AtomicU64,
     rejected: [AtomicU64; Reason::ALL.len()],
+    reads_inbox: AtomicBool,
+    batches: AtomicUsize,
+    requests: AtomicUsize,
+    request_bytes: AtomicU64,
 }
 
 impl Counters {
@@ -39,6 +43,34 @@ impl Counters {
     pub fn rejected(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let names = Reason::ALL.into_iter().map(Reason::as_str);
         names.zip(self.rejected.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// Whether it is this process that reads INBOX.
+    pub fn reads_inbox(&self) -> bool {
+        self.reads_inbox.load(Ordering::Relaxed)
+    }
+
+    /// How many batches of INBOX are being written.
+    pub fn batches(&self) -> usize {
+        self.batches.load(Ordering::Relaxed)
+    }
+
+    /// How many requests are in hand, and their bytes.
+    pub fn requests(&self) -> (usize, u64) {
+        (self.requests.load(Ordering::Relaxed), self.request_bytes.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_reads_inbox(&self, reads: bool) {
+        self.reads_inbox.store(reads, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_batches(&self, count: usize) {
+        self.batches.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_requests(&self, count: usize, bytes: u64) {
+        self.requests.store(count, Ordering::Relaxed);
+        self.request_bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn count_accepted(&self) {

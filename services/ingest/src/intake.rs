@@ -99,6 +99,7 @@ impl Intake {
         let shift = Shift::new(&self, lease);
         let stop = shift.stop.clone();
         info!(member = &*duty.owner, "reading INBOX");
+        self.counters.set_reads_inbox(true);
         let mut working = pin!(shift.work());
         let worked = tokio::select! {
             worked = &mut working => worked,
@@ -107,6 +108,8 @@ impl Intake {
                 working.await
             }
         };
+        self.counters.set_reads_inbox(false);
+        self.counters.set_batches(0);
         match worked {
             Err(error) if is_loss(error.as_ref()) => {
                 warn!(error = chain(error.as_ref()), "another process reads INBOX");
@@ -187,6 +190,7 @@ impl Shift {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.intake.counters.set_batches(under_way.len());
             let has_room = under_way.len() < self.intake.batches_max;
             let taken = tokio::select! {
                 () = stop.cancelled() => return Ok(End::Stopped),

@@ -42,6 +42,7 @@ mod counters;
 mod directory;
 mod door;
 mod guard;
+mod instruments;
 mod intake;
 mod judge;
 mod keys;
@@ -49,6 +50,7 @@ mod outlet;
 mod post;
 mod serve;
 mod settings;
+mod survey;
 
 use std::sync::{Arc, Mutex};
 
@@ -67,6 +69,7 @@ use crate::{
     keys::Keys,
     outlet::Outlet,
     serve::{Clerk, Desk},
+    survey::Seen,
 };
 
 pub use counters::Counters;
@@ -95,6 +98,9 @@ pub async fn start_counted(
     let (directory, follow) = ConfigView::<Directory>::start(&log, stop.clone())
         .await
         .context("read the configuration")?;
+    let seen = Seen::default();
+    instruments::register(context.metrics(), &counters, directory.clone(), &settings);
+    instruments::register_streams(context.metrics(), &seen);
     let (judge_clock, judge_counters) = (Arc::clone(&clock), Arc::clone(&counters));
     let judge = Arc::new(Judge::new(directory, rules, judge_clock, judge_counters));
     let keys = Keys::open(&log, Arc::clone(&clock), settings.log.duplicate_window)
@@ -117,7 +123,7 @@ pub async fn start_counted(
         batches_max: settings.batches_max,
         stop: stop.clone(),
     });
-    let timeout = settings.request_timeout;
+    let (timeout, survey_counters) = (settings.request_timeout, Arc::clone(&counters));
     let outlet = Outlet::new(log.publisher(), Guard::OPEN, stop.clone());
     let desk = Desk {
         clerk: Arc::new(Clerk { judge, keys, outlet, clock, counters, timeout }),
@@ -126,6 +132,7 @@ pub async fn start_counted(
         stop: stop.clone(),
     };
     let requests = Door::open(&settings.log).await?;
+    context.spawn("survey", seen.keep(log.clone(), survey_counters, stop.clone()));
     context.spawn("configuration", async move { follow.await.context("follow the configuration") });
     context.spawn("intake", async move {
         let reading = post::stand_for(log.clone(), intake, stop);

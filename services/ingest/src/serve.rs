@@ -98,6 +98,7 @@ impl Desk {
     async fn session(&self, door: &mut Door<Requests>, in_hand: &mut JoinSet<()>) -> bool {
         let held = Held::default();
         loop {
+            self.clerk.counters.set_requests(in_hand.len(), held.bytes());
             let request = tokio::select! {
                 () = self.stop.cancelled() => return false,
                 Some(done) = in_hand.join_next() => {
@@ -123,10 +124,14 @@ impl Desk {
 }
 
 impl Held {
+    fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Adds a message's bytes; `None` if that is too much.
     fn take(&self, message: &InboxMessage, max: u64) -> Option<Taken> {
         let bytes = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
-        let before = self.0.load(Ordering::Relaxed);
+        let before = self.bytes();
         // Only one task adds.
         if before.saturating_add(bytes) > max {
             return None;

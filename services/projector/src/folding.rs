@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanfare_delivery_log::{Changes, Progress, Store, StoreError};
-use fanfare_domain::StoredEvent;
+use fanfare_domain::{StoredEvent, Timestamp};
 use fanfare_event_log::{
     EventFollower, EventLog, JournalBatch, JournalFilter, JournalReader, ReadError, journal::From,
 };
@@ -45,6 +45,8 @@ pub(crate) struct Portion {
     after: Progress,
     count: usize,
     bytes: usize,
+    /// When the oldest of it was stored.
+    oldest: Option<Timestamp>,
 }
 
 impl Streams {
@@ -94,7 +96,7 @@ impl Portion {
     /// Begins one.
     pub(crate) fn of(progress: Progress) -> Self {
         let changes = Changes::default();
-        Self { changes, before: progress, after: progress, count: 0, bytes: 0 }
+        Self { changes, before: progress, after: progress, count: 0, bytes: 0, oldest: None }
     }
 
     /// Adds an event.
@@ -102,6 +104,7 @@ impl Portion {
         self.changes.event(event);
         self.after.events = event.sequence;
         self.count += 1;
+        self.note(event.accepted_at);
     }
 
     /// Adds facts.
@@ -109,7 +112,22 @@ impl Portion {
         self.changes.journal(batch.sequence, &batch.facts);
         self.after.journal = batch.sequence;
         self.count += batch.facts.len();
+        self.note(batch.stored_at);
         self.bytes += batch.facts.iter().map(fanfare_event_log::record_length).sum::<usize>();
+    }
+
+    fn note(&mut self, stored_at: Timestamp) {
+        self.oldest = Some(self.oldest.map_or(stored_at, |oldest| oldest.min(stored_at)));
+    }
+
+    /// When the oldest of it was stored.
+    pub(crate) const fn oldest(&self) -> Option<Timestamp> {
+        self.oldest
+    }
+
+    /// How many facts and events it has.
+    pub(crate) const fn count(&self) -> usize {
+        self.count
     }
 
     /// Tells whether no more is to be added. One fact may be a thousand rows.

@@ -13,17 +13,20 @@
 //! **Not here.** Nothing that delivers waits for this service or its database, and nobody but those
 //! who search reads what it writes.
 
+mod counters;
 mod folding;
 mod projecting;
 mod rebuilding;
 mod settings;
+
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use fanfare_delivery_log::Database;
 use fanfare_event_log::EventLog;
 use fanfare_service::Context;
 
-use crate::projecting::Projecting;
+use crate::{counters::Counters, projecting::Projecting};
 
 pub use rebuilding::{Folded, Rebuilt, rebuild};
 pub use settings::Settings;
@@ -33,7 +36,10 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
     let readiness = context.readiness("projecting");
     let log = EventLog::open("projector", &settings.log).await.context("open the event log")?;
     let database = Database::new(&settings.database).context("read the database's URL")?;
+    let counters = Arc::<Counters>::default();
+    counters::register(context.metrics(), &counters, context.clock());
     let projecting = Projecting {
+        counters,
         log: log.clone(),
         database: database.clone(),
         clock: context.clock(),

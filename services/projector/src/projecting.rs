@@ -17,7 +17,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::folding::{FoldError, Limits, Streams};
+use crate::{
+    counters::Counters,
+    folding::{FoldError, Limits, Streams},
+};
 
 /// How long to wait before the database is asked again, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -37,6 +40,7 @@ const TELL_EVERY: Duration = Duration::from_mins(5);
 
 /// See the module.
 pub(crate) struct Projecting {
+    pub(crate) counters: Arc<Counters>,
     pub(crate) log: EventLog,
     pub(crate) database: Database,
     pub(crate) clock: Arc<dyn Clock>,
@@ -64,9 +68,13 @@ impl Projecting {
                 Ok(()) => PAUSE_MIN,
                 Err(FoldError::Store(StoreError::Moved)) => {
                     debug!("another projector folds: standing by");
+                    self.counters.stand_by();
                     STAND_BY
                 }
-                Err(FoldError::Store(error)) => patience.bear(&error),
+                Err(FoldError::Store(error)) => {
+                    self.counters.note_failure(self.clock.now());
+                    patience.bear(&error)
+                }
                 Err(FoldError::Read(error)) => return Err(error).context("read the streams"),
             };
             if self.stop.run_until_cancelled(sleep(wait)).await.is_none() {
@@ -79,13 +87,17 @@ impl Projecting {
     async fn session(&self, patience: &mut Patience) -> Result<(), FoldError> {
         let store = Store::open(&self.database, self.log.inbox_identity()).await?;
         let mut progress = store.progress().await?;
+        self.counters.begin(progress);
         let mut streams = Streams::open(&self.log, progress).await?;
         let mut forget_at = Instant::now();
         loop {
             let portion = streams.gather(progress, self.limits, forget_at).await?;
             let rows = portion.rows();
             if !portion.is_empty() {
+                let count = portion.count();
+                self.counters.note_read(portion.oldest());
                 progress = portion.write(&store).await?;
+                self.counters.note_written(count, progress);
                 patience.relax();
             }
             if Instant::now() >= forget_at {

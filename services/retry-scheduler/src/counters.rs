@@ -1,9 +1,15 @@
 //! What the service counts, for metrics and for tests.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
+
+use fanfare_domain::Shard;
 
 /// What the service counts since it was started. Shared; reading it costs nothing.
 #[derive(Debug, Default)]
@@ -26,22 +32,12 @@ pub struct Counters {
     pub waiting: Count,
     /// Deliveries that wait for their endpoint to be resumed, at this moment.
     pub parked: Count,
+    levels: Mutex<BTreeMap<Shard, Levels>>,
 }
 
 /// A number that several tasks may look at.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
-
-/// A number under the name that it has in metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// Its name; those that end in `_total` only grow.
-    pub name: &'static str,
-    /// What it is, for people.
-    pub help: &'static str,
-    /// The number.
-    pub value: u64,
-}
 
 impl Count {
     /// Returns the number.
@@ -59,109 +55,99 @@ impl Count {
     }
 }
 
+/// What a shard has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Levels {
+    /// Deliveries that wait for their time.
+    pub(crate) waiting: usize,
+    /// Deliveries that wait for their endpoint.
+    pub(crate) parked: usize,
+    /// Facts, alarms and notices on their way.
+    pub(crate) under_way: usize,
+    /// How many may be.
+    pub(crate) under_way_max: usize,
+    /// How long ago the oldest alarm should have gone off, if that is longer than the grace.
+    pub(crate) past_due: Duration,
+}
+
 /// One shard's part in the numbers that go up and down. Dropped, it takes its part away.
 #[derive(Debug)]
 pub(crate) struct Gauges {
     counters: Arc<Counters>,
-    waiting: usize,
-    parked: usize,
+    shard: Shard,
+    said: Levels,
 }
 
 impl Gauges {
     /// Begins with nothing.
-    pub(crate) fn of(counters: &Arc<Counters>) -> Self {
-        Self { counters: Arc::clone(counters), waiting: 0, parked: 0 }
+    pub(crate) fn of(counters: &Arc<Counters>, shard: Shard) -> Self {
+        Self { counters: Arc::clone(counters), shard, said: Levels::default() }
     }
 
-    /// Says how many of the shard's deliveries wait, for their time and for their endpoints.
-    pub(crate) fn set(&mut self, waiting: usize, parked: usize) {
-        self.counters.waiting.replace(self.waiting, waiting);
-        self.counters.parked.replace(self.parked, parked);
-        (self.waiting, self.parked) = (waiting, parked);
+    /// Says what the shard has to do.
+    pub(crate) fn set(&mut self, levels: Levels) {
+        self.count(levels);
+        self.counters.lock().insert(self.shard, levels);
+    }
+
+    fn count(&mut self, levels: Levels) {
+        self.counters.waiting.replace(self.said.waiting, levels.waiting);
+        self.counters.parked.replace(self.said.parked, levels.parked);
+        self.said = levels;
     }
 }
 
 impl Drop for Gauges {
     fn drop(&mut self) {
-        self.set(0, 0);
+        self.count(Levels::default());
+        self.counters.lock().remove(&self.shard);
     }
 }
 
 impl Counters {
-    /// Returns every number under its name.
-    pub fn samples(&self) -> [Sample; 9] {
-        let sample = |name, help, count: &Count| Sample { name, help, value: count.get() };
-        [
-            sample(
-                "fanfare_retry_scheduler_batches_total",
-                "Batches of the journal that were folded in.",
-                &self.batches,
-            ),
-            sample(
-                "fanfare_retry_scheduler_plans_total",
-                "Attempts that were given their time.",
-                &self.plans,
-            ),
-            sample(
-                "fanfare_retry_scheduler_alarms_total",
-                "Scheduled messages that were stored.",
-                &self.alarms,
-            ),
-            sample(
-                "fanfare_retry_scheduler_rescues_total",
-                "Scheduled messages that had not fired and were published again.",
-                &self.rescues,
-            ),
-            sample(
-                "fanfare_retry_scheduler_cancels_total",
-                "Scheduled messages that were cancelled.",
-                &self.cancels,
-            ),
-            sample(
-                "fanfare_retry_scheduler_exhausted_total",
-                "Exhausted deliveries that operators were told of.",
-                &self.exhausted,
-            ),
-            sample(
-                "fanfare_retry_scheduler_disabled_total",
-                "Endpoints that were disabled.",
-                &self.disabled,
-            ),
-            sample(
-                "fanfare_retry_scheduler_waiting",
-                "Deliveries that wait for their time.",
-                &self.waiting,
-            ),
-            sample(
-                "fanfare_retry_scheduler_parked",
-                "Deliveries that wait for their endpoint to be resumed.",
-                &self.parked,
-            ),
-        ]
+    /// How many shards the process has.
+    pub(crate) fn shards(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// What all shards have together.
+    pub(crate) fn sum(&self, of: impl Fn(&Levels) -> usize) -> usize {
+        self.lock().values().map(of).sum()
+    }
+
+    /// How long ago the oldest alarm of any shard should have gone off.
+    pub(crate) fn past_due(&self) -> Duration {
+        self.lock().values().map(|levels| levels.past_due).max().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Shard, Levels>> {
+        // Each entry is written as a whole.
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
-    fn every_number_has_a_name_of_its_own() {
-        let counters = Counters::default();
-        counters.rescues.add(2);
-        let counters = Arc::new(counters);
-        let mut gauges = [Gauges::of(&counters), Gauges::of(&counters)];
-        gauges[0].set(9, 1);
-        gauges[1].set(2, 0);
-        gauges[0].set(5, 1);
-        let samples = counters.samples();
-        let names: BTreeSet<_> = samples.iter().map(|sample| sample.name).collect();
-        assert_eq!(names.len(), samples.len());
-        let value = |name: &str| samples.iter().find(|it| it.name.ends_with(name)).unwrap().value;
-        assert_eq!((value("_rescues_total"), value("_waiting"), value("_plans_total")), (2, 7, 0));
+    fn shards_add_up_and_are_forgotten() {
+        let counters = Arc::new(Counters::default());
+        let mut gauges = [1, 2].map(|shard| Gauges::of(&counters, Shard::from_index(shard)));
+        let levels = |waiting, parked, seconds| Levels {
+            waiting,
+            parked,
+            past_due: Duration::from_secs(seconds),
+            ..Levels::default()
+        };
+        gauges[0].set(levels(9, 1, 3));
+        gauges[1].set(levels(2, 0, 7));
+        gauges[0].set(levels(5, 1, 3));
+        assert_eq!((counters.waiting.get(), counters.parked.get()), (7, 1));
+        assert_eq!((counters.shards(), counters.sum(|it| it.waiting)), (2, 7));
+        assert_eq!(counters.past_due(), Duration::from_secs(7));
         drop(gauges);
         assert_eq!((counters.waiting.get(), counters.parked.get()), (0, 0));
+        assert_eq!((counters.shards(), counters.past_due()), (0, Duration::ZERO));
     }
 }

@@ -41,7 +41,7 @@ use self::{jobs::Done, sweeping::Sweeping, telling::Telling};
 use crate::{
     Settings,
     agenda::{Agenda, Command},
-    counters::{Counters, Gauges},
+    counters::{Counters, Gauges, Levels},
     directory::Directory,
 };
 
@@ -168,7 +168,13 @@ impl Desk {
         self.sweep();
         self.save_in_time();
         let (waiting, parked) = self.agenda.size();
-        self.gauges.set(waiting, parked);
+        self.gauges.set(Levels {
+            waiting,
+            parked,
+            under_way: self.under_way(),
+            under_way_max: self.in_flight_max,
+            past_due: self.sweeping.past_due,
+        });
     }
 
     /// Folds a batch in and issues what follows from it.

@@ -21,6 +21,7 @@ mod counters;
 mod desk;
 mod directory;
 mod health;
+mod instruments;
 mod notices;
 #[cfg(test)]
 mod samples;
@@ -43,7 +44,7 @@ use crate::{
     directory::Directory,
 };
 
-pub use counters::{Count, Counters, Sample};
+pub use counters::{Count, Counters};
 pub use settings::Settings;
 
 /// The role whose shards the processes share.
@@ -72,6 +73,7 @@ pub async fn start_counted(
         .context("read the configuration")?;
     let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
     view.read(|directory| directory.install(profiles));
+    instruments::register(context.metrics(), &counters, view.clone());
     let common = Common {
         schedules: log.schedules(),
         publisher: log.publisher(),

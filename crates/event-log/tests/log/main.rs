@@ -36,3 +36,5 @@ mod schedule;
 mod snapshot;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod survey;

@@ -88,6 +88,21 @@ async fn health_is_told_without_a_key() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_operator_reads_metrics_also_while_the_log_is_away() -> Result<()> {
+    let mut world = World::new().await?;
+    world.get("/v1/tenants").await?;
+    let before =
+        world.api.call(Method::GET, "/metrics", Some(&world.operator), Value::Null).await?;
+    let text = before.body.as_str().unwrap_or_default();
+    assert!(text.contains("fanfare_api_requests_total{status=\"2xx\"}"), "{before:?}");
+    assert_eq!(before.headers["content-type"], fanfare_service::METRICS_TYPE);
+    world.nats.server().kill().await?;
+    let after = world.api.call(Method::GET, "/metrics", Some(&world.operator), Value::Null).await?;
+    assert_eq!(after.status, StatusCode::OK, "{after:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_document_is_served() -> Result<()> {
     let world = World::new().await?;
     let answer = world.api.call(Method::GET, "/openapi.json", None, Value::Null).await?;

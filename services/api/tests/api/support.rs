@@ -168,7 +168,13 @@ impl Answer {
         let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await?;
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? };
+        let is_text =
+            headers.get("content-type").is_some_and(|it| it.as_bytes().starts_with(b"text/"));
+        let body = match &*bytes {
+            [] => Value::Null,
+            text if is_text => Value::String(String::from_utf8(text.to_vec())?),
+            json => serde_json::from_slice(json)?,
+        };
         Ok(Self { status, headers, body })
     }
 

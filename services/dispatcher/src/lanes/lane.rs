@@ -366,6 +366,11 @@ impl<T> Lane<T> {
         }
     }
 
+    /// Since when the oldest attempt waits.
+    pub(super) fn waits_since(&self) -> Option<Timestamp> {
+        self.firsts.oldest().into_iter().chain(self.retries.oldest()).min()
+    }
+
     /// What a request is expected to take.
     pub(super) fn time(&self) -> Duration {
         self.time.unwrap_or(TIME_UNKNOWN)

@@ -126,6 +126,13 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Since when the oldest of those waits that stand in a row, and of the group that is ready.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        let group = self.ready.first().and_then(|(_, key)| self.groups.get(key));
+        let first = group.and_then(|group| group.entries.front());
+        self.row.front().into_iter().chain(first).map(|entry| entry.since).min()
+    }
+
     /// How many attempts wait.
     pub(super) fn len(&self) -> usize {
         self.row.len() + self.grouped

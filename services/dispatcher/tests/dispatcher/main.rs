@@ -4,6 +4,7 @@ mod batches;
 mod hand_over;
 mod health;
 mod lanes;
+mod metrics;
 mod world;
 
 use std::{collections::BTreeSet, time::Duration};

@@ -18,7 +18,7 @@ use fanfare_event_log::{
     EventLog,
     journal::{From, JournalFilter},
 };
-use fanfare_service::{Clock as _, Context, SystemClock};
+use fanfare_service::{Clock as _, Context, Metrics, SystemClock};
 use fanfare_testkit::{NatsServer, receiver::Receiver};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -39,6 +39,7 @@ pub(crate) struct World {
 
 /// A running dispatcher.
 pub(crate) struct Running {
+    pub(crate) metrics: Metrics,
     stop: CancellationToken,
     ended: JoinSet<Result<(), fanfare_service::Failure>>,
 }
@@ -121,11 +122,11 @@ impl World {
         };
         let mut context = Context::new("dispatcher");
         fanfare_dispatcher::start(&mut context, settings).await?;
-        let stop = context.stop();
+        let (stop, metrics) = (context.stop(), context.metrics().clone());
         let grace = Duration::from_secs(10);
         let mut ended = JoinSet::new();
         ended.spawn(context.run_until_cancelled(grace));
-        Ok(Running { stop, ended })
+        Ok(Running { metrics, stop, ended })
     }
 
     /// Adds another endpoint like the first, at another path.

@@ -64,6 +64,13 @@ impl Agenda {
         (!self.waiting.is_empty()).then_some(wake)
     }
 
+    /// Returns how long ago the earliest was due that waits, if that is longer than the grace. Exact
+    /// right after [`Self::overdue`]; until then those count that have gone meanwhile.
+    pub(crate) fn past_due(&self, grace: Duration, now: Timestamp) -> Duration {
+        let is_overdue = self.wake_at(grace).is_some_and(|wake| wake <= now);
+        if is_overdue { now.since(instant(self.overdue.earliest)) } else { Duration::ZERO }
+    }
+
     /// Returns up to `max` alarms that are set and should have gone off, those due first first;
     /// the next call goes on from there, and begins anew after the last.
     pub(crate) fn overdue(&mut self, patience: Patience, max: usize) -> Vec<Overdue> {

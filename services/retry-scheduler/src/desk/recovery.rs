@@ -45,7 +45,7 @@ impl Desk {
             plans: VecDeque::new(),
             writing: 0,
             writer: Some(writer),
-            gauges: Gauges::of(&tools.counters),
+            gauges: Gauges::of(&tools.counters, shard),
             reader: reader.context("read the journal")?,
             position: 0,
             jobs: JoinSet::new(),

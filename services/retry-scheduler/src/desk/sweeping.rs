@@ -31,6 +31,8 @@ pub(super) struct Sweeping {
     again: bool,
     /// Since when alarms have had a fair chance to go off.
     calm_since: Timestamp,
+    /// How long ago the oldest alarm should have gone off, at the last sweep.
+    pub(super) past_due: Duration,
     /// What is to be done once the journal is read up to the key.
     found: BTreeMap<u64, Vec<Finding>>,
 }
@@ -62,7 +64,8 @@ impl Sweeping {
     /// Begins at an instant; alarms had no fair chance to go off before.
     pub(super) fn new(calm_since: Timestamp) -> Self {
         let (running, again, found) = (false, false, BTreeMap::new());
-        Self { running, next_at: Instant::now(), again, calm_since, found }
+        let (next_at, past_due) = (Instant::now(), Duration::ZERO);
+        Self { running, next_at, again, calm_since, past_due, found }
     }
 
     /// Returns up to where the journal has to be read before anything can be done.
@@ -87,6 +90,7 @@ impl Desk {
         self.review();
         let (calm_since, grace) = (self.sweeping.calm_since, self.tools.settings.sweep_grace);
         let overdue = self.agenda.overdue(Patience { now, calm_since, grace }, LOOKS_MAX);
+        self.sweeping.past_due = self.agenda.past_due(grace, now);
         if !overdue.is_empty() {
             self.sweeping.running = true;
             self.jobs.spawn(look(self.tools.clone(), self.shard, overdue));

@@ -1,0 +1,118 @@
+//! What the API has answered, in numbers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use axum::http::StatusCode;
+use fanfare_event_log::ConfigView;
+use fanfare_service::{
+    Histogram, Metric, Metrics,
+    metrics::{SOON, as_f64},
+};
+use tokio::sync::Semaphore;
+
+use crate::directory::Directory;
+
+/// The classes of status, from 100 on.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Counts since the start of the process.
+pub(crate) struct Counters {
+    answers: [AtomicU64; CLASSES.len()],
+    time: Histogram,
+}
+
+impl Counters {
+    /// Nothing was answered yet.
+    pub(crate) fn new(metrics: &Metrics) -> Arc<Self> {
+        let help = "Time from a request's head to its answer.";
+        let time = metrics.histogram(Metric::new("fanfare.api.request", "s", help), SOON);
+        let counters = Arc::new(Self { answers: Default::default(), time });
+        let all = Arc::clone(&counters);
+        metrics.counters(
+            Metric::new("fanfare.api.requests", "{request}", "Requests by the answer's status."),
+            "status",
+            move |tell| {
+                for (class, count) in CLASSES.into_iter().zip(&all.answers) {
+                    tell(class, count.load(Relaxed));
+                }
+            },
+        );
+        counters
+    }
+
+    /// Counts an answer.
+    pub(crate) fn note(&self, status: StatusCode, time: Duration) {
+        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+        if let Some(count) = self.answers.get(class) {
+            count.fetch_add(1, Relaxed);
+        }
+        self.time.time(time);
+    }
+}
+
+/// Has what is in hand read.
+pub(crate) fn register(
+    metrics: &Metrics,
+    view: ConfigView<Directory>,
+    (connections, connections_max): (Arc<Semaphore>, usize),
+    (scans, scans_max): (Arc<Semaphore>, usize),
+) {
+    metrics.gauge(
+        Metric::new(
+            "fanfare.api.config_revision",
+            "",
+            "The sequence of CONFIG up to which the API knows the configuration.",
+        ),
+        move || as_f64(usize::try_from(view.revision()).unwrap_or(usize::MAX)),
+    );
+    metrics.level(
+        Metric::new("fanfare.api.connections", "{connection}", "Connections that are open."),
+        move || connections_max.saturating_sub(connections.available_permits()),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.connections.limit",
+            "{connection}",
+            "Connections that may be open; more wait to be accepted.",
+        ),
+        move || connections_max,
+    );
+    metrics.level(
+        Metric::new("fanfare.api.scans", "{request}", "Requests that read the journal."),
+        move || scans_max.saturating_sub(scans.available_permits()),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.scans.limit",
+            "{request}",
+            "Requests that may read the journal at once; more wait.",
+        ),
+        move || scans_max,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_counted_by_the_class_of_their_status() {
+        let metrics = Metrics::default();
+        let counters = Counters::new(&metrics);
+        for status in [200, 201, 404, 503] {
+            counters.note(StatusCode::from_u16(status).unwrap(), Duration::from_millis(3));
+        }
+        let text = metrics.text();
+        for (class, count) in [("1xx", 0), ("2xx", 2), ("3xx", 0), ("4xx", 1), ("5xx", 1)] {
+            let line = format!("fanfare_api_requests_total{{status=\"{class}\"}} {count}");
+            assert!(text.contains(&line), "{line} in\n{text}");
+        }
+        assert!(text.contains("fanfare_api_request_seconds_count 4"), "{text}");
+    }
+}

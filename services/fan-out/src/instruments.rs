@@ -1,0 +1,98 @@
+//! The names under which fan-out's numbers are read.
+
+use std::sync::Arc;
+
+use fanfare_event_log::ConfigView;
+use fanfare_service::{Histogram, Metric, Metrics, metrics::as_f64};
+
+use crate::{counters::Counters, routes::Routes};
+
+/// Boundaries for how many endpoints an event has.
+const WIDTHS: &[f64] =
+    &[0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 5_000.0];
+
+/// What is counted: its name, what it counts, what it means, and where it is.
+type Counted = (&'static str, &'static str, &'static str, fn(&Counters) -> u64);
+
+const COUNTED: [Counted; 5] = [
+    (
+        "fanfare.fan_out.events",
+        "{event}",
+        "Events whose routing was put on record.",
+        Counters::events,
+    ),
+    (
+        "fanfare.fan_out.repeated",
+        "{event}",
+        "Events that came again, with their routing on record.",
+        Counters::repeated,
+    ),
+    (
+        "fanfare.fan_out.handed_back",
+        "{event}",
+        "Events that were handed back because the rate limits of their tenants were out of reach.",
+        Counters::handed_back,
+    ),
+    (
+        "fanfare.fan_out.conditions_asked",
+        "{condition}",
+        "Times that an endpoint's condition was asked about an event.",
+        Counters::conditions_asked,
+    ),
+    (
+        "fanfare.fan_out.conditions_failed",
+        "{condition}",
+        "Times that a condition gave no answer, which counts as if it did not hold.",
+        Counters::conditions_failed,
+    ),
+];
+
+/// Makes the histogram of how many endpoints events have.
+pub(crate) fn width(metrics: &Metrics) -> Histogram {
+    let help = "Endpoints that an event is delivered to, by task or by feed.";
+    metrics.histogram(Metric::new("fanfare.fan_out.width", "{endpoint}", help), WIDTHS)
+}
+
+/// Has everything read that is counted and held.
+pub(crate) fn register(
+    metrics: &Metrics,
+    counters: &Arc<Counters>,
+    view: ConfigView<Routes>,
+    batches_max: usize,
+) {
+    for (name, unit, help, of) in COUNTED {
+        let all = Arc::clone(counters);
+        metrics.counter(Metric::new(name, unit, help), move || of(&all));
+    }
+    let all = Arc::clone(counters);
+    metrics.counters(
+        Metric::new(
+            "fanfare.fan_out.deliveries",
+            "{delivery}",
+            "Deliveries, by the way they go: as a task, by a feed, or skipped by a paused endpoint.",
+        ),
+        "way",
+        move |tell| all.deliveries().into_iter().for_each(|(way, count)| tell(way, count)),
+    );
+    let all = Arc::clone(counters);
+    metrics.level(
+        Metric::new("fanfare.fan_out.batches", "{batch}", "Batches that are being written."),
+        move || all.batches(),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.fan_out.batches.limit",
+            "{batch}",
+            "Batches that may be written at once (batches_max).",
+        ),
+        move || batches_max,
+    );
+    metrics.gauge(
+        Metric::new(
+            "fanfare.fan_out.config_revision",
+            "",
+            "The sequence of CONFIG up to which fan-out knows the configuration.",
+        ),
+        move || as_f64(usize::try_from(view.revision()).unwrap_or(usize::MAX)),
+    );
+}

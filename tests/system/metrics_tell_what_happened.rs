@@ -1,0 +1,262 @@
+//! Every number that an operator sees is what happened, and every number is described.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use fanfare_testkit::wait_until;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+use crate::support::{Answer, Api, Hooks, binary};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Where every number is described. `FANFARE_WRITE_METRICS=1` has the table written.
+const DESCRIBED: &str = "deploy/observability/metrics.md";
+
+/// A running `fanfare up`.
+struct Up {
+    child: Child,
+    api: Api,
+    metrics: String,
+    client: reqwest::Client,
+    _directory: TempDir,
+}
+
+impl Up {
+    async fn start() -> Result<Self> {
+        fanfare_service::install_crypto_provider();
+        let directory = tempfile::tempdir().context("make a directory")?;
+        let data = directory.path().join("data");
+        let settings = directory.path().join("up.toml");
+        fs::write(&settings, "[log]\nstream_bytes_max = 1073741824\n").context("write settings")?;
+        let mut command = Command::new(binary::fanfare().await?);
+        command.arg("--json").arg("--data").arg(&data).args(["up", "--stop-with-stdin"]);
+        command.args(["--nats-port", "0", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
+        command.arg("--config").arg(&settings);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("an output")?).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await??.context("it says where it is")?;
+        let running: Value = serde_json::from_str(&line)?;
+        let place = |name: &str| running[name].as_str().map(String::from).context("a place");
+        let key = fs::read_to_string(data.join("operator.key")).context("read the key")?;
+        let mut api = Api::new(key.trim())?;
+        api.set_address(place("api")?.trim_start_matches("http://"));
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        Ok(Self { child, api, metrics: place("metrics")?, client, _directory: directory })
+    }
+
+    async fn get(&self, path: &str) -> Result<(u16, String)> {
+        let answer = self.client.get(format!("{}{path}", self.metrics)).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
+    async fn text(&self) -> Result<String> {
+        Ok(self.get("/metrics").await?.1)
+    }
+
+    /// Waits until every number is as expected.
+    async fn tells(&self, expected: &[(&str, f64)]) {
+        wait_until("the metrics to tell what happened", async || {
+            let text = self.text().await.map_err(|error| vec![format!("{error:#}")])?;
+            let differs = |(series, value): &(&str, f64)| {
+                let found = number(&text, series);
+                (found != Some(*value)).then(|| format!("{series} {found:?}, not {value}"))
+            };
+            let wrong: Vec<_> = expected.iter().filter_map(differs).collect();
+            if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        })
+        .await;
+    }
+
+    async fn end(mut self) -> Result<()> {
+        // Waiting closes its standard input first, and that ends it in order.
+        let status = timeout(PATIENCE, self.child.wait()).await.context("it runs on")??;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    }
+}
+
+/// The number of a series.
+fn number(text: &str, series: &str) -> Option<f64> {
+    let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+    lines.find(|(name, _)| *name == series).and_then(|(_, value)| value.parse().ok())
+}
+
+/// Endpoints: one that takes everything, one that fails, one that never answers.
+async fn set(up: &Up, hooks: &Hooks) -> Result<()> {
+    up.api.tenant("acme", "standard-webhooks").await?;
+    for (path, filter) in [("/takes", ">"), ("/fails", "order.*"), ("/hangs", "hang.*")] {
+        let retry = json!({"delays": {"list": ["1h"]}, "retry_on": "anything"});
+        let new = json!({
+            "url": hooks.url(path), "event_types": [filter], "retry": retry, "timeout_ms": 15_000,
+        });
+        up.api.endpoint("acme", &new).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_what_happened() -> Result<()> {
+    let hooks = Hooks::answering(|request, _| match request.path.as_str() {
+        "/fails" => Answer::Status(503),
+        "/hangs" => Answer::Silence,
+        _ => Answer::Status(200),
+    });
+    let (up, hooks) = (Up::start().await?, hooks.await?);
+    set(&up, &hooks).await?;
+    for number in 0..5 {
+        up.api.publish("acme", "order.paid", "{}", &format!("key-{number}")).await?;
+    }
+    up.api.publish("acme", "order.paid", "{}", "key-0").await?;
+    up.api.publish("acme", "hang.now", "{}", "key-hang").await?;
+    let twice = up.api.publish("acme", "order.paid", r#"{"a":1,"a":2}"#, "key-twice").await;
+    ensure!(twice.is_err(), "a key that is there twice is refused");
+    up.tells(&[
+        ("fanfare_ingest_accepted_total", 6.0),
+        ("fanfare_ingest_duplicates_total", 1.0),
+        ("fanfare_ingest_rejected_total{reason=\"duplicate_key\"}", 1.0),
+        ("fanfare_ingest_rejected_total{reason=\"too_large\"}", 0.0),
+        ("fanfare_ingest_reads_inbox", 1.0),
+        ("fanfare_fan_out_events_total", 6.0),
+        ("fanfare_fan_out_deliveries_total{way=\"task\"}", 12.0),
+        ("fanfare_fan_out_width_count", 6.0),
+        ("fanfare_fan_out_width_sum", 12.0),
+        ("fanfare_dispatcher_attempts_total{outcome=\"accepted\"}", 6.0),
+        ("fanfare_dispatcher_attempts_total{outcome=\"refused_5xx\"}", 5.0),
+        ("fanfare_dispatcher_conclusions_total{conclusion=\"delivered\"}", 6.0),
+        ("fanfare_dispatcher_first_attempt_seconds_count", 11.0),
+        ("fanfare_dispatcher_in_flight", 1.0),
+        ("fanfare_dispatcher_lanes_busy", 1.0),
+        ("fanfare_dispatcher_held{source=\"task\"}", 1.0),
+        ("fanfare_dispatcher_breakers{state=\"closed\"}", 3.0),
+        ("fanfare_retry_scheduler_plans_total", 5.0),
+        ("fanfare_retry_scheduler_waiting", 5.0),
+        ("fanfare_projector_lag_seconds", 0.0),
+        ("fanfare_log_stream_messages{stream=\"RETRIES\"}", 5.0),
+        ("fanfare_log_stream_messages{stream=\"DELIVERIES\"}", 1.0),
+        ("fanfare_log_stream_last_sequence{stream=\"EVENTS\"}", 6.0),
+        ("fanfare_projector_sequence{stream=\"EVENTS\"}", 6.0),
+        ("fanfare_log_stream_size_limit_bytes{stream=\"EVENTS\"}", 1_073_741_824.0),
+    ])
+    .await;
+    let text = up.text().await?;
+    let pending = "fanfare_log_reader_pending{reader=\"fan-out\",stream=\"EVENTS\"}";
+    assert_eq!(number(&text, pending), Some(0.0), "{text}");
+    assert_eq!(up.get("/healthz").await?.0, 200);
+    assert_eq!(up.get("/readyz").await?.0, 200);
+    assert!(!text.contains("acme"), "no label is a name: {text}");
+    described(&text)?;
+    known(&text)?;
+    promtool(&text).await?;
+    // Who hangs lets go, so that the end need not wait for its time-out.
+    drop(hooks);
+    up.end().await
+}
+
+/// Checks that the table of all numbers is what there is.
+fn described(text: &str) -> Result<()> {
+    let path = root().join(DESCRIBED);
+    let page = fs::read_to_string(&path).with_context(|| format!("read {DESCRIBED}"))?;
+    let (before, rest) = page.split_once(BEGIN).context("the table begins")?;
+    let (_, after) = rest.split_once(END).context("the table ends")?;
+    let expected = format!("{before}{BEGIN}\n{}{END}{after}", table(text));
+    if fanfare_service::process_env()?.contains_key("FANFARE_WRITE_METRICS") {
+        fs::write(&path, &expected)?;
+    } else {
+        assert!(page == expected, "{DESCRIBED} does not describe what there is:\n{expected}");
+    }
+    Ok(())
+}
+
+/// Checks that whatever the dashboard and the alerts look at is there.
+fn known(text: &str) -> Result<()> {
+    let series = text.lines().filter(|line| !line.starts_with('#'));
+    let series: BTreeSet<&str> = series.filter_map(|line| line.split(['{', ' ']).next()).collect();
+    for file in ["grafana/overview.json", "prometheus/alerts.yml"] {
+        let path = root().join("deploy/observability").join(file);
+        let page = fs::read_to_string(&path).with_context(|| format!("read {file}"))?;
+        let words = page.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+        let used: BTreeSet<&str> = words.filter(|word| word.starts_with("fanfare_")).collect();
+        ensure!(used.len() > 10, "{file} looks at {used:?}");
+        let unknown: Vec<_> = used.difference(&series).collect();
+        ensure!(unknown.is_empty(), "{file} looks at {unknown:?}, which is not there");
+    }
+    Ok(())
+}
+
+const BEGIN: &str = "<!-- every metric -->";
+const END: &str = "<!-- end -->";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// One row for each family: its name, its type, its labels and what it means.
+fn table(text: &str) -> String {
+    let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((name, rest)) = line.split_once('{') else { continue };
+        let name = name.trim_end_matches("_bucket");
+        let pairs = rest.split_once('}').map_or("", |(pairs, _)| pairs);
+        let names = pairs.split(',').filter_map(|pair| pair.split_once('='));
+        labels.entry(name).or_default().extend(names.map(|(label, _)| label));
+    }
+    let mut rows = vec![String::from("| metric | type | by | what it is |\n|---|---|---|---|\n")];
+    let mut help = "";
+    for line in text.lines() {
+        if let Some(said) = line.strip_prefix("# HELP ") {
+            help = said.split_once(' ').map_or("", |(_, help)| help);
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|typed| typed.split_once(' '))
+        {
+            let labels = labels.get(name).into_iter().flatten();
+            let labels: Vec<_> =
+                labels.filter(|label| **label != "le").map(|label| format!("`{label}`")).collect();
+            rows.push(format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", ")));
+        }
+    }
+    rows.concat()
+}
+
+/// Has Prometheus's own tool look at the metrics and at the alert rules, where it is installed.
+async fn promtool(text: &str) -> Result<()> {
+    let rules = root().join("deploy/observability/prometheus");
+    for (arguments, input) in [
+        (["check", "metrics"].as_slice(), text),
+        (&["check", "rules", "alerts.yml"], ""),
+        (&["test", "rules", "alerts.test.yml"], ""),
+    ] {
+        let mut command = Command::new("promtool");
+        command.args(arguments).current_dir(&rules).stdin(Stdio::piped());
+        let mut child = match command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
+            Ok(child) => child,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // Not the macro: what that writes is shown for failing tests only.
+                writeln!(std::io::stderr(), "SKIPPED: promtool {arguments:?}: it is not there")?;
+                continue;
+            }
+            Err(error) => return Err(error).context("run promtool"),
+        };
+        let mut standard_input = child.stdin.take().context("an input")?;
+        standard_input.write_all(input.as_bytes()).await?;
+        drop(standard_input);
+        let output = timeout(PATIENCE, child.wait_with_output()).await??;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        ensure!(output.status.success(), "promtool {arguments:?}: {said}");
+    }
+    Ok(())
+}
