@@ -11,9 +11,10 @@
 //! is fed asks again when it reads EVENTS. So the answer is a function of the event and the
 //! expression: what it may cost is counted, and never measured by a clock.
 //!
-//! **Bounded.** Length, depth and nesting are limited when the expression is written. How often macros
-//! would go round is known before it is asked, from the size of the data and its lists. There are no
-//! regular expressions, and no functions but a few cheap ones.
+//! **Bounded.** Length, depth and nesting are limited when the expression is written, and no part of it
+//! can give more than it was given: lists are made of literals, and macros go over parts of the event.
+//! How many steps it may take, copies included, is counted before it is asked, from the size of the
+//! data and its lists. There are no regular expressions, and no functions but a few cheap ones.
 
 mod check;
 mod cost;
@@ -24,17 +25,19 @@ mod tests;
 use std::{
     fmt::{self, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::OnceLock,
 };
 
 use cel::{ExecutionError, Program, Value};
 
-use self::cost::Cost;
 pub use self::subject::Subject;
+use crate::json::Unread;
 
 /// An expression, ready to be asked.
 pub struct Condition {
     text: Box<str>,
-    program: Result<(Program, Cost), Broken>,
+    /// Made when it is asked for the first time, unless it was made to see whether it can be.
+    program: OnceLock<Result<Program, Broken>>,
 }
 
 /// Text that is no condition.
@@ -65,14 +68,14 @@ pub enum Failed {
     #[error("it gives neither true nor false")]
     NotBoolean,
     /// It would take too many steps.
-    #[error("it may take more than {limit} rounds, which is the limit for data of this size")]
+    #[error("it may take more than {limit} steps for an event of this size")]
     TooCostly {
-        /// How many rounds are allowed.
+        /// How many steps are allowed.
         limit: u64,
     },
     /// The data cannot be looked into.
-    #[error("the data has text that is not Unicode, or lies too deep")]
-    Data,
+    #[error("{0}")]
+    Data(Unread),
     /// A defect of ours.
     #[error("evaluating it failed: a defect")]
     Defect,
@@ -85,13 +88,13 @@ impl Condition {
     /// Reads an expression, and refuses one that is broken or could cost too much.
     pub fn parse(text: &str) -> Result<Self, Broken> {
         let program = check::parse(text)?;
-        Ok(Self { text: Box::from(text), program: Ok(program) })
+        Ok(Self { text: Box::from(text), program: OnceLock::from(Ok(program)) })
     }
 
     /// Takes an expression that was admitted before, maybe by another version: one that is broken
-    /// for us fails whenever it is asked.
+    /// for us fails whenever it is asked. It is not read before.
     pub fn stored(text: &str) -> Self {
-        Self { text: Box::from(text), program: check::parse(text) }
+        Self { text: Box::from(text), program: OnceLock::new() }
     }
 
     /// Returns the expression.
@@ -101,9 +104,12 @@ impl Condition {
 
     /// Tells whether it holds for an event.
     pub fn judge(&self, subject: &Subject) -> Result<bool, Failed> {
-        let program = self.program.as_ref().map_err(|broken| Failed::Broken(broken.clone()));
-        let ((program, cost), (context, size)) = (program?, subject.parts()?);
-        cost.admit(size).map_err(|limit| Failed::TooCostly { limit })?;
+        let program = self.program.get_or_init(|| check::parse(&self.text));
+        let program = program.as_ref().map_err(|broken| Failed::Broken(broken.clone()))?;
+        let (context, size) = subject.parts()?;
+        if cost::steps(program.expression(), context, size) > cost::STEPS_MAX {
+            return Err(Failed::TooCostly { limit: cost::STEPS_MAX });
+        }
         // What somebody else's expression does must not end a service.
         let evaluated = catch_unwind(AssertUnwindSafe(|| program.execute(context)));
         match evaluated.map_err(|_panic| Failed::Defect)? {
@@ -152,7 +158,7 @@ impl Failed {
             Self::Evaluation(_) => "evaluation",
             Self::NotBoolean => "not_boolean",
             Self::TooCostly { .. } => "too_costly",
-            Self::Data => "data",
+            Self::Data(_) => "data",
             Self::Defect => "defect",
         }
     }

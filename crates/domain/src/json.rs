@@ -10,6 +10,7 @@ mod number;
 mod pointer;
 mod text;
 mod token;
+mod unread;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::borrow::Cow;
 
 pub use ecmascript::NumberNotCarried;
 pub use pointer::Pointer;
+pub use unread::Unread;
 pub(crate) use {ecmascript::array_index, text::escape};
 
 use self::token::{Nest, Token, Tokens};

@@ -2,9 +2,10 @@
 //!
 //! **Bounded.** A schema is a text of limited length and depth. It refers to nothing outside of
 //! itself, and never to itself in a circle: written out in full, with every reference replaced by
-//! what it refers to, it has a limited number of parts. So the cost of looking at an event grows
-//! with the event, whatever the schema. Patterns are regular expressions without look-around, which
-//! take linear time.
+//! what it refers to, it has a limited number of parts, the values of `enum` and the names of
+//! `required` among them. How many of these look at any one value is known, and limits how large data
+//! may be. Only keywords whose cost is known are admitted. Patterns are regular expressions without
+//! look-around, which take linear time; they are few and short, and so is what they compile to.
 
 mod expand;
 #[cfg(test)]
@@ -18,12 +19,21 @@ use std::{
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 
-use crate::json::{self, Limits, Refused};
+use crate::json::{self, Limits, Refused, Unread};
+
+/// The most memory that a pattern takes once it is compiled, and while it is used, in bytes.
+const PATTERN_SIZE_MAX: usize = 64 << 10;
+const PATTERN_CACHE_MAX: usize = 256 << 10;
+
+/// The most characters of others' words.
+const WORDS_MAX: usize = 200;
 
 /// A schema, ready to look at data.
 pub struct Schema {
     text: Box<str>,
     validator: Validator,
+    /// How many parts look at any one value, at most.
+    load: usize,
 }
 
 /// A schema that is not taken.
@@ -50,7 +60,7 @@ pub enum SchemaRefused {
         /// Where, as a JSON Pointer.
         at: String,
         /// Which.
-        keyword: &'static str,
+        keyword: String,
     },
     /// A reference leads outside of the schema, or to nothing.
     #[error("{at}: $ref {to:?} leads to no part of this schema; write it as #/$defs/…")]
@@ -69,6 +79,9 @@ pub enum SchemaRefused {
     /// Written out in full it is too large.
     #[error("written out in full it has more than {max} parts", max = Schema::PARTS_MAX)]
     TooLarge,
+    /// It has too many patterns, or too long ones.
+    #[error("it has more than 64 patterns, or more than 4,096 bytes of them")]
+    Patterns,
     /// It does not follow the rules of JSON Schema.
     #[error("{at}: {reason}")]
     Invalid {
@@ -85,6 +98,8 @@ pub enum SchemaRefused {
 pub struct Violation {
     /// Where in the data, as a JSON Pointer; empty for the whole.
     pub path: String,
+    /// The keyword that does not hold, as a JSON Pointer into the schema; empty if it is none.
+    pub keyword: String,
     /// What is wrong there, for people.
     pub reason: String,
 }
@@ -96,6 +111,9 @@ impl Schema {
     pub const DEPTH_MAX: usize = 64;
     /// How many parts a schema may have, written out in full.
     pub const PARTS_MAX: usize = 4_096;
+    /// How much work looking at data may be: the bytes of the data, times the parts of the schema
+    /// that look at any one value.
+    pub const WORK_MAX: usize = 256 << 20;
 
     /// The only version of JSON Schema.
     const DRAFT: &'static str = "https://json-schema.org/draft/2020-12/schema";
@@ -118,11 +136,13 @@ impl Schema {
             }
             Some(_) | None => {}
         }
-        expand::check(&value)?;
+        let load = expand::check(&value)?.load();
+        let patterns =
+            PatternOptions::regex().size_limit(PATTERN_SIZE_MAX).dfa_size_limit(PATTERN_CACHE_MAX);
         let compile = || {
             jsonschema::options()
                 .with_draft(Draft::Draft202012)
-                .with_pattern_options(PatternOptions::regex())
+                .with_pattern_options(patterns)
                 .should_validate_formats(false)
                 .build(&value)
         };
@@ -132,7 +152,7 @@ impl Schema {
             at: place(&error.instance_path().to_string()),
             reason: one_line(&error),
         })?;
-        Ok(Self { text: Box::from(text), validator })
+        Ok(Self { text: Box::from(text), validator, load })
     }
 
     /// Returns the schema's text.
@@ -140,19 +160,29 @@ impl Schema {
         &self.text
     }
 
-    /// Looks at an event's data, which is JSON. Returns the first thing that is wrong.
-    pub fn check(&self, data: &[u8]) -> Result<(), Violation> {
-        let value: Value = serde_json::from_slice(data).map_err(|_malformed| Violation {
-            path: String::new(),
-            reason: String::from("a text is not Unicode, so that it cannot be compared"),
-        })?;
-        self.check_value(&value)
+    /// Returns how much work it is to look at data of a length.
+    pub fn work(&self, length: usize) -> usize {
+        self.load.saturating_mul(length)
     }
 
-    /// The same of a value.
-    pub fn check_value(&self, value: &Value) -> Result<(), Violation> {
-        self.validator.validate(value).map_err(|error| Violation {
+    /// Looks at an event's data, which is JSON. Returns the first thing that is wrong.
+    pub fn check(&self, data: &[u8]) -> Result<(), Violation> {
+        if self.work(data.len()) > Self::WORK_MAX {
+            let reason = format!(
+                "{} bytes are too many for a schema with {} parts for one value",
+                data.len(),
+                self.load
+            );
+            return Err(Violation { path: String::new(), keyword: String::new(), reason });
+        }
+        let value: Value = serde_json::from_slice(data).map_err(|error| Violation {
+            path: String::new(),
+            keyword: String::new(),
+            reason: Unread::of(&error).to_string(),
+        })?;
+        self.validator.validate(&value).map_err(|error| Violation {
             path: error.instance_path().to_string(),
+            keyword: error.schema_path().to_string().chars().take(WORDS_MAX).collect(),
             reason: one_line(&error.masked_with("the value")),
         })
     }
@@ -164,7 +194,6 @@ fn place(pointer: &str) -> String {
 
 /// Words of the validator, which may quote values of any size.
 fn one_line(words: &(impl fmt::Display + ?Sized)) -> String {
-    const WORDS_MAX: usize = 200;
     let words = words.to_string();
     let plain = words.chars().map(|symbol| if symbol.is_control() { ' ' } else { symbol });
     plain.take(WORDS_MAX).collect()

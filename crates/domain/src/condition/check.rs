@@ -4,17 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cel::{
     IdedExpr, ParseErrors, Program,
-    common::ast::{ComprehensionExpr, EntryExpr, Expr},
+    common::ast::{ComprehensionExpr, Expr, operators},
 };
 
-use super::{
-    Broken, Condition,
-    cost::{Cost, Rounds},
-    shorten,
-};
+use super::{Broken, Condition, shorten};
 
 /// The variables of an expression.
-const VARIABLES: [&str; 3] = ["type", "attributes", "data"];
+pub(super) const VARIABLES: [&str; 3] = ["type", "attributes", "data"];
 
 /// What macros gather in: nobody can write such a name.
 const RESULT: &str = "@result";
@@ -22,6 +18,29 @@ const RESULT: &str = "@result";
 /// The functions of an expression, besides operators and macros.
 const FUNCTIONS: [&str; 8] =
     ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string"];
+
+/// The operators of an expression, as the parser calls them.
+const OPERATORS: [&str; 19] = [
+    operators::ADD,
+    operators::CONDITIONAL,
+    operators::DIVIDE,
+    operators::EQUALS,
+    operators::GREATER,
+    operators::GREATER_EQUALS,
+    operators::IN,
+    operators::INDEX,
+    operators::LESS,
+    operators::LESS_EQUALS,
+    operators::LOGICAL_AND,
+    operators::LOGICAL_NOT,
+    operators::LOGICAL_OR,
+    operators::MODULO,
+    operators::MULTIPLY,
+    operators::NEGATE,
+    operators::NOT_EQUALS,
+    operators::NOT_STRICTLY_FALSE,
+    operators::SUBSTRACT,
+];
 
 /// How many brackets may be open at once: the parser works its way into them by recursion.
 const BRACKETS_MAX: usize = 24;
@@ -32,14 +51,11 @@ const DEPTH_MAX: usize = 48;
 /// How many macros may be within one another: each multiplies the iterations.
 const MACROS_MAX: usize = 2;
 
-/// How many sums may be in an expression: each can copy a text as large as the data.
+/// How many sums may be in an expression: each can copy a list or a text as large as the data.
 const SUMS_MAX: usize = 16;
 
-/// How often values may be compared that are both unknown: each can be as large as the data.
-const COMPARISONS_MAX: usize = 16;
-
-/// Reads an expression, and says what it may cost.
-pub(super) fn parse(text: &str) -> Result<(Program, Cost), Broken> {
+/// Reads an expression.
+pub(super) fn parse(text: &str) -> Result<Program, Broken> {
     let broken = |at: usize, reason: String| Err(Broken::at(text, at, reason));
     if text.len() > Condition::BYTES_MAX {
         let reason = format!("it has {} bytes, and can have {}", text.len(), Condition::BYTES_MAX);
@@ -57,16 +73,9 @@ pub(super) fn parse(text: &str) -> Result<(Program, Cost), Broken> {
         Ok(Err(errors)) => return Err(Broken::of(text, &errors)),
         Err(_panic) => return broken(0, String::from("it is not an expression")),
     };
-    let mut check = Check {
-        text,
-        scope: Vec::new(),
-        macros: Vec::new(),
-        comparisons: 0,
-        cost: Cost::default(),
-    };
+    let mut check = Check { text, scope: Vec::new(), macros: 0, sums: 0 };
     check.look(program.expression(), 0)?;
-    let cost = check.cost;
-    Ok((program, cost))
+    Ok(program)
 }
 
 /// Finds the bracket that is one too many within others. Brackets in texts count as well.
@@ -90,15 +99,17 @@ struct Check<'a> {
     text: &'a str,
     /// The variables of the macros around what is looked at.
     scope: Vec<String>,
-    macros: Vec<Around>,
-    comparisons: usize,
-    cost: Cost,
+    /// How many macros are around it.
+    macros: usize,
+    sums: usize,
 }
 
-/// A macro around what is looked at.
-struct Around {
-    variable: String,
-    rounds: Rounds,
+/// What `map` and `filter` do in each round.
+pub(super) struct Made<'a> {
+    /// What has to hold for an element to be taken.
+    pub(super) guard: Option<&'a IdedExpr>,
+    /// What is taken.
+    pub(super) element: &'a IdedExpr,
 }
 
 impl Check<'_> {
@@ -117,16 +128,11 @@ impl Check<'_> {
                 let parts = call.target.as_deref().into_iter().chain(&call.args);
                 parts.into_iter().try_for_each(|part| self.value(part, deeper, is_counted))
             }
-            Expr::List(list) => {
-                list.elements.iter().try_for_each(|part| self.value(part, deeper, false))
+            Expr::List(list) if list.elements.iter().all(is_literal) => Ok(()),
+            Expr::List(_) => {
+                self.refuse("", "a list is made of texts, numbers, true and false only")
             }
-            Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
-                EntryExpr::MapEntry(entry) => {
-                    self.value(&entry.key, deeper, false)?;
-                    self.value(&entry.value, deeper, false)
-                }
-                EntryExpr::StructField(_) => self.refuse("", "messages cannot be made here"),
-            }),
+            Expr::Map(_) => self.refuse("", "an object cannot be made here"),
             Expr::Comprehension(part) => self.comprehension(part, deeper),
             Expr::Struct(_) | Expr::Unspecified => self.refuse("", "messages cannot be made here"),
         }
@@ -147,52 +153,54 @@ impl Check<'_> {
     }
 
     fn comprehension(&mut self, part: &ComprehensionExpr, depth: usize) -> Result<(), Broken> {
-        if self.macros.len() >= MACROS_MAX {
+        if self.macros >= MACROS_MAX {
             let why = "only two macros (all, exists, filter, map) can be within one another";
             return self.refuse("", why);
         }
-        if VARIABLES.contains(&part.iter_var.as_str()) {
+        if VARIABLES.contains(&part.iter_var.as_str()) || part.iter_var2.is_some() {
             return self.refuse("", "the variable of a macro needs a name of its own");
         }
-        self.look(&part.iter_range, depth)?;
-        self.value(&part.accu_init, depth, false)?;
-        let rounds = self.rounds(&part.iter_range);
-        let body = [&part.loop_cond, &part.loop_step, &part.result];
-        let is_foreign = |name: &str| {
-            VARIABLES.contains(&name) || self.macros.iter().any(|around| around.variable == name)
-        };
-        if rounds.multiply() || body.iter().any(|part| mentions(part, &is_foreign)) {
-            self.cost.rounds.push(rounds);
-        }
+        self.range(&part.iter_range, depth)?;
         let before = self.scope.len();
         self.scope.push(part.iter_var.clone());
-        self.scope.extend(part.iter_var2.clone());
-        self.scope.push(part.accu_var.clone());
-        self.macros.push(Around { variable: part.iter_var.clone(), rounds });
-        body.into_iter().try_for_each(|part| self.look(part, depth))?;
-        self.macros.pop();
+        self.macros += 1;
+        if makes_a_list(part) {
+            self.gathering(part, depth)?;
+        } else {
+            self.scope.push(part.accu_var.clone());
+            let body = [&part.loop_cond, &part.loop_step, &part.result];
+            body.into_iter().try_for_each(|part| self.look(part, depth))?;
+        }
+        self.macros -= 1;
         self.scope.truncate(before);
         Ok(())
     }
 
-    /// How often a macro over this goes round.
-    fn rounds(&self, range: &IdedExpr) -> Rounds {
-        let outer = self.macros.last();
-        let known = match &range.expr {
-            Expr::List(list) => Some(list.elements.len()),
-            Expr::Map(map) => Some(map.entries.len()),
-            Expr::Literal(_)
-            | Expr::Ident(_)
-            | Expr::Select(_)
-            | Expr::Call(_)
-            | Expr::Comprehension(_)
-            | Expr::Struct(_)
-            | Expr::Unspecified => None,
+    /// Macros go over a part of the event, a list as it is written, or what one other `map` or
+    /// `filter` gives of these: so nothing grows from one macro to the next.
+    fn range(&mut self, range: &IdedExpr, depth: usize) -> Result<(), Broken> {
+        let source = match &range.expr {
+            Expr::Comprehension(made) if makes_a_list(made) => &made.iter_range,
+            _ => range,
         };
-        let own = known.map_or(Rounds::OF_DATA, Rounds::known);
-        let Some(outer) = outer else { return own };
-        let is_of_all = mentions(range, &|name| VARIABLES.contains(&name));
-        if known.is_none() && !is_of_all { outer.rounds.inner() } else { outer.rounds.times(own) }
+        if !(is_selection(source) || matches!(&source.expr, Expr::List(_))) {
+            let why = "a macro goes over a part of the event (data.a.b), a list of literals, or what one map or filter gives of these";
+            return self.refuse("", why);
+        }
+        self.look(range, depth)
+    }
+
+    /// Looks at what `map` or `filter` takes: a part of each element, and never anything new.
+    fn gathering(&mut self, part: &ComprehensionExpr, depth: usize) -> Result<(), Broken> {
+        let taken = made(part);
+        let taken = taken.filter(|taken| {
+            is_selection(taken.element) && root(taken.element) == Some(part.iter_var.as_str())
+        });
+        let Some(Made { guard, element }) = taken else {
+            return self.refuse("map", "map gives a part of each element: list.map(a, a.b)");
+        };
+        self.look(element, depth)?;
+        guard.map_or(Ok(()), |guard| self.look(guard, depth))
     }
 
     fn variable(&self, name: &str) -> Result<(), Broken> {
@@ -207,23 +215,13 @@ impl Check<'_> {
         // A macro adds to its result by a sum as well.
         let is_result =
             |value: &IdedExpr| matches!(&value.expr, Expr::Ident(name) if name == RESULT);
-        if name == "_+_" && !values.first().is_some_and(is_result) {
-            self.cost.sums += 1;
-            if self.cost.sums > SUMS_MAX {
+        if name == operators::ADD && !values.first().is_some_and(is_result) {
+            self.sums += 1;
+            if self.sums > SUMS_MAX {
                 return self.refuse("+", "there are too many sums");
             }
         }
-        let is_known = |value: &IdedExpr| !mentions(value, &|_| true);
-        if matches!(name, "_==_" | "_!=_" | "@in") && !values.iter().any(is_known) {
-            self.comparisons += 1;
-            if self.comparisons > COMPARISONS_MAX {
-                let why =
-                    format!("it compares values of an event more than {COMPARISONS_MAX} times");
-                return self.refuse("", &why);
-            }
-        }
-        let is_operator = !name.starts_with(|first: char| first.is_ascii_alphabetic());
-        if is_operator || FUNCTIONS.contains(&name) {
+        if OPERATORS.contains(&name) || FUNCTIONS.contains(&name) {
             return Ok(());
         }
         let known = FUNCTIONS.join(", ");
@@ -250,29 +248,58 @@ fn makes_a_list(made: &ComprehensionExpr) -> bool {
     matches!(&made.accu_init.expr, Expr::List(_))
 }
 
-/// Tells whether a variable of some kind occurs in a part of an expression.
-fn mentions(part: &IdedExpr, is_meant: &dyn Fn(&str) -> bool) -> bool {
-    let any = |parts: &[&IdedExpr]| parts.iter().any(|part| mentions(part, is_meant));
+/// Returns what `map` or `filter` does in each round; `None` of any other macro.
+pub(super) fn made(part: &ComprehensionExpr) -> Option<Made<'_>> {
+    if !makes_a_list(part) {
+        return None;
+    }
+    let element = |step| match call(step, operators::ADD)? {
+        [_, list] => match &list.expr {
+            Expr::List(list) => list.elements.first(),
+            _other => None,
+        },
+        _ => None,
+    };
+    match call(&part.loop_step, operators::CONDITIONAL) {
+        Some([guard, step, _]) => Some(Made { guard: Some(guard), element: element(step)? }),
+        Some(_) => None,
+        None => Some(Made { guard: None, element: element(&part.loop_step)? }),
+    }
+}
+
+fn call<'a>(part: &'a IdedExpr, name: &str) -> Option<&'a [IdedExpr]> {
     match &part.expr {
-        Expr::Ident(name) => is_meant(name),
-        Expr::Select(select) => mentions(&select.operand, is_meant),
-        Expr::Call(call) => {
-            let mut parts = call.target.as_deref().into_iter().chain(&call.args);
-            parts.any(|part| mentions(part, is_meant))
+        Expr::Call(call) if call.func_name == name => Some(&call.args),
+        _other => None,
+    }
+}
+
+/// Tells whether it is a text, a number, or the like.
+fn is_literal(part: &IdedExpr) -> bool {
+    match &part.expr {
+        Expr::Literal(_) => true,
+        Expr::Call(call) if call.func_name == operators::NEGATE => {
+            matches!(&*call.args, [one] if matches!(&one.expr, Expr::Literal(_)))
         }
-        Expr::List(list) => list.elements.iter().any(|part| mentions(part, is_meant)),
-        Expr::Map(map) => map.entries.iter().any(|entry| match &entry.expr {
-            EntryExpr::MapEntry(entry) => any(&[&entry.key, &entry.value]),
-            EntryExpr::StructField(field) => mentions(&field.value, is_meant),
-        }),
-        Expr::Comprehension(made) => any(&[
-            &made.iter_range,
-            &made.accu_init,
-            &made.loop_cond,
-            &made.loop_step,
-            &made.result,
-        ]),
-        Expr::Literal(_) | Expr::Struct(_) | Expr::Unspecified => false,
+        _other => false,
+    }
+}
+
+/// Tells whether it selects a part of a variable: `data.a`, `data['a'][0]`.
+fn is_selection(part: &IdedExpr) -> bool {
+    root(part).is_some()
+}
+
+/// The variable that a selection begins with.
+pub(super) fn root(part: &IdedExpr) -> Option<&str> {
+    match &part.expr {
+        Expr::Ident(name) => Some(name),
+        Expr::Select(select) if !select.test => root(&select.operand),
+        Expr::Call(call) if call.func_name == operators::INDEX => match &*call.args {
+            [of, index] if is_literal(index) => root(of),
+            _ => None,
+        },
+        _other => None,
     }
 }
 

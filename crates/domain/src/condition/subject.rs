@@ -9,7 +9,7 @@ use cel::{Context, Env, Value};
 use serde_json::Value as Json;
 
 use super::{Failed, cost::Size};
-use crate::Event;
+use crate::{Event, json::Unread};
 
 /// One event, made ready for any number of conditions.
 pub struct Subject(Result<(Context<'static, 'static>, Size), Failed>);
@@ -36,8 +36,12 @@ fn ready(
     data: &[u8],
 ) -> Result<(Context<'static, 'static>, Size), Failed> {
     static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
-    let json: Json = serde_json::from_slice(data).map_err(|_malformed| Failed::Data)?;
-    let mut size = Size { bytes: data.len(), ..Size::default() };
+    let json: Json =
+        serde_json::from_slice(data).map_err(|error| Failed::Data(Unread::of(&error)))?;
+    let texts = attributes.iter().map(|(name, text)| name.len() + text.len());
+    let bytes = texts.fold(data.len().saturating_add(event_type.len()), usize::saturating_add);
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    let mut size = Size { bytes, ..Size::default() };
     size.note(attributes.len());
     let attributes: HashMap<String, Value> =
         attributes.iter().map(|(name, text)| (name.clone(), Value::from(text.as_str()))).collect();

@@ -54,6 +54,8 @@ fn what_gives_no_answer_says_why() {
     assert_eq!(kind("data.a / 0 == 1", r#"{"a":1}"#), "evaluation");
     assert_eq!(kind("data.a[7] == 1", r#"{"a":[]}"#), "evaluation");
     assert_eq!(kind("true", r#""\ud800""#), "data");
+    assert_eq!(judge("true", "1e400"), Err(Failed::Data(Unread::Number)));
+    assert_eq!(judge("true", r#""\ud800""#), Err(Failed::Data(Unread::Text)));
     let broken = Condition::stored("data.").judge(&Subject::new("a", &BTreeMap::new(), b"1"));
     assert_eq!(broken.unwrap_err().kind(), "broken");
 }
@@ -91,22 +93,113 @@ fn what_could_cost_much_is_refused_or_stopped() {
     for text in [&*minus, &not, "}{", "\u{0}", "'", "\"\\u{ffff}", "a.b(", "/* */", "//"] {
         drop(Condition::parse(text));
     }
-    // What looks at each element by itself costs as much as the data is large.
-    let list = format!("[{}1]", "1,".repeat(100_000));
-    assert_eq!(judge("data.all(a, a == 1) && size(data.filter(a, a > 1)) == 0", &list), Ok(true));
+}
+
+#[test]
+fn nothing_can_be_made_that_grows() {
+    let doubled = format!("size([data]{}) > 0", ".map(a, a + a)".repeat(16));
+    let lists = format!("size([1]{}) > 0", ".map(a, [a, a])".repeat(40));
+    let copies = format!("size([{}data]) > 0", "data, ".repeat(250));
+    let wide = format!("size([{}1].map(a, data)) > 0", "1, ".repeat(256));
+    let chain = format!("size(data{}) > 0", ".map(a, a)".repeat(40));
+    for text in [
+        &*doubled,
+        &lists,
+        &copies,
+        &wide,
+        &chain,
+        "[data].exists(a, true)",
+        "size([[1]]) > 0",
+        "size({'a': data}) > 0",
+        "size({1: 2}) > 0",
+        "data.exists(a, size([a, a]) > 0)",
+        "size(data.map(a, data)) > 0",
+        "size(data.map(a, a + a)) > 0",
+        "size(data.map(a, a == 1, [a])) > 0",
+        "size(data.filter(a, true).filter(b, true).filter(c, true)) > 0",
+        "(data.a + data.b).exists(a, a == 1)",
+        "(data.a ? data.b : data.c).all(a, a == 1)",
+        "data.?a == 1",
+        "data[?'a'] == 1",
+        "[?data.a] == [1]",
+    ] {
+        assert!(Condition::parse(text).is_err(), "{text}");
+    }
+    for text in [
+        "size(data.filter(a, a > 1).filter(b, b < 7)) > 0",
+        "size(data.map(a, a.b > 1, a.c.d)) > 0",
+        "[1, -2, 'a', 1.5, true].exists(a, a == data)",
+        "data.a['b'][0].all(a, a + 1 > 0)",
+    ] {
+        assert!(Condition::parse(text).is_ok(), "{text}");
+    }
+}
+
+fn steps(text: &str, data: &str) -> u64 {
+    let subject = Subject::new("a", &BTreeMap::new(), data.as_bytes());
+    let (context, size) = subject.parts().unwrap();
+    let program = check::parse(text).unwrap_or_else(|broken| panic!("{text}: {broken}"));
+    cost::steps(program.expression(), context, size)
+}
+
+fn list(length: usize) -> String {
+    format!("[{}]", vec!["1"; length].join(","))
+}
+
+#[test]
+fn every_round_and_every_copy_is_counted() {
+    let ten_thousand = list(10_000);
+    for (text, rounds) in [
+        ("data.all(a, true)", 10_000),
+        ("size(data.filter(a, true)) > 0", 10_000),
+        ("data.all(a, true) && data.all(b, true) && data.exists(c, c == 2)", 30_000),
+        ("data.map(a, a).exists(b, b == 2)", 20_000),
+        ("[1, 2, 3].all(a, data.all(b, b == a))", 30_000),
+        ("data.all(a, data.all(b, b == a))", 100_000_000),
+        ("data.all(a, a in data)", 100_000_000),
+        ("data.all(a, a == size(data))", 100_000_000),
+    ] {
+        let counted = steps(text, &ten_thousand);
+        assert!(counted >= rounds, "{text}: {counted}");
+    }
+    // What looks at each element once costs as much as the data is large, and no more.
+    for text in [
+        "data.all(a, a == 1)",
+        "size(data.filter(a, a > 1)) == 0",
+        "data.map(a, a).exists(b, b == 2)",
+    ] {
+        let (small, large) = (steps(text, &list(10_000)), steps(text, &list(20_000)));
+        assert!(large < small.saturating_mul(21) / 10, "{text}: {small} and {large}");
+        assert!(large < 20_000 * 60, "{text}: {large}");
+    }
+    // What lies within the elements is counted once, however it is spread.
+    let spread = format!("[{}[1]]", "[1,2],".repeat(5_000));
+    let heap = format!("[{}{}]", "[],".repeat(5_000), list(10_000));
+    for data in [spread, heap] {
+        let counted = steps("data.all(a, a.exists(b, b == 1))", &data);
+        assert!((10_000..700_000).contains(&counted), "{counted}");
+    }
+    // What is known to be small is not taken for all of the data.
+    let lines =
+        format!(r#"{{"sku":"b","lines":[{}{{"sku":"b"}}]}}"#, r#"{"sku":"a"},"#.repeat(1_000));
+    assert!(steps("data.lines.exists(line, line.sku == data.sku)", &lines) < 60_000);
+    assert_eq!(judge("data.lines.exists(line, line.sku == data.sku)", &lines), Ok(true));
+    let text = format!(r#"{{"a":"{}"}}"#, "x".repeat(100_000));
+    assert!(steps("[1, 2, 3].exists(a, data.a.contains('y'))", &text) > 300_000 / 16);
+}
+
+#[test]
+fn an_evaluation_has_one_budget() {
+    let longest = list(260_000);
+    assert_eq!(judge("data.all(a, a == 1)", &longest), Ok(true));
+    let again = vec!["data.all(a, a == 1)"; 60].join(" && ");
+    let costly = Err(Failed::TooCostly { limit: cost::STEPS_MAX });
+    assert_eq!(judge(&again, &longest), costly);
+    assert_eq!(judge("data.all(a, data.all(b, a == b))", &longest), costly);
+    let texts = format!("[\"{}\"]", "x".repeat(400_000));
+    assert_eq!(judge("data.exists(a, a.contains('y'))", &texts), Ok(false));
     let within = format!("[{}[1]]", "[1,2],".repeat(20_000));
     assert_eq!(judge("data.all(a, a.exists(b, b == 1))", &within), Ok(true));
-    let foreign = "data.all(a, a == size(data))";
-    assert!(matches!(judge(foreign, &list), Err(Failed::TooCostly { limit: 335 })));
-    assert_eq!(judge("[1, 2].exists(a, a == size(data))", &list), Ok(false));
-    assert!(matches!(
-        judge("[1, 2].all(a, data.all(b, b < a))", &list),
-        Err(Failed::TooCostly { .. })
-    ));
-    let text = "data.all(a, data.all(b, a == b))";
-    assert!(matches!(judge(text, &list), Err(Failed::TooCostly { .. })));
-    let texts = format!("[\"{}\"]", "x".repeat(400_000));
-    assert!(judge("data.exists(a, a.contains('y'))", &texts) == Ok(false));
 }
 
 #[test]
@@ -148,7 +241,7 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
 }
 
 /// Expressions that know nothing of what they look at.
-const BOLD: [&str; 14] = [
+const BOLD: [&str; 17] = [
     "data.a > 1",
     "data.a + data.b == data.a",
     "data.a - data.b < 0",
@@ -163,6 +256,9 @@ const BOLD: [&str; 14] = [
     "int(data.a) == 1 || double(data.b) > 1.5",
     "string(data.a).contains(string(data.b))",
     "uint(data.a) == uint(data.b)",
+    "data.filter(a, a.b > 1).exists(b, b.a == data.a)",
+    "size(data.map(a, size(a) > 1, a[0])) > 1",
+    "[1, 'a'].exists(a, data.exists(b, b == a)) || data in data",
 ];
 
 proptest! {
@@ -171,6 +267,27 @@ proptest! {
         let first = judge(BOLD[which], &data.to_string());
         prop_assert!(first != Err(Failed::Defect), "{} of {data}", BOLD[which]);
         prop_assert_eq!(judge(BOLD[which], &data.to_string()), first, "another answer");
+    }
+
+    #[test]
+    fn no_chain_of_macros_costs_more_than_its_square(
+        links in prop::collection::vec(
+            prop::sample::select(&[
+                ".map(a, a)", ".map(a, a.b)", ".map(a, [a, a])", ".map(a, a + a)", ".filter(a, true)",
+                ".filter(a, a in data)", ".map(a, data)", "[0]", ".a",
+            ][..]),
+            0..6,
+        ),
+        first in prop::sample::select(&["data", "[data, data]", "[1, 2, 3]", "data.a"][..]),
+    ) {
+        let text = format!("size({first}{}) > 0", links.concat());
+        if let Ok(condition) = Condition::parse(&text) {
+            let data = list(100);
+            let counted = steps(&text, &data);
+            prop_assert!(counted <= 200 * 100 * 100, "{text}: {counted}");
+            let judged = condition.judge(&Subject::new("a", &BTreeMap::new(), data.as_bytes()));
+            prop_assert!(judged != Err(Failed::Defect), "{text}");
+        }
     }
 
     #[test]
