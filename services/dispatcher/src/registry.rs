@@ -470,4 +470,20 @@ mod tests {
             Permission::Cancelled(ConclusionReason::EndpointDisabled)
         ));
     }
+
+    #[test]
+    fn what_a_person_cancelled_stays_so_and_what_came_after_goes() {
+        let mut registry = registry(&[(10, EndpointState::Active, false)]);
+        let cancelled_before = Some(at(20));
+        let marked = Endpoint { cancelled_before, ..endpoint(EndpointState::Active, ">") };
+        apply(&mut registry, 21, marked.clone(), false);
+        let hold = EndpointState::Paused(PauseMode::Hold);
+        apply(&mut registry, 30, Endpoint { state: hold, ..marked }, false);
+        let id = EndpointId::from_bytes([1; 16]);
+        assert!(registry.is_cancelled_by_hand(id, at(19)));
+        assert!(!registry.is_cancelled_by_hand(id, at(20)));
+        let before = registry.permit(id, at(19));
+        assert!(matches!(before, Permission::Cancelled(ConclusionReason::ByHand)), "{before:?}");
+        assert!(matches!(registry.permit(id, at(20)), Permission::Hold));
+    }
 }
