@@ -14,12 +14,14 @@
 //! and must decode to the same values for ever.
 
 mod choice;
+mod command;
 mod config;
 mod encode;
 mod error;
 mod event;
 mod feed;
 mod inbox;
+mod job;
 mod journal;
 mod parse;
 mod snapshot;
@@ -38,11 +40,13 @@ mod wire {
     include!(concat!(env!("OUT_DIR"), "/fanfare.v1.rs"));
 }
 
+pub use command::{decode_command, encode_command};
 pub use config::{PackedEndpoint, decode_change, encode_change};
 pub use error::{DecodeError, Field};
 pub use event::{decode_event, encode_event};
 pub use feed::{decode_feed, decode_feed_hint, encode_feed, encode_feed_hint};
 pub use inbox::{decode_inbox, encode_inbox};
+pub use job::{decode_replay, encode_replay};
 pub use journal::{decode_journal, encode_journal, encoded_len};
 pub use snapshot::{AgendaEntry, EndpointHealth, Snapshot, decode_snapshot, encode_snapshot};
 pub use task::{decode_retry_due, decode_tasks, encode_retry_due, encode_tasks, task_length};

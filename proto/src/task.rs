@@ -46,8 +46,13 @@ fn task(wire: wire::DeliveryTask) -> Result<Task, DecodeError> {
         return Err(parse::out_of_range(wire.targets.len(), "DeliveryTask.targets"));
     }
     let accepted_at = Timestamp::from_nanos(wire.accepted_at_ns);
+    let mut event = decode_event(wire.envelope, wire.event_sequence, accepted_at)?;
+    if wire.generation > 0 {
+        // What a replay made counts from then, whatever the envelope says.
+        event.accepted_at = accepted_at;
+    }
     Ok(Task {
-        event: decode_event(wire.envelope, wire.event_sequence, accepted_at)?,
+        event,
         targets: wire.targets.iter().map(target).collect::<Result<_, _>>()?,
         generation: wire.generation,
         journal_sequence: wire.journal_sequence,

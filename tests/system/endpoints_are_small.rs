@@ -91,6 +91,7 @@ fn creation(number: u64) -> Result<Change> {
         concurrency: None,
         rate_limit: None,
         batch: None,
+        cancelled_before: None,
         ordering: fanfare_domain::endpoint::Ordering::None,
         metadata: BTreeMap::new(),
         created_at: made_at,

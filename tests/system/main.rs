@@ -7,6 +7,7 @@
 mod accepted_is_delivered;
 mod backlog_costs_a_cursor;
 mod batches_carry_every_event;
+mod commands_are_carried_out;
 mod configuration_reads_its_own_writes;
 mod content_decides;
 mod duplicate_is_delivered_once;
@@ -23,6 +24,7 @@ mod order_is_kept;
 mod paused_endpoints_get_nothing;
 mod private_address_is_refused;
 mod profiles;
+mod replays_deliver_again;
 mod retries_are_on_time;
 mod scaled_dispatchers;
 mod secrets_never_leave;

@@ -44,6 +44,8 @@ pub struct Endpoint {
     pub ordering: Ordering,
     /// How many events a request may carry; one if not set.
     pub batch: Option<Batching>,
+    /// Deliveries of events accepted before this were cancelled by hand.
+    pub cancelled_before: Option<Timestamp>,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, String>,
     /// When it was created.

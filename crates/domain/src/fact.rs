@@ -61,7 +61,7 @@ pub struct DeliveryRef {
     pub endpoint: EndpointId,
     /// 0 for the delivery that the event's acceptance caused; counts replays.
     pub generation: u32,
-    /// When the event was accepted.
+    /// When the event was accepted; of a replay, when that made it.
     pub accepted_at: Timestamp,
 }
 

@@ -110,6 +110,14 @@ id! {
     /// Identifies an API key: `key_…`. It is not the key.
     KeyId, "key"
 }
+id! {
+    /// Identifies a command to the owner of a shard: `cmd_…`.
+    CommandId, "cmd"
+}
+id! {
+    /// Identifies a long job: `job_…`.
+    JobId, "job"
+}
 
 impl EventId {
     /// Derives the id of the event that an INBOX message became.

@@ -220,6 +220,7 @@ mod tests {
             rate_limit: None,
             ordering: crate::endpoint::Ordering::None,
             batch: None,
+            cancelled_before: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

@@ -7,7 +7,8 @@ use crate::{
 /// First attempts of one event's deliveries to endpoints of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// The event, with the envelope as it is stored in EVENTS.
+    /// The event, with the envelope as it is stored in EVENTS. Of a replay, it counts as accepted
+    /// when the replay made it.
     pub event: StoredEvent,
     /// Whom to deliver it to: 1 to [`Task::TARGETS_MAX`].
     pub targets: Vec<Target>,

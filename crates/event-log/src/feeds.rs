@@ -16,6 +16,7 @@ use fanfare_domain::{EndpointId, Feed, Shard};
 use fanfare_proto::{DecodeError, decode_feed, encode_feed};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::reading::Message;
 pub use self::{
     hints::FeedHints,
     reading::{Batch, Reach},

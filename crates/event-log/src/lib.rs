@@ -5,6 +5,7 @@
 //! again is harmless.
 
 pub mod allowance;
+pub mod commands;
 pub mod config;
 pub mod durability;
 pub mod feeds;
@@ -12,6 +13,7 @@ pub mod follow;
 pub mod health;
 pub mod idempotency;
 pub mod inbox;
+pub mod jobs;
 pub mod journal;
 pub mod membership;
 pub mod publish;
@@ -24,6 +26,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod survey;
 pub mod topology;
+pub mod trials;
 
 mod bootstrap;
 mod cas;
@@ -37,6 +40,7 @@ pub use fanfare_proto::{PackedEndpoint, encoded_len as record_length, task_lengt
 pub use feeds::{FeedHints, Feeds, FeedsView, StoredFeed};
 pub use follow::EventFollower;
 pub use health::{HealthQuestion, HealthQuestions};
+pub use jobs::{JobWritten, Jobs, JobsView, StoredReplay};
 pub use journal::{AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter};
 pub use log::{EventLog, OpenError};
 pub use publish::{Pending, PublishError, Publisher, Stored};
@@ -47,3 +51,4 @@ pub use schedule::Schedules;
 pub use settings::{Compression, Durability, Settings};
 pub use survey::{ReaderState, StreamState, Survey};
 pub use topology::Topology;
+pub use trials::{Trial, Trials};

@@ -39,7 +39,7 @@ use crate::{
 /// are there and take it at the first try.
 #[derive(Clone)]
 pub struct Publisher {
-    log: EventLog,
+    pub(crate) log: EventLog,
     window: Arc<Semaphore>,
     lanes: Arc<Lanes>,
 }

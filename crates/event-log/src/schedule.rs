@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::{
     EventLog, Pending, PublishError, Publisher, ReadError,
+    feeds::Message,
     log::{Which, tell, timestamp},
     publish::{self, outgoing::Outgoing},
     read::Patience,
@@ -98,6 +99,30 @@ impl Schedules {
                 source,
             }
         })
+    }
+
+    /// Returns some of what is scheduled in a shard, in the order in which it was put, from a
+    /// sequence on; and where to go on, if there may be more. What cannot be read is left out.
+    pub async fn waiting(
+        &self,
+        shard: Shard,
+        from: u64,
+        count: usize,
+    ) -> Result<(Vec<RetryDue>, Option<u64>), ReadError> {
+        let stream = self.log.topology().stream(Stream::Retries);
+        let subject = self.log.topology().retries_at(shard);
+        let question = json!({ "seq": from.max(1), "next_by_subj": subject, "batch": count });
+        let mut patience = Patience::new(&self.log, stream);
+        let (messages, more) = loop {
+            match self.log.answer(self.log.ask_directly(Stream::Retries, &question)).await {
+                Ok(Ok(answer)) => break answer,
+                Ok(Err(error)) => patience.bear(error).await?,
+                Err(lost) => patience.bear(lost.into()).await?,
+            }
+        };
+        let next = messages.last().filter(|_| more).map(|last| last.sequence + 1);
+        let read = |message: Message| fanfare_proto::decode_retry_due(message.payload).ok();
+        Ok((messages.into_iter().filter_map(read).collect(), next))
     }
 
     /// When the oldest unsettled message of the shard's due queue was stored; `None` if the queue is empty.

@@ -1,6 +1,8 @@
 //! Streams, subjects, buckets and header names: every name that is on the wire, once.
 
-use fanfare_domain::{DeliveryId, EndpointId, Entity, EventType, Shard, TenantId, TypePattern};
+use fanfare_domain::{
+    DeliveryId, EndpointId, Entity, EventType, JobId, Shard, TenantId, TypePattern,
+};
 
 use crate::Column;
 
@@ -50,6 +52,8 @@ pub mod header {
     pub const BATCH: &str = "Fanfare-Batch";
     /// On a report to the owner of a shard: the delivery.
     pub const DELIVERY: &str = "Fanfare-Delivery";
+    /// On a trial: the endpoint.
+    pub const ENDPOINT: &str = "Fanfare-Endpoint";
     /// On a report to the owner of a shard: the number of the attempt.
     pub const ATTEMPT: &str = "Fanfare-Attempt";
     /// On tasks and retries: the JOURNAL sequence that they refer to.
@@ -258,9 +262,29 @@ impl Topology {
         format!("{}.retries.at.{shard}.{delivery}", self.prefix)
     }
 
+    /// `<prefix>.retries.at.<shard>.*`: all that is scheduled in a shard.
+    pub(crate) fn retries_at(&self, shard: Shard) -> String {
+        format!("{}.retries.at.{shard}.*", self.prefix)
+    }
+
     /// `<prefix>.retries.due.<shard>`
     pub fn retry_due(&self, shard: Shard) -> String {
         format!("{}.retries.due.{shard}", self.prefix)
+    }
+
+    /// `<prefix>.commands.<shard>`
+    pub fn command(&self, shard: Shard) -> String {
+        format!("{}.commands.{shard}", self.prefix)
+    }
+
+    /// `<prefix>.jobs.replay.<id>`
+    pub fn replay(&self, job: JobId) -> String {
+        format!("{}.jobs.replay.{job}", self.prefix)
+    }
+
+    /// `<prefix>.jobs.replay.*`: all replays.
+    pub(crate) fn replays(&self) -> String {
+        format!("{}.jobs.replay.*", self.prefix)
     }
 
     /// `<prefix>.journal.<shard>.<column>`
@@ -276,6 +300,11 @@ impl Topology {
     /// `<prefix>.owner.<shard>.fed`; no stream takes it.
     pub(crate) fn owner_fed(&self, shard: Shard) -> String {
         format!("{}.owner.{shard}.fed", self.prefix)
+    }
+
+    /// `<prefix>.owner.<shard>.try`; no stream takes it.
+    pub(crate) fn owner_try(&self, shard: Shard) -> String {
+        format!("{}.owner.{shard}.try", self.prefix)
     }
 
     /// `<prefix>.owner.<shard>.health`; no stream takes it.

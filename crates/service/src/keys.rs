@@ -130,6 +130,7 @@ mod tests {
             concurrency: None,
             rate_limit: None,
             batch: None,
+            cancelled_before: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,

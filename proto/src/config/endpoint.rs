@@ -38,6 +38,7 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
         rate_limit: wire.rate_limit.map(rate_limit).transpose()?,
         ordering: Choice::from_wire_or_default(wire.ordering, "Endpoint.ordering")?,
         batch: wire.batch.map(batching).transpose()?,
+        cancelled_before: parse::time(wire.cancelled_before_ns),
         metadata: wire.metadata,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         updated_at: Timestamp::from_nanos(wire.updated_at_ns),
@@ -121,6 +122,7 @@ impl Fields for Endpoint {
             rate_limit,
             ordering,
             batch,
+            cancelled_before,
             metadata,
             created_at,
             updated_at,
@@ -163,6 +165,7 @@ impl Fields for Endpoint {
             Ordering::Key | Ordering::All => out.uint(18, ordering.to_wire()),
         }
         out.some_text(19, condition.as_deref());
+        out.some_time(20, *cancelled_before);
     }
 }
 

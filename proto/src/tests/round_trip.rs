@@ -166,3 +166,32 @@ fn a_task_holds_the_envelope_as_it_is_stored() {
     let read = decode_tasks(encode_tasks(&[task])).unwrap();
     assert_eq!(read[0].event.envelope, envelope);
 }
+
+#[test]
+fn commands_and_replays_are_what_the_schema_says() {
+    let mut seen = 0;
+    for (name, sample) in samples::all() {
+        let bytes = sample.encode();
+        if name.starts_with("command-") {
+            assert_canonical::<wire::Command>(&bytes).unwrap();
+        } else if name.starts_with("replay-") {
+            assert_canonical::<wire::Replay>(&bytes).unwrap();
+        } else {
+            continue;
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 7);
+}
+
+#[test]
+fn a_replay_counts_from_when_it_was_made() {
+    let accepted_at = fanfare_domain::Timestamp::from_millis(5);
+    for (generation, is_kept) in [(0, false), (1, true)] {
+        let mut task = samples::task();
+        task.generation = generation;
+        task.event.accepted_at = accepted_at;
+        let read = decode_tasks(encode_tasks(&[task])).unwrap();
+        assert_eq!(read[0].event.accepted_at == accepted_at, is_kept);
+    }
+}

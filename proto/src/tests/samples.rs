@@ -1,6 +1,7 @@
 //! One value of each kind of record, with every field set and every enum value in use. The
 //! golden records are these values as version 1 wrote them.
 
+mod command;
 mod config;
 mod feed;
 mod journal;
@@ -9,15 +10,16 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fanfare_domain::{
-    BatchId, Change, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Feed, InboxEvent, Record,
-    RetryDue, Shard, Target, Task, Timestamp, TraceContext, fact::InBatch,
+    BatchId, Change, Command, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Feed,
+    InboxEvent, Record, Replay, RetryDue, Shard, Target, Task, Timestamp, TraceContext,
+    fact::InBatch,
 };
 
 use crate::{
-    AgendaEntry, DecodeError, EndpointHealth, Snapshot, decode_change, decode_event, decode_feed,
-    decode_inbox, decode_journal, decode_retry_due, decode_snapshot, decode_tasks, encode_change,
-    encode_event, encode_feed, encode_inbox, encode_journal, encode_retry_due, encode_snapshot,
-    encode_tasks,
+    AgendaEntry, DecodeError, EndpointHealth, Snapshot, decode_change, decode_command,
+    decode_event, decode_feed, decode_inbox, decode_journal, decode_replay, decode_retry_due,
+    decode_snapshot, decode_tasks, encode_change, encode_command, encode_event, encode_feed,
+    encode_inbox, encode_journal, encode_replay, encode_retry_due, encode_snapshot, encode_tasks,
 };
 
 pub(super) use config::endpoint_change;
@@ -37,6 +39,8 @@ pub(super) enum Sample {
     Inbox(InboxEvent),
     Snapshot(Snapshot),
     Feed(Feed),
+    Command(Command),
+    Replay(Replay),
 }
 
 impl Sample {
@@ -50,6 +54,8 @@ impl Sample {
             Self::Inbox(event) => encode_inbox(event),
             Self::Snapshot(snapshot) => encode_snapshot(snapshot),
             Self::Feed(feed) => encode_feed(feed),
+            Self::Command(command) => encode_command(command),
+            Self::Replay(replay) => encode_replay(replay),
         }
     }
 
@@ -75,6 +81,8 @@ impl Sample {
             Self::Inbox(event) => assert_eq!(&decode_inbox(bytes).unwrap(), event),
             Self::Snapshot(snapshot) => assert_eq!(&decode_snapshot(bytes).unwrap(), snapshot),
             Self::Feed(feed) => assert_eq!(&decode_feed(bytes).unwrap(), feed),
+            Self::Command(command) => assert_eq!(&decode_command(bytes).unwrap(), command),
+            Self::Replay(replay) => assert_eq!(&decode_replay(bytes).unwrap(), replay),
         }
     }
 }
@@ -90,6 +98,8 @@ pub(super) fn decode_as_everything(bytes: &Bytes) -> Vec<DecodeError> {
         decode_inbox(bytes.clone()).err(),
         decode_snapshot(bytes.clone()).err(),
         decode_feed(bytes.clone()).err(),
+        decode_command(bytes.clone()).err(),
+        decode_replay(bytes.clone()).err(),
     ]
     .into_iter()
     .flatten()
@@ -116,6 +126,8 @@ pub(super) fn all() -> Vec<(&'static str, Sample)> {
     samples.extend(journal::all().map(|(name, records)| (name, Sample::Journal(records))));
     samples.extend(config::all().map(|(name, change)| (name, Sample::Change(change))));
     samples.extend(feed::all().map(|(name, feed)| (name, Sample::Feed(feed))));
+    samples.extend(command::commands().map(|(name, it)| (name, Sample::Command(it))));
+    samples.extend(command::replays().map(|(name, it)| (name, Sample::Replay(it))));
     samples
 }
 

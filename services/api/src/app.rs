@@ -8,7 +8,7 @@ use fanfare_domain::{
     profile::{HttpsRule, Profile, Profiles},
     seal::Keyring,
 };
-use fanfare_event_log::{ConfigView, EventLog};
+use fanfare_event_log::{ConfigView, EventLog, JobsView, Publisher};
 use fanfare_service::{Clock, Health, Metrics};
 use tokio::sync::Semaphore;
 
@@ -42,6 +42,10 @@ pub(crate) struct App(Arc<Parts>);
 pub(crate) struct Parts {
     /// Where changes are written and facts are read.
     pub(crate) log: EventLog,
+    /// Where commands are written.
+    pub(crate) publisher: Publisher,
+    /// Replays, and how far they are.
+    pub(crate) jobs: JobsView,
     /// What is configured.
     pub(crate) directory: ConfigView<Directory>,
     /// Seals secrets.

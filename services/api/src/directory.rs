@@ -309,6 +309,7 @@ mod tests {
             rate_limit: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
             batch: None,
+            cancelled_before: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

@@ -192,6 +192,12 @@ impl From<ReadError> for ApiError {
     }
 }
 
+impl From<PublishError> for ApiError {
+    fn from(cause: PublishError) -> Self {
+        Self::Unavailable(cause.into())
+    }
+}
+
 impl From<ChangeError> for ApiError {
     fn from(cause: ChangeError) -> Self {
         match cause {

@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Query, Request},
     http::{HeaderMap, header, request::Parts},
 };
-use fanfare_domain::{DeliveryId, EndpointId, EventId, EventType, KeyId};
+use fanfare_domain::{DeliveryId, EndpointId, EventId, EventType, JobId, KeyId};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
@@ -56,6 +56,11 @@ impl IdInPath for EventType {
 impl IdInPath for DeliveryId {
     const PARAM: &'static str = "delivery";
     const NOT_FOUND: Code = Code::DeliveryNotFound;
+}
+
+impl IdInPath for JobId {
+    const PARAM: &'static str = "replay";
+    const NOT_FOUND: Code = Code::ReplayNotFound;
 }
 
 impl<T: IdInPath> FromRequestParts<App> for PathId<T> {

@@ -4,7 +4,8 @@
 //! | reads   | writes |
 //! | ------- | ------ |
 //! | CONFIG  | CONFIG |
-//! | JOURNAL |        |
+//! | JOURNAL | COMMANDS |
+//! | JOBS    | JOBS   |
 //!
 //! **Guarantee.** What is answered is stored, and every process of the service reads it from then
 //! on. A change made from a version that is no longer the last is refused where the caller names
@@ -37,7 +38,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use fanfare_domain::UrlPolicy;
-use fanfare_event_log::{ConfigView, EventLog};
+use fanfare_event_log::{ConfigView, EventLog, JobsView};
 use fanfare_service::{Context, check_keyring, load_keyring, load_profiles};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::info;
@@ -78,11 +79,14 @@ pub async fn bind_and_start(
         .context("read the configuration")?;
     let now = context.clock().now();
     directory.read(|directory| check_keyring(&keyring, directory.all_endpoints(), now))?;
+    let (jobs, follow_jobs) =
+        JobsView::start(&log, context.support_stop()).await.context("read the jobs")?;
     let last = log.clone();
     context.spawn_support("directory", async move {
-        let followed = follow.await.context("follow the configuration");
+        let (followed, jobs) = tokio::join!(follow, follow_jobs);
         last.close().await;
-        followed
+        followed.context("follow the configuration")?;
+        jobs.context("follow the jobs")
     });
     let metrics = context.metrics().clone();
     let [connections, scans] =
@@ -94,6 +98,8 @@ pub async fn bind_and_start(
         (Arc::clone(&scans), SCANS_MAX),
     );
     let app = App::new(app::Parts {
+        publisher: log.publisher(),
+        jobs,
         log,
         directory,
         keyring,

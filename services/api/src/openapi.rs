@@ -32,6 +32,7 @@ const SCHEME: &str = "key";
         (name = "event-types", description = "The catalogues: what events look like"),
         (name = "events", description = "What happened"),
         (name = "deliveries", description = "One event for one endpoint, and its attempts"),
+        (name = "replays", description = "New deliveries of past events"),
         (name = "keys", description = "API keys"),
         (name = "health", description = "For load balancers"),
     ),

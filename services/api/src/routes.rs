@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod metrics;
+pub(crate) mod replays;
 pub(crate) mod tenants;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -29,6 +30,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(endpoints::actions::enable_endpoint))
         .routes(routes!(endpoints::actions::disable_endpoint))
         .routes(routes!(endpoints::actions::rotate_secret))
+        .routes(routes!(endpoints::cancelling::cancel_deliveries))
+        .routes(routes!(endpoints::sample::test_endpoint))
         .routes(routes!(endpoints::trial::test_endpoint_filter))
         .routes(routes!(endpoints::trial::test_filter))
         .routes(routes!(event_types::create_event_type, event_types::list_event_types))
@@ -52,6 +55,14 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(deliveries::list_deliveries_of_event))
         .routes(routes!(deliveries::get_delivery))
         .routes(routes!(deliveries::list_facts_of_delivery))
+        .routes(routes!(deliveries::orders::cancel_delivery))
+        .routes(routes!(deliveries::orders::retry_delivery))
+        .routes(routes!(replays::replay_delivery))
+        .routes(routes!(replays::replay_endpoint))
+        .routes(routes!(replays::create_replay, replays::list_replays))
+        .routes(routes!(replays::get_replay))
+        .routes(routes!(replays::cancel_replay))
+        .routes(routes!(replays::redrive_dead_letters))
         .routes(routes!(keys::create_tenant_key, keys::list_tenant_keys))
         .routes(routes!(keys::delete_tenant_key))
         .routes(routes!(keys::create_operator_key, keys::list_operator_keys))

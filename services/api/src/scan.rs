@@ -15,7 +15,8 @@ use std::{
 };
 
 use fanfare_domain::{
-    DeliveryId, EndpointId, EventId, Fact, Record, TenantId, Timestamp, fact::EventRouted,
+    Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fact, Record, TenantId, Timestamp,
+    fact::{DeliveryConcluded, EventRouted},
 };
 use fanfare_event_log::{
     EventLog, JournalBatch, JournalReader,
@@ -47,12 +48,16 @@ pub(crate) struct FoundDelivery {
     pub(crate) id: DeliveryId,
     /// What is delivered.
     pub(crate) event: EventId,
+    /// Its sequence in EVENTS.
+    pub(crate) event_sequence: u64,
     /// Where it is delivered.
     pub(crate) endpoint: EndpointId,
     /// 0 for the delivery that the event's acceptance caused; counts replays.
     pub(crate) generation: u32,
     /// The sequence of the routed fact: the delivery's other facts come after it.
     pub(crate) sequence: u64,
+    /// When it was routed.
+    pub(crate) routed_at: Timestamp,
 }
 
 /// The endpoints of an event.
@@ -115,9 +120,8 @@ pub(crate) async fn delivery(
     let mut reading = Reading::routed(log, id.time()).await?;
     while let Some(batch) = reading.next().await? {
         let mut routed = batch.facts.iter().filter_map(routed_fact);
-        if let Some(found) =
-            routed.find_map(|routed| in_routing(batch.sequence, routed, tenant, id))
-        {
+        let place = (batch.sequence, batch.stored_at);
+        if let Some(found) = routed.find_map(|routed| in_routing(place, routed, tenant, id)) {
             return Ok(Some(found));
         }
         if !budget.spend() {
@@ -127,8 +131,39 @@ pub(crate) async fn delivery(
     Ok(None)
 }
 
+/// Finds conclusions of a tenant's deliveries, the last one of each. What has not ended, or is
+/// another tenant's, is not found.
+pub(crate) async fn conclusions(
+    log: &EventLog,
+    tenant: &TenantId,
+    wanted: &BTreeSet<DeliveryId>,
+    budget: &mut Budget,
+) -> Result<BTreeMap<DeliveryId, (DeliveryRef, Conclusion)>, ApiError> {
+    let mut found = BTreeMap::new();
+    let Some(first) = wanted.first() else { return Ok(found) };
+    let from = From::Time(first.time().saturating_sub(SKEW));
+    let mut reading = Reading::start(log, JournalFilter::Deliveries, from).await?;
+    while found.len() < wanted.len()
+        && let Some(batch) = reading.next().await?
+    {
+        for record in batch.facts {
+            if let Fact::DeliveryConcluded(concluded) = record.fact
+                && concluded.delivery.tenant == *tenant
+                && wanted.contains(&concluded.delivery.id)
+            {
+                let DeliveryConcluded { delivery, conclusion, .. } = concluded;
+                found.insert(delivery.id, (delivery, conclusion));
+            }
+        }
+        if !budget.spend() {
+            return Err(Code::JournalTooLong.into());
+        }
+    }
+    Ok(found)
+}
+
 fn in_routing(
-    sequence: u64,
+    (sequence, routed_at): (u64, Timestamp),
     routed: &EventRouted,
     tenant: &TenantId,
     id: DeliveryId,
@@ -141,7 +176,8 @@ fn in_routing(
     let mut endpoints = routed.targets.iter().chain(&routed.fed).chain(&routed.held);
     let of = |endpoint: &&EndpointId| DeliveryId::of(event, **endpoint, generation) == id;
     let endpoint = *endpoints.find(of)?;
-    Some(FoundDelivery { id, event, endpoint, generation, sequence })
+    let event_sequence = routed.event_sequence;
+    Some(FoundDelivery { id, event, event_sequence, endpoint, generation, sequence, routed_at })
 }
 
 /// Finds the endpoints of a tenant's event, if it has been routed.
@@ -305,11 +341,17 @@ mod tests {
             (1..4).map(|number| EndpointId::new(Timestamp::EPOCH, [number; 10])).collect();
         let id = DeliveryId::of(event, endpoints[1], 0);
         let routing = routed(event, endpoints.clone());
-        let found = in_routing(9, &routing, &"acme".parse().unwrap(), id).unwrap();
+        let found =
+            in_routing((9, Timestamp::EPOCH), &routing, &"acme".parse().unwrap(), id).unwrap();
         assert_eq!((found.event, found.endpoint, found.sequence), (event, endpoints[1], 9));
-        assert!(in_routing(9, &routing, &"other".parse().unwrap(), id).is_none());
+        assert!(
+            in_routing((9, Timestamp::EPOCH), &routing, &"other".parse().unwrap(), id).is_none()
+        );
         let replayed = DeliveryId::of(event, endpoints[1], 1);
-        assert!(in_routing(9, &routing, &"acme".parse().unwrap(), replayed).is_none());
+        assert!(
+            in_routing((9, Timestamp::EPOCH), &routing, &"acme".parse().unwrap(), replayed)
+                .is_none()
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub(crate) mod batch;
 mod facts;
 mod fed;
+pub(crate) mod trial;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -101,7 +102,9 @@ impl Job {
     /// What a lane has to know of it to put it together with others.
     pub(crate) fn load(&self) -> Load {
         let bytes = self.event.as_ref().map_or(0, |event| event.bytes());
-        let urgency = if self.is_first_of_task() { Urgency::Fresh } else { Urgency::Late };
+        // A replay comes after what has just happened.
+        let is_fresh = self.is_first_of_task() && self.delivery.generation == 0;
+        let urgency = if is_fresh { Urgency::Fresh } else { Urgency::Late };
         Load { attempt: self.attempt, batch: self.batch, bytes, urgency }
     }
 

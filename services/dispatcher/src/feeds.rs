@@ -161,6 +161,12 @@ impl Feeds {
         }
     }
 
+    /// Tells whether the feed of a delivery's endpoint has its event in hand.
+    pub(crate) fn holds(&self, delivery: &DeliveryRef) -> bool {
+        let cursor = self.cursors.get(&delivery.endpoint).filter(|_| delivery.generation == 0);
+        cursor.is_some_and(|cursor| cursor.holds(delivery.event_sequence))
+    }
+
     /// Notes that a task was taken on.
     pub(crate) fn took(&mut self, endpoint: EndpointId, sequence: u64) {
         let seen = self.seen.entry(endpoint).or_default();

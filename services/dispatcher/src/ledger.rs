@@ -48,6 +48,17 @@ enum Progress {
     Concluded,
 }
 
+/// What is known of how far a delivery has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing.
+    Unknown,
+    /// The number of its next attempt.
+    Next(u32),
+    /// It ended.
+    Concluded,
+}
+
 /// How the next attempt was put off. In whole seconds: there are millions of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
@@ -127,6 +138,15 @@ impl Ledger {
     /// Tells whether an attempt of the delivery was asked for and has no fact yet.
     pub(crate) fn is_live(&self, delivery: DeliveryId) -> bool {
         self.live.contains_key(&delivery)
+    }
+
+    /// How far a delivery has come, as far as it is on record.
+    pub(crate) fn standing(&self, delivery: DeliveryId) -> Standing {
+        match self.get(delivery) {
+            None => Standing::Unknown,
+            Some(Progress::Next(next, _)) => Standing::Next(next),
+            Some(Progress::Concluded) => Standing::Concluded,
+        }
     }
 
     /// What is known of a delivery, for a feed.

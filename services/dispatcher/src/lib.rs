@@ -3,6 +3,7 @@
 //! | reads                                       | writes                                     |
 //! | ------------------------------------------- | ------------------------------------------ |
 //! | `deliveries.<shard>`, `retries.due.<shard>` | `journal.<shard>.attempts`                 |
+//! | `commands.<shard>`                          |                                            |
 //! | `events.>`, `config.>`, bucket of feeds     | bucket of feeds                            |
 //!
 //! **Guarantee.** At least once, with the same ids on every repeat. A task or a due retry is
@@ -249,6 +250,7 @@ impl Shop {
         let writer = claimed.with_context(|| format!("claim shard {shard}"))?;
         let reports = log.reports(shard).await.context("take reports")?;
         let questions = log.health_questions(shard).await.context("take questions")?;
+        let trials = log.trials(shard).await.context("take trials")?;
         let hints = log.feed_hints(shard).await.context("take hints about feeds")?;
         // What an owner before us has written until now is in the view then.
         self.desk.feeds().confirm().await.context("confirm the feeds")?;
@@ -267,6 +269,7 @@ impl Shop {
             shard,
             tasks: log.read_tasks(shard).await.context("read tasks")?,
             due: log.read_due(shard).await.context("read due retries")?,
+            commands: log.read_commands(shard).await.context("read commands")?,
             writer,
             ledger,
             legacy,
@@ -275,6 +278,7 @@ impl Shop {
             feeds: Feeds::resume(resumed, known_from, self.desk.now()),
             hints,
             questions,
+            trials,
             desk: Arc::clone(&self.desk),
         }))
     }

@@ -26,6 +26,8 @@ pub(crate) enum Source {
     Message(MessageKey, Place),
     /// A feed; and the room that the delivery takes up until then.
     Feed(Place),
+    /// A command; and the room that the delivery takes up until then, if it does.
+    Order(Option<Place>),
     /// An owner before us, which reported them.
     Report(Receipt),
 }
@@ -109,6 +111,7 @@ impl Pen {
                     dues.places.push(place);
                 }
                 Source::Feed(place) => dues.places.push(place),
+                Source::Order(place) => dues.places.extend(place),
                 Source::Report(receipt) => dues.receipts.push(receipt),
             }
         }

@@ -41,7 +41,7 @@ struct Entry {
     /// Since when it has wanted what it wants, unless it has a history.
     since: Timestamp,
     /// Deliveries of events accepted before this are cancelled, for that reason: the endpoint
-    /// was disabled, or paused to skip, and may be active again.
+    /// was disabled, or paused to skip, and may be active again; or a person cancelled them.
     cancelled_before: Option<Box<(Timestamp, ConclusionReason)>>,
 }
 
@@ -147,14 +147,17 @@ impl Registry {
         (stored_at, since): (Timestamp, Timestamp),
     ) {
         let before = self.endpoints.remove(&endpoint.id).and_then(|it| it.cancelled_before);
-        let cancelled = cancels(endpoint.state).map(|reason| Box::new((stored_at, reason)));
+        let by_state = cancels(endpoint.state).map(|reason| (stored_at, reason));
+        let by_hand = endpoint.cancelled_before.map(|at| (at, ConclusionReason::ByHand));
+        let cancelled = by_state.into_iter().chain(by_hand).chain(before.map(|it| *it));
+        let cancelled = cancelled.max_by_key(|(at, _)| *at).map(Box::new);
         let entry = Entry {
             packed: PackedEndpoint::pack(endpoint),
             tenant: self.tenants.shared(&endpoint.tenant),
             revision,
             state: endpoint.state,
             since,
-            cancelled_before: cancelled.or(before),
+            cancelled_before: cancelled,
         };
         self.endpoints.insert(endpoint.id, entry);
     }
@@ -200,6 +203,20 @@ impl Registry {
     /// Tells whether the endpoint is there, and neither disabled nor paused to skip.
     pub(crate) fn is_served(&self, endpoint: EndpointId) -> bool {
         self.endpoints.get(&endpoint).is_some_and(|entry| cancels(entry.state).is_none())
+    }
+
+    /// Tells whether a person has cancelled all deliveries of the endpoint of events that were
+    /// accepted then.
+    pub(crate) fn is_cancelled_by_hand(
+        &self,
+        endpoint: EndpointId,
+        accepted_at: Timestamp,
+    ) -> bool {
+        let entry = self.endpoints.get(&endpoint);
+        let cancelled = entry.and_then(|entry| entry.cancelled_before.as_deref());
+        cancelled.is_some_and(|(before, reason)| {
+            *reason == ConclusionReason::ByHand && accepted_at < *before
+        })
     }
 
     /// Tells whether the endpoint is paused, and gets everything once it is resumed.
@@ -287,6 +304,7 @@ mod tests {
             concurrency: None,
             rate_limit: None,
             batch: None,
+            cancelled_before: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
             metadata: BTreeMap::new(),
             created_at: at(0),
@@ -451,5 +469,21 @@ mod tests {
             permit(&disabled, 15),
             Permission::Cancelled(ConclusionReason::EndpointDisabled)
         ));
+    }
+
+    #[test]
+    fn what_a_person_cancelled_stays_so_and_what_came_after_goes() {
+        let mut registry = registry(&[(10, EndpointState::Active, false)]);
+        let cancelled_before = Some(at(20));
+        let marked = Endpoint { cancelled_before, ..endpoint(EndpointState::Active, ">") };
+        apply(&mut registry, 21, marked.clone(), false);
+        let hold = EndpointState::Paused(PauseMode::Hold);
+        apply(&mut registry, 30, Endpoint { state: hold, ..marked }, false);
+        let id = EndpointId::from_bytes([1; 16]);
+        assert!(registry.is_cancelled_by_hand(id, at(19)));
+        assert!(!registry.is_cancelled_by_hand(id, at(20)));
+        let before = registry.permit(id, at(19));
+        assert!(matches!(before, Permission::Cancelled(ConclusionReason::ByHand)), "{before:?}");
+        assert!(matches!(registry.permit(id, at(20)), Permission::Hold));
     }
 }

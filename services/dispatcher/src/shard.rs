@@ -17,18 +17,23 @@ mod health;
 mod held;
 mod inherit;
 mod intake;
+mod orders;
 mod release;
+mod trying;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
-    DeliveryRef, Fact, Record, RetryDue, Shard, Task, Timestamp, TraceContext,
+    Command, DeliveryRef, Fact, Record, RetryDue, Shard, Task, Timestamp, TraceContext,
     fact::{DeferReason, DeliveryDeferred, InBatch},
     feed::Reason,
 };
-use fanfare_event_log::{FeedHints, HealthQuestions, JournalWriter, Reader, Reports};
-use tokio::time::{Interval, MissedTickBehavior};
+use fanfare_event_log::{FeedHints, HealthQuestions, JournalWriter, Reader, Reports, Trials};
+use tokio::{
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::flying::{Begun, Finished};
@@ -37,6 +42,7 @@ use self::{
     flying::{Flying, Origin, Part, Waiting},
     foreign::Foreign,
     intake::Ahead,
+    orders::Orders,
 };
 use crate::{
     attempt::{Desk, FeedCount},
@@ -78,6 +84,7 @@ pub(crate) struct Parts {
     pub(crate) shard: Shard,
     pub(crate) tasks: Reader<Vec<Task>>,
     pub(crate) due: Reader<RetryDue>,
+    pub(crate) commands: Reader<Command>,
     pub(crate) writer: JournalWriter,
     pub(crate) ledger: Ledger,
     pub(crate) legacy: Legacy,
@@ -85,6 +92,7 @@ pub(crate) struct Parts {
     pub(crate) claimed_at: Timestamp,
     pub(crate) reports: Reports,
     pub(crate) questions: HealthQuestions,
+    pub(crate) trials: Trials,
     pub(crate) feeds: Feeds,
     pub(crate) hints: FeedHints,
     pub(crate) desk: Arc<Desk>,
@@ -95,6 +103,8 @@ pub(crate) struct ShardWorker {
     shard: Shard,
     tasks: Reader<Vec<Task>>,
     due: Reader<RetryDue>,
+    commands: Reader<Command>,
+    orders: Orders,
     ahead: Ahead,
     ledger: Ledger,
     lanes: Lanes<Waiting>,
@@ -105,6 +115,8 @@ pub(crate) struct ShardWorker {
     flying: BTreeMap<Flight, Flying>,
     reports: Reports,
     questions: HealthQuestions,
+    trials: Trials,
+    trying: JoinSet<()>,
     feeds: Feeds,
     /// What the feeds ask of the servers.
     work: Work,
@@ -140,6 +152,8 @@ impl ShardWorker {
             shard: parts.shard,
             tasks: parts.tasks,
             due: parts.due,
+            commands: parts.commands,
+            orders: Orders::new(parts.desk.log().schedules(), parts.shard),
             ahead: Ahead::default(),
             ledger: parts.ledger,
             lanes: Lanes::new(since),
@@ -150,6 +164,8 @@ impl ShardWorker {
             flying: BTreeMap::new(),
             reports: parts.reports,
             questions: parts.questions,
+            trials: parts.trials,
+            trying: JoinSet::new(),
             work: Work::new(Arc::clone(&parts.desk), parts.shard),
             feeds: parts.feeds,
             hints: parts.hints,
@@ -206,12 +222,18 @@ impl ShardWorker {
                 self.tell_gauges();
             }
             done = self.work.done() => self.fed(done).await?,
+            done = self.orders.done() => self.ordered(done.context("carry out a command")?).await,
+            batch = self.commands.next_batch(orders::BATCH_MAX), if self.orders.has_room() => {
+                let read = batch.context("read commands")?;
+                self.take_commands(read).await.context("look for what is on record")?;
+            }
             Some(hints) = self.hints.next() => {
                 for (endpoint, sequence) in hints {
                     self.feeds.hint(endpoint, sequence);
                 }
             }
             Some(reported) = self.reports.next() => self.take_report(reported).await,
+            Some(trial) = self.trials.next() => self.try_endpoint(trial).await,
             Some(question) = self.questions.next() => self.tell_health(question).await,
             () = sleep(wake_in) => {}
             () = self.door.knocked() => {
@@ -293,6 +315,7 @@ impl ShardWorker {
             let source = match origin {
                 Origin::Message(message) => pen::Source::Message(message, place),
                 Origin::Feed(_) => pen::Source::Feed(place),
+                Origin::Order => pen::Source::Order(Some(place)),
             };
             self.pen.gather(Entry { records, source });
         }
@@ -313,6 +336,7 @@ impl ShardWorker {
                 settler.settle().await;
             }
         }
+        self.orders_on_record(batch).await;
     }
 
     /// Lets lanes that wait know of changes, and puts off what lanes hold beyond what they may keep.
@@ -340,6 +364,11 @@ impl ShardWorker {
         let message = match origin {
             Origin::Message(message) => message,
             Origin::Feed(fed) => return self.take_back(endpoint, fed),
+            Origin::Order => {
+                let (trace, attempt) = (job.trace(), (job.delivery, job.attempt, job.batch));
+                let records = vec![deferred(attempt, (until, reason), now, trace)];
+                return self.pen.gather(Entry { records, source: pen::Source::Order(Some(place)) });
+            }
         };
         // What waits for its tenant's limit has a time of its own, which a feed would not keep.
         let is_limited = reason == DeferReason::TenantRateLimit;

@@ -10,7 +10,7 @@ use std::sync::{
 
 use anyhow::Context as _;
 use fanfare_domain::{
-    Condition, EndpointId, Event,
+    Condition, EndpointId, Event, StoredEvent,
     condition::{Failed, Subject},
 };
 use fanfare_service::Clock;
@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use crate::{
     counters::Counters,
+    routes::Matches,
     work::{Item, Routing},
 };
 
@@ -61,6 +62,28 @@ impl Conditions {
             items
         };
         spawn_blocking(answer).await.context("asking them panicked")
+    }
+
+    /// The same for events that are replayed.
+    pub(crate) async fn decide(
+        &self,
+        mut matched: Vec<(StoredEvent, Matches)>,
+    ) -> anyhow::Result<Vec<(StoredEvent, Matches)>> {
+        if matched.iter().all(|(_, matches)| matches.asking.is_empty()) {
+            return Ok(matched);
+        }
+        let inner = Arc::clone(&self.0);
+        let answer = move || {
+            for (event, matches) in &mut matched {
+                let event = &event.event;
+                let subject = Subject::of(event);
+                matches.answer(|endpoint, condition| {
+                    inner.holds(condition, &subject, (endpoint, event))
+                });
+            }
+            matched
+        };
+        spawn_blocking(answer).await.context("asking conditions panicked")
     }
 }
 

@@ -5,6 +5,7 @@
 //! | EVENTS          | JOURNAL    |
 //! | CONFIG          | DELIVERIES |
 //! | bucket of feeds | allowances |
+//! | JOBS            | JOBS       |
 //!
 //! **Guarantee.** An event is settled only after its routing and all its tasks are stored. Ids of
 //! deliveries and tasks are made from the event and its endpoints, and a routing that is on record
@@ -22,6 +23,7 @@ mod instruments;
 mod intake;
 mod outlet;
 mod recorded;
+mod replays;
 mod routes;
 mod routing;
 mod settings;
@@ -31,7 +33,7 @@ mod work;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use fanfare_event_log::{ConfigView, EventLog, FeedsView};
+use fanfare_event_log::{ConfigView, EventLog, FeedsView, JobsView};
 use fanfare_service::Context;
 
 use crate::{
@@ -40,6 +42,7 @@ use crate::{
     intake::{Intake, Parts},
     outlet::Outlet,
     recorded::Lookup,
+    replays::Shop,
     routes::Routes,
     work::Work,
 };
@@ -66,6 +69,8 @@ pub async fn start_counted(
         .context("read the configuration")?;
     let (feeds, follow_feeds) =
         FeedsView::start(&log, context.support_stop()).await.context("read the feeds")?;
+    let (jobs, follow_jobs) =
+        JobsView::start(&log, context.support_stop()).await.context("read the jobs")?;
     if settings.log.replicas > 1 {
         routes.read(Routes::expect_two_clocks);
     }
@@ -76,12 +81,22 @@ pub async fn start_counted(
     let width = instruments::width(context.metrics());
     let batches_max = settings.batches_max;
     instruments::register(context.metrics(), &counters, routes.clone(), batches_max);
+    let conditions = Conditions::new(context.clock(), Arc::clone(&counters));
+    let shop = Shop {
+        log: log.clone(),
+        jobs,
+        routes: routes.clone(),
+        conditions: conditions.clone(),
+        outlet: outlet.clone(),
+        allowances: Allowances::new(log.clone(), context.clock(), stop.clone()),
+        clock: context.clock(),
+    };
     let intake = Intake::new(Parts {
         clock: context.clock(),
         lookup: Lookup::new(log.clone()),
         routes,
         feeds,
-        conditions: Conditions::new(context.clock(), Arc::clone(&counters)),
+        conditions,
         work: Work::new(
             log.clone(),
             outlet,
@@ -91,14 +106,16 @@ pub async fn start_counted(
         ),
         counters,
         batches_max,
-        stop,
+        stop: stop.clone(),
     });
     context.spawn("routing", intake.run(events));
+    context.spawn("replays", shop.take_part(stop));
     context.spawn_support("configuration", async move {
-        let (followed, fed) = tokio::join!(follow, follow_feeds);
+        let (followed, fed, jobs) = tokio::join!(follow, follow_feeds, follow_jobs);
         log.close().await;
         followed.context("follow the configuration")?;
-        fed.context("follow the feeds")
+        fed.context("follow the feeds")?;
+        jobs.context("follow the jobs")
     });
     readiness.ready();
     Ok(())

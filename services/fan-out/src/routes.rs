@@ -93,6 +93,13 @@ impl Matches {
         }
     }
 
+    /// Keeps one endpoint, if it is there.
+    pub(crate) fn keep_only(&mut self, only: EndpointId) {
+        self.targets.retain(|endpoint| *endpoint == only);
+        self.skipped.retain(|endpoint| *endpoint == only);
+        self.asking.retain(|asking| asking.endpoint == only);
+    }
+
     /// Leaves the event to the feeds that cover it.
     pub(crate) fn leave_to(&mut self, is_fed: impl Fn(EndpointId) -> bool) {
         self.fed.extend(self.targets.extract_if(.., |endpoint| is_fed(*endpoint)));

@@ -15,6 +15,7 @@ mod nats;
 mod options;
 mod rate;
 mod receiver;
+mod replay;
 mod setting;
 mod stop;
 mod tenant;
@@ -47,9 +48,12 @@ pub(crate) enum Command {
     Listen(listen::Options),
     /// Show what becomes of deliveries, as it happens.
     Watch(watch::Options),
-    /// Look at deliveries.
+    /// Look at deliveries, end them, or try them again.
     #[command(subcommand)]
     Delivery(delivery::Command),
+    /// Deliver past events again.
+    #[command(subcommand)]
+    Replay(replay::Command),
     /// Make and look after API keys.
     #[command(subcommand)]
     Key(key::Command),
@@ -70,6 +74,7 @@ pub(crate) async fn run(command: Command, connection: &Connection, output: Outpu
         Command::Listen(options) => Box::pin(listen::listen(options, connection, output)).await,
         Command::Watch(options) => Box::pin(watch::watch(options, connection, output)).await,
         Command::Delivery(command) => delivery::run(command, &connection.open_api()?, output).await,
+        Command::Replay(command) => replay::run(command, &connection.open_api()?, output).await,
         Command::Key(command) => key::run(command, &connection.open_api()?, output).await,
     }
 }

@@ -272,14 +272,14 @@ impl Agenda {
             return BTreeMap::new();
         };
         // A delivery's id carries the time of its event, so the oldest come first.
-        let mut freed = BTreeMap::new();
-        while let Some(oldest) = parked.first_entry() {
-            if policy.give_up_at(oldest.key().time(), retention) > now {
-                break;
-            }
-            let (delivery, entry) = oldest.remove_entry();
-            freed.insert(delivery, entry);
+        let is_over = |accepted_at| policy.give_up_at(accepted_at, retention) <= now;
+        let oldest = parked.first_key_value().map(|(oldest, _)| oldest.time());
+        if !oldest.is_some_and(is_over) {
+            return BTreeMap::new();
         }
+        // What a replay made counts from then, which is later than its id.
+        let freed = parked.extract_if(.., |id, entry| is_over(entry.due().max(id.time())));
+        let freed: BTreeMap<_, _> = freed.collect();
         if parked.is_empty() {
             self.parked.remove(&endpoint);
         }
@@ -316,7 +316,8 @@ impl Agenda {
             return;
         }
         self.remove(&parked.delivery);
-        let entry = Entry::new(Phase::Parked, parked.attempt, Timestamp::EPOCH, sequence);
+        let entry =
+            Entry::new(Phase::Parked, parked.attempt, parked.delivery.accepted_at, sequence);
         let of_endpoint = self.parked.entry(parked.delivery.endpoint).or_default();
         of_endpoint.insert(parked.delivery.id, entry);
     }

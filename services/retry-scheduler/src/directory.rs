@@ -253,6 +253,7 @@ pub(crate) mod tests {
             rate_limit: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
             batch: None,
+            cancelled_before: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

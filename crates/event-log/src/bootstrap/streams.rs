@@ -88,7 +88,9 @@ pub(super) fn stream(
             max_age: settings.retention,
             ..plain
         },
-        Stream::Jobs => Config { max_messages_per_subject: 1, ..plain },
+        Stream::Jobs => {
+            Config { max_messages_per_subject: 1, max_age: settings.retention, ..plain }
+        }
         // Purging stays possible: it is how revisions that are no longer needed are removed.
         Stream::Config => Config { deny_delete: true, ..plain },
     }

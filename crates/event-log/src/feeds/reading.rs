@@ -54,11 +54,11 @@ pub struct Batch {
     pub more: bool,
 }
 
-/// A message of EVENTS.
-struct Message {
-    sequence: u64,
+/// A message of a stream.
+pub(crate) struct Message {
+    pub(crate) sequence: u64,
     stored_at: Timestamp,
-    payload: Bytes,
+    pub(crate) payload: Bytes,
 }
 
 /// The answer broke off.
@@ -80,7 +80,7 @@ impl EventLog {
         });
         let mut patience = Patience::new(self, self.topology().stream(Stream::Events));
         loop {
-            match self.answer(self.ask_directly(&question)).await {
+            match self.answer(self.ask_directly(Stream::Events, &question)).await {
                 Ok(Ok((messages, more))) => return self.decode_batch(reach, messages, more),
                 Ok(Err(error)) => patience.bear(error).await?,
                 Err(lost) => patience.bear(lost.into()).await?,
@@ -124,7 +124,7 @@ impl EventLog {
         });
         let mut patience = Patience::new(self, self.topology().stream(Stream::Events));
         loop {
-            match self.answer(self.ask_directly(&question)).await {
+            match self.answer(self.ask_directly(Stream::Events, &question)).await {
                 Ok(Ok((messages, _))) => {
                     let first = messages.first().map(|message| message.sequence);
                     return Ok(first.unwrap_or(end.saturating_add(1)));
@@ -156,15 +156,16 @@ impl EventLog {
         }
     }
 
-    /// Asks for messages of EVENTS; returns them, and whether there are more.
-    async fn ask_directly(
+    /// Asks for messages of a stream; returns them, and whether there are more.
+    pub(crate) async fn ask_directly(
         &self,
+        stream: Stream,
         question: &Value,
     ) -> Result<(Vec<Message>, bool), async_nats::Error> {
         let inbox = self.inner.client.new_inbox();
         let mut answers = self.inner.client.subscribe(inbox.clone()).await?;
         let request = Request::new().inbox(inbox).payload(Bytes::from(question.to_string()));
-        let api = Subject::from(format!("DIRECT.GET.{}", self.topology().stream(Stream::Events)));
+        let api = Subject::from(format!("DIRECT.GET.{}", self.topology().stream(stream)));
         self.inner.jetstream.send_request(api, request).await?;
         let mut messages = Vec::new();
         loop {

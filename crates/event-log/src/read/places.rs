@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use async_nats::{StatusCode, Subject, client::Request, jetstream::Message};
 use bytes::Bytes;
-use fanfare_domain::{RetryDue, Shard, StoredEvent, Task};
+use fanfare_domain::{Command, RetryDue, Shard, StoredEvent, Task};
 use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::time::timeout;
@@ -59,6 +59,14 @@ impl EventLog {
         let filter = self.topology().retry_due(shard);
         let place = exclusive(Stream::Retries, format!("dispatcher-{shard}"), filter);
         Reader::open(self, place, due).await
+    }
+
+    /// Reads the commands to the owner of a shard, taking the queue over as
+    /// [`Self::read_tasks`] does.
+    pub async fn read_commands(&self, shard: Shard) -> Result<Reader<Command>, ReadError> {
+        let filter = self.topology().command(shard);
+        let place = exclusive(Stream::Commands, format!("dispatcher-{shard}"), filter);
+        Reader::open(self, place, command).await
     }
 
     /// The smallest journal sequence that an unsettled task or due retry of the shard refers to;
@@ -186,4 +194,8 @@ fn tasks(_: &EventLog, message: &Message, _: Position) -> Result<Vec<Task>, NotD
 
 fn due(_: &EventLog, message: &Message, _: Position) -> Result<RetryDue, NotDecoded> {
     Ok(fanfare_proto::decode_retry_due(message.payload.clone())?)
+}
+
+fn command(_: &EventLog, message: &Message, _: Position) -> Result<Command, NotDecoded> {
+    Ok(fanfare_proto::decode_command(message.payload.clone())?)
 }

@@ -113,6 +113,7 @@ fn bare_endpoint(state: EndpointState) -> Endpoint {
         rate_limit: None,
         ordering: Ordering::None,
         batch: None,
+        cancelled_before: None,
         metadata: BTreeMap::new(),
         created_at: at(1),
         updated_at: at(2),

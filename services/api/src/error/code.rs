@@ -32,6 +32,7 @@ use fanfare_domain::url::UrlError;
 /// | 404 | `event_not_found` | No event of this id has been routed. |
 /// | 404 | `event_type_not_found` | There is no such event type in this catalogue. |
 /// | 404 | `delivery_not_found` | There is no such delivery. |
+/// | 404 | `replay_not_found` | There is no such replay. |
 /// | 405 | `method_not_allowed` | The path does not have this method. |
 /// | 408 | `body_timed_out` | The body did not arrive in time. |
 /// | 409 | `tenant_exists` | There is a tenant with this id. |
@@ -42,6 +43,8 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `active_endpoints_limit` | The profile allows no more active endpoints. |
 /// | 409 | `endpoint_disabled` | The endpoint is disabled: enable it first. |
 /// | 409 | `endpoint_paused` | The endpoint is paused: resume it first. |
+/// | 409 | `delivery_concluded` | The delivery has ended. |
+/// | 409 | `delivery_under_way` | The delivery has not ended. |
 /// | 409 | `changed_meanwhile` | It was changed by others at the same time: try again. |
 /// | 412 | `precondition_failed` | It has changed since the version that If-Match names. |
 /// | 413 | `body_too_large` | The body is too large. |
@@ -79,6 +82,7 @@ pub(crate) enum Code {
     EventNotFound,
     EventTypeNotFound,
     DeliveryNotFound,
+    ReplayNotFound,
     MethodNotAllowed,
     BodyTimedOut,
     TenantExists,
@@ -89,6 +93,8 @@ pub(crate) enum Code {
     ActiveEndpointsLimit,
     EndpointDisabled,
     EndpointPaused,
+    DeliveryConcluded,
+    DeliveryUnderWay,
     ChangedMeanwhile,
     PreconditionFailed,
     BodyTooLarge,
@@ -161,6 +167,7 @@ impl Code {
             Self::EventNotFound => (StatusCode::NOT_FOUND, "event_not_found", "No event of this id has been routed."),
             Self::EventTypeNotFound => (StatusCode::NOT_FOUND, "event_type_not_found", "There is no such event type in this catalogue."),
             Self::DeliveryNotFound => (StatusCode::NOT_FOUND, "delivery_not_found", "There is no such delivery."),
+            Self::ReplayNotFound => (StatusCode::NOT_FOUND, "replay_not_found", "There is no such replay."),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not have this method."),
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timed_out", "The body did not arrive in time."),
             Self::TenantExists => (StatusCode::CONFLICT, "tenant_exists", "There is a tenant with this id."),
@@ -171,6 +178,8 @@ impl Code {
             Self::ActiveEndpointsLimit => (StatusCode::CONFLICT, "active_endpoints_limit", "The profile allows no more active endpoints."),
             Self::EndpointDisabled => (StatusCode::CONFLICT, "endpoint_disabled", "The endpoint is disabled: enable it first."),
             Self::EndpointPaused => (StatusCode::CONFLICT, "endpoint_paused", "The endpoint is paused: resume it first."),
+            Self::DeliveryConcluded => (StatusCode::CONFLICT, "delivery_concluded", "The delivery has ended."),
+            Self::DeliveryUnderWay => (StatusCode::CONFLICT, "delivery_under_way", "The delivery has not ended."),
             Self::ChangedMeanwhile => (StatusCode::CONFLICT, "changed_meanwhile", "It was changed by others at the same time: try again."),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed", "It has changed since the version that If-Match names."),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large."),
@@ -188,7 +197,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 45] = [
+    pub(crate) const ALL: [Self; 48] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -214,6 +223,7 @@ impl Code {
         Self::EventNotFound,
         Self::EventTypeNotFound,
         Self::DeliveryNotFound,
+        Self::ReplayNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimedOut,
         Self::TenantExists,
@@ -224,6 +234,8 @@ impl Code {
         Self::ActiveEndpointsLimit,
         Self::EndpointDisabled,
         Self::EndpointPaused,
+        Self::DeliveryConcluded,
+        Self::DeliveryUnderWay,
         Self::ChangedMeanwhile,
         Self::PreconditionFailed,
         Self::BodyTooLarge,

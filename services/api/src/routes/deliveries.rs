@@ -3,8 +3,9 @@
 //! Each request reads the journal itself, from the time that the id carries. That is enough to
 //! explain one delivery; lists over many belong to the delivery log.
 
+pub(crate) mod orders;
 mod state;
-mod view;
+pub(crate) mod view;
 
 use axum::{Json, extract::State};
 use fanfare_domain::{DeliveryId, EndpointId, EventId};
@@ -111,9 +112,9 @@ pub(crate) async fn list_facts_of_delivery(
     Ok(Json(Page { data, next_cursor: facts.next.as_ref().map(cursor) }))
 }
 
-async fn find(
+async fn find<P>(
     app: &App,
-    access: &InTenant<Reads>,
+    access: &InTenant<P>,
     id: DeliveryId,
     budget: &mut Budget,
 ) -> Result<FoundDelivery, ApiError> {
@@ -123,6 +124,6 @@ async fn find(
 
 /// Waits until the journal may be read: a few requests at once, so that they do not starve what
 /// else the service does.
-async fn permit(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
+pub(crate) async fn permit(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
     app.scans.acquire().await.map_err(|closed| ApiError::Internal(closed.into()))
 }

@@ -1,8 +1,10 @@
 //! Endpoints: created with what they want, changed, deleted; their secrets are never shown again.
 
 pub(crate) mod actions;
+pub(crate) mod cancelling;
 mod draft;
 mod health;
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trial;

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{EndpointId, StoredEvent, TenantId, TypePattern, history::Choice};
+use fanfare_domain::{
+    DeliveryRef, EndpointId, StoredEvent, TenantId, TypePattern, history::Choice,
+};
 use fanfare_event_log::FeedsView;
 use tokio::time::MissedTickBehavior;
 
@@ -102,6 +104,12 @@ impl Desk {
     /// Whose an endpoint is, if it is known.
     pub(crate) fn tenant(&self, endpoint: EndpointId) -> Option<TenantId> {
         self.guard.view().read(|registry| registry.tenant(endpoint).cloned())
+    }
+
+    /// Tells whether a person has cancelled all of an endpoint's deliveries, this one included.
+    pub(crate) fn is_cancelled_by_hand(&self, delivery: &DeliveryRef) -> bool {
+        let (endpoint, accepted_at) = (delivery.endpoint, delivery.accepted_at);
+        self.guard.view().read(|registry| registry.is_cancelled_by_hand(endpoint, accepted_at))
     }
 
     /// Tells whether an endpoint is paused, and gets everything once it is resumed.

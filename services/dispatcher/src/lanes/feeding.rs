@@ -42,6 +42,20 @@ impl<T> Lanes<T> {
         given_up
     }
 
+    /// Takes out the attempts that wait for an endpoint and that `is_wanted` chooses.
+    pub(crate) fn take_out(
+        &mut self,
+        endpoint: EndpointId,
+        is_wanted: impl Fn(&T) -> bool,
+        now: Timestamp,
+    ) -> Vec<T> {
+        let Some(lane) = self.by_endpoint.get_mut(&endpoint) else { return Vec::new() };
+        let taken = lane.take_out(is_wanted);
+        self.queued = self.queued.saturating_sub(taken.len());
+        self.line_up(endpoint, now);
+        taken
+    }
+
     /// Queues a first attempt of a feed, for which there is [room](Self::feed_room).
     pub(crate) fn feed(&mut self, endpoint: EndpointId, (item, load): (T, Load), now: Timestamp) {
         let since = self.since;
@@ -59,7 +73,10 @@ mod tests {
     use fanfare_domain::endpoint::{Batching, Ordering};
 
     use super::*;
-    use crate::{lanes::Started, permits::Permits};
+    use crate::{
+        lanes::{Arrival, Started},
+        permits::Permits,
+    };
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -112,5 +129,22 @@ mod tests {
         let rest = lanes.give_up(endpoint(), |_| true, NOW);
         assert_eq!(rest.len(), fed / 2 - 2);
         assert_eq!(lanes.queued(), 0);
+    }
+
+    #[test]
+    fn retries_are_taken_out_also_of_their_groups() {
+        for max_events in [None, Some(4)] {
+            let (mut lanes, rules) = (Lanes::new(NOW), rules(max_events));
+            for item in 0..6 {
+                let load = Load { attempt: 2 + item % 2, ..Load::default() };
+                let (kind, has_turn, item) = (Kind::Retry, false, item);
+                let arrival = Arrival { endpoint: endpoint(), kind, has_turn, load, item };
+                assert!(lanes.queue(arrival, rules, NOW).is_none());
+            }
+            let mut taken = lanes.take_out(endpoint(), |item| *item < 3, NOW);
+            taken.sort_unstable();
+            assert_eq!((taken, lanes.queued()), (vec![0, 1, 2], 3));
+            assert!(lanes.take_out(endpoint(), |item| *item < 3, NOW).is_empty());
+        }
     }
 }

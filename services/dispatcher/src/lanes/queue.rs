@@ -247,12 +247,22 @@ impl<T> Queue<T> {
         shed
     }
 
-    /// Takes out of the row what is wanted.
+    /// Takes out what is wanted.
     pub(super) fn extract(&mut self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
-        let (wanted, kept): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.row).into_iter().partition(|entry| is_wanted(&entry.item));
+        let part = |entries: VecDeque<Entry<T>>| -> (VecDeque<_>, VecDeque<_>) {
+            entries.into_iter().partition(|entry| is_wanted(&entry.item))
+        };
+        let (mut wanted, kept) = part(std::mem::take(&mut self.row));
         self.row = kept;
         self.row_bytes = self.row.iter().map(|entry| entry.load.size()).sum();
+        let keys: Vec<Key> = self.ready.iter().map(|(_, key)| *key).collect();
+        for key in keys {
+            let Some(mut group) = self.remove(key) else { continue };
+            let (out, kept) = part(std::mem::take(&mut group.entries));
+            wanted.extend(out);
+            group.entries = kept;
+            self.insert(key, group);
+        }
         wanted.into_iter().map(|entry| entry.item).collect()
     }
 

@@ -56,6 +56,9 @@ impl<T> Early<T> {
 impl ShardWorker {
     /// Lines an attempt up, at its time. `has_turn` as in [`Arrival`].
     pub(super) fn arrive(&mut self, item: Waiting, has_turn: bool, now: Timestamp) {
+        if self.orders.cancels(item.job.delivery.id) {
+            return self.end_waiting(item);
+        }
         match item.job.not_before {
             Some(until) if until > now.saturating_add(STAY) => {
                 let reason = DeferReason::TenantRateLimit;

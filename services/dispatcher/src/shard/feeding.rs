@@ -19,6 +19,7 @@ use crate::{
     },
     lanes::{Load, Urgency},
     memory::Source,
+    pen,
     task_event::TaskEvent,
 };
 
@@ -208,6 +209,11 @@ impl ShardWorker {
                     self.ledger.feed(fed.delivery);
                     let target = Target { delivery: fed.delivery, endpoint, not_before: None };
                     let delivery = fed.event.delivery(&target, 0);
+                    if self.is_cancelled(&delivery) {
+                        let trace = fed.event.trace().clone();
+                        self.end_by_hand((delivery, 0), trace, pen::Source::Feed(place));
+                        continue;
+                    }
                     self.haunt(endpoint, fed.event.accepted_at());
                     let job = Job::first(delivery, None, Arc::clone(&fed.event));
                     let is_late = now.since(fed.event.accepted_at()) > FRESH_FOR;

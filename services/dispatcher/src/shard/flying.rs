@@ -28,6 +28,8 @@ pub(crate) enum Origin {
     Message(MessageKey),
     /// A feed.
     Feed(Fed),
+    /// A command.
+    Order,
 }
 
 /// A request that is begun, for the worker that makes it.

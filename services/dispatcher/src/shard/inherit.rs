@@ -87,7 +87,8 @@ impl ShardWorker {
     /// Has a delivery taken on anew: the messages that waited for it come again.
     async fn give_up_on(&mut self, request: &InFlight) {
         self.ledger.withdraw(request.delivery);
-        for settler in self.messages.forsake(request.delivery) {
+        let asked = self.orders.forsake(request.delivery);
+        for settler in self.messages.forsake(request.delivery).into_iter().chain(asked) {
             settler.redeliver(Duration::ZERO).await;
         }
     }

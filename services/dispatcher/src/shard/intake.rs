@@ -124,7 +124,11 @@ impl ShardWorker {
         self.recall(From::Time(first.saturating_sub(CLOCKS_APART)), &wanted).await
     }
 
-    async fn recall(&mut self, from: From, wanted: &BTreeSet<DeliveryId>) -> Result<(), ReadError> {
+    pub(super) async fn recall(
+        &mut self,
+        from: From,
+        wanted: &BTreeSet<DeliveryId>,
+    ) -> Result<(), ReadError> {
         if wanted.is_empty() {
             return Ok(());
         }

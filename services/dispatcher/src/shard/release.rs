@@ -42,9 +42,11 @@ impl ShardWorker {
         }
         let requests = in_flight.values().flat_map(|(deliveries, _)| deliveries).copied().collect();
         let writer = self.say_what_is_left(requests).await?;
-        for settler in self.messages.abandon().into_iter().chain(self.ahead.abandon()) {
+        let waiting = self.messages.abandon().into_iter().chain(self.ahead.abandon());
+        for settler in waiting.chain(self.orders.abandon()) {
             settler.redeliver(Duration::ZERO).await;
         }
+        self.commands.stop().await;
         self.tasks.stop().await;
         self.due.stop().await;
         let (shard, log) = (self.shard, self.desk.log().clone());

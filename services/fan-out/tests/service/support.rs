@@ -117,6 +117,7 @@ impl World {
             rate_limit: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
             batch: None,
+            cancelled_before: None,
             metadata: BTreeMap::new(),
             created_at: now,
             updated_at: now,

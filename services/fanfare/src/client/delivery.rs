@@ -8,13 +8,17 @@ use fanfare_domain::{DeliveryId, EventId, TenantId};
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
-use super::api::{Api, text};
+use super::{
+    api::{Api, text},
+    replay,
+};
 use crate::output::{Output, Tone};
 
 const EXAMPLES: &str = "\
 Examples:
   fanfare delivery list acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w
-  fanfare delivery get acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w";
+  fanfare delivery get acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w
+  fanfare delivery retry acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w";
 
 /// Of how many deliveries a list shows how they stand: each takes a request, which reads the
 /// journal.
@@ -42,6 +46,30 @@ pub(crate) enum Command {
         /// The delivery's id.
         delivery: DeliveryId,
     },
+    /// End a delivery without another attempt.
+    #[command(after_help = EXAMPLES)]
+    Cancel {
+        /// The tenant.
+        tenant: TenantId,
+        /// The delivery's id.
+        delivery: DeliveryId,
+    },
+    /// Make the next attempt of a delivery now.
+    #[command(after_help = EXAMPLES)]
+    Retry {
+        /// The tenant.
+        tenant: TenantId,
+        /// The delivery's id.
+        delivery: DeliveryId,
+    },
+    /// Make a new delivery of what was delivered, or failed.
+    #[command(after_help = EXAMPLES)]
+    Replay {
+        /// The tenant.
+        tenant: TenantId,
+        /// The delivery's id.
+        delivery: DeliveryId,
+    },
 }
 
 /// Does what was asked for.
@@ -57,6 +85,37 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             let facts = api.list(&format!("{path}/facts")).await?;
             show(&found, &facts, output);
         }
+        Command::Cancel { tenant, delivery } => {
+            order(api, (tenant, delivery), "cancel", output).await?
+        }
+        Command::Retry { tenant, delivery } => {
+            order(api, (tenant, delivery), "retry", output).await?
+        }
+        Command::Replay { tenant, delivery } => {
+            let path = format!("{}/replay", path(&tenant, &delivery.to_string()));
+            replay::show(&api.post(&path, &json!({})).await?, output);
+        }
+    }
+    Ok(())
+}
+
+/// Asks for something to be done with a delivery.
+async fn order(
+    api: &Api,
+    (tenant, delivery): (TenantId, DeliveryId),
+    what: &str,
+    output: Output,
+) -> Result<()> {
+    let path = path(&tenant, &delivery.to_string());
+    let taken = api.post(&format!("{path}/{what}"), &json!({})).await?;
+    if output.json {
+        output.document(&taken);
+    } else if text(&taken, "outcome") == "under_way" {
+        output.line("Nothing to do: its next attempt is under way, or about to be.");
+    } else {
+        output.line(&format!(
+            "Taken. `fanfare delivery get {tenant} {delivery}` shows what comes of it."
+        ));
     }
     Ok(())
 }

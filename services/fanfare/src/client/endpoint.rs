@@ -2,6 +2,7 @@
 
 mod draft;
 mod limits;
+mod sample;
 mod show;
 mod trial;
 mod update;
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     /// Change an endpoint: what is not given stays as it is.
     #[command(after_help = UPDATE_EXAMPLES)]
     Update(Box<update::Options>),
+    /// Send a sample event, once, and show what the endpoint answers.
+    Test(Box<sample::Options>),
     /// Try a filter on an event that is not sent: whether it matches, and why not.
     #[command(after_help = FILTER_TEST_EXAMPLES)]
     FilterTest(Box<trial::Options>),
@@ -76,6 +79,8 @@ pub(crate) enum Command {
     Enable(Named),
     /// Disable an endpoint without deleting it: what is not delivered yet is cancelled.
     Disable(Named),
+    /// End every delivery to an endpoint of events that were accepted until now.
+    CancelDeliveries(Named),
     /// Give an endpoint a new secret, and show it this once.
     RotateSecret {
         #[command(flatten)]
@@ -129,6 +134,7 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             };
             show::endpoint(&changed, output);
         }
+        Command::Test(options) => sample::run(&options, api, output).await?,
         Command::FilterTest(options) => trial::run(*options, api, output).await?,
         Command::Pause { endpoint, mode } => {
             let body = mode.map_or_else(|| json!({}), |mode| json!({ "mode": mode.name() }));
@@ -137,6 +143,16 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
         Command::Resume(named) => change(api, &named, "resume", &json!({}), output).await?,
         Command::Enable(named) => change(api, &named, "enable", &json!({}), output).await?,
         Command::Disable(named) => change(api, &named, "disable", &json!({}), output).await?,
+        Command::CancelDeliveries(named) => {
+            let path = format!("{}/cancel-deliveries", named.path());
+            let taken = api.post(&path, &json!({})).await?;
+            if output.json {
+                output.document(&taken);
+            } else {
+                let before = text(&taken, "before");
+                output.line(&format!("Deliveries of events accepted before {before} end."));
+            }
+        }
         Command::RotateSecret { endpoint, overlap, secret } => {
             let mut body = json!({ "overlap_s": overlap.as_secs() });
             if let (Some(secret), Some(members)) = (secret, body.as_object_mut()) {

@@ -302,6 +302,7 @@ fn endpoint() -> Endpoint {
         rate_limit: None,
         ordering: fanfare_domain::endpoint::Ordering::None,
         batch: None,
+        cancelled_before: None,
         metadata: BTreeMap::new(),
         created_at,
         updated_at: created_at,

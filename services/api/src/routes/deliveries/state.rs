@@ -53,6 +53,21 @@ pub(crate) enum DeliveryState {
     Cancelled,
 }
 
+impl DeliveryState {
+    /// Returns the name, as it is shown.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Retrying => "retrying",
+            Self::Parked => "parked",
+            Self::Delivered => "delivered",
+            Self::Exhausted => "exhausted",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 impl From<Conclusion> for DeliveryState {
     fn from(conclusion: Conclusion) -> Self {
         match conclusion {
@@ -110,6 +125,27 @@ impl DeliveryView {
         }
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Tells whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.reason.is_some()
+    }
+
+    /// The name of its state.
+    pub(crate) fn state_name(&self) -> &'static str {
+        self.state.as_str()
+    }
+
+    /// Tells whether its next attempt waits for a time that has not come.
+    pub(crate) fn waits(&self, now: Timestamp) -> bool {
+        let next = self.next_attempt_at.as_deref().and_then(Timestamp::parse);
+        next.is_some_and(|next| next > now)
+    }
+
     fn begun(&self) -> DeliveryState {
         if self.attempts == 0 { DeliveryState::Pending } else { DeliveryState::Retrying }
     }
@@ -149,7 +185,15 @@ mod tests {
     fn view() -> DeliveryView {
         let own = delivery();
         let (event, endpoint, generation) = (own.event, own.endpoint, own.generation);
-        let found = FoundDelivery { id: own.id, event, endpoint, generation, sequence: 1 };
+        let found = FoundDelivery {
+            id: own.id,
+            event,
+            event_sequence: 1,
+            endpoint,
+            generation,
+            sequence: 1,
+            routed_at: Timestamp::EPOCH,
+        };
         DeliveryView::routed(&own.tenant, &found)
     }
 

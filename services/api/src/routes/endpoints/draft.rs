@@ -169,6 +169,7 @@ impl Maker<'_> {
             rate_limit: new.rate_limit.as_ref().map(RateLimitView::admit).transpose()?,
             ordering: new.ordering.map(OrderingName::admit).unwrap_or_default(),
             batch: new.batch.map(|batch| batch.admit(self.profile)).transpose()?,
+            cancelled_before: None,
             metadata: new.metadata,
             created_at: self.now,
             updated_at: self.now,

@@ -44,6 +44,13 @@ impl<T> Lane<T> {
         !self.is_quiet(now) && self.breaker.phase() == Phase::Closed
     }
 
+    /// Takes out the attempts that `is_wanted` chooses, first and later ones.
+    pub(in crate::lanes) fn take_out(&mut self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut taken = self.firsts.extract(&is_wanted);
+        taken.append(&mut self.retries.extract(&is_wanted));
+        taken
+    }
+
     /// Takes out the first attempts that `is_wanted` chooses.
     pub(in crate::lanes) fn give_up(&mut self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
         self.firsts.extract(is_wanted)

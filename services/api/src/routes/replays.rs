@@ -1,0 +1,337 @@
+//! Replays: new deliveries of past events. They are kept as jobs, which fan-out does.
+
+mod view;
+
+use std::collections::BTreeSet;
+
+use axum::{Json, extract::State, http::StatusCode};
+use fanfare_domain::{
+    Conclusion, DeliveryId, EndpointId, JobId, Replay, Timestamp, TypePattern,
+    job::{JobState, Past, Progress, Range, Scope},
+};
+use fanfare_event_log::JobWritten;
+use fanfare_service::random_bytes;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::App,
+    caller::{InTenant, Reads, Writes},
+    error::{ApiError, Code},
+    extract::{Body, OptionalBody, Params, PathId},
+    page::{Page, Paging},
+    routes::deliveries::{orders, permit},
+    scan::{self, Budget},
+};
+
+use view::{ReplayView, WhichName};
+
+/// How often a cancellation is tried while the replay comes on at the same time.
+const TRIES_MAX: usize = 32;
+/// The most patterns of event types.
+const TYPES_MAX: usize = 100;
+
+/// What to replay of a tenant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewReplay {
+    /// The first instant (RFC 3339): events accepted from then on.
+    #[schema(format = DateTime)]
+    since: String,
+    /// The last instant; now if left out.
+    #[schema(format = DateTime)]
+    until: Option<String>,
+    /// Only events of these types: patterns. Of all that the endpoints want if left out.
+    #[serde(default)]
+    event_types: Vec<String>,
+    /// Which of them.
+    #[serde(default)]
+    which: WhichName,
+}
+
+/// What to replay to an endpoint.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EndpointReplay {
+    /// The first instant (RFC 3339): events accepted from then on.
+    #[schema(format = DateTime)]
+    since: String,
+    /// The last instant; now if left out.
+    #[schema(format = DateTime)]
+    until: Option<String>,
+    /// Which of them.
+    #[serde(default)]
+    which: WhichName,
+}
+
+/// Dead letters that are to be sent again: particular ones, or all of an endpoint.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Redrive {
+    /// Up to 1,000 deliveries, each of which failed for good.
+    #[serde(default)]
+    deliveries: Vec<String>,
+    /// All that failed for good of this endpoint.
+    endpoint_id: Option<String>,
+}
+
+/// Makes a new delivery of a delivery's event to its endpoint. It has an id of its own, and its
+/// attempts are counted anew.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/deliveries/{delivery}/replay", tag = "replays",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("delivery" = String, Path, description = "The delivery's id"),
+    ),
+    responses((status = 202, body = ReplayView)),
+)]
+pub(crate) async fn replay_delivery(
+    State(app): State<App>,
+    access: InTenant<Writes>,
+    PathId(id): PathId<DeliveryId>,
+) -> Result<(StatusCode, Json<ReplayView>), ApiError> {
+    let aimed = orders::aim(&app, &access, id).await?;
+    if !aimed.view.has_ended() {
+        let detail = "it has not ended: retry it, or cancel it first";
+        return Err(ApiError::detailed(Code::DeliveryUnderWay, detail));
+    }
+    let delivery = aimed.aim.delivery;
+    let (event, event_sequence, endpoint) =
+        (delivery.event, delivery.event_sequence, delivery.endpoint);
+    create(&app, &access, Scope::Only(vec![Past { event, event_sequence, endpoint }])).await
+}
+
+/// Makes new deliveries to an endpoint of events of a time.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/endpoints/{endpoint}/replay", tag = "replays",
+    request_body = EndpointReplay,
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("endpoint" = String, Path, description = "The endpoint's id"),
+    ),
+    responses((status = 202, body = ReplayView)),
+)]
+pub(crate) async fn replay_endpoint(
+    State(app): State<App>,
+    access: InTenant<Writes>,
+    PathId(id): PathId<EndpointId>,
+    Body(new): Body<EndpointReplay>,
+) -> Result<(StatusCode, Json<ReplayView>), ApiError> {
+    let found = app.directory.read(|directory| directory.endpoint(access.id(), id));
+    found.ok_or(Code::EndpointNotFound)?;
+    let EndpointReplay { since, until, which } = new;
+    let (since, until) = times(&app, &since, until.as_deref())?;
+    let (endpoint, types, which) = (Some(id), Vec::new(), which.into());
+    create(&app, &access, Scope::Range(Range { endpoint, since, until, types, which })).await
+}
+
+/// Makes new deliveries of events of a time, to all endpoints of the tenant.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/replays", tag = "replays", request_body = NewReplay,
+    params(("tenant" = String, Path, description = "The tenant's id")),
+    responses((status = 202, body = ReplayView)),
+)]
+pub(crate) async fn create_replay(
+    State(app): State<App>,
+    access: InTenant<Writes>,
+    Body(new): Body<NewReplay>,
+) -> Result<(StatusCode, Json<ReplayView>), ApiError> {
+    let NewReplay { since, until, event_types, which } = new;
+    let (since, until) = times(&app, &since, until.as_deref())?;
+    if event_types.len() > TYPES_MAX {
+        return Err(ApiError::value("event_types", format_args!("{TYPES_MAX} at most")));
+    }
+    let types = event_types
+        .iter()
+        .map(|text| text.parse::<TypePattern>().map_err(|why| ApiError::value("event_types", why)));
+    let (endpoint, types, which) = (None, types.collect::<Result<_, _>>()?, which.into());
+    create(&app, &access, Scope::Range(Range { endpoint, since, until, types, which })).await
+}
+
+/// Sends dead letters again: new deliveries of what failed for good.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/dead-letters/redrive", tag = "replays",
+    request_body = Redrive,
+    params(("tenant" = String, Path, description = "The tenant's id")),
+    responses((status = 202, body = ReplayView)),
+)]
+pub(crate) async fn redrive_dead_letters(
+    State(app): State<App>,
+    access: InTenant<Writes>,
+    OptionalBody(redrive): OptionalBody<Redrive>,
+) -> Result<(StatusCode, Json<ReplayView>), ApiError> {
+    let Redrive { deliveries, endpoint_id } = redrive;
+    match (deliveries.is_empty(), endpoint_id) {
+        (false, None) => {
+            let past = failed(&app, &access, &deliveries).await?;
+            create(&app, &access, Scope::Only(past)).await
+        }
+        (true, Some(endpoint)) => {
+            let endpoint: EndpointId =
+                endpoint.parse().map_err(|why| ApiError::value("endpoint_id", why))?;
+            let found = app.directory.read(|directory| directory.endpoint(access.id(), endpoint));
+            found.ok_or(Code::EndpointNotFound)?;
+            let (since, until, which) = (Timestamp::EPOCH, app.now(), WhichName::Failed.into());
+            let (endpoint, types) = (Some(endpoint), Vec::new());
+            let range = Range { endpoint, since, until, types, which };
+            create(&app, &access, Scope::Range(range)).await
+        }
+        (_, _) => {
+            Err(ApiError::value("deliveries", "name deliveries, or an endpoint_id, and not both"))
+        }
+    }
+}
+
+/// Lists a tenant's replays, the oldest first.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/replays", tag = "replays",
+    params(("tenant" = String, Path, description = "The tenant's id"), Paging),
+    responses((status = 200, body = Page<ReplayView>)),
+)]
+pub(crate) async fn list_replays(
+    State(app): State<App>,
+    access: InTenant<Reads>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Page<ReplayView>>, ApiError> {
+    let (limit, after) = (paging.limit()?, paging.after::<JobId>()?);
+    app.jobs.confirm().await?;
+    let found: Vec<_> = app.jobs.read(|jobs| {
+        let all = jobs.of_tenant(access.id());
+        let rest = all.filter(|it| after.is_none_or(|after| it.replay.id > after));
+        rest.take(limit + 1).cloned().collect()
+    });
+    let page = Page::of(
+        found,
+        limit,
+        |stored| stored.replay.id,
+        |stored| ReplayView::of(&stored.replay, stored.generation()),
+    );
+    Ok(Json(page))
+}
+
+/// Shows a replay, and how far it is.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/replays/{replay}", tag = "replays",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("replay" = String, Path, description = "The replay's id"),
+    ),
+    responses((status = 200, body = ReplayView)),
+)]
+pub(crate) async fn get_replay(
+    State(app): State<App>,
+    access: InTenant<Reads>,
+    PathId(id): PathId<JobId>,
+) -> Result<Json<ReplayView>, ApiError> {
+    app.jobs.confirm().await?;
+    let stored = app.jobs.read(|jobs| jobs.replay(id).cloned());
+    let stored = stored.filter(|stored| stored.replay.tenant == *access.id());
+    let stored = stored.ok_or(Code::ReplayNotFound)?;
+    Ok(Json(ReplayView::of(&stored.replay, stored.generation())))
+}
+
+/// Cancels a replay: it makes no more deliveries. Those that it has made go on.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/replays/{replay}/cancel", tag = "replays",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("replay" = String, Path, description = "The replay's id"),
+    ),
+    responses((status = 200, body = ReplayView)),
+)]
+pub(crate) async fn cancel_replay(
+    State(app): State<App>,
+    access: InTenant<Writes>,
+    PathId(id): PathId<JobId>,
+) -> Result<Json<ReplayView>, ApiError> {
+    for _ in 0..TRIES_MAX {
+        app.jobs.confirm().await?;
+        let stored = app.jobs.read(|jobs| jobs.replay(id).cloned());
+        let stored = stored.filter(|stored| stored.replay.tenant == *access.id());
+        let stored = stored.ok_or(Code::ReplayNotFound)?;
+        let generation = stored.generation();
+        if stored.replay.is_over() {
+            return Ok(Json(ReplayView::of(&stored.replay, generation)));
+        }
+        let progress = Progress { updated_at: app.now(), ..stored.replay.progress };
+        let (state, replay) = (JobState::Cancelled, (*stored.replay).clone());
+        let replay = Replay { state, generation, progress, ..replay };
+        match app.log.write_replay(&replay, stored.revision).await? {
+            JobWritten::Stored(_) => return Ok(Json(ReplayView::of(&replay, generation))),
+            JobWritten::Conflict => {}
+        }
+    }
+    Err(Code::ChangedMeanwhile.into())
+}
+
+/// Finds deliveries that failed for good, and refuses others.
+async fn failed(
+    app: &App,
+    access: &InTenant<Writes>,
+    deliveries: &[String],
+) -> Result<Vec<Past>, ApiError> {
+    if deliveries.len() > Replay::ONLY_MAX {
+        return Err(ApiError::value("deliveries", format_args!("{} at most", Replay::ONLY_MAX)));
+    }
+    let ids = deliveries.iter().map(|text| text.parse::<DeliveryId>());
+    let ids: Vec<_> =
+        ids.collect::<Result<_, _>>().map_err(|why| ApiError::value("deliveries", why))?;
+    let wanted: BTreeSet<DeliveryId> = ids.iter().copied().collect();
+    let _permit = permit(app).await?;
+    let mut budget = Budget::start();
+    let found = scan::conclusions(&app.log, access.id(), &wanted, &mut budget).await?;
+    let mut past = Vec::with_capacity(wanted.len());
+    for id in wanted {
+        let Some((delivery, conclusion)) = found.get(&id) else {
+            let detail = format!("{id} is not one that has ended");
+            return Err(ApiError::detailed(Code::DeliveryUnderWay, detail));
+        };
+        if *conclusion == Conclusion::Delivered {
+            let detail = format!("{id} did not fail: it was delivered");
+            return Err(ApiError::detailed(Code::DeliveryConcluded, detail));
+        }
+        let (event, event_sequence) = (delivery.event, delivery.event_sequence);
+        past.push(Past { event, event_sequence, endpoint: delivery.endpoint });
+    }
+    Ok(past)
+}
+
+/// Reads a time from its first to its last instant.
+fn times(app: &App, since: &str, until: Option<&str>) -> Result<(Timestamp, Timestamp), ApiError> {
+    let read = |field: &'static str, text: &str| {
+        Timestamp::parse(text).ok_or_else(|| ApiError::value(field, "it is not RFC 3339"))
+    };
+    let (since, now) = (read("since", since)?, app.now());
+    let until = until.map(|text| read("until", text)).transpose()?;
+    let until = until.unwrap_or(now).min(now);
+    if since > until {
+        return Err(ApiError::value("since", "it lies after the end"));
+    }
+    Ok((since, until))
+}
+
+async fn create(
+    app: &App,
+    access: &InTenant<Writes>,
+    scope: Scope,
+) -> Result<(StatusCode, Json<ReplayView>), ApiError> {
+    let created_at = app.now();
+    let replay = Replay {
+        id: JobId::new(created_at, random_bytes()),
+        tenant: access.id().clone(),
+        actor: access.caller.key.to_string(),
+        reason: access.caller.reason.clone(),
+        created_at,
+        scope,
+        generation: 0,
+        state: JobState::Running,
+        progress: Progress { updated_at: created_at, ..Progress::default() },
+    };
+    match app.log.write_replay(&replay, 0).await? {
+        JobWritten::Stored(revision) => {
+            let generation = u32::try_from(revision).unwrap_or(u32::MAX);
+            Ok((StatusCode::ACCEPTED, Json(ReplayView::of(&replay, generation))))
+        }
+        JobWritten::Conflict => Err(Code::ChangedMeanwhile.into()),
+    }
+}

@@ -1,0 +1,100 @@
+//! Trying an endpoint with a sample event: one request as any other, which leaves nothing behind.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use fanfare_domain::{
+    DeliveryId, Fault, Outcome, Record, StoredEvent, Target, fact::ConclusionReason, retry::Policy,
+};
+use fanfare_event_log::Trial;
+
+use super::{
+    Desk, Job, build,
+    facts::{Made, Reply},
+    judge_answer,
+};
+use crate::{registry::Permission, task_event::TaskEvent};
+
+/// How long a request may take at most, whatever the profile says: somebody waits for it.
+const LONGEST: Duration = Duration::from_secs(25);
+
+/// Why there is no attempt: stable names.
+const PAUSED: &str = "endpoint_paused";
+const UNUSABLE: &str = "endpoint_unusable";
+const CHANGED: &str = "endpoint_changed";
+
+/// What is said where too many are being tried.
+pub(crate) const BUSY: &str = "busy";
+
+/// Makes the request, and answers.
+pub(crate) async fn make(desk: Arc<Desk>, trial: Trial) {
+    match attempt(&desk, &trial).await {
+        Ok(record) => trial.answer(&record).await,
+        Err(reason) => trial.refuse(reason).await,
+    }
+}
+
+async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str> {
+    desk.guard.view_confirmed().await;
+    desk.guard.held().await;
+    let now = desk.now();
+    let stored = StoredEvent { accepted_at: now, ..trial.event.clone() };
+    let memory = Arc::new(desk.memory.count(stored.event.data.len()));
+    let event = Arc::new(TaskEvent::new(stored, memory));
+    let delivery = DeliveryId::of(event.event().id, trial.endpoint, 0);
+    let target = Target { delivery, endpoint: trial.endpoint, not_before: None };
+    let job = Job::first(event.delivery(&target, 0), None, Arc::clone(&event));
+    let (endpoint, revision, profile) = match desk.permit(&job.delivery) {
+        Permission::Go { endpoint, revision, profile } => (endpoint, revision, profile),
+        Permission::Hold => return Err(PAUSED),
+        Permission::Cancelled(reason) => return Err(refusal(reason)),
+    };
+    let ready = desk.readying.ready(trial.endpoint, &endpoint, (revision, &profile, now));
+    let ready = ready.map_err(|unready| {
+        tracing::warn!(error = &unready as &dyn std::error::Error, "an endpoint cannot be tried");
+        UNUSABLE
+    })?;
+    let trace = event.trace().clone();
+    let mut made = Made {
+        job,
+        now,
+        revision,
+        outcome: Outcome::Failed(Fault::RequestInvalid),
+        detail: Cow::Borrowed(""),
+        url: Arc::clone(&ready.url_text),
+        signature: String::new(),
+        reply: None,
+        batch: None,
+    };
+    match build(&ready, &event, delivery, (1, now)) {
+        Ok((mut request, signature)) => {
+            made.signature = signature;
+            request.deadline = request.deadline.min(LONGEST);
+            let wanted = desk.wanted(&made.job.delivery);
+            let answer = desk.client.send_while(request, wanted).await.ok_or(CHANGED)?;
+            made.outcome = judge_answer(&ready.profile, &answer, desk.now());
+            if let Err(failure) = &answer.result {
+                made.detail.clone_from(&failure.detail);
+            }
+            made.reply = Some(Reply::of(answer));
+        }
+        Err(detail) => made.detail = Cow::Owned(detail),
+    }
+    let once = Policy::from_delays(Vec::new());
+    let ended_at = desk.now();
+    let facts = made.conclude(&once, ended_at, ended_at);
+    let fact = facts.into_iter().next().ok_or(UNUSABLE)?;
+    Ok(Record { recorded_at: ended_at, trace, fact })
+}
+
+const fn refusal(reason: ConclusionReason) -> &'static str {
+    match reason {
+        ConclusionReason::EndpointDeleted => "endpoint_deleted",
+        ConclusionReason::EndpointDisabled => "endpoint_disabled",
+        ConclusionReason::EndpointPaused => PAUSED,
+        ConclusionReason::Outcome
+        | ConclusionReason::AttemptsSpent
+        | ConclusionReason::Expired
+        | ConclusionReason::ByHand
+        | ConclusionReason::EventGone => CHANGED,
+    }
+}

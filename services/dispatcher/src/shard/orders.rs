@@ -1,0 +1,458 @@
+//! What people ask for: to end a delivery, or to make its next attempt now.
+//!
+//! ```text
+//! command ─▶ ledger ─▶ alarm stopped ─┬▶ ended, on record ─▶ alarm stopped again ─▶ settle
+//!                                     └▶ lane ─▶ attempt, on record ─▶ settle
+//! ```
+//!
+//! A command is settled once what it asks for is on record, so that another owner carries it out
+//! where we did not. It says how its delivery stood, so that a second time changes nothing. While
+//! a delivery is in flight, nothing is done: its outcome decides. An alarm clock is stopped before
+//! its attempt is made, and again a moment after its delivery has ended: one that was being set
+//! meanwhile must not go off when nobody remembers the end any more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use fanfare_domain::{
+    Command, Conclusion, DeliveryId, DeliveryRef, EndpointId, Fact, Record, RetryDue, Shard,
+    Timestamp, TraceContext,
+    command::{Aim, Order},
+    endpoint::Ordering,
+    fact::{ConclusionReason, DeliveryConcluded},
+};
+use fanfare_event_log::{ReadError, Schedules, Settler, Unsettled, journal::From};
+use tokio::task::JoinSet;
+
+use super::{Origin, ShardWorker, Waiting};
+use crate::{
+    attempt::Job,
+    feeds::Whose,
+    ledger::Standing,
+    memory::Source,
+    pen::{self, Entry},
+};
+
+/// The most commands that are taken at once.
+pub(super) const BATCH_MAX: usize = 32;
+
+/// How many commands may be in hand before no more are taken.
+const IN_HAND_MAX: usize = 1_000;
+
+/// How long after a delivery's end its alarm clock is stopped again: by then the retry-scheduler
+/// has set the last one, or knows of the end.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How many alarm clocks are looked at at once for those of an endpoint.
+const LOOK_MAX: usize = 256;
+
+/// How long a command waits for which there is no room.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Orders {
+    schedules: Schedules,
+    shard: Shard,
+    under_way: JoinSet<Result<Done, ReadError>>,
+    /// The places of the commands in hand: one that is handed out again is known by it.
+    in_hand: BTreeSet<u64>,
+    /// Commands that wait for a fact about their delivery, or for the delivery to turn up.
+    waiting: BTreeMap<DeliveryId, Vec<(Wish, Held)>>,
+    /// Commands about all of an endpoint, by their places.
+    walks: BTreeMap<u64, Walk>,
+}
+
+/// What a command asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    End,
+    Retry,
+}
+
+/// A command in hand.
+pub(super) struct Held {
+    settler: Settler,
+    place: u64,
+}
+
+/// Going through the alarm clocks of a shard for those of one endpoint.
+struct Walk {
+    settler: Settler,
+    endpoint: EndpointId,
+    before: Timestamp,
+    /// Where to go on; `None` at the end.
+    next: Option<u64>,
+    /// What has ended, and is not on record yet.
+    unrecorded: BTreeSet<DeliveryId>,
+}
+
+/// What the servers have done.
+pub(super) enum Done {
+    /// The alarm clock of a delivery is stopped.
+    Stopped(Wish, Box<Aim>, Held),
+    /// It is stopped for the second time.
+    StoppedAgain(Held),
+    /// Some alarm clocks were found and stopped for the command at that place.
+    Walked(u64, Vec<RetryDue>, Option<u64>),
+}
+
+/// What came of ending a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It had ended.
+    Before,
+    /// It ends now.
+    Now,
+    /// It ends once it is on record what is under way, or once it turns up.
+    Later,
+}
+
+impl Orders {
+    pub(super) fn new(schedules: Schedules, shard: Shard) -> Self {
+        Self {
+            schedules,
+            shard,
+            under_way: JoinSet::new(),
+            in_hand: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            walks: BTreeMap::new(),
+        }
+    }
+
+    /// Whether more commands may be taken.
+    pub(super) fn has_room(&self) -> bool {
+        self.in_hand.len() < IN_HAND_MAX
+    }
+
+    /// Whether a delivery is to be ended when it turns up.
+    pub(super) fn cancels(&self, delivery: DeliveryId) -> bool {
+        let asked = self.waiting.get(&delivery);
+        asked.is_some_and(|asked| asked.iter().any(|(wish, _)| *wish == Wish::End))
+    }
+
+    /// Gives up waiting for a delivery; returns what has its commands come again.
+    pub(super) fn forsake(&mut self, delivery: DeliveryId) -> Vec<Settler> {
+        let asked = self.waiting.remove(&delivery).unwrap_or_default();
+        asked.into_iter().map(|(_, held)| self.let_go(held)).collect()
+    }
+
+    /// Takes every command that is not settled.
+    pub(super) fn abandon(&mut self) -> Vec<Settler> {
+        self.under_way.abort_all();
+        let asked = std::mem::take(&mut self.waiting).into_values().flatten();
+        let walks = std::mem::take(&mut self.walks).into_values().map(|walk| walk.settler);
+        asked.map(|(_, held)| held.settler).chain(walks).collect()
+    }
+
+    /// Waits until something is done; for ever if nothing is under way. Cancel safe.
+    pub(super) async fn done(&mut self) -> Result<Done, ReadError> {
+        match self.under_way.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok(done)) => done,
+            Some(Err(error)) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a shutdown of the runtime cancels it, and then nobody waits any more.
+                Err(_) => Err(ReadError::Closed),
+            },
+        }
+    }
+
+    fn let_go(&mut self, held: Held) -> Settler {
+        self.in_hand.remove(&held.place);
+        held.settler
+    }
+
+    fn wait(&mut self, delivery: DeliveryId, wish: Wish, held: Held) {
+        self.waiting.entry(delivery).or_default().push((wish, held));
+    }
+
+    fn stop(&mut self, wish: Wish, aim: Box<Aim>, held: Held) {
+        let (schedules, shard) = (self.schedules.clone(), self.shard);
+        self.under_way.spawn(async move {
+            schedules.cancel(shard, aim.delivery.id).await?;
+            Ok(Done::Stopped(wish, aim, held))
+        });
+    }
+
+    fn stop_again(&mut self, delivery: DeliveryId, held: Held) {
+        let (schedules, shard) = (self.schedules.clone(), self.shard);
+        self.under_way.spawn(async move {
+            schedules.cancel(shard, delivery).await?;
+            tokio::time::sleep(AGAIN).await;
+            schedules.cancel(shard, delivery).await?;
+            Ok(Done::StoppedAgain(held))
+        });
+    }
+
+    /// Goes on with a walk whose last findings are on record; returns what settles it at its end.
+    fn walk_on(&mut self, place: u64) -> Option<Settler> {
+        let walk = self.walks.get(&place).filter(|walk| walk.unrecorded.is_empty())?;
+        let Some(from) = walk.next else {
+            self.in_hand.remove(&place);
+            return self.walks.remove(&place).map(|walk| walk.settler);
+        };
+        let (endpoint, before) = (walk.endpoint, walk.before);
+        let (schedules, shard) = (self.schedules.clone(), self.shard);
+        self.under_way.spawn(async move {
+            let (mut found, next) = schedules.waiting(shard, from, LOOK_MAX).await?;
+            found.retain(|retry| {
+                retry.delivery.endpoint == endpoint && retry.delivery.accepted_at < before
+            });
+            for retry in &found {
+                schedules.cancel(shard, retry.delivery.id).await?;
+            }
+            Ok(Done::Walked(place, found, next))
+        });
+        None
+    }
+}
+
+impl ShardWorker {
+    /// Takes commands that were read.
+    pub(super) async fn take_commands(
+        &mut self,
+        read: Vec<Unsettled<Command>>,
+    ) -> Result<(), ReadError> {
+        for Unsettled { record: command, settler, position } in read {
+            if !self.orders.in_hand.insert(position.sequence) {
+                continue;
+            }
+            let held = Held { settler, place: position.sequence };
+            tracing::debug!(command_id = %command.id, order = ?command.order, "took a command");
+            match command.order {
+                Order::Cancel(aim) => self.take_order(Wish::End, aim, held).await?,
+                Order::RetryNow(aim) => self.take_order(Wish::Retry, aim, held).await?,
+                Order::CancelAll { tenant: _, endpoint } => {
+                    self.end_all(endpoint, command.asked_at, held).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_order(&mut self, wish: Wish, aim: Box<Aim>, held: Held) -> Result<(), ReadError> {
+        let delivery = aim.delivery.id;
+        let is_older = aim.journal_sequence < self.ledger.covers_from().sequence;
+        if is_older && !self.ledger.knows(delivery) {
+            let wanted = BTreeSet::from([delivery]);
+            self.recall(From::Sequence(aim.journal_sequence.max(1)), &wanted).await?;
+        }
+        if self.is_needless(wish, &aim) {
+            self.needless(wish, delivery, held).await;
+        } else if wish == Wish::End && self.ledger.is_live(delivery) {
+            self.end(&aim.delivery, aim.attempt, &aim.trace);
+            self.orders.wait(delivery, wish, held);
+        } else if wish == Wish::End && self.turns_up(&aim) {
+            self.orders.wait(delivery, wish, held);
+        } else {
+            self.orders.stop(wish, aim, held);
+        }
+        Ok(())
+    }
+
+    /// Lets go of a command about which there is nothing to do. What ended may have been ended by
+    /// it, at an owner before us.
+    async fn needless(&mut self, wish: Wish, delivery: DeliveryId, held: Held) {
+        match wish {
+            Wish::End => self.orders.stop_again(delivery, held),
+            Wish::Retry => self.orders.let_go(held).settle().await,
+        }
+    }
+
+    /// Goes on with a command.
+    pub(super) async fn ordered(&mut self, done: Done) {
+        match done {
+            Done::Stopped(wish, aim, held) if self.is_needless(wish, &aim) => {
+                self.needless(wish, aim.delivery.id, held).await;
+            }
+            Done::Stopped(Wish::End, aim, held) => {
+                self.end(&aim.delivery, aim.attempt, &aim.trace);
+                self.orders.wait(aim.delivery.id, Wish::End, held);
+            }
+            Done::Stopped(Wish::Retry, aim, held) => self.retry_now(*aim, held).await,
+            Done::StoppedAgain(held) => self.orders.let_go(held).settle().await,
+            Done::Walked(place, found, next) => {
+                let mut ended = BTreeSet::new();
+                for RetryDue { delivery, attempt, trace, .. } in found {
+                    if self.end(&delivery, attempt, &trace) == Ended::Now {
+                        ended.insert(delivery.id);
+                    }
+                }
+                if let Some(walk) = self.orders.walks.get_mut(&place) {
+                    (walk.next, walk.unrecorded) = (next, ended);
+                }
+                if let Some(settler) = self.orders.walk_on(place) {
+                    settler.settle().await;
+                }
+            }
+        }
+    }
+
+    /// Goes on with the commands that waited for facts that are on record now.
+    pub(super) async fn orders_on_record(&mut self, batch: &pen::Batch) {
+        if self.orders.waiting.is_empty() && self.orders.walks.is_empty() {
+            return;
+        }
+        for record in &batch.records {
+            let Some(delivery) = record.fact.delivery() else { continue };
+            self.walks_on_record(delivery.id).await;
+            let asked = self.orders.waiting.remove(&delivery.id).unwrap_or_default();
+            let has_ended = self.ledger.standing(delivery.id) == Standing::Concluded;
+            let mut left = Vec::new();
+            for (wish, held) in asked {
+                match wish {
+                    Wish::Retry => self.orders.let_go(held).settle().await,
+                    Wish::End if has_ended => self.orders.stop_again(delivery.id, held),
+                    Wish::End => left.push((wish, held)),
+                }
+            }
+            if !left.is_empty() {
+                // It was in flight, and goes on: not any more.
+                self.orders.waiting.insert(delivery.id, left);
+                let attempts = attempts_of(&record.fact);
+                self.end(delivery, attempts.saturating_add(1), &record.trace);
+            }
+        }
+    }
+
+    async fn walks_on_record(&mut self, delivery: DeliveryId) {
+        let walks = self.orders.walks.iter_mut();
+        let places: Vec<u64> = walks
+            .filter_map(|(place, walk)| walk.unrecorded.remove(&delivery).then_some(*place))
+            .collect();
+        for place in places {
+            if let Some(settler) = self.orders.walk_on(place) {
+                settler.settle().await;
+            }
+        }
+    }
+
+    /// Whether a delivery is to be ended when it turns up, whoever brings it: it ends on the spot,
+    /// also after everything about it was forgotten.
+    pub(super) fn is_cancelled(&self, delivery: &DeliveryRef) -> bool {
+        self.orders.cancels(delivery.id) || self.desk.is_cancelled_by_hand(delivery)
+    }
+
+    /// Ends an attempt that waits.
+    pub(super) fn end_waiting(&mut self, Waiting { job, origin, place }: Waiting) {
+        let source = match origin {
+            Origin::Message(message) => pen::Source::Message(message, place),
+            Origin::Feed(_) => pen::Source::Feed(place),
+            Origin::Order => pen::Source::Order(Some(place)),
+        };
+        let trace = job.trace();
+        self.end_by_hand((job.delivery, job.attempt.saturating_sub(1)), trace, source);
+    }
+
+    /// Puts on record that a person ended a delivery after so many attempts.
+    pub(super) fn end_by_hand(
+        &mut self,
+        (delivery, attempts): (DeliveryRef, u32),
+        trace: TraceContext,
+        source: pen::Source,
+    ) {
+        let (conclusion, reason) = (Conclusion::Cancelled, ConclusionReason::ByHand);
+        let ended = DeliveryConcluded { delivery, conclusion, attempts, reason };
+        let fact = Fact::DeliveryConcluded(ended);
+        let records = vec![Record { recorded_at: self.desk.now(), trace, fact }];
+        self.pen.gather(Entry { records, source });
+    }
+
+    /// Ends a delivery whose next attempt has that number, unless the ledger knows better.
+    fn end(&mut self, delivery: &DeliveryRef, attempt: u32, trace: &TraceContext) -> Ended {
+        let id = delivery.id;
+        if self.ledger.is_live(id) {
+            let is_it = |waiting: &Waiting| waiting.job.delivery.id == id;
+            let mut taken = self.lanes.take_out(delivery.endpoint, is_it, self.desk.now());
+            taken.append(&mut self.early.give_up(is_it));
+            let ended = if taken.is_empty() { Ended::Later } else { Ended::Now };
+            taken.into_iter().for_each(|waiting| self.end_waiting(waiting));
+            return ended;
+        }
+        let attempt = match self.ledger.standing(id) {
+            Standing::Concluded => return Ended::Before,
+            Standing::Next(next) => next,
+            Standing::Unknown => attempt,
+        };
+        if self.feeds.holds(delivery) {
+            return Ended::Later;
+        }
+        // What brings it meanwhile waits for its end.
+        self.ledger.hold(id, attempt);
+        self.feeds.came_back(delivery);
+        let attempts = attempt.saturating_sub(1);
+        self.end_by_hand((delivery.clone(), attempts), trace.clone(), pen::Source::Order(None));
+        Ended::Now
+    }
+
+    /// Ends what waits for an endpoint, and begins to look for what waits for its time.
+    async fn end_all(&mut self, endpoint: EndpointId, before: Timestamp, held: Held) {
+        let is_meant = |waiting: &Waiting| {
+            let delivery = &waiting.job.delivery;
+            delivery.endpoint == endpoint && delivery.accepted_at < before
+        };
+        let mut taken = self.lanes.take_out(endpoint, is_meant, self.desk.now());
+        taken.append(&mut self.early.give_up(is_meant));
+        taken.into_iter().for_each(|waiting| self.end_waiting(waiting));
+        let (place, unrecorded) = (held.place, BTreeSet::new());
+        let walk = Walk { settler: held.settler, endpoint, before, next: Some(1), unrecorded };
+        self.orders.walks.insert(place, walk);
+        if let Some(settler) = self.orders.walk_on(place) {
+            settler.settle().await;
+        }
+    }
+
+    /// Makes an attempt whose time has not come.
+    async fn retry_now(&mut self, aim: Aim, held: Held) {
+        let room = self.ration.take(Source::Due, 1, 0).and_then(|(mut places, _)| places.pop());
+        let Some(place) = room else {
+            return self.orders.let_go(held).redeliver(ROOM_WAIT).await;
+        };
+        let Aim { delivery, attempt, untouched: _, journal_sequence, trace } = aim;
+        let (now, id) = (self.desk.now(), delivery.id);
+        self.ledger.hold(id, attempt);
+        self.feeds.came_back(&delivery);
+        self.orders.wait(id, Wish::Retry, held);
+        let retry =
+            RetryDue { delivery, attempt, due_at: now, journal_sequence, trace, batch: None };
+        let job = Job::later(retry);
+        self.rulebook.renew(&self.desk);
+        self.arrive(Waiting { job, origin: Origin::Order, place }, false, now);
+    }
+
+    /// Tells whether there is nothing to be done about a command: it was done, or the delivery is
+    /// under way, or ended.
+    fn is_needless(&self, wish: Wish, aim: &Aim) -> bool {
+        let id = aim.delivery.id;
+        match (wish, self.ledger.standing(id)) {
+            (_, Standing::Concluded) => true,
+            (Wish::End, Standing::Unknown | Standing::Next(_)) => false,
+            (Wish::Retry, Standing::Next(next)) => next != aim.attempt || self.ledger.is_live(id),
+            // Its first attempt is about to be made, or as soon as its endpoint takes it.
+            (Wish::Retry, Standing::Unknown) => aim.untouched || self.ledger.is_live(id),
+        }
+    }
+
+    /// Tells whether a delivery is brought by its endpoint's feed, maybe much later.
+    fn turns_up(&mut self, aim: &Aim) -> bool {
+        let delivery = &aim.delivery;
+        let ordering = self.rulebook.rules(&self.desk, delivery.endpoint).ordering;
+        let is_fed = || self.feeds.whose(delivery, ordering != Ordering::None) != Whose::Task;
+        let is_new = aim.untouched && self.ledger.standing(delivery.id) == Standing::Unknown;
+        self.feeds.holds(delivery) || (is_new && is_fed())
+    }
+}
+
+/// How many attempts of its delivery were made, by a fact about it.
+fn attempts_of(fact: &Fact) -> u32 {
+    match fact {
+        Fact::AttemptMade(made) => made.attempt,
+        Fact::DeliveryDeferred(deferred) => deferred.attempt.saturating_sub(1),
+        Fact::DeliveryParked(parked) => parked.attempt.saturating_sub(1),
+        Fact::DeliveryConcluded(concluded) => concluded.attempts,
+        Fact::RetryScheduled(scheduled) => scheduled.attempt.saturating_sub(1),
+        Fact::ShardClaimed(_) | Fact::ShardReleased(_) | Fact::EventRouted(_) => 0,
+    }
+}

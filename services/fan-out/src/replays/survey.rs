@@ -1,0 +1,243 @@
+//! What the journal says of the deliveries of a time: which failed, or which there were.
+//!
+//! Memory is bounded: where there is too much, the survey covers the first part of the time, and
+//! another one is made for the rest.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fanfare_domain::{
+    Conclusion, DeliveryRef, EndpointId, Fact, TenantId,
+    job::{Range, Which},
+};
+use fanfare_event_log::{Column, EventLog, JournalFilter, ReadError, journal::From};
+
+/// The most deliveries that are remembered at once.
+const ENTRIES_MAX: usize = 200_000;
+
+/// How far the clocks of servers may be apart.
+const SKEW: Duration = Duration::from_mins(1);
+
+/// How a delivery of an event stands: that of the latest replay counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    generation: u32,
+    has_failed: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Survey {
+    tenant: TenantId,
+    range: Range,
+    from: u64,
+    /// The first sequence that is not covered.
+    covers: u64,
+    /// Where it was to end.
+    end: u64,
+    entries_max: usize,
+    entries: BTreeMap<(u64, EndpointId), Known>,
+}
+
+impl Survey {
+    /// Reads what is on record about events of a time with sequences from `from` on, and before
+    /// `end`.
+    pub(super) async fn read(
+        log: &EventLog,
+        (tenant, range): (&TenantId, &Range),
+        (from, end): (u64, u64),
+    ) -> Result<Self, ReadError> {
+        let mut survey = Self::new((tenant.clone(), range.clone()), (from, end), ENTRIES_MAX);
+        let filter = match (range.which, range.endpoint) {
+            (Which::Missing | Which::All, _) => JournalFilter::Routed,
+            (Which::Failed, Some(only)) => {
+                JournalFilter::Column(log.shards().of(only), Column::Attempts)
+            }
+            (Which::Failed, None) => JournalFilter::Deliveries,
+        };
+        let since = From::Time(range.since.saturating_sub(SKEW));
+        let last = log.journal_last().await?;
+        let mut reader = log.journal(filter, since).await?;
+        while let Some(batch) = reader.next_until(last).await? {
+            for record in &batch.facts {
+                survey.note(&record.fact);
+            }
+        }
+        Ok(survey)
+    }
+
+    fn new(
+        (tenant, range): (TenantId, Range),
+        (from, end): (u64, u64),
+        entries_max: usize,
+    ) -> Self {
+        Self { tenant, range, from, covers: end, end, entries_max, entries: BTreeMap::new() }
+    }
+
+    /// The first sequence about which it says nothing.
+    pub(super) fn covers(&self) -> u64 {
+        self.covers
+    }
+
+    /// Tells whether there was a delivery.
+    pub(super) fn knows(&self, sequence: u64, endpoint: EndpointId) -> bool {
+        self.entries.contains_key(&(sequence, endpoint))
+    }
+
+    /// Takes the first deliveries that failed, about so many: those of one event come together.
+    /// Also returns up to where there are no more.
+    pub(super) fn take_failed(&mut self, count: usize) -> (Vec<(u64, EndpointId)>, u64) {
+        let mut failed: Vec<(u64, EndpointId)> = Vec::new();
+        while let Some(entry) = self.entries.first_entry() {
+            let (sequence, endpoint) = *entry.key();
+            let is_another = failed.last().is_some_and(|(last, _)| *last != sequence);
+            if is_another && failed.len() >= count {
+                return (failed, sequence);
+            }
+            if entry.remove().has_failed {
+                failed.push((sequence, endpoint));
+            }
+        }
+        (failed, self.covers)
+    }
+
+    fn note(&mut self, fact: &Fact) {
+        match fact {
+            Fact::DeliveryConcluded(concluded) => {
+                let has_failed = concluded.conclusion != Conclusion::Delivered;
+                self.note_delivery(&concluded.delivery, has_failed);
+            }
+            Fact::AttemptMade(made) => self.note_delivery(&made.delivery, false),
+            Fact::DeliveryDeferred(deferred) => self.note_delivery(&deferred.delivery, false),
+            Fact::DeliveryParked(parked) => self.note_delivery(&parked.delivery, false),
+            Fact::EventRouted(routed) if routed.tenant == self.tenant => {
+                let known = Known { generation: routed.generation, has_failed: false };
+                for endpoint in routed.targets.iter().chain(&routed.fed) {
+                    let is_meant = self.range.endpoint.is_none_or(|only| only == *endpoint);
+                    if is_meant && self.is_within(routed.event_sequence) {
+                        self.keep((routed.event_sequence, *endpoint), known);
+                    }
+                }
+            }
+            Fact::EventRouted(_)
+            | Fact::RetryScheduled(_)
+            | Fact::ShardClaimed(_)
+            | Fact::ShardReleased(_) => {}
+        }
+    }
+
+    fn note_delivery(&mut self, delivery: &DeliveryRef, has_failed: bool) {
+        let key = (delivery.event_sequence, delivery.endpoint);
+        let generation = delivery.generation;
+        let is_meant = self.range.endpoint.is_none_or(|only| only == delivery.endpoint)
+            && delivery.tenant == self.tenant
+            && self.is_within(delivery.event_sequence)
+            && self.range.covers(delivery.event.time(), &delivery.event_type);
+        // Nothing has to be known of those that did not fail, unless they are replays themselves.
+        let is_news = has_failed || generation > 0 || self.entries.contains_key(&key);
+        if is_meant && is_news {
+            self.keep(key, Known { generation, has_failed });
+        }
+    }
+
+    fn is_within(&self, sequence: u64) -> bool {
+        (self.from..self.covers).contains(&sequence)
+    }
+
+    fn keep(&mut self, key: (u64, EndpointId), known: Known) {
+        let entry = self.entries.entry(key).or_insert(known);
+        if known.generation >= entry.generation {
+            *entry = known;
+        }
+        while self.entries.len() > self.entries_max {
+            // All of one event, so that it is covered or not.
+            let Some((last, _)) = self.entries.last_key_value().map(|(key, _)| *key) else {
+                return;
+            };
+            let lowest = EndpointId::from_bytes([0; 16]);
+            drop(self.entries.split_off(&(last, lowest)));
+            self.covers = last.max(self.from.saturating_add(1)).min(self.end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::{
+        DeliveryId, EventId, Timestamp,
+        fact::{ConclusionReason, DeliveryConcluded, DeliveryParked},
+    };
+
+    use super::*;
+
+    fn endpoint(n: u8) -> EndpointId {
+        EndpointId::from_bytes([n; 16])
+    }
+
+    fn delivery(sequence: u64, to: u8, generation: u32) -> DeliveryRef {
+        let event = EventId::new(Timestamp::from_millis(1_000 + sequence), [1; 10]);
+        DeliveryRef {
+            id: DeliveryId::of(event, endpoint(to), generation),
+            tenant: "acme".parse().unwrap(),
+            event,
+            event_sequence: sequence,
+            event_type: "a.b".parse().unwrap(),
+            endpoint: endpoint(to),
+            generation,
+            accepted_at: Timestamp::EPOCH,
+        }
+    }
+
+    fn ended(sequence: u64, to: u8, generation: u32, conclusion: Conclusion) -> Fact {
+        let (delivery, reason) = (delivery(sequence, to, generation), ConclusionReason::Outcome);
+        Fact::DeliveryConcluded(DeliveryConcluded { delivery, conclusion, attempts: 1, reason })
+    }
+
+    fn survey(entries_max: usize) -> Survey {
+        let at = Timestamp::from_millis;
+        let (since, until, types) = (at(1_000), at(2_000), vec!["a.*".parse().unwrap()]);
+        let range = Range { endpoint: None, since, until, types, which: Which::Failed };
+        Survey::new(("acme".parse().unwrap(), range), (10, 100), entries_max)
+    }
+
+    #[test]
+    fn the_latest_replay_says_whether_a_delivery_failed() {
+        let mut survey = survey(100);
+        let parked = |sequence, generation| {
+            let delivery = delivery(sequence, 1, generation);
+            Fact::DeliveryParked(DeliveryParked { delivery, attempt: 1 })
+        };
+        for fact in [
+            ended(10, 1, 0, Conclusion::Exhausted),
+            ended(11, 1, 0, Conclusion::Delivered),
+            ended(12, 1, 0, Conclusion::Refused),
+            ended(12, 1, 5, Conclusion::Delivered),
+            ended(13, 1, 5, Conclusion::Delivered),
+            ended(13, 1, 0, Conclusion::Cancelled),
+            ended(14, 1, 0, Conclusion::Cancelled),
+            parked(14, 6),
+            ended(15, 1, 0, Conclusion::Delivered),
+            ended(15, 1, 7, Conclusion::Exhausted),
+            // Not meant.
+            ended(9, 1, 0, Conclusion::Exhausted),
+            ended(100, 1, 0, Conclusion::Exhausted),
+        ] {
+            survey.note(&fact);
+        }
+        assert_eq!(survey.take_failed(9), (vec![(10, endpoint(1)), (15, endpoint(1))], 100));
+    }
+
+    #[test]
+    fn what_is_too_much_is_left_to_another_survey() {
+        let mut survey = survey(4);
+        for sequence in [20, 40, 30, 50] {
+            for to in [1, 2] {
+                survey.note(&ended(sequence, to, 0, Conclusion::Exhausted));
+            }
+        }
+        assert_eq!(survey.covers(), 40);
+        let (first, next) = survey.take_failed(1);
+        assert_eq!((first, next), (vec![(20, endpoint(1)), (20, endpoint(2))], 30));
+        let (second, next) = survey.take_failed(1);
+        assert_eq!((second.len(), next), (2, 40));
+    }
+}

@@ -1,0 +1,195 @@
+//! What people ask for a delivery is done once: it is ended, or its next attempt is made now; also
+//! where the dispatcher dies in between.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use fanfare_domain::{Conclusion, DeliveryId, EndpointId, fact::ConclusionReason};
+use fanfare_testkit::{wait_at_most, wait_until};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Answer, EAGER, Expected, Hooks, Options, Route, Scene, Service,
+    api::{Made, Refused},
+    checker::{History, fold},
+    evidence,
+    scene::TENANT,
+};
+
+/// How long everything may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Sets a scene with an endpoint that refuses every first attempt, waits an hour then, and takes the
+/// second. Publishes so many events, and waits until all of them wait.
+async fn waiting(path: &str, count: usize) -> Result<(Scene, Made, Vec<DeliveryId>)> {
+    let hooks = Hooks::answering(|_, earlier| Answer::Status(if earlier == 0 { 500 } else { 200 }));
+    let options = Options { profile: EAGER, ..Options::default() };
+    let mut scene = Scene::set_with(options, hooks.await?).await?;
+    let made = scene.subscribe(path, &[">"], &["1h"]).await?;
+    let planned =
+        (0..count).map(|_| scene.plan("a.b", Route::Inbox)).collect::<Result<Vec<_>>>()?;
+    scene.publish(planned).await?;
+    let ids = wait_until("all deliveries to wait", async || {
+        let histories = histories(&scene).await.map_err(|error| format!("{error:#}"))?;
+        let waiting = histories.iter().filter(|(_, one)| !one.plans.is_empty());
+        let ids: Vec<_> = waiting.map(|(id, _)| *id).collect();
+        if ids.len() == count { Ok(ids) } else { Err(format!("{} of {count}", ids.len())) }
+    })
+    .await;
+    Ok((scene, made, ids))
+}
+
+async fn histories(scene: &Scene) -> Result<BTreeMap<DeliveryId, History>> {
+    Ok(fold(&evidence::journal(&scene.log).await?))
+}
+
+/// Waits until deliveries have ended, and checks that each has attempts without a gap and one end.
+async fn ended(scene: &Scene, wanted: &[DeliveryId]) -> Result<BTreeMap<DeliveryId, History>> {
+    let found = wait_at_most(PATIENCE, "deliveries to end", async || {
+        let found = histories(scene).await.map_err(|error| format!("{error:#}"))?;
+        let has_ended =
+            |id: &&DeliveryId| found.get(*id).is_some_and(|history| history.conclusion().is_some());
+        let open = wanted.iter().filter(|id| !has_ended(id)).count();
+        if open == 0 { Ok(found) } else { Err(format!("{open} of {} are open", wanted.len())) }
+    })
+    .await;
+    for (id, history) in &found {
+        let numbers: Vec<u32> = history.attempts.iter().map(|made| made.attempt).collect();
+        let expected: Vec<u32> = (1..).take(numbers.len()).collect();
+        ensure!(numbers == expected, "{id} has attempts {numbers:?}");
+        ensure!(history.conclusions.len() <= 1, "{id} ended more than once: {history:?}");
+    }
+    Ok(found)
+}
+
+async fn ask(scene: &Scene, delivery: DeliveryId, what: &str) -> Result<Value> {
+    let path = format!("/v1/tenants/{TENANT}/deliveries/{delivery}/{what}");
+    scene.api().post(&path, &json!({})).await
+}
+
+fn end_of(found: &BTreeMap<DeliveryId, History>, id: DeliveryId) -> Result<(Conclusion, usize)> {
+    let history = found.get(&id).context("a delivery")?;
+    let concluded = history.conclusion().context("an end")?;
+    if concluded.conclusion == Conclusion::Cancelled {
+        ensure!(concluded.reason == ConclusionReason::ByHand, "{concluded:?}");
+    }
+    Ok((concluded.conclusion, history.attempts.len()))
+}
+
+/// No alarm clock is set for a delivery.
+async fn check_no_alarm(scene: &Scene, endpoint: &Made, ids: &[DeliveryId]) -> Result<()> {
+    let endpoint: EndpointId = endpoint.id.parse().context("an endpoint's id")?;
+    let (shard, schedules) = (scene.log.shards().of(endpoint), scene.log.schedules());
+    for id in ids {
+        wait_until("an alarm clock to be stopped", async || {
+            match schedules.get(shard, *id).await {
+                Ok(None) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_delivery_is_cancelled_or_tried_at_once() -> Result<()> {
+    let (scene, endpoint, ids) = waiting("/one", 6).await?;
+    for id in &ids[..2] {
+        let taken = ask(&scene, *id, "cancel").await?;
+        ensure!(taken["outcome"] == "accepted", "{taken}");
+    }
+    for id in &ids[2..4] {
+        let taken = ask(&scene, *id, "retry").await?;
+        ensure!(taken["outcome"] == "accepted", "{taken}");
+    }
+    let found = ended(&scene, &ids[..4]).await?;
+    for id in &ids[..2] {
+        assert_eq!(end_of(&found, *id)?, (Conclusion::Cancelled, 1));
+    }
+    for id in &ids[2..4] {
+        assert_eq!(end_of(&found, *id)?, (Conclusion::Delivered, 2));
+    }
+    for id in &ids[4..] {
+        assert!(found[id].conclusion().is_none(), "nobody asked for anything");
+    }
+    check_no_alarm(&scene, &endpoint, &ids[..4]).await?;
+    for what in ["cancel", "retry"] {
+        let refused = ask(&scene, ids[0], what).await.unwrap_err();
+        let refused = refused.downcast_ref::<Refused>().context("a refusal")?;
+        assert_eq!((refused.status, refused.code()), (409, "delivery_concluded"));
+    }
+    scene.finish(Expected::Calm).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_in_flight_ends_with_its_attempt() -> Result<()> {
+    let hooks = Hooks::answering(|_, _| Answer::Late(500, Duration::from_secs(2)));
+    let options = Options { profile: EAGER, ..Options::default() };
+    let mut scene = Scene::set_with(options, hooks.await?).await?;
+    scene.subscribe("/slow", &[">"], &["1h"]).await?;
+    let planned = vec![scene.plan("a.b", Route::Inbox)?];
+    scene.publish(planned).await?;
+    scene.hooks_have(1).await;
+    let event = scene.hooks.seen()[0].event.context("an event's id")?;
+    let path = format!("/v1/tenants/{TENANT}/events/{event}/deliveries");
+    let listed = scene.api().get(&path).await?;
+    let id: DeliveryId = listed["data"][0]["id"].as_str().context("an id")?.parse()?;
+    let taken = ask(&scene, id, "retry").await?;
+    ensure!(taken["outcome"] == "under_way", "{taken}");
+    ask(&scene, id, "cancel").await?;
+    let found = ended(&scene, &[id]).await?;
+    assert_eq!(end_of(&found, id)?, (Conclusion::Cancelled, 1));
+    assert_eq!(scene.hooks.count(), 1);
+    scene.finish(Expected::Calm).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_deliveries_of_an_endpoint_are_cancelled_and_of_no_other() -> Result<()> {
+    let (mut scene, endpoint, ids) = waiting("/one", 300).await?;
+    let other = scene.subscribe("/other", &["c.d"], &["1h"]).await?;
+    let planned = vec![scene.plan("c.d", Route::Inbox)?];
+    scene.publish(planned).await?;
+    scene.hooks_have(302).await;
+    scene.api().act(TENANT, &endpoint.id, "cancel-deliveries", &json!({})).await?;
+    let found = ended(&scene, &ids).await?;
+    for id in &ids {
+        assert_eq!(end_of(&found, *id)?, (Conclusion::Cancelled, 1));
+    }
+    let others = found.values().filter(|it| it.delivery.endpoint.to_string() == other.id);
+    assert_eq!(others.filter(|it| it.conclusion().is_none()).count(), 1);
+    // What comes later is delivered.
+    let planned = vec![scene.plan("e.f", Route::Inbox)?];
+    scene.publish(planned).await?;
+    scene.hooks_have(303).await;
+    scene.finish(Expected::Calm).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_dispatcher_forgets_no_command_and_does_none_twice() -> Result<()> {
+    let (mut scene, endpoint, ids) = waiting("/one", 24).await?;
+    let (cancelled, retried) = ids.split_at(12);
+    for round in 0..3 {
+        for index in 0..4 {
+            ask(&scene, cancelled[4 * round + index], "cancel").await?;
+            ask(&scene, retried[4 * round + index], "retry").await?;
+            // The rest is asked for while there is none.
+            if index == round {
+                scene.installation.kill(Service::Dispatcher).await?;
+            }
+        }
+        scene.installation.start_service(Service::Dispatcher).await?;
+    }
+    let found = ended(&scene, &ids).await?;
+    for id in cancelled {
+        assert_eq!(end_of(&found, *id)?, (Conclusion::Cancelled, 1), "{id}");
+    }
+    for id in retried {
+        assert_eq!(end_of(&found, *id)?, (Conclusion::Delivered, 2), "{id}");
+    }
+    check_no_alarm(&scene, &endpoint, &ids).await?;
+    let requests = scene.hooks.count();
+    let least = ids.len() + retried.len();
+    ensure!((least..=least + 3 * retried.len()).contains(&requests), "{requests} requests");
+    scene.finish(Expected::Turmoil).await
+}
