@@ -51,7 +51,7 @@ pub use fact::{Conclusion, DeliveryRef, Fact, Record};
 pub use feed::Feed;
 pub use health::{BreakerState, Health};
 pub use history::History;
-pub use id::{BatchId, DeliveryId, EndpointId, EventId, KeyId};
+pub use id::{BatchId, DeliveryId, EndpointId, EventId, KeyId, LinkId};
 pub use inbox::InboxEvent;
 pub use outcome::{Fault, Outcome};
 pub use profile::{Profile, Profiles};

@@ -5,6 +5,7 @@
 //! again is harmless.
 
 pub mod allowance;
+pub mod answers;
 pub mod config;
 pub mod durability;
 pub mod feeds;
@@ -13,6 +14,7 @@ pub mod health;
 pub mod idempotency;
 pub mod inbox;
 pub mod journal;
+pub mod key_uses;
 pub mod membership;
 pub mod publish;
 pub mod read;
@@ -31,6 +33,7 @@ mod user;
 mod view;
 
 pub use allowance::{Allowance, Portion};
+pub use answers::{AnswerKey, HeldAnswer, Kept};
 pub use config::{ChangeError, ConfigFold, ConfigView};
 pub use fanfare_proto::{PackedEndpoint, encoded_len as record_length, task_length};
 pub use feeds::{FeedHints, Feeds, FeedsView, StoredFeed};

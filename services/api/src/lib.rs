@@ -8,7 +8,8 @@
 //!
 //! **Guarantee.** What is answered is stored, and every process of the service reads it from then
 //! on. A change made from a version that is no longer the last is refused where the caller names
-//! the version. A secret is shown once, in the answer that made it, and is sealed everywhere else.
+//! the version. A POST that is repeated with its `Idempotency-Key` is answered as the first one was.
+//! A secret is shown once, in the answer that made it, and is sealed everywhere else.
 //! A tenant's key sees its own tenant; all others look as if they did not exist.
 //!
 //! **Not here.** Events are taken by ingest, which this service asks with a request of its own;
@@ -18,12 +19,15 @@ mod app;
 mod bootstrap;
 mod caller;
 mod directory;
+mod errands;
 mod error;
 mod etag;
 mod extract;
 mod limits;
 mod openapi;
 mod page;
+mod portal;
+mod repeat;
 mod reply;
 mod routes;
 mod scan;
@@ -31,6 +35,7 @@ mod secret_key;
 mod server;
 mod settings;
 mod url_rules;
+mod uses;
 
 use std::net::SocketAddr;
 
@@ -41,7 +46,7 @@ use fanfare_service::{Context, check_keyring, load_keyring, load_profiles};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::info;
 
-use crate::{app::App, directory::Directory};
+use crate::{app::App, directory::Directory, errands::Errands, uses::Uses};
 
 pub use bootstrap::check_files;
 pub use openapi::document as openapi_document;
@@ -50,6 +55,8 @@ pub use settings::{EndpointHttps, MalformedEndpointHttps, Settings};
 
 /// How many requests may read the journal at once.
 const SCANS_MAX: usize = 4;
+/// How many batches of events may be in memory at once.
+const BATCHES_MAX: usize = 16;
 
 /// Connects to the log, folds the configuration, and serves the API.
 pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
@@ -83,6 +90,7 @@ pub async fn bind_and_start(
         last.close().await;
         followed
     });
+    let (errands, taken) = Errands::new();
     let app = App::new(app::Parts {
         log,
         directory,
@@ -97,8 +105,13 @@ pub async fn bind_and_start(
         clock: context.clock(),
         health: context.health(),
         scans: Semaphore::new(SCANS_MAX),
+        batches: Semaphore::new(BATCHES_MAX),
+        uses: Uses::default(),
+        errands,
     });
     bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;
+    context.spawn("errands", errands::run(taken, context.stop()));
+    context.spawn("key uses", uses::keep(app.clone(), context.stop()));
     let router = server::router(app);
     let stop = context.stop();
     context.spawn("serving", async move {
