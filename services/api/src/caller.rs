@@ -89,6 +89,10 @@ pub(crate) enum Action {
     Write,
     /// It publishes an event.
     Publish,
+    /// It looks at keys.
+    ReadKeys,
+    /// It makes or deletes what lets callers in: keys and portal links.
+    WriteKeys,
 }
 
 /// Stands for an [`Action`] in a handler's type.
@@ -103,6 +107,10 @@ pub(crate) struct Reads;
 pub(crate) struct Writes;
 /// The handler publishes an event.
 pub(crate) struct Publishes;
+/// The handler looks at keys.
+pub(crate) struct ReadsKeys;
+/// The handler makes or deletes keys or portal links.
+pub(crate) struct WritesKeys;
 
 impl Permission for Reads {
     const ACTION: Action = Action::Read;
@@ -112,6 +120,12 @@ impl Permission for Writes {
 }
 impl Permission for Publishes {
     const ACTION: Action = Action::Publish;
+}
+impl Permission for ReadsKeys {
+    const ACTION: Action = Action::ReadKeys;
+}
+impl Permission for WritesKeys {
+    const ACTION: Action = Action::WriteKeys;
 }
 
 /// A caller that may do this with the tenant of the path, which exists.
@@ -177,8 +191,7 @@ impl Caller {
         self.writes.0.store(true, Ordering::Release);
     }
 
-    /// Refuses those that came by a portal link, and returns the key of the others: what follows
-    /// would outlive the link.
+    /// Returns the key that the request came with; refuses those that came by a portal link.
     pub(crate) fn by_key(&self) -> Result<KeyId, ApiError> {
         match &self.credential {
             Credential::Key { id, .. } => Ok(*id),
@@ -200,12 +213,18 @@ impl Caller {
     }
 
     fn may(&self, action: Action) -> Result<(), ApiError> {
-        let by_link = matches!(self.credential, Credential::Link { .. });
-        let allowed = match self.role {
-            Role::Admin => !(by_link && action == Action::Publish),
-            Role::Publish => action == Action::Publish,
-            Role::Read => action == Action::Read,
+        // What a link must not do would outlive it, or is the business of programs.
+        let within_link = match action {
+            Action::Read | Action::Write => true,
+            Action::Publish | Action::ReadKeys | Action::WriteKeys => false,
         };
+        let by_role = match self.role {
+            Role::Admin => true,
+            Role::Publish => action == Action::Publish,
+            Role::Read => matches!(action, Action::Read | Action::ReadKeys),
+        };
+        let by_link = matches!(self.credential, Credential::Link { .. });
+        let allowed = by_role && (within_link || !by_link);
         if allowed { Ok(()) } else { Err(Code::Forbidden.into()) }
     }
 }

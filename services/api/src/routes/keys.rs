@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::App,
-    caller::{Caller, InTenant, Operator, Reads, Writes},
+    caller::{Caller, InTenant, Operator, ReadsKeys, WritesKeys},
     directory::Revised,
     error::{ApiError, Code},
     etag::IfMatch,
@@ -134,10 +134,9 @@ impl KeyView {
 )]
 pub(crate) async fn create_tenant_key(
     State(app): State<App>,
-    access: InTenant<Writes>,
+    access: InTenant<WritesKeys>,
     Body(new): Body<NewKey>,
 ) -> Result<Created<KeyWithSecret>, ApiError> {
-    access.caller.by_key()?;
     let created = create(&app, &access.caller, Some(access.id()), new).await?;
     if app.directory.read(|directory| directory.tenant(access.id()).is_none()) {
         // The tenant was deleted meanwhile: whichever of the two comes last deletes the key.
@@ -156,10 +155,9 @@ pub(crate) async fn create_tenant_key(
 )]
 pub(crate) async fn list_tenant_keys(
     State(app): State<App>,
-    access: InTenant<Reads>,
+    access: InTenant<ReadsKeys>,
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<KeyView>>, ApiError> {
-    access.caller.by_key()?;
     list(&app, Some(access.id()), &paging).await
 }
 
@@ -174,10 +172,9 @@ pub(crate) async fn list_tenant_keys(
 )]
 pub(crate) async fn delete_tenant_key(
     State(app): State<App>,
-    access: InTenant<Writes>,
+    access: InTenant<WritesKeys>,
     PathId(id): PathId<KeyId>,
 ) -> Result<StatusCode, ApiError> {
-    access.caller.by_key()?;
     delete(&app, &access.caller, Some(access.id()), id).await
 }
 
@@ -188,7 +185,7 @@ pub(crate) async fn delete_tenant_key(
 )]
 pub(crate) async fn create_operator_key(
     State(app): State<App>,
-    access: Operator<Writes>,
+    access: Operator<WritesKeys>,
     Body(new): Body<NewKey>,
 ) -> Result<Created<KeyWithSecret>, ApiError> {
     Ok(create(&app, &access.caller, None, new).await?.reply)
@@ -201,7 +198,7 @@ pub(crate) async fn create_operator_key(
 )]
 pub(crate) async fn list_operator_keys(
     State(app): State<App>,
-    _access: Operator<Reads>,
+    _access: Operator<ReadsKeys>,
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<KeyView>>, ApiError> {
     list(&app, None, &paging).await
@@ -215,7 +212,7 @@ pub(crate) async fn list_operator_keys(
 )]
 pub(crate) async fn delete_operator_key(
     State(app): State<App>,
-    access: Operator<Writes>,
+    access: Operator<WritesKeys>,
     PathId(id): PathId<KeyId>,
 ) -> Result<StatusCode, ApiError> {
     delete(&app, &access.caller, None, id).await

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::App,
-    caller::{InTenant, Writes},
+    caller::{InTenant, WritesKeys},
     error::ApiError,
     extract::OptionalBody,
     limits,
@@ -79,7 +79,7 @@ pub(crate) struct PortalLink {
 )]
 pub(crate) async fn create_portal_link(
     State(app): State<App>,
-    access: InTenant<Writes>,
+    access: InTenant<WritesKeys>,
     OptionalBody(new): OptionalBody<NewPortalLink>,
 ) -> Result<(StatusCode, Json<PortalLink>), ApiError> {
     let key = access.caller.by_key()?;
