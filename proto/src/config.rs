@@ -65,6 +65,11 @@ fn tenant(wire: wire::Tenant) -> Result<Tenant, DecodeError> {
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         rate_limit: wire.rate_limit.map(endpoint::rate_limit).transpose()?,
         unknown_types: Choice::from_wire_or_default(wire.unknown_types, "Tenant.unknown_types")?,
+        plan: Some(wire.plan).filter(|plan| !plan.is_empty()),
+        endpoints_max: wire
+            .endpoints_max
+            .map(|count| parse::positive(count, "Tenant.endpoints_max"))
+            .transpose()?,
     })
 }
 
@@ -91,6 +96,7 @@ fn api_key(wire: wire::ApiKey) -> Result<ApiKey, DecodeError> {
         sha256: parse::fixed(&wire.sha256, "ApiKey.sha256")?,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         expires_at: parse::time(wire.expires_at_ns),
+        reveals_secrets: wire.reveals_secrets,
     })
 }
 
@@ -113,7 +119,8 @@ impl Fields for Change {
 
 impl Fields for Tenant {
     fn write(&self, out: &mut impl Sink) {
-        let Self { id, name, profile, created_at, rate_limit, unknown_types } = self;
+        let Self { id, name, profile, created_at, rate_limit, unknown_types, plan, endpoints_max } =
+            self;
         out.text(1, id.as_str());
         out.text(2, name);
         out.text(3, profile);
@@ -124,6 +131,10 @@ impl Fields for Tenant {
         match unknown_types {
             UnknownTypes::Allowed => {}
             UnknownTypes::Refused => out.uint(6, unknown_types.to_wire()),
+        }
+        out.text(7, plan.as_deref().unwrap_or_default());
+        if let Some(count) = endpoints_max {
+            out.uint(8, u64::from(count.get()));
         }
     }
 }
@@ -153,7 +164,7 @@ impl Fields for ProfileSource {
 
 impl Fields for ApiKey {
     fn write(&self, out: &mut impl Sink) {
-        let Self { id, name, tenant, role, sha256, created_at, expires_at } = self;
+        let Self { id, name, tenant, role, sha256, created_at, expires_at, reveals_secrets } = self;
         out.bytes(1, id.as_bytes());
         out.text(2, name);
         out.some_text(3, tenant.as_ref().map(TenantId::as_str));
@@ -161,5 +172,6 @@ impl Fields for ApiKey {
         out.bytes(5, sha256);
         out.time(6, *created_at);
         out.some_time(7, *expires_at);
+        out.uint(8, u64::from(*reveals_secrets));
     }
 }

@@ -31,4 +31,5 @@ mod secrets_never_leave;
 mod slow_endpoint_starves_no_one;
 mod support;
 mod tenant_limits_are_shared;
+mod the_api_is_as_documented;
 mod the_delivery_log_agrees;

@@ -104,6 +104,8 @@ pub struct ApiKey {
     pub created_at: Timestamp,
     /// When it stops working; `None` for never.
     pub expires_at: Option<Timestamp>,
+    /// Whether it may show endpoints' secrets again: an operator's with every right only.
+    pub reveals_secrets: bool,
 }
 
 /// What an API key allows, within its tenant or, for an operator's, everywhere.

@@ -119,6 +119,11 @@ id! {
     JobId, "job"
 }
 
+id! {
+    /// Identifies a portal link: `lnk_…`. It is not the token that the link is used with.
+    LinkId, "lnk"
+}
+
 impl EventId {
     /// Derives the id of the event that an INBOX message became.
     ///
@@ -162,6 +167,13 @@ pub fn dedupe_key(parts: &[&[u8]]) -> String {
 pub fn idempotency_token(tenant: &TenantId, key: &str) -> String {
     data_encoding::HEXLOWER
         .encode(&Sha256::digest([tenant.as_str().as_bytes(), &[0], key.as_bytes()].concat()))
+}
+
+/// Derives the key under which the answer to a caller's request is kept. No producer's key has
+/// the same: `/` occurs in no tenant's id.
+pub fn answer_token(scope: &str, key: &str) -> String {
+    let parts: [&[u8]; 5] = [b"/answer", &[0], scope.as_bytes(), &[0], key.as_bytes()];
+    data_encoding::HEXLOWER.encode(&Sha256::digest(parts.concat()))
 }
 
 fn stamp(now: Timestamp, rest: [u8; 10]) -> [u8; 16] {

@@ -54,7 +54,7 @@ pub use fact::{Conclusion, DeliveryRef, Fact, Record};
 pub use feed::Feed;
 pub use health::{BreakerState, Health};
 pub use history::History;
-pub use id::{BatchId, CommandId, DeliveryId, EndpointId, EventId, JobId, KeyId};
+pub use id::{BatchId, CommandId, DeliveryId, EndpointId, EventId, JobId, KeyId, LinkId};
 pub use inbox::InboxEvent;
 pub use job::Replay;
 pub use outcome::{Fault, Outcome};

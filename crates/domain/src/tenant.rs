@@ -1,6 +1,6 @@
 //! Tenants: customers of the operator, who own endpoints and events.
 
-use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, fmt, num::NonZeroU32, str::FromStr, sync::Arc};
 
 use crate::{Timestamp, endpoint::RateLimit};
 
@@ -88,6 +88,11 @@ pub struct Tenant {
     /// is later than that for another reason (a pause, a busy endpoint) is not spread again, what
     /// is tried again does not count, and beyond seven days it is spread no further.
     pub rate_limit: Option<RateLimit>,
+    /// The plan of the profile that the limits were taken from; not set for none.
+    pub plan: Option<String>,
+    /// How many endpoints it may have, whatever their state; any number if not set. Those that it
+    /// has when the limit is set stay.
+    pub endpoints_max: Option<NonZeroU32>,
     /// What becomes of events whose type is in no catalogue.
     pub unknown_types: UnknownTypes,
     /// When it was created.

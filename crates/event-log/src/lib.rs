@@ -5,6 +5,7 @@
 //! again is harmless.
 
 pub mod allowance;
+pub mod answers;
 pub mod commands;
 pub mod config;
 pub mod durability;
@@ -15,6 +16,7 @@ pub mod idempotency;
 pub mod inbox;
 pub mod jobs;
 pub mod journal;
+pub mod key_uses;
 pub mod membership;
 pub mod publish;
 pub mod read;
@@ -35,6 +37,7 @@ mod user;
 mod view;
 
 pub use allowance::{Allowance, Portion};
+pub use answers::{AnswerKey, HeldAnswer, Kept};
 pub use config::{ChangeError, ConfigFold, ConfigView};
 pub use fanfare_proto::{PackedEndpoint, encoded_len as record_length, task_length};
 pub use feeds::{FeedHints, Feeds, FeedsView, StoredFeed};

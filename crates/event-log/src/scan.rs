@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_nats::header::NATS_MESSAGE_ID;
-use fanfare_domain::{EventId, Fact, Timestamp, chain, fact::EventRouted};
+use fanfare_domain::{EventId, Fact, StoredEvent, TenantId, Timestamp, chain, fact::EventRouted};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -43,6 +43,21 @@ impl EventLog {
         })
         .await?;
         Ok(found)
+    }
+
+    /// The event of a tenant with this id, if it was stored at `since` or later. Reads headers from
+    /// then on until it is found: give it a time close to the event's.
+    pub async fn event_on_record(
+        &self,
+        tenant: &TenantId,
+        id: EventId,
+        since: Timestamp,
+    ) -> Result<Option<StoredEvent>, ReadError> {
+        let subject = self.topology().events_of(tenant);
+        match self.find_id(Stream::Events, &subject, &id.to_string(), since).await? {
+            Some(sequence) => self.event(sequence).await,
+            None => Ok(None),
+        }
     }
 
     /// The recorded routing of these events (all parts merged into one fact; events with parts

@@ -122,20 +122,28 @@ impl Stream {
 pub enum Bucket {
     /// Key-value: how much of tenants' rate limits is given out.
     Allowances,
-    /// Key-value: producers' idempotency keys, for 24 hours.
+    /// Key-value: idempotency keys, producers' and those of the API's callers, for 24 hours.
     Idempotency,
     /// Key-value: who takes part in a role, and who owns which shard.
     Owners,
     /// Key-value: which endpoints are fed from EVENTS, and how far.
     Feeds,
+    /// Key-value: when API keys were last used, to the hour.
+    KeyUses,
     /// Object store: snapshots of folds.
     Snapshots,
 }
 
 impl Bucket {
     /// Every bucket.
-    pub const ALL: [Self; 5] =
-        [Self::Allowances, Self::Idempotency, Self::Owners, Self::Feeds, Self::Snapshots];
+    pub const ALL: [Self; 6] = [
+        Self::Allowances,
+        Self::Idempotency,
+        Self::Owners,
+        Self::Feeds,
+        Self::KeyUses,
+        Self::Snapshots,
+    ];
 }
 
 /// The names of one installation.
@@ -168,6 +176,7 @@ impl Topology {
             Bucket::Idempotency => "idempotency",
             Bucket::Owners => "owners",
             Bucket::Feeds => "feeds",
+            Bucket::KeyUses => "key-uses",
             Bucket::Snapshots => "snapshots",
         };
         format!("{}_{name}", self.upper)
@@ -176,7 +185,11 @@ impl Topology {
     /// The name of the stream that a bucket is kept in.
     pub(crate) fn bucket_stream(&self, bucket: Bucket) -> String {
         let kind = match bucket {
-            Bucket::Allowances | Bucket::Idempotency | Bucket::Owners | Bucket::Feeds => "KV",
+            Bucket::Allowances
+            | Bucket::Idempotency
+            | Bucket::Owners
+            | Bucket::Feeds
+            | Bucket::KeyUses => "KV",
             Bucket::Snapshots => "OBJ",
         };
         format!("{kind}_{}", self.bucket(bucket))

@@ -16,10 +16,12 @@ use crate::{
     caller::Caller,
     counters::Counters,
     directory::{Configured, Directory, Revised},
+    errands::Errands,
     error::{ApiError, Code},
     etag::IfMatch,
     settings::EndpointHttps,
     url_rules::{Https, UrlRules},
+    uses::Uses,
 };
 
 /// How many bytes a body may have beyond what the servers take in one message: everything beside
@@ -66,6 +68,12 @@ pub(crate) struct Parts {
     pub(crate) counters: Arc<Counters>,
     /// How many requests may read the journal at once.
     pub(crate) scans: Arc<Semaphore>,
+    /// How many batches of events may be in memory at once.
+    pub(crate) batches: Semaphore,
+    /// When keys were last used.
+    pub(crate) uses: Uses,
+    /// Requests that run to their end, whoever waits for them.
+    pub(crate) errands: Errands,
 }
 
 impl std::ops::Deref for App {
@@ -134,10 +142,11 @@ impl App {
         deleted: bool,
         expected: u64,
     ) -> Result<u64, ApiError> {
+        caller.begins_to_write();
         let change = Change {
             entity,
             deleted,
-            actor: caller.key.to_string(),
+            actor: caller.actor(),
             reason: caller.reason.clone(),
             trace: caller.trace.clone(),
         };

@@ -64,6 +64,7 @@ pub(crate) async fn admit(app: &App, keys: &[Clear]) -> anyhow::Result<()> {
             sha256,
             created_at: app.now(),
             expires_at: None,
+            reveals_secrets: false,
         }));
         let (actor, reason) = (String::from(ACTOR), String::from("named by the settings"));
         let trace = TraceContext::default();

@@ -1,24 +1,31 @@
 //! Who calls, and what they may do.
 //!
 //! ```text
-//! no valid key ─▶ 401 · another tenant's thing ─▶ 404, as if it were absent · role too small ─▶ 403
+//! no valid key or token ─▶ 401 · another tenant's thing ─▶ 404, as if it were absent · role too small ─▶ 403
 //! ```
 //!
 //! A handler names what it needs in the type of its argument ([`InTenant`], [`Operator`]), so that
 //! there is none that forgets to ask.
 
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::{HeaderMap, HeaderName, header, request::Parts},
 };
-use fanfare_domain::{ApiKey, KeyId, Role, Tenant, TenantId, TraceContext};
+use fanfare_domain::{ApiKey, KeyId, LinkId, Role, Tenant, TenantId, TraceContext};
 
 use crate::{
     app::{App, trace_of},
     directory::Revised,
     error::{ApiError, Code},
+    portal::{self, Link},
     secret_key,
 };
 
@@ -30,14 +37,47 @@ const REASON_BYTES_MAX: usize = 256;
 /// Who calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// The key that the request came with.
-    pub(crate) key: KeyId,
+    /// What the request came with.
+    pub(crate) credential: Credential,
     /// Why the request is made; may be empty.
     pub(crate) reason: String,
     /// The trace that the request belongs to.
     pub(crate) trace: TraceContext,
     tenant: Option<TenantId>,
     role: Role,
+    writes: WriteFlag,
+}
+
+/// What a request came with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// An API key.
+    Key {
+        /// Which one.
+        id: KeyId,
+        /// Whether it may show secrets again.
+        reveals_secrets: bool,
+    },
+    /// The token of a portal link.
+    Link {
+        /// Which one.
+        id: LinkId,
+        /// The key that made it.
+        key: KeyId,
+        /// Whom it was made for; may be empty.
+        user: String,
+    },
+}
+
+/// Notes whether a request has begun to change something. Clones share the note.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WriteFlag(Arc<AtomicBool>);
+
+impl WriteFlag {
+    /// Tells whether something may have been changed.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// What a handler does.
@@ -49,6 +89,10 @@ pub(crate) enum Action {
     Write,
     /// It publishes an event.
     Publish,
+    /// It looks at keys.
+    ReadKeys,
+    /// It makes or deletes what lets callers in: keys and portal links.
+    WriteKeys,
 }
 
 /// Stands for an [`Action`] in a handler's type.
@@ -63,6 +107,10 @@ pub(crate) struct Reads;
 pub(crate) struct Writes;
 /// The handler publishes an event.
 pub(crate) struct Publishes;
+/// The handler looks at keys.
+pub(crate) struct ReadsKeys;
+/// The handler makes or deletes keys or portal links.
+pub(crate) struct WritesKeys;
 
 impl Permission for Reads {
     const ACTION: Action = Action::Read;
@@ -72,6 +120,12 @@ impl Permission for Writes {
 }
 impl Permission for Publishes {
     const ACTION: Action = Action::Publish;
+}
+impl Permission for ReadsKeys {
+    const ACTION: Action = Action::ReadKeys;
+}
+impl Permission for WritesKeys {
+    const ACTION: Action = Action::WriteKeys;
 }
 
 /// A caller that may do this with the tenant of the path, which exists.
@@ -95,16 +149,67 @@ pub(crate) struct Operator<P> {
 pub(crate) struct Watcher;
 
 impl Caller {
-    fn new(key: &ApiKey, headers: &HeaderMap) -> Self {
+    fn new(parts: &Parts, credential: Credential, tenant: Option<TenantId>, role: Role) -> Self {
+        let headers = &parts.headers;
         let reason = headers.get(REASON).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let reason = reason.get(..reason.len().min(REASON_BYTES_MAX)).unwrap_or_default();
         Self {
-            key: key.id,
+            credential,
             reason: String::from(reason),
             trace: trace_of(headers),
-            tenant: key.tenant.clone(),
-            role: key.role,
+            tenant,
+            role,
+            writes: parts.extensions.get::<WriteFlag>().cloned().unwrap_or_default(),
         }
+    }
+
+    fn of_key(key: &ApiKey, parts: &Parts) -> Self {
+        let credential = Credential::Key { id: key.id, reveals_secrets: key.reveals_secrets };
+        Self::new(parts, credential, key.tenant.clone(), key.role)
+    }
+
+    fn of_link(link: Link, parts: &Parts) -> Self {
+        let Link { id, key, tenant, role, user, .. } = link;
+        Self::new(parts, Credential::Link { id, key, user }, Some(tenant), role)
+    }
+
+    /// Returns who changes something, as the configuration's history keeps it.
+    pub(crate) fn actor(&self) -> String {
+        match &self.credential {
+            Credential::Key { id, .. } => id.to_string(),
+            Credential::Link { id, key, user } if user.is_empty() => format!("{key} by {id}"),
+            Credential::Link { id, key, user } => format!("{key} by {id} for {user}"),
+        }
+    }
+
+    /// Returns what its idempotency keys belong to.
+    pub(crate) fn scope(&self) -> String {
+        match &self.credential {
+            Credential::Key { id, .. } => id.to_string(),
+            Credential::Link { id, .. } => id.to_string(),
+        }
+    }
+
+    /// Notes that something is changed from here on.
+    pub(crate) fn begins_to_write(&self) {
+        self.writes.0.store(true, Ordering::Release);
+    }
+
+    /// Returns the key that the request came with; refuses those that came by a portal link.
+    pub(crate) fn by_key(&self) -> Result<KeyId, ApiError> {
+        match &self.credential {
+            Credential::Key { id, .. } => Ok(*id),
+            Credential::Link { .. } => Err(Code::Forbidden.into()),
+        }
+    }
+
+    /// Refuses all but an operator's key that was made to show secrets again.
+    pub(crate) fn may_reveal_secrets(&self) -> Result<(), ApiError> {
+        let may = match &self.credential {
+            Credential::Key { reveals_secrets, .. } => *reveals_secrets && self.tenant.is_none(),
+            Credential::Link { .. } => false,
+        };
+        if may { Ok(()) } else { Err(Code::Forbidden.into()) }
     }
 
     fn sees(&self, tenant: &TenantId) -> bool {
@@ -112,11 +217,18 @@ impl Caller {
     }
 
     fn may(&self, action: Action) -> Result<(), ApiError> {
-        let allowed = match self.role {
+        // What a link must not do would outlive it, or is the business of programs.
+        let within_link = match action {
+            Action::Read | Action::Write => true,
+            Action::Publish | Action::ReadKeys | Action::WriteKeys => false,
+        };
+        let by_role = match self.role {
             Role::Admin => true,
             Role::Publish => action == Action::Publish,
-            Role::Read => action == Action::Read,
+            Role::Read => matches!(action, Action::Read | Action::ReadKeys),
         };
+        let by_link = matches!(self.credential, Credential::Link { .. });
+        let allowed = by_role && (within_link || !by_link);
         if allowed { Ok(()) } else { Err(Code::Forbidden.into()) }
     }
 }
@@ -126,17 +238,28 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let text = bearer(&parts.headers).ok_or(Code::Unauthenticated)?;
+        if portal::is_token(text) {
+            let link = portal::read(app, text).ok_or(Code::Unauthenticated)?;
+            let stands = || app.directory.read(|directory| directory.link_stands(&link, app.now()));
+            admitted(app, || stands().then_some(())).await?;
+            return Ok(Self::of_link(link, parts));
+        }
         let hash = secret_key::hash(text);
         let find = || app.directory.read(|directory| directory.key_with(&hash, app.now()));
-        let mut key = find();
-        if key.is_none() {
-            // It may have been made elsewhere a moment ago.
-            app.confirm().await?;
-            key = find();
-        }
-        let key = key.ok_or(Code::Unauthenticated)?;
-        Ok(Self::new(&key, &parts.headers))
+        let key = admitted(app, find).await?;
+        app.uses.note(key.id, app.now());
+        Ok(Self::of_key(&key, parts))
     }
+}
+
+/// Looks for what lets a caller in; once more if it is not there: it may have been made elsewhere a
+/// moment ago.
+async fn admitted<T>(app: &App, find: impl Fn() -> Option<T> + Send) -> Result<T, ApiError> {
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    app.confirm().await?;
+    find().ok_or_else(|| Code::Unauthenticated.into())
 }
 
 impl<P: Permission> FromRequestParts<App> for InTenant<P> {
@@ -225,5 +348,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, text) = value.to_str().ok()?.split_once(' ')?;
     let text = text.trim_start_matches(' ');
-    (scheme.eq_ignore_ascii_case("bearer") && secret_key::is_key(text)).then_some(text)
+    let is_known = secret_key::is_key(text) || portal::is_token(text);
+    (scheme.eq_ignore_ascii_case("bearer") && is_known).then_some(text)
 }

@@ -9,13 +9,14 @@ use std::{
 };
 
 use fanfare_domain::{
-    ApiKey, Change, Endpoint, EndpointId, EndpointState, Entity, EventType, KeyId, Tenant,
+    ApiKey, Change, Endpoint, EndpointId, EndpointState, Entity, EventType, KeyId, Role, Tenant,
     TenantId, Timestamp, config::EventTypeEntry,
 };
 use fanfare_event_log::{ConfigFold, PackedEndpoint};
 use subtle::ConstantTimeEq as _;
 
 use self::catalogue::Catalogues;
+use crate::portal::Link;
 
 /// A thing as it is configured, and since which revision.
 #[derive(Debug)]
@@ -92,6 +93,14 @@ struct Kept {
     /// has one order, so that of two endpoints that became active at the same time, everybody
     /// agrees on which one was too many.
     active: Option<u32>,
+    /// How many others the tenant had when it was created, by the same order.
+    others: u32,
+}
+
+impl Endpoints {
+    fn count(&self) -> u32 {
+        u32::try_from(self.by_id.len()).unwrap_or(u32::MAX)
+    }
 }
 
 impl Kept {
@@ -130,6 +139,16 @@ impl Directory {
     ) -> Vec<Revised<Endpoint>> {
         let Some(endpoints) = self.endpoints.get(tenant) else { return Vec::new() };
         page(&endpoints.by_id, after).take(limit).map(Kept::revised).collect()
+    }
+
+    /// Tells how many endpoints a tenant has.
+    pub(crate) fn endpoints_count(&self, tenant: &TenantId) -> u32 {
+        self.endpoints.get(tenant).map_or(0, Endpoints::count)
+    }
+
+    /// Tells how many others the tenant had when an endpoint was created.
+    pub(crate) fn others_before(&self, tenant: &TenantId, id: EndpointId) -> Option<u32> {
+        self.endpoints.get(tenant)?.by_id.get(&id).map(|kept| kept.others)
     }
 
     /// Tells whether a tenant has endpoints.
@@ -212,6 +231,19 @@ impl Directory {
         (same && live).then(|| Arc::clone(&key.value))
     }
 
+    /// Tells whether a portal link is in force: its tenant is the one that it was made for, and the
+    /// key that made it may still do so.
+    pub(crate) fn link_stands(&self, link: &Link, now: Timestamp) -> bool {
+        let Some(key) = self.keys.get(&link.key).map(|key| &key.value) else { return false };
+        let covers = key.tenant.as_ref().is_none_or(|own| *own == link.tenant);
+        let live = key.expires_at.is_none_or(|end| now < end) && now < link.expires_at;
+        let same_tenant = self
+            .tenants
+            .get(&link.tenant)
+            .is_some_and(|tenant| tenant.value.created_at == link.tenant_since);
+        covers && live && key.role == Role::Admin && same_tenant
+    }
+
     /// Tells whether a key with this hash is there, expired or not.
     pub(crate) fn has_key(&self, hash: &[u8; 32]) -> bool {
         self.keys_by_hash.contains_key(hash)
@@ -235,7 +267,9 @@ impl Directory {
 
     fn apply_endpoint(&mut self, endpoint: &Arc<Endpoint>, revision: u64, deleted: bool) {
         let endpoints = self.endpoints.entry(endpoint.tenant.clone()).or_default();
-        let before = endpoints.by_id.remove(&endpoint.id).and_then(|kept| kept.active);
+        let before = endpoints.by_id.remove(&endpoint.id);
+        let others = before.as_ref().map_or_else(|| endpoints.count(), |kept| kept.others);
+        let before = before.and_then(|kept| kept.active);
         endpoints.active -= u32::from(before.is_some());
         if deleted {
             if endpoints.by_id.is_empty() {
@@ -247,7 +281,7 @@ impl Directory {
         let active = is_active.then_some(before.unwrap_or(endpoints.active));
         endpoints.active += u32::from(is_active);
         let packed = PackedEndpoint::pack(endpoint);
-        endpoints.by_id.insert(endpoint.id, Kept { packed, revision, active });
+        endpoints.by_id.insert(endpoint.id, Kept { packed, revision, active, others });
     }
 
     fn apply_key(&mut self, key: &Arc<ApiKey>, revision: u64, deleted: bool) {
@@ -281,7 +315,7 @@ fn page<'a, K: Ord, V>(map: &'a BTreeMap<K, V>, after: Option<&K>) -> impl Itera
 
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::{PauseMode, Role, TraceContext};
+    use fanfare_domain::{PauseMode, TraceContext};
 
     use super::*;
 
@@ -336,6 +370,23 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_keeps_its_place_among_those_that_were_there_before_it() {
+        let mut directory = Directory::default();
+        let tenant = "acme".parse().unwrap();
+        let others = |directory: &Directory, number| {
+            directory.others_before(&tenant, EndpointId::new(Timestamp::EPOCH, [number; 10]))
+        };
+        apply(&mut directory, 1, endpoint(2, EndpointState::Active), false);
+        apply(&mut directory, 2, endpoint(1, EndpointState::Active), false);
+        apply(&mut directory, 3, endpoint(2, EndpointState::Active), false);
+        assert_eq!((others(&directory, 2), others(&directory, 1)), (Some(0), Some(1)));
+        apply(&mut directory, 4, endpoint(2, EndpointState::Active), true);
+        apply(&mut directory, 5, endpoint(3, EndpointState::Active), false);
+        assert_eq!((others(&directory, 3), others(&directory, 2)), (Some(1), None));
+        assert_eq!(directory.endpoints_count(&tenant), 2);
+    }
+
+    #[test]
     fn a_key_works_until_it_expires_or_is_deleted() {
         let mut directory = Directory::default();
         let key = |number: u8, expires_at| {
@@ -347,6 +398,7 @@ mod tests {
                 sha256: [number; 32],
                 created_at: Timestamp::EPOCH,
                 expires_at,
+                reveals_secrets: false,
             }))
         };
         let second = |second: u64| Timestamp::from_millis(second * 1_000);
@@ -371,6 +423,8 @@ mod tests {
                 name: String::new(),
                 profile: String::from("kryptos"),
                 unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
+                plan: None,
+                endpoints_max: None,
                 created_at: Timestamp::EPOCH,
                 rate_limit: None,
             }))

@@ -123,7 +123,8 @@ impl ApiError {
         }
     }
 
-    fn problem(self) -> Problem {
+    /// Returns what is told of it.
+    pub(crate) fn problem(self) -> Problem {
         let code = self.code();
         let (detail, field, reason) = match self {
             Self::Plain(_) | Self::Unavailable(_) | Self::OutcomeUnknown(_) | Self::Internal(_) => {
@@ -145,7 +146,8 @@ impl ApiError {
         }
     }
 
-    fn log(&self) {
+    /// Notes in the log what is told to nobody else.
+    pub(crate) fn log(&self) {
         match self {
             Self::Unavailable(cause) => {
                 error!(error = format!("{cause:#}"), "the log is unavailable");

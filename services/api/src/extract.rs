@@ -87,12 +87,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let is_json = is_json(request.headers());
-        let bytes = read(request, app.body_bytes_max()).await?;
-        if !is_json {
-            return Err(Code::MediaTypeUnsupported.into());
-        }
-        parse(&bytes).map(Self)
+        json(request, app.body_bytes_max()).await.map(Self)
     }
 }
 
@@ -116,7 +111,21 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|why| ApiError::detailed(Code::BodyMalformed, why))
 }
 
-async fn read(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
+/// Reads a body of JSON.
+pub(crate) async fn json<T: DeserializeOwned>(
+    request: Request,
+    bytes_max: usize,
+) -> Result<T, ApiError> {
+    let is_json = is_json(request.headers());
+    let bytes = read(request, bytes_max).await?;
+    if !is_json {
+        return Err(Code::MediaTypeUnsupported.into());
+    }
+    parse(&bytes)
+}
+
+/// Reads a body.
+pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
     // What is too large is refused before it is read, where the caller says so.
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());

@@ -9,7 +9,8 @@
 //!
 //! **Guarantee.** What is answered is stored, and every process of the service reads it from then
 //! on. A change made from a version that is no longer the last is refused where the caller names
-//! the version. A secret is shown once, in the answer that made it, and is sealed everywhere else.
+//! the version. A POST that is repeated with its `Idempotency-Key` is answered as the first one was.
+//! A secret is shown once, in the answer that made it, and is sealed everywhere else.
 //! A tenant's key sees its own tenant; all others look as if they did not exist.
 //!
 //! **Not here.** Events are taken by ingest, which this service asks with a request of its own;
@@ -20,12 +21,15 @@ mod bootstrap;
 mod caller;
 mod counters;
 mod directory;
+mod errands;
 mod error;
 mod etag;
 mod extract;
 mod limits;
 mod openapi;
 mod page;
+mod portal;
+mod repeat;
 mod reply;
 mod routes;
 mod scan;
@@ -33,6 +37,7 @@ mod secret_key;
 mod server;
 mod settings;
 mod url_rules;
+mod uses;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -43,7 +48,9 @@ use fanfare_service::{Context, check_keyring, load_keyring, load_profiles};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::info;
 
-use crate::{app::App, counters::Counters, directory::Directory};
+use crate::{
+    app::App, counters::Counters, directory::Directory, errands::Errands, uses::Uses,
+};
 
 pub use bootstrap::check_files;
 pub use openapi::document as openapi_document;
@@ -52,6 +59,8 @@ pub use settings::{EndpointHttps, MalformedEndpointHttps, Settings};
 
 /// How many requests may read the journal at once.
 const SCANS_MAX: usize = 4;
+/// How many batches of events may be in memory at once.
+const BATCHES_MAX: usize = 16;
 
 /// Connects to the log, folds the configuration, and serves the API.
 pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
@@ -97,6 +106,7 @@ pub async fn bind_and_start(
         (Arc::clone(&connections), server::CONNECTIONS_MAX),
         (Arc::clone(&scans), SCANS_MAX),
     );
+    let (errands, taken) = Errands::new();
     let app = App::new(app::Parts {
         publisher: log.publisher(),
         jobs,
@@ -115,8 +125,13 @@ pub async fn bind_and_start(
         counters: Counters::new(&metrics),
         metrics,
         scans,
+        batches: Semaphore::new(BATCHES_MAX),
+        uses: Uses::default(),
+        errands,
     });
     bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;
+    context.spawn("errands", errands::run(taken, context.stop()));
+    context.spawn("key uses", uses::keep(app.clone(), context.stop()));
     let router = server::router(app);
     let stop = context.stop();
     context.spawn("serving", async move {

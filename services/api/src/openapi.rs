@@ -3,8 +3,8 @@
 use utoipa::{
     OpenApi,
     openapi::{
-        Components, Content, PathItem, Ref, RefOr, ResponseBuilder,
-        path::Operation,
+        Components, Content, ObjectBuilder, PathItem, Ref, RefOr, Required, ResponseBuilder, Type,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -20,7 +20,10 @@ const SCHEME: &str = "key";
         title = "Fanfare",
         description = "Delivers events to webhooks. Lists come in pages: `next_cursor` of one page \
             is `cursor` of the next. A change with `If-Match` is made only from that version, the \
-            `ETag` of an earlier answer. What is wrong with a request is said as a problem \
+            `ETag` of an earlier answer; without it, whatever is there is changed. A POST with an \
+            `Idempotency-Key` can be repeated: for a day, the same request of the same API key is \
+            answered as the first one was, also while that is still running, and another request \
+            under this key is refused. What is wrong with a request is said as a problem \
             (RFC 9457), whose `code` never changes its meaning. The header `Fanfare-Reason` on a \
             change is kept with it.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
@@ -53,12 +56,17 @@ pub fn document() -> String {
     let components = document.components.get_or_insert_with(Components::new);
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("An API key: fk_ and 64 hexadecimal digits"))
+        .description(Some(
+            "An API key, fk_ and 64 hexadecimal digits, or the token of a portal link, fp_…",
+        ))
         .build();
     components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
     for operation in document.paths.paths.values_mut().flat_map(operations) {
         describe(operation);
         add_problem(operation);
+    }
+    for operation in document.paths.paths.values_mut().filter_map(|item| item.post.as_mut()) {
+        add_idempotency_key(operation);
     }
     let mut text = document.to_pretty_json().expect("a document of strings and numbers is JSON");
     text.push('\n');
@@ -91,6 +99,33 @@ fn add_problem(operation: &mut Operation) {
         .content("application/problem+json", Content::new(Some(schema)))
         .build();
     operation.responses.responses.insert(String::from("default"), RefOr::T(problem));
+}
+
+/// Says of an operation that its repeats are answered like the first one, unless it says itself
+/// what its keys do.
+fn add_idempotency_key(operation: &mut Operation) {
+    const NAME: &str = "Idempotency-Key";
+
+    let parameters = operation.parameters.get_or_insert_with(Vec::new);
+    let named = |parameter: &RefOr<Parameter>| match parameter {
+        RefOr::T(parameter) => parameter.name == NAME,
+        RefOr::Ref(_) => false,
+    };
+    if parameters.iter().any(named) {
+        return;
+    }
+    let text = ObjectBuilder::new().schema_type(Type::String).max_length(Some(256));
+    let parameter = ParameterBuilder::new()
+        .name(NAME)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Makes a repeat harmless: for a day, the same request with the same key is answered as \
+             the first one was; a different one is refused",
+        ))
+        .schema(Some(text))
+        .build();
+    parameters.push(RefOr::T(parameter));
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod metrics;
+pub(crate) mod portal_links;
 pub(crate) mod replays;
 pub(crate) mod tenants;
 
@@ -32,6 +33,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(endpoints::actions::rotate_secret))
         .routes(routes!(endpoints::cancelling::cancel_deliveries))
         .routes(routes!(endpoints::sample::test_endpoint))
+        .routes(routes!(endpoints::reveal::reveal_secrets))
         .routes(routes!(endpoints::trial::test_endpoint_filter))
         .routes(routes!(endpoints::trial::test_filter))
         .routes(routes!(event_types::create_event_type, event_types::list_event_types))
@@ -52,6 +54,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         ))
         .routes(routes!(event_types::everywhere::import_common_event_types))
         .routes(routes!(events::publish_event))
+        .routes(routes!(events::batch::publish_events))
         .routes(routes!(deliveries::list_deliveries_of_event))
         .routes(routes!(deliveries::get_delivery))
         .routes(routes!(deliveries::list_facts_of_delivery))
@@ -65,6 +68,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(replays::redrive_dead_letters))
         .routes(routes!(keys::create_tenant_key, keys::list_tenant_keys))
         .routes(routes!(keys::delete_tenant_key))
+        .routes(routes!(portal_links::create_portal_link))
         .routes(routes!(keys::create_operator_key, keys::list_operator_keys))
         .routes(routes!(keys::delete_operator_key))
         .routes(routes!(health::live))

@@ -27,7 +27,7 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 use crate::{
     app::{App, REQUEST_TIMEOUT},
     error::{ApiError, Code},
-    openapi, routes,
+    openapi, repeat, routes,
 };
 
 /// How many connections there may be at once; more wait to be accepted.
@@ -48,6 +48,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/openapi.json", get(document))
         .fallback(async || ApiError::from(Code::NotFound))
         .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
+        .layer(middleware::from_fn_with_state(app.clone(), repeat::once))
         .layer(middleware::from_fn_with_state(app.clone(), frame))
         .with_state(app)
 }

@@ -2,6 +2,7 @@
 //! they happen through the journal; a receiver for trying things out; a tour.
 
 pub(crate) mod api;
+mod apply;
 mod connection;
 mod delivery;
 mod demo;
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     /// Keep catalogues of event types: what events look like.
     #[command(subcommand)]
     EventType(event_type::Command),
+    /// Make tenants, event types and endpoints what a file says. Nothing is deleted.
+    #[command(after_help = apply::EXAMPLES)]
+    Apply(apply::Options),
     /// Receive webhooks here, and show what arrives.
     Listen(listen::Options),
     /// Show what becomes of deliveries, as it happens.
@@ -71,6 +75,7 @@ pub(crate) async fn run(command: Command, connection: &Connection, output: Outpu
         Command::EventType(command) => {
             event_type::run(command, &connection.open_api()?, output).await
         }
+        Command::Apply(options) => apply::apply(options, &connection.open_api()?, output).await,
         Command::Listen(options) => Box::pin(listen::listen(options, connection, output)).await,
         Command::Watch(options) => Box::pin(watch::watch(options, connection, output)).await,
         Command::Delivery(command) => delivery::run(command, &connection.open_api()?, output).await,

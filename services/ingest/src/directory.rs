@@ -112,6 +112,8 @@ pub(crate) mod tests {
             name: String::new(),
             profile: profile.to_owned(),
             unknown_types: UnknownTypes::Allowed,
+            plan: None,
+            endpoints_max: None,
             created_at: Timestamp::EPOCH,
             rate_limit: None,
         }))

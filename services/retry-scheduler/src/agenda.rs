@@ -61,7 +61,7 @@ pub(crate) struct Agenda {
     duties: Duties,
     /// How the shard's endpoints do.
     pub(crate) health: Health,
-    /// The revision of CONFIG up to which operators were told of disabled endpoints.
+    /// The revision of CONFIG up to which operators were told of disabled endpoints and new keys.
     pub(crate) announced: u64,
     overdue: overdue::Cursor,
 }

@@ -288,7 +288,7 @@ impl Desk {
                     self.settle(cause, told);
                 }
             }
-            Done::Announced { revision } => self.announced(revision),
+            Done::Announced { told } => self.announced(told),
             Done::Judged { endpoint, decide_again } => {
                 self.disabling.remove(&endpoint);
                 if decide_again {

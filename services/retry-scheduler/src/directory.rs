@@ -7,8 +7,8 @@ use std::{
 };
 
 use fanfare_domain::{
-    Change, EndpointId, EndpointState, Entity, PauseMode, Profile, Profiles, Tenant, TenantId,
-    Timestamp, endpoint::DisableReason, retry::Policy, tenant::TenantIds,
+    ApiKey, Change, EndpointId, EndpointState, Entity, KeyId, PauseMode, Profile, Profiles, Tenant,
+    TenantId, Timestamp, endpoint::DisableReason, retry::Policy, tenant::TenantIds,
 };
 use fanfare_event_log::ConfigFold;
 use tokio::sync::watch;
@@ -25,6 +25,9 @@ pub(crate) struct Directory {
     installed: OnceLock<Profiles>,
     /// The last time that each endpoint was disabled, by the revision that did it.
     disabled: BTreeMap<u64, EndpointId>,
+    /// The API keys that there are, by the revision that made each.
+    keys: BTreeMap<u64, KnownKey>,
+    key_revisions: BTreeMap<KeyId, u64>,
     changed: watch::Sender<u64>,
 }
 
@@ -48,6 +51,21 @@ pub(crate) struct Known {
     retry: Option<Box<Policy>>,
     /// Tells one URL from the next.
     url_hash: u64,
+}
+
+/// An API key, and how it came to be.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownKey {
+    /// The key. Keys are made and deleted, never changed.
+    pub(crate) key: Arc<ApiKey>,
+    /// The revision that made it.
+    pub(crate) revision: u64,
+    /// When CONFIG stored it.
+    pub(crate) at: Timestamp,
+    /// Who made it.
+    pub(crate) actor: String,
+    /// Why, in words; may be empty.
+    pub(crate) words: String,
 }
 
 /// How an endpoint was disabled.
@@ -120,6 +138,22 @@ impl Directory {
         last.and_then(|known| known.disabled.as_ref()).map_or(0, |how| how.revision)
     }
 
+    /// Returns the API keys that were made after a revision, in the order in which they were.
+    pub(crate) fn keys_after(&self, revision: u64) -> impl Iterator<Item = &KnownKey> {
+        self.keys.range(revision.saturating_add(1)..).map(|(_, key)| key)
+    }
+
+    /// Returns the last revision that made one of the keys that there are; 0 if there is none.
+    pub(crate) fn keys_last(&self) -> u64 {
+        self.keys.last_key_value().map_or(0, |(revision, _)| *revision)
+    }
+
+    /// Returns the last revision that made a key before an instant; 0 if none did.
+    pub(crate) fn keys_before(&self, instant: Timestamp) -> u64 {
+        let old = |known: &&KnownKey| known.at < instant;
+        self.keys_after(0).filter(old).last().map_or(0, |known| known.revision)
+    }
+
     /// Returns what tells of changes: it holds the last revision that touched the directory.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -149,6 +183,23 @@ impl Directory {
             self.disabled.insert(how.revision, endpoint.id);
         }
         self.endpoints.insert(endpoint.id, known);
+    }
+
+    fn change_key(&mut self, revision: u64, at: Timestamp, change: &Change, key: &Arc<ApiKey>) {
+        let made = self.key_revisions.get(&key.id).copied();
+        if change.deleted {
+            self.key_revisions.remove(&key.id);
+            made.map(|revision| self.keys.remove(&revision));
+            return;
+        }
+        // Written again, it is the same key.
+        if made.is_some() {
+            return;
+        }
+        self.key_revisions.insert(key.id, revision);
+        let (actor, words) = (change.actor.clone(), change.reason.clone());
+        let known = KnownKey { key: Arc::clone(key), revision, at, actor, words };
+        self.keys.insert(revision, known);
     }
 
     fn change_profile(&mut self, name: &str, toml: &str, deleted: bool) {
@@ -216,7 +267,8 @@ impl ConfigFold for Directory {
             Entity::Profile(profile) => {
                 self.change_profile(&profile.name, &profile.toml, change.deleted);
             }
-            Entity::EventType(_) | Entity::ApiKey(_) => return,
+            Entity::ApiKey(key) => self.change_key(revision, stored_at, change, key),
+            Entity::EventType(_) => return,
         }
         self.changed.send_replace(revision);
     }
@@ -281,6 +333,8 @@ pub(crate) mod tests {
                 name: String::new(),
                 profile: String::from(profile),
                 unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
+                plan: None,
+                endpoints_max: None,
                 created_at: Timestamp::EPOCH,
                 rate_limit: None,
             };

@@ -8,6 +8,10 @@ use fanfare_domain::{
 
 use crate::directory::{Directory, Known};
 
+/// After how many failed attempts in a row operators are told of an endpoint that is never disabled
+/// for them.
+const WARNING_AT: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
+
 /// The endpoints whose last attempt failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Health(pub(crate) BTreeMap<EndpointId, Streak>);
@@ -25,6 +29,8 @@ pub(crate) struct Streak {
     pub(crate) since: u64,
     /// Whether the endpoint said that it wants nothing any more.
     pub(crate) gone: bool,
+    /// Whether operators were told of it.
+    pub(crate) told: bool,
 }
 
 /// An endpoint is to be disabled.
@@ -56,6 +62,7 @@ impl Health {
             last_at: made.started_at,
             since: known.fresh_since,
             gone: false,
+            told: false,
         };
         let streak = self.0.entry(id).or_insert(fresh);
         if streak.since < known.fresh_since {
@@ -87,6 +94,26 @@ impl Health {
         Some(Verdict { reason, streak })
     }
 
+    /// Returns the endpoints that fail so often in a row that operators are to be told, and were not.
+    pub(crate) fn alarming<'a>(
+        &'a self,
+        directory: &'a Directory,
+    ) -> impl Iterator<Item = (&'a Known, Streak)> {
+        self.0.iter().filter(|(_, streak)| !streak.told).filter_map(|(id, streak)| {
+            let known = directory.endpoint(*id)?;
+            let counts = known.state == EndpointState::Active && streak.since >= known.fresh_since;
+            let alarming = streak.failures >= warning_at(known, directory).get();
+            (counts && alarming).then_some((known, *streak))
+        })
+    }
+
+    /// Notes that operators were told of a row of failures.
+    pub(crate) fn told(&mut self, id: EndpointId, first_at: Timestamp) {
+        if let Some(streak) = self.0.get_mut(&id).filter(|streak| streak.first_at == first_at) {
+            streak.told = true;
+        }
+    }
+
     /// Forgets what does not count any more, and returns the endpoints that are to be disabled.
     pub(crate) fn review(&mut self, directory: &Directory) -> Vec<EndpointId> {
         self.0.retain(|id, streak| {
@@ -100,7 +127,7 @@ impl Health {
 impl Verdict {
     /// Says why, for the people who read the history of the endpoint.
     pub(crate) fn words(&self) -> String {
-        let Streak { failures, first_at, last_at, since: _, gone } = self.streak;
+        let Streak { failures, first_at, last_at, since: _, gone, told: _ } = self.streak;
         if gone {
             return format!("the endpoint answered at {last_at} that it is gone");
         }
@@ -123,6 +150,13 @@ fn is_gone(made: &AttemptMade, directory: &Directory) -> bool {
 
 fn failures_max(known: &Known, directory: &Directory) -> Option<NonZeroU32> {
     directory.profile(&known.tenant)?.health.auto_disable_after
+}
+
+/// After how many failed attempts in a row operators are told: half of those that disable the
+/// endpoint.
+fn warning_at(known: &Known, directory: &Directory) -> NonZeroU32 {
+    let max = failures_max(known, directory);
+    max.and_then(|max| NonZeroU32::new(max.get().div_ceil(2))).unwrap_or(WARNING_AT)
 }
 
 #[cfg(test)]
@@ -226,6 +260,39 @@ mod tests {
         assert_eq!(reason(&health, &directory), None);
         assert_eq!(health.review(&directory), []);
         assert_eq!(health, Health::default());
+    }
+
+    #[test]
+    fn operators_are_told_at_half_of_what_disables_and_once_for_each_row() {
+        let (directory, mut health) = (directory(), Health::default());
+        let alarming = |health: &Health| {
+            health.alarming(&directory).map(|(known, streak)| (known.id, streak.first_at)).next()
+        };
+        failed(49, &mut health, &directory, 2);
+        assert_eq!(alarming(&health), None);
+        failed(1, &mut health, &directory, 2);
+        let (id, first_at) = alarming(&health).unwrap();
+        health.told(id, Timestamp::EPOCH);
+        assert!(alarming(&health).is_some(), "that was another row");
+        health.told(id, first_at);
+        failed(30, &mut health, &directory, 2);
+        assert_eq!(alarming(&health), None);
+        health.note(&made(200, 2), &directory);
+        failed(50, &mut health, &directory, 2);
+        assert!(alarming(&health).is_some());
+    }
+
+    #[test]
+    fn without_a_limit_ten_failures_in_a_row_are_told_of() {
+        let (mut directory, mut health) = (directory(), Health::default());
+        directory.learn_tenant(3, "acme", "killb");
+        failed(9, &mut health, &directory, 3);
+        assert_eq!(health.alarming(&directory).count(), 0);
+        failed(1, &mut health, &directory, 3);
+        assert_eq!(health.alarming(&directory).count(), 1);
+        let state = EndpointState::Disabled(DisableReason::ByHand);
+        directory.learn_endpoint(4, Endpoint { state, ..endpoint(1) });
+        assert_eq!(health.alarming(&directory).count(), 0, "it is known to be disabled");
     }
 
     #[test]

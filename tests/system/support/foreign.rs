@@ -60,7 +60,7 @@ impl Language {
         }
     }
 
-    fn fetch(self, into: &Path) -> Command {
+    fn fetch(self, packages: &[&str], into: &Path) -> Command {
         let mut command = match self {
             Self::Node => {
                 let mut npm = Command::new("npm");
@@ -73,7 +73,7 @@ impl Language {
                 pip
             }
         };
-        command.arg(into).args(self.packages());
+        command.arg(into).args(packages);
         command
     }
 }
@@ -93,32 +93,43 @@ pub(crate) async fn packages(language: Language, what: &str) -> Result<Option<Pa
         Language::Node => &NODE,
         Language::Python => &PYTHON,
     };
-    match cell.get_or_try_init(|| provide(language)).await? {
+    match cell.get_or_try_init(|| provide(language, language.packages())).await? {
         Ok(path) => Ok(Some(path.clone())),
-        Err(why) => {
-            // Not the macro: what that writes is shown for failing tests only.
-            writeln!(std::io::stderr(), "SKIPPED: {what} in {language}: {why}")?;
-            Ok(None)
-        }
+        Err(why) => skipped(&format!("{what} in {language}"), why),
     }
 }
 
+/// Makes sure that the fuzzer of OpenAPI documents is there; returns where its packages are, or
+/// `None` after saying what is skipped.
+pub(crate) async fn fuzzer(what: &str) -> Result<Option<PathBuf>> {
+    match provide(Language::Python, &["schemathesis==4.32.5"]).await? {
+        Ok(path) => Ok(Some(path)),
+        Err(why) => skipped(what, &why),
+    }
+}
+
+fn skipped(what: &str, why: &str) -> Result<Option<PathBuf>> {
+    // Not the macro: what that writes is shown for failing tests only.
+    writeln!(std::io::stderr(), "SKIPPED: {what}: {why}")?;
+    Ok(None)
+}
+
 /// The packages' directory, or why there is none on this machine.
-async fn provide(language: Language) -> Result<Result<PathBuf, String>> {
+async fn provide(language: Language, packages: &[&str]) -> Result<Result<PathBuf, String>> {
     let program = language.program();
     let version = Command::new(program).arg("--version").output().await;
     if !version.is_ok_and(|output| output.status.success()) {
         return Ok(Err(format!("there is no {program} on this machine")));
     }
     let base = packages_dir()?;
-    let versions = language.packages().join("+").replace("==", "@");
+    let versions = packages.join("+").replace("==", "@");
     let ready = base.join(format!("{language}-{versions}"));
     if ready.is_dir() {
         return Ok(Ok(ready));
     }
     fs::create_dir_all(&base).with_context(|| base.display().to_string())?;
     let fresh = tempfile::tempdir_in(&base).context("make a directory")?;
-    let mut fetch = language.fetch(fresh.path());
+    let mut fetch = language.fetch(packages, fresh.path());
     let fetched = fetch.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let why = match fetched {
         Ok(output) if output.status.success() => {

@@ -115,7 +115,7 @@ pub(super) fn bucket(bucket: Bucket, topology: &Topology, settings: &Settings) -
             deny_delete: true,
             ..plain
         },
-        Bucket::Owners | Bucket::Feeds => Config {
+        Bucket::Owners | Bucket::Feeds | Bucket::KeyUses => Config {
             subjects: vec![format!("$KV.{name}.>")],
             max_messages_per_subject: 1,
             // The markers of deleted keys go away by themselves.

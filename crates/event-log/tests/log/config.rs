@@ -45,6 +45,8 @@ fn change(id: &str, name: &str, deleted: bool) -> Change {
         name: name.to_owned(),
         profile: String::from("standard-webhooks"),
         unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
+        plan: None,
+        endpoints_max: None,
         created_at: time(0),
         rate_limit: None,
     };

@@ -96,8 +96,9 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
 fn api_key() -> impl Strategy<Value = ApiKey> {
     let id = any::<[u8; 16]>().prop_map(KeyId::from_bytes);
     let role = select(&[Role::Admin, Role::Publish, Role::Read][..]);
-    (id, text(), of(tenant_id()), role, any::<[u8; 32]>(), time(), of(time())).prop_map(
-        |(id, name, tenant, role, sha256, created_at, expires_at)| ApiKey {
+    let fixed = (role, any::<[u8; 32]>(), any::<bool>());
+    (id, text(), of(tenant_id()), fixed, time(), of(time())).prop_map(
+        |(id, name, tenant, (role, sha256, reveals_secrets), created_at, expires_at)| ApiKey {
             id,
             name,
             tenant,
@@ -105,16 +106,26 @@ fn api_key() -> impl Strategy<Value = ApiKey> {
             sha256,
             created_at,
             expires_at,
+            reveals_secrets,
         },
     )
 }
 
 fn entity() -> impl Strategy<Value = Entity> {
     let unknown_types = select(&[UnknownTypes::Allowed, UnknownTypes::Refused][..]);
-    let tenant = (tenant_id(), text(), text(), time(), of(rate_limit()), unknown_types).prop_map(
-        |(id, name, profile, created_at, rate_limit, unknown_types)| {
-            let tenant = Tenant { id, name, profile, rate_limit, unknown_types, created_at };
-            Entity::Tenant(Arc::new(tenant))
+    let limits = (of(rate_limit()), of("[a-z]{1,8}"), of(any::<NonZeroU32>()), unknown_types);
+    let tenant = (tenant_id(), text(), text(), time(), limits).prop_map(
+        |(id, name, profile, created_at, (rate_limit, plan, endpoints_max, unknown_types))| {
+            Entity::Tenant(Arc::new(Tenant {
+                id,
+                name,
+                profile,
+                rate_limit,
+                plan,
+                endpoints_max,
+                unknown_types,
+                created_at,
+            }))
         },
     );
     let validation = select(&Validation::ALL[..]);

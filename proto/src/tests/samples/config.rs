@@ -26,6 +26,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
     [
         ("config-tenant", tenant(None)),
         ("config-tenant-unknown-types", strict_tenant()),
+        ("config-tenant-plan", planned_tenant()),
         ("config-tenant-rate-limit", tenant(Some(rate_limit(RatePeriod::Second)))),
         ("config-endpoint", endpoint(full_endpoint())),
         ("config-endpoint-bare", endpoint(bare_endpoint(EndpointState::Active))),
@@ -46,6 +47,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
         ("config-event-type-enforce", event_type(None, Validation::Enforce)),
         ("config-profile", profile()),
         ("config-key-admin", key(Role::Admin, None)),
+        ("config-key-reveals", revealing_key()),
         ("config-key-publish", key(Role::Publish, Some("acme"))),
         ("config-key-read", key(Role::Read, Some("acme"))),
     ]
@@ -75,6 +77,8 @@ fn tenant(rate_limit: Option<RateLimit>) -> Entity {
         name: String::from("Acme & Söhne"),
         profile: String::from("standard-webhooks"),
         unknown_types: UnknownTypes::Allowed,
+        plan: None,
+        endpoints_max: None,
         created_at: at(1),
         rate_limit,
     }))
@@ -86,9 +90,28 @@ fn strict_tenant() -> Entity {
         name: String::new(),
         profile: String::from("standard-webhooks"),
         unknown_types: UnknownTypes::Refused,
+        plan: None,
+        endpoints_max: None,
         created_at: at(1),
         rate_limit: None,
     }))
+}
+
+fn planned_tenant() -> Entity {
+    Entity::Tenant(Arc::new(Tenant {
+        id: "acme".parse().unwrap(),
+        name: String::new(),
+        profile: String::from("kyberaccess"),
+        unknown_types: UnknownTypes::Allowed,
+        plan: Some(String::from("starter")),
+        endpoints_max: NonZeroU32::new(3),
+        created_at: at(1),
+        rate_limit: Some(rate_limit(RatePeriod::Second)),
+    }))
+}
+
+fn revealing_key() -> Entity {
+    Entity::ApiKey(Arc::new(ApiKey { reveals_secrets: true, ..api_key(Role::Admin, None) }))
 }
 
 fn sealed(bytes: &'static [u8]) -> Sealed {
@@ -215,5 +238,6 @@ fn api_key(role: Role, tenant: Option<&str>) -> ApiKey {
         sha256: [0xab; 32],
         created_at: at(1),
         expires_at: tenant.map(|_| at(4)),
+        reveals_secrets: false,
     }
 }

@@ -41,15 +41,19 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `tenant_not_empty` | The tenant has endpoints: delete them first. |
 /// | 409 | `profile_fixed` | The tenant has endpoints, and so keeps its profile. |
 /// | 409 | `active_endpoints_limit` | The profile allows no more active endpoints. |
+/// | 409 | `endpoints_limit` | The tenant may have no more endpoints. |
 /// | 409 | `endpoint_disabled` | The endpoint is disabled: enable it first. |
 /// | 409 | `endpoint_paused` | The endpoint is paused: resume it first. |
 /// | 409 | `delivery_concluded` | The delivery has ended. |
 /// | 409 | `delivery_under_way` | The delivery has not ended. |
 /// | 409 | `changed_meanwhile` | It was changed by others at the same time: try again. |
+/// | 409 | `idempotency_in_progress` | The first request with this Idempotency-Key is not answered yet: try again. |
+/// | 409 | `idempotency_unknown` | The answer to the first request with this Idempotency-Key is not known: look, and use another key. |
 /// | 412 | `precondition_failed` | It has changed since the version that If-Match names. |
 /// | 413 | `body_too_large` | The body is too large. |
 /// | 415 | `media_type_unsupported` | The body must be application/json. |
 /// | 422 | `event_refused` | The event cannot be taken. |
+/// | 422 | `idempotency_reused` | The Idempotency-Key came with another request before. |
 /// | 500 | `internal` | Something went wrong on our side. |
 /// | 503 | `unavailable` | The service cannot do this at the moment: try again. |
 /// | 503 | `timed_out` | The request took too long. |
@@ -91,15 +95,19 @@ pub(crate) enum Code {
     TenantNotEmpty,
     ProfileFixed,
     ActiveEndpointsLimit,
+    EndpointsLimit,
     EndpointDisabled,
     EndpointPaused,
     DeliveryConcluded,
     DeliveryUnderWay,
     ChangedMeanwhile,
+    IdempotencyInProgress,
+    IdempotencyUnknown,
     PreconditionFailed,
     BodyTooLarge,
     MediaTypeUnsupported,
     EventRefused,
+    IdempotencyReused,
     Internal,
     Unavailable,
     TimedOut,
@@ -176,15 +184,19 @@ impl Code {
             Self::TenantNotEmpty => (StatusCode::CONFLICT, "tenant_not_empty", "The tenant has endpoints: delete them first."),
             Self::ProfileFixed => (StatusCode::CONFLICT, "profile_fixed", "The tenant has endpoints, and so keeps its profile."),
             Self::ActiveEndpointsLimit => (StatusCode::CONFLICT, "active_endpoints_limit", "The profile allows no more active endpoints."),
+            Self::EndpointsLimit => (StatusCode::CONFLICT, "endpoints_limit", "The tenant may have no more endpoints."),
             Self::EndpointDisabled => (StatusCode::CONFLICT, "endpoint_disabled", "The endpoint is disabled: enable it first."),
             Self::EndpointPaused => (StatusCode::CONFLICT, "endpoint_paused", "The endpoint is paused: resume it first."),
             Self::DeliveryConcluded => (StatusCode::CONFLICT, "delivery_concluded", "The delivery has ended."),
             Self::DeliveryUnderWay => (StatusCode::CONFLICT, "delivery_under_way", "The delivery has not ended."),
             Self::ChangedMeanwhile => (StatusCode::CONFLICT, "changed_meanwhile", "It was changed by others at the same time: try again."),
+            Self::IdempotencyInProgress => (StatusCode::CONFLICT, "idempotency_in_progress", "The first request with this Idempotency-Key is not answered yet: try again."),
+            Self::IdempotencyUnknown => (StatusCode::CONFLICT, "idempotency_unknown", "The answer to the first request with this Idempotency-Key is not known: look, and use another key."),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed", "It has changed since the version that If-Match names."),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large."),
             Self::MediaTypeUnsupported => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", "The body must be application/json."),
             Self::EventRefused => (StatusCode::UNPROCESSABLE_ENTITY, "event_refused", "The event cannot be taken."),
+            Self::IdempotencyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_reused", "The Idempotency-Key came with another request before."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side."),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot do this at the moment: try again."),
             Self::TimedOut => (StatusCode::SERVICE_UNAVAILABLE, "timed_out", "The request took too long."),
@@ -197,7 +209,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 48] = [
+    pub(crate) const ALL: [Self; 51] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -232,15 +244,19 @@ impl Code {
         Self::TenantNotEmpty,
         Self::ProfileFixed,
         Self::ActiveEndpointsLimit,
+        Self::EndpointsLimit,
         Self::EndpointDisabled,
         Self::EndpointPaused,
         Self::DeliveryConcluded,
         Self::DeliveryUnderWay,
         Self::ChangedMeanwhile,
+        Self::IdempotencyInProgress,
+        Self::IdempotencyUnknown,
         Self::PreconditionFailed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,
         Self::EventRefused,
+        Self::IdempotencyReused,
         Self::Internal,
         Self::Unavailable,
         Self::TimedOut,

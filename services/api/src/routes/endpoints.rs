@@ -4,6 +4,7 @@ pub(crate) mod actions;
 pub(crate) mod cancelling;
 mod draft;
 mod health;
+pub(crate) mod reveal;
 pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
 use fanfare_domain::{
-    Endpoint, EndpointId, EndpointState, Entity, TenantId, Timestamp, profile::Profile,
+    Endpoint, EndpointId, EndpointState, Entity, Tenant, TenantId, Timestamp, profile::Profile,
 };
 use fanfare_service::random_bytes;
 
@@ -53,6 +54,8 @@ pub(crate) async fn create_endpoint(
     let maker = Maker { profile, urls: &urls, keyring: &app.keyring, now: app.now() };
     let (endpoint, secret) = maker.create(new, id, access.id().clone(), random_bytes)?;
     admit_active(&app, access.id(), id, profile)?;
+    let others = app.directory.read(|directory| directory.endpoints_count(access.id()));
+    within_plan(others, &access.tenant.value)?;
     let value = Arc::new(endpoint);
     let entity = Entity::Endpoint(Arc::clone(&value));
     let revision = app.write(&access.caller, entity, false, 0).await?;
@@ -194,7 +197,11 @@ fn admit_created<P>(
     match tenant {
         None => Err(Code::TenantNotFound.into()),
         Some(tenant) if tenant.value.profile != profile.name => Err(Code::ChangedMeanwhile.into()),
-        Some(_) => admit_activated(app, access.id(), id, profile),
+        Some(tenant) => {
+            let others = app.directory.read(|directory| directory.others_before(access.id(), id));
+            within_plan(others.unwrap_or_default(), &tenant.value)?;
+            admit_activated(app, access.id(), id, profile)
+        }
     }
 }
 
@@ -208,6 +215,15 @@ fn admit_activated(
 ) -> Result<(), ApiError> {
     let before = app.directory.read(|directory| directory.active_before(tenant, id));
     before.map_or(Ok(()), |others| within(others, profile))
+}
+
+/// Judges one more endpoint of a tenant. Of several that were created at the same time, those are
+/// too many that CONFIG has later.
+fn within_plan(others: u32, tenant: &Tenant) -> Result<(), ApiError> {
+    let Some(max) = tenant.endpoints_max.filter(|max| others >= max.get()) else { return Ok(()) };
+    let plan = tenant.plan.as_ref().map_or_else(String::new, |plan| format!(" (plan {plan})"));
+    let detail = format!("the tenant {} may have {max} endpoints{plan}", tenant.id);
+    Err(ApiError::detailed(Code::EndpointsLimit, detail))
 }
 
 fn within(others: u32, profile: &Profile) -> Result<(), ApiError> {

@@ -1,4 +1,6 @@
-//! Publishing an event: passed on to ingest, which answers once it is stored.
+//! Publishing events: passed on to ingest, which answers once they are stored.
+
+pub(crate) mod batch;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +11,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
-use fanfare_domain::{EventType, Timestamp};
+use fanfare_domain::{EventId, EventType, TenantId, Timestamp};
 use fanfare_event_log::{
     Headers, InboxMessage, PublishAnswer, PublishRequestError, topology::header,
 };
@@ -22,11 +24,17 @@ use crate::{
     caller::{InTenant, Publishes},
     error::{ApiError, Code},
     extract::Body,
-    limits,
+    limits, repeat,
 };
 
+/// Where single events are published.
+pub(crate) const PATH: &str = "/v1/tenants/{tenant}/events";
 /// How long ingest may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the event is looked for that a key stands for.
+const LOOK: Duration = Duration::from_secs(2);
+/// How far the clocks of two machines may be apart, for that look.
+const SKEW: Duration = Duration::from_secs(5);
 /// The longest idempotency key and ordering key, in bytes.
 const KEY_BYTES_MAX: usize = 256;
 /// The most attributes of an event.
@@ -50,8 +58,11 @@ pub(crate) struct NewEvent {
     /// When it happened (RFC 3339); its acceptance if left out.
     #[schema(format = DateTime)]
     occurred_at: Option<String>,
-    /// Kept with the event; nothing acts on it yet. Up to 256 bytes.
+    /// Events with the same key keep their order, as long as each is published once the one before
+    /// is answered. Up to 256 bytes.
     ordering_key: Option<String>,
+    /// The same as the header `Idempotency-Key`, of which only one can be given. Up to 256 bytes.
+    idempotency_key: Option<String>,
     /// Short facts about the event beside its data: up to 32, with names of `a-z 0-9 - _ .` and
     /// values of up to 1,024 bytes.
     #[serde(default)]
@@ -79,7 +90,8 @@ pub(crate) struct AcceptedEvent {
         ("tenant" = String, Path, description = "The tenant's id"),
         ("Idempotency-Key" = Option<String>, Header,
             description = "Of several events with the same key within a day, one is accepted, and \
-                all are answered with its id; up to 256 bytes"),
+                all are answered with its id; one of another type or with other data is refused. Up \
+                to 256 bytes"),
         ("traceparent" = Option<String>, Header, description = "The trace that the event belongs to"),
     ),
     responses((status = 202, body = AcceptedEvent)),
@@ -91,11 +103,27 @@ pub(crate) async fn publish_event(
     Body(new): Body<NewEvent>,
 ) -> Result<(StatusCode, Json<AcceptedEvent>), ApiError> {
     let message = message(access.id().as_str(), &headers, new)?;
-    let answer = app.log.publish_request(&message, TIMEOUT).await.map_err(refused)?;
-    match answer {
+    let accepted = publish(&app, &message, TIMEOUT).await?;
+    if accepted.duplicate {
+        refuse_other(&app, access.id(), &message, &accepted).await?;
+    }
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// Returns how large the body of a request to a path may be, in bytes.
+pub(crate) fn bytes_max(app: &App, path: &str) -> usize {
+    if path == batch::PATH { batch::BYTES_MAX } else { app.body_bytes_max() }
+}
+
+/// Has ingest take an event.
+async fn publish(
+    app: &App,
+    message: &InboxMessage,
+    timeout: Duration,
+) -> Result<AcceptedEvent, ApiError> {
+    match app.log.publish_request(message, timeout).await.map_err(refused)? {
         PublishAnswer::Accepted { event, duplicate } => {
-            let accepted = AcceptedEvent { id: event.to_string(), duplicate };
-            Ok((StatusCode::ACCEPTED, Json(accepted)))
+            Ok(AcceptedEvent { id: event.to_string(), duplicate })
         }
         PublishAnswer::Refused { code, reason, detail } => Err(match code {
             404 => Code::TenantNotFound.into(),
@@ -105,6 +133,22 @@ pub(crate) async fn publish_event(
         }),
         PublishAnswer::Unavailable { detail } => Err(ApiError::Unavailable(anyhow!(detail))),
     }
+}
+
+/// Refuses an event that is another one than the one that its key stands for. If that one is not
+/// found soon, the two count as the same, as everywhere else.
+async fn refuse_other(
+    app: &App,
+    tenant: &TenantId,
+    message: &InboxMessage,
+    accepted: &AcceptedEvent,
+) -> Result<(), ApiError> {
+    let Ok(id) = accepted.id.parse::<EventId>() else { return Ok(()) };
+    let look = app.log.event_on_record(tenant, id, id.time().saturating_sub(SKEW));
+    let Ok(Ok(Some(first))) = tokio::time::timeout(LOOK, look).await else { return Ok(()) };
+    let same = first.event.event_type.as_str() == message.event_type
+        && first.event.data == message.payload;
+    if same { Ok(()) } else { Err(Code::IdempotencyReused.into()) }
 }
 
 /// Makes the message that a producer on NATS would have sent.
@@ -121,10 +165,8 @@ fn message(tenant: &str, headers: &HeaderMap, new: NewEvent) -> Result<InboxMess
         limits::line("ordering_key", &key, KEY_BYTES_MAX)?;
         pairs.push((String::from(header::ORDERING_KEY), key));
     }
-    if let Some(key) = headers.get("idempotency-key") {
-        let key = key.to_str().map_err(|why| ApiError::value("Idempotency-Key", why))?;
-        limits::line("Idempotency-Key", key, KEY_BYTES_MAX)?;
-        pairs.push(pair(header::IDEMPOTENCY_KEY, key));
+    if let Some(key) = idempotency_key(headers, new.idempotency_key)? {
+        pairs.push((String::from(header::IDEMPOTENCY_KEY), key));
     }
     pairs.extend(attributes(new.attributes)?);
     for name in [header::TRACEPARENT, header::TRACESTATE] {
@@ -138,6 +180,25 @@ fn message(tenant: &str, headers: &HeaderMap, new: NewEvent) -> Result<InboxMess
         headers: Headers::new(pairs),
         payload,
     })
+}
+
+fn idempotency_key(
+    headers: &HeaderMap,
+    member: Option<String>,
+) -> Result<Option<String>, ApiError> {
+    let (field, key) = match (headers.get(repeat::HEADER), member) {
+        (None, None) => return Ok(None),
+        (None, Some(key)) => ("idempotency_key", key),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::value("idempotency_key", "it is given as a header too"));
+        }
+        (Some(value), None) => {
+            let key = value.to_str().map_err(|why| ApiError::value("Idempotency-Key", why))?;
+            ("Idempotency-Key", String::from(key))
+        }
+    };
+    limits::line(field, &key, KEY_BYTES_MAX)?;
+    Ok(Some(key))
 }
 
 fn attributes(attributes: BTreeMap<String, String>) -> Result<Vec<(String, String)>, ApiError> {

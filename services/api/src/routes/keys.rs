@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 
 use crate::{
     app::App,
-    caller::{Caller, InTenant, Operator, Reads, Writes},
+    caller::{Caller, InTenant, Operator, ReadsKeys, WritesKeys},
+    directory::Revised,
     error::{ApiError, Code},
     etag::IfMatch,
     extract::{Body, Params, PathId},
@@ -18,6 +19,7 @@ use crate::{
     page::{Page, Paging},
     reply::{Created, Tagged},
     secret_key,
+    uses::{forget, last_uses},
 };
 
 /// What a key allows.
@@ -53,6 +55,11 @@ pub(crate) struct KeyView {
     /// When it stops working; `null` for never.
     #[schema(required, format = DateTime)]
     expires_at: Option<String>,
+    /// When it was last used, to the hour; `null` if it was not.
+    #[schema(required, format = DateTime)]
+    last_used_at: Option<String>,
+    /// Whether it may show endpoints' secrets again.
+    reveals_secrets: bool,
 }
 
 /// An API key at the only time at which it is shown.
@@ -79,6 +86,9 @@ pub(crate) struct NewKey {
     /// When it stops working (RFC 3339); never if left out.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
+    /// Whether it may show endpoints' secrets again; an operator's with every right only.
+    #[serde(default)]
+    reveals_secrets: bool,
 }
 
 impl From<RoleName> for Role {
@@ -102,7 +112,7 @@ impl From<Role> for RoleName {
 }
 
 impl KeyView {
-    fn of(key: &ApiKey) -> Self {
+    fn of(key: &ApiKey, last_used: Option<Timestamp>) -> Self {
         Self {
             id: key.id.to_string(),
             name: key.name.clone(),
@@ -110,6 +120,8 @@ impl KeyView {
             role: key.role.into(),
             created_at: key.created_at.to_string(),
             expires_at: key.expires_at.map(|end| end.to_string()),
+            last_used_at: last_used.map(|hour| hour.to_string()),
+            reveals_secrets: key.reveals_secrets,
         }
     }
 }
@@ -122,7 +134,7 @@ impl KeyView {
 )]
 pub(crate) async fn create_tenant_key(
     State(app): State<App>,
-    access: InTenant<Writes>,
+    access: InTenant<WritesKeys>,
     Body(new): Body<NewKey>,
 ) -> Result<Created<KeyWithSecret>, ApiError> {
     let created = create(&app, &access.caller, Some(access.id()), new).await?;
@@ -143,10 +155,10 @@ pub(crate) async fn create_tenant_key(
 )]
 pub(crate) async fn list_tenant_keys(
     State(app): State<App>,
-    access: InTenant<Reads>,
+    access: InTenant<ReadsKeys>,
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<KeyView>>, ApiError> {
-    list(&app, Some(access.id()), &paging)
+    list(&app, Some(access.id()), &paging).await
 }
 
 /// Deletes a tenant's key: it stops working at once.
@@ -160,7 +172,7 @@ pub(crate) async fn list_tenant_keys(
 )]
 pub(crate) async fn delete_tenant_key(
     State(app): State<App>,
-    access: InTenant<Writes>,
+    access: InTenant<WritesKeys>,
     PathId(id): PathId<KeyId>,
 ) -> Result<StatusCode, ApiError> {
     delete(&app, &access.caller, Some(access.id()), id).await
@@ -173,7 +185,7 @@ pub(crate) async fn delete_tenant_key(
 )]
 pub(crate) async fn create_operator_key(
     State(app): State<App>,
-    access: Operator<Writes>,
+    access: Operator<WritesKeys>,
     Body(new): Body<NewKey>,
 ) -> Result<Created<KeyWithSecret>, ApiError> {
     Ok(create(&app, &access.caller, None, new).await?.reply)
@@ -186,10 +198,10 @@ pub(crate) async fn create_operator_key(
 )]
 pub(crate) async fn list_operator_keys(
     State(app): State<App>,
-    _access: Operator<Reads>,
+    _access: Operator<ReadsKeys>,
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<KeyView>>, ApiError> {
-    list(&app, None, &paging)
+    list(&app, None, &paging).await
 }
 
 /// Deletes an operator's key: it stops working at once, and is not admitted again.
@@ -200,7 +212,7 @@ pub(crate) async fn list_operator_keys(
 )]
 pub(crate) async fn delete_operator_key(
     State(app): State<App>,
-    access: Operator<Writes>,
+    access: Operator<WritesKeys>,
     PathId(id): PathId<KeyId>,
 ) -> Result<StatusCode, ApiError> {
     delete(&app, &access.caller, None, id).await
@@ -220,6 +232,10 @@ async fn create(
     limits::text("name", &new.name, limits::NAME_BYTES_MAX)?;
     let now = app.now();
     let expires_at = new.expires_at.as_deref().map(|end| expiry(end, now)).transpose()?;
+    if new.reveals_secrets && (tenant.is_some() || Role::from(new.role) != Role::Admin) {
+        let why = "only an operator's key with every right can";
+        return Err(ApiError::value("reveals_secrets", why));
+    }
     let text = secret_key::generate_key(random_bytes());
     let key = Arc::new(ApiKey {
         id: KeyId::new(now, random_bytes()),
@@ -229,12 +245,13 @@ async fn create(
         sha256: secret_key::hash(&text),
         created_at: now,
         expires_at,
+        reveals_secrets: new.reveals_secrets,
     });
     let entity = Entity::ApiKey(Arc::clone(&key));
     let revision = app.write(caller, entity, false, 0).await?;
     let place = tenant.map_or_else(String::new, |tenant| format!("/tenants/{tenant}"));
     let location = format!("/v1{place}/keys/{}", key.id);
-    let body = KeyWithSecret { view: KeyView::of(&key), key: text };
+    let body = KeyWithSecret { view: KeyView::of(&key, None), key: text };
     Ok(CreatedKey { id: key.id, reply: Created { location, tagged: Tagged { revision, body } } })
 }
 
@@ -246,14 +263,17 @@ fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     }
 }
 
-fn list(
+async fn list(
     app: &App,
     tenant: Option<&TenantId>,
     paging: &Paging,
 ) -> Result<Json<Page<KeyView>>, ApiError> {
     let (limit, after) = (paging.limit()?, paging.after::<KeyId>()?);
     let found = app.directory.read(|directory| directory.keys(tenant, after.as_ref(), limit + 1));
-    Ok(Json(Page::of(found, limit, |key| key.value.id, |key| KeyView::of(&key.value))))
+    let used = last_uses(app, found.iter().map(|key| key.value.id).collect()).await;
+    let found: Vec<_> = found.into_iter().zip(used).collect();
+    let show = |(key, used): &(Revised<ApiKey>, _)| KeyView::of(&key.value, *used);
+    Ok(Json(Page::of(found, limit, |(key, _)| key.value.id, show)))
 }
 
 async fn delete(
@@ -266,5 +286,9 @@ async fn delete(
         directory.key(id).filter(|key| key.value.tenant.as_ref() == tenant)
     };
     let deleted = app.delete(caller, &IfMatch::Absent, own).await?;
-    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Code::KeyNotFound.into()) }
+    if !deleted {
+        return Err(Code::KeyNotFound.into());
+    }
+    forget(app, id).await;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -1,6 +1,8 @@
 //! Tenants: made and changed by the operator, seen by their own keys.
 
-use std::sync::Arc;
+mod plan;
+
+use std::{num::NonZeroU32, sync::Arc};
 
 use axum::{extract::State, http::StatusCode};
 use fanfare_domain::{Entity, Tenant, TenantId, profile::Profile, tenant::UnknownTypes};
@@ -18,7 +20,10 @@ use crate::{
     page::{Page, Paging},
     reply::{Created, Tagged},
     routes::endpoints::RateLimitView,
+    uses::forget,
 };
+
+use plan::Limits;
 
 /// How many things of a deleted tenant are looked for at once.
 const CLEAR_BATCH: usize = 100;
@@ -39,6 +44,12 @@ pub(crate) struct TenantView {
     /// not at all.
     #[schema(required)]
     rate_limit: Option<RateLimitView>,
+    /// The plan of its profile that its limits were taken from; `null` for none.
+    #[schema(required, example = "starter")]
+    plan: Option<String>,
+    /// How many endpoints it may have, whatever their state; `null` for any number.
+    #[schema(required, minimum = 1)]
+    endpoints_max: Option<u32>,
     /// What becomes of its events whose type is in no catalogue.
     unknown_event_types: UnknownTypesName,
     /// When it was created.
@@ -66,6 +77,13 @@ pub(crate) struct NewTenant {
     /// spread again, and what is tried again does not count. What would have to wait for more than
     /// seven days is spread no further, and becomes due after seven days.
     rate_limit: Option<RateLimitView>,
+    /// One of its profile's plans, from which those limits are taken that are not given here: how
+    /// many endpoints, and how many deliveries a second.
+    #[schema(example = "starter")]
+    plan: Option<String>,
+    /// How many endpoints it may have, whatever their state; any number if left out.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    endpoints_max: Option<u32>,
     /// What becomes of its events whose type is in no catalogue; `allow` if left out.
     unknown_event_types: Option<UnknownTypesName>,
 }
@@ -84,6 +102,16 @@ pub(crate) struct TenantPatch {
     #[serde(default)]
     #[schema(value_type = Option<RateLimitView>)]
     rate_limit: Patched<RateLimitView>,
+    /// One of its profile's plans: `endpoints_max` and `rate_limit` become the plan's, unless they
+    /// are given too; `null` for no plan and no limits.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    plan: Patched<String>,
+    /// How many endpoints it may have, whatever their state; `null` for any number. Those that it
+    /// has stay.
+    #[serde(default)]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
+    endpoints_max: Patched<u32>,
     /// What becomes of its events whose type is in no catalogue.
     unknown_event_types: Option<UnknownTypesName>,
 }
@@ -123,6 +151,8 @@ impl TenantView {
             name: tenant.name.clone(),
             profile: tenant.profile.clone(),
             rate_limit: tenant.rate_limit.map(RateLimitView::of),
+            plan: tenant.plan.clone(),
+            endpoints_max: tenant.endpoints_max.map(NonZeroU32::get),
             unknown_event_types: UnknownTypesName::of(tenant.unknown_types),
             created_at: tenant.created_at.to_string(),
         }
@@ -155,7 +185,8 @@ pub(crate) async fn create_tenant(
     let id: TenantId = new.id.parse().map_err(|why| ApiError::value("id", why))?;
     limits::text("name", &new.name, limits::NAME_BYTES_MAX)?;
     let profile = known_profile(&app, new.profile)?;
-    let rate_limit = new.rate_limit.as_ref().map(RateLimitView::admit).transpose()?;
+    let mut limits = Limits::of_plan(app.profile(&profile)?, new.plan)?;
+    limits.replace(new.rate_limit.as_ref(), new.endpoints_max)?;
     if app.directory.read(|directory| directory.tenant(&id).is_some()) {
         return Err(Code::TenantExists.into());
     }
@@ -163,8 +194,17 @@ pub(crate) async fn create_tenant(
     clear(&app, &access.caller, &id).await?;
     let vacancy = app.directory.read(|directory| directory.tenant_vacancy(&id));
     let unknown_types = new.unknown_event_types.unwrap_or_default().admit();
-    let (name, created_at) = (new.name, app.now());
-    let value = Arc::new(Tenant { id, name, profile, rate_limit, unknown_types, created_at });
+    let Limits { plan, rate_limit, endpoints_max } = limits;
+    let value = Arc::new(Tenant {
+        id,
+        name: new.name,
+        profile,
+        rate_limit,
+        plan,
+        endpoints_max,
+        unknown_types,
+        created_at: app.now(),
+    });
     let entity = Entity::Tenant(Arc::clone(&value));
     let revision = match app.write(&access.caller, entity, false, vacancy).await {
         Err(ApiError::Plain(Code::ChangedMeanwhile)) => return Err(Code::TenantExists.into()),
@@ -230,7 +270,10 @@ pub(crate) async fn update_tenant(
         let mut next = tenant.clone();
         next.name = patch.name.clone().unwrap_or(next.name);
         next.profile = profile.clone().unwrap_or(next.profile);
+        let profile = app.profile(&next.profile)?;
+        plan::apply(&mut next, tenant, &patch.plan, profile)?;
         patch.rate_limit.apply(&mut next.rate_limit, RateLimitView::admit)?;
+        patch.endpoints_max.apply(&mut next.endpoints_max, |count| plan::endpoints_max(*count))?;
         if let Some(unknown) = patch.unknown_event_types {
             next.unknown_types = unknown.admit();
         }
@@ -297,6 +340,7 @@ async fn clear(app: &App, caller: &Caller, id: &TenantId) -> Result<(), ApiError
         }
         for key in keys {
             app.delete(caller, &any, |directory| directory.key(key.value.id)).await?;
+            forget(app, key.value.id).await;
         }
     }
 }

@@ -17,7 +17,7 @@ const UNKNOWN: [(&str, &str); 5] = [
 fn admits(role: &str, operation: &Operation) -> bool {
     match role {
         "admin" => true,
-        "publish" => operation.id == "publish_event",
+        "publish" => ["publish_event", "publish_events"].contains(&&*operation.id),
         // Trying a filter changes nothing.
         _ => operation.method == Method::GET || operation.path.ends_with("/filter/test"),
     }
@@ -61,6 +61,7 @@ async fn an_operators_role_decides_on_every_operation() -> Result<()> {
         let (_, key) = world.key(None, role).await?;
         for operation in operations().into_iter().filter(|operation| operation.needs_key) {
             let answer = call(&world, &operation, "ghost", &key).await?;
+            // The tenant is not there: that comes before what takes a key made for it.
             if admits(role, &operation) {
                 assert!(!refused(&answer), "{role} {operation:?} {answer:?}");
             } else {
@@ -80,7 +81,8 @@ async fn a_tenants_role_decides_within_the_tenant() -> Result<()> {
         for operation in operations().into_iter().filter(|operation| operation.needs_key) {
             let answer = call(&world, &operation, "acme", &key).await?;
             let of_tenant = operation.path.contains("{tenant}");
-            let by_operator = ["update_tenant", "delete_tenant"].contains(&&*operation.id);
+            let by_operator = ["update_tenant", "delete_tenant", "reveal_secrets"];
+            let by_operator = by_operator.contains(&&*operation.id);
             if of_tenant && !by_operator && admits(role, &operation) {
                 assert!(!refused(&answer), "{role} {operation:?} {answer:?}");
             } else {

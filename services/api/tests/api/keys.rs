@@ -72,3 +72,69 @@ async fn with_other_sealing_keys_than_the_installations_it_does_not_start() -> R
     assert!(refused.contains("sealed with key ") && refused.contains("Restore"), "{refused}");
     world.another_with_key(&format!("{second}\n{first}")).await?.stop().await
 }
+
+#[tokio::test]
+async fn a_keys_last_use_is_told_to_the_hour_by_any_process() -> Result<()> {
+    let world = World::new().await?;
+    world.tenant("acme", "kryptos").await?;
+    let other = world.another().await?;
+    let (id, key) = world.key(Some("acme"), "read").await?;
+    let path = "/v1/tenants/acme/keys";
+    let used = async |api: &crate::support::Api| {
+        let list = api.call(Method::GET, path, Some(&world.operator), Value::Null).await?;
+        anyhow::Ok(list.body["data"][0]["last_used_at"].clone())
+    };
+    assert_eq!(used(&world.api).await?, Value::Null);
+    world.api.call(Method::GET, "/v1/tenants/acme", Some(&key), Value::Null).await?;
+    let here = used(&world.api).await?;
+    let hour = here.as_str().is_some_and(|at| at.ends_with(":00:00.000Z"));
+    assert!(hour, "{here}");
+    fanfare_testkit::wait_until("the use to be written", async || match used(&other).await {
+        Ok(there) if there == here => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let gone = world.call(Method::DELETE, &format!("{path}/{id}"), Value::Null).await?;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.log.key_last_used(id.parse()?).await?, None, "it is forgotten with the key");
+    other.stop().await
+}
+
+#[tokio::test]
+async fn only_an_operators_key_made_for_it_shows_secrets_again_and_says_why() -> Result<()> {
+    let world = World::new().await?;
+    world.tenant("acme", "kryptos").await?;
+    let body = json!({"url": "https://example.com/hook", "event_types": ["a"]});
+    let made = world.post("/v1/tenants/acme/endpoints", body).await?;
+    let path = format!("/v1/tenants/acme/endpoints/{}", made.text("id"));
+    let reveal = async |key: &str, reason: &str| {
+        let request = world.api.request(Method::POST, &format!("{path}/reveal-secrets"));
+        let request = request.bearer_auth(key).header("fanfare-reason", reason);
+        crate::support::Answer::of(request).await
+    };
+    assert_eq!(reveal(&world.operator, "why").await?.code(), "forbidden");
+    let new = json!({"role": "admin", "reveals_secrets": true});
+    let refused = world.post("/v1/tenants/acme/keys", new.clone()).await?;
+    assert_eq!((refused.code(), &*refused.text("field")), ("value_invalid", "reveals_secrets"));
+    let reader = json!({"role": "read", "reveals_secrets": true});
+    assert_eq!(world.post("/v1/keys", reader).await?.code(), "value_invalid");
+    let key = world.post("/v1/keys", new).await?.text("key");
+    let silent = reveal(&key, "").await?;
+    assert_eq!((silent.code(), &*silent.text("field")), ("value_invalid", "Fanfare-Reason"));
+    let before = world.get(&path).await?;
+    let shown = reveal(&key, "ticket 7").await?;
+    assert_eq!(shown.body["secrets"][0]["secret"], made.body["secret"], "{shown:?}");
+    // It is on record, and changes nothing.
+    let after = world.get(&path).await?;
+    assert_eq!(after.body, before.body);
+    let revision = after.etag().trim_matches('"').parse()?;
+    let change = world.log.configured(revision).await?.expect("it is the last revision");
+    assert_eq!(change.reason, "showed the secrets: ticket 7");
+    assert_ne!(after.etag(), before.etag());
+    let rotated = world.post(&format!("{path}/rotate-secret"), json!({})).await?;
+    let both = reveal(&key, "ticket 8").await?;
+    let secrets: Vec<_> =
+        (0..2).map(|place| both.body["secrets"][place]["secret"].clone()).collect();
+    assert_eq!(secrets, [rotated.body["secret"].clone(), made.body["secret"].clone()]);
+    Ok(())
+}

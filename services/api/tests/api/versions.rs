@@ -89,3 +89,21 @@ async fn changes_without_a_version_at_the_same_time_are_all_made() -> Result<()>
     assert_eq!(metadata.as_object().map(serde_json::Map::len), Some(6), "{metadata}");
     Ok(())
 }
+
+#[tokio::test]
+async fn every_change_of_a_thing_can_name_the_version_that_it_is_made_from() -> Result<()> {
+    let document: Value = serde_json::from_str(&fanfare_api::openapi_document())?;
+    let mut patches = 0;
+    for (path, item) in document["paths"].as_object().expect("the document has paths") {
+        let Some(patch) = item.get("patch") else { continue };
+        patches += 1;
+        let parameters = patch["parameters"].as_array().cloned().unwrap_or_default();
+        assert!(parameters.iter().any(|one| one["name"] == "If-Match"), "{path}");
+        for method in ["get", "patch"] {
+            let headers = &item[method]["responses"]["200"]["headers"];
+            assert!(headers["ETag"].is_object(), "{method} {path}");
+        }
+    }
+    assert!(patches >= 4, "the document has lost operations");
+    Ok(())
+}

@@ -92,6 +92,8 @@ impl World {
             name: String::new(),
             profile: String::from("standard-webhooks"),
             unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
+            plan: None,
+            endpoints_max: None,
             created_at: now,
             rate_limit: None,
         };

@@ -236,6 +236,8 @@ fn a_limit_is_of_the_revision_that_set_it() {
             profile: String::new(),
             rate_limit: requests.and_then(NonZeroU32::new).map(rate),
             unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
+            plan: None,
+            endpoints_max: None,
             created_at: Timestamp::EPOCH,
         };
         Change { entity: Entity::Tenant(Arc::new(tenant)), deleted, ..change(&one(None, 0)) }

@@ -158,6 +158,8 @@ impl World {
             profile: String::from("standard-webhooks"),
             rate_limit: requests.map(limit),
             unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
+            plan: None,
+            endpoints_max: None,
             created_at: SystemClock.now(),
         };
         self.change(Entity::Tenant(Arc::new(tenant)), false, expected).await

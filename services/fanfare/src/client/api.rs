@@ -78,6 +78,16 @@ impl Api {
         self.call(Method::POST, path, Body::Value(body), &[]).await
     }
 
+    /// Has something done, with headers.
+    pub(crate) async fn post_with(
+        &self,
+        path: &str,
+        body: &Value,
+        headers: &[(&str, &str)],
+    ) -> Result<Value> {
+        self.call(Method::POST, path, Body::Value(body), headers).await
+    }
+
     /// Has something done with a body that is sent exactly as it is written, and with headers.
     pub(crate) async fn post_raw(
         &self,

@@ -92,6 +92,14 @@ pub(crate) enum Command {
         #[arg(long)]
         secret: Option<String>,
     },
+    /// Show an endpoint's secrets again, with a key made for it (`key create --reveals-secrets`).
+    RevealSecrets {
+        #[command(flatten)]
+        endpoint: Named,
+        /// Why: kept with who did it.
+        #[arg(long)]
+        reason: String,
+    },
     /// Delete an endpoint: what is not delivered yet is cancelled.
     Delete(Named),
 }
@@ -160,6 +168,11 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             }
             let path = format!("{}/rotate-secret", endpoint.path());
             show::with_secret(&api.post(&path, &body).await?, "rotated", output);
+        }
+        Command::RevealSecrets { endpoint, reason } => {
+            let path = format!("{}/reveal-secrets", endpoint.path());
+            let headers = [("Fanfare-Reason", reason.as_str())];
+            show::revealed(&api.post_with(&path, &json!({}), &headers).await?, output);
         }
         Command::Delete(named) => {
             api.delete(&named.path()).await?;

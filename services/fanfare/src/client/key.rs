@@ -34,6 +34,9 @@ pub(crate) enum Command {
         /// After how long it stops working, for example 30d; never if left out.
         #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
         expires: Option<Duration>,
+        /// Let it show endpoints' secrets again: an operator's with every right only.
+        #[arg(long, conflicts_with = "tenant")]
+        reveals_secrets: bool,
     },
     /// List the keys of a tenant, or the operator's.
     List {
@@ -66,11 +69,14 @@ pub(crate) enum Role {
 /// Does what was asked for.
 pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
-        Command::Create { tenant, role, name, expires } => {
+        Command::Create { tenant, role, name, expires, reveals_secrets } => {
             let expires_at = expires.map(|span| SystemClock.now().saturating_add(span).to_string());
             let mut body = json!({ "name": name, "role": role.name() });
-            if let (Some(at), Some(members)) = (expires_at, body.as_object_mut()) {
-                members.insert(String::from("expires_at"), Value::String(at));
+            if let Some(members) = body.as_object_mut() {
+                let at = expires_at.map(|at| ("expires_at", Value::String(at)));
+                let reveals = reveals_secrets.then_some(("reveals_secrets", Value::Bool(true)));
+                let given = at.into_iter().chain(reveals);
+                members.extend(given.map(|(name, value)| (String::from(name), value)));
             }
             let made = api.post(&keys(tenant.as_ref()), &body).await?;
             show_made(&made, output);
@@ -115,10 +121,10 @@ async fn list(api: &Api, tenant: Option<&TenantId>, output: Output) -> Result<()
         output.line("There are no keys here.");
         return Ok(());
     }
-    let names = ["id", "role", "name", "created_at", "expires_at"];
+    let names = ["id", "role", "name", "created_at", "expires_at", "last_used_at"];
     let row = |key: &Value| names.map(|name| String::from(text(key, name))).to_vec();
     let rows: Vec<_> = found.iter().map(row).collect();
-    output.table(&["key", "role", "name", "created", "expires"], &rows);
+    output.table(&["key", "role", "name", "created", "expires", "last used"], &rows);
     Ok(())
 }
 

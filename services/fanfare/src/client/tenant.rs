@@ -1,7 +1,12 @@
 //! `fanfare tenant`.
 
+mod plan;
+mod portal;
+
+use std::num::NonZeroU32;
+
 use anyhow::Result;
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use fanfare_domain::{TenantId, profile::Profile};
 use serde_json::{Value, json};
 
@@ -16,7 +21,8 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   fanfare tenant create acme
   fanfare tenant create acme --name 'ACME Corp.' --profile kyberaccess
-  fanfare tenant create acme --rate-limit 20/s --rate-burst 5";
+  fanfare tenant create acme --profile kyberaccess --plan starter
+  fanfare tenant create acme --endpoints-max 10 --rate-limit 20/s --rate-burst 5";
 
 const LIMIT_EXAMPLES: &str = "\
 Examples:
@@ -36,22 +42,7 @@ pub(crate) enum Command {
         mut_arg("rate_limit", |rate| rate.help(RATE_HELP)),
         mut_arg("rate_burst", |burst| burst.requires("rate_limit")),
     )]
-    Create {
-        /// The tenant's id, in every subject and path: a-z A-Z 0-9 - _
-        tenant: TenantId,
-        /// What people call it.
-        #[arg(long, default_value = "", hide_default_value = true)]
-        name: String,
-        /// The conventions that its webhooks follow: standard-webhooks, kryptos, killb,
-        /// kyberaccess, or one of the operator's own.
-        #[arg(long, default_value = Profile::DEFAULT)]
-        profile: String,
-        #[command(flatten)]
-        rate: RateOptions,
-        /// What becomes of its events whose type is in no catalogue.
-        #[arg(long, value_enum, default_value = "allow")]
-        unknown_event_types: UnknownTypes,
-    },
+    Create(Box<NewOptions>),
     /// List all tenants.
     List,
     /// Show a tenant.
@@ -75,6 +66,11 @@ pub(crate) enum Command {
         #[arg(long, value_parser = rate::burst, value_name = "NUMBER")]
         rate_burst: Option<u32>,
     },
+    /// Put a tenant on one of its profile's plans, or say how many endpoints it may have.
+    #[command(after_help = plan::EXAMPLES)]
+    Plan(plan::Options),
+    /// Make a token with which a tenant's own user can use the API for some hours.
+    PortalLink(portal::Options),
     /// Say what becomes of a tenant's events whose type is in no catalogue.
     UnknownEventTypes {
         /// The tenant's id.
@@ -88,6 +84,31 @@ pub(crate) enum Command {
         /// The tenant's id.
         tenant: TenantId,
     },
+}
+
+/// A tenant to be made.
+#[derive(Debug, Args)]
+pub(crate) struct NewOptions {
+    /// The tenant's id, in every subject and path: a-z A-Z 0-9 - _
+    tenant: TenantId,
+    /// What people call it.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    name: String,
+    /// The conventions that its webhooks follow: standard-webhooks, kryptos, killb,
+    /// kyberaccess, or one of the operator's own.
+    #[arg(long, default_value = Profile::DEFAULT)]
+    profile: String,
+    #[command(flatten)]
+    rate: RateOptions,
+    /// One of the profile's plans: the limits that are not given are taken from it.
+    #[arg(long)]
+    plan: Option<String>,
+    /// How many endpoints it may have [default: the plan's, or any number].
+    #[arg(long, value_name = "NUMBER")]
+    endpoints_max: Option<NonZeroU32>,
+    /// What becomes of its events whose type is in no catalogue.
+    #[arg(long, value_enum, default_value = "allow")]
+    unknown_event_types: UnknownTypes,
 }
 
 /// What becomes of events whose type is in no catalogue.
@@ -114,36 +135,9 @@ impl UnknownTypes {
 /// Does what was asked for.
 pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
-        Command::Create { tenant, name, profile, rate, unknown_event_types } => {
-            let mut body = new(&tenant, &name, &profile);
-            let limit = rate.parted().onto(None)?;
-            if let Some(members) = body.as_object_mut() {
-                members.insert(String::from(UnknownTypes::MEMBER), unknown_event_types.member());
-                members.extend(limit.map(|limit| (String::from(rate::MEMBER), limit)));
-            }
-            let made = api.post("/v1/tenants", &body).await?;
-            if output.json {
-                output.document(&made);
-            } else {
-                let done = output.tone(Tone::Good, "created");
-                output.line(&format!("{done} tenant {tenant} ({profile})"));
-            }
-        }
+        Command::Create(options) => make(*options, api, output).await?,
         Command::List => list(api, output).await?,
-        Command::Get { tenant } => {
-            let found = api.get(&path(&tenant)).await?;
-            if output.json {
-                output.document(&found);
-            } else {
-                let names = ["id", "name", "profile", "created_at"];
-                let mut fields =
-                    names.map(|name| (name, String::from(text(&found, name)))).to_vec();
-                fields.push(("rate limit", rate::shown(&found)));
-                let unknown = text(&found, UnknownTypes::MEMBER);
-                fields.push(("unknown types", String::from(unknown)));
-                output.fields(&fields);
-            }
-        }
+        Command::Get { tenant } => show(&api.get(&path(&tenant)).await?, output),
         Command::Limit { tenant, rate_limit, rate_burst } => {
             let changed = limit(api, &tenant, RateOptions { rate_limit, rate_burst }).await?;
             if output.json {
@@ -154,6 +148,8 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
                 output.line(&format!("rate limit of tenant {tenant}: {limit}"));
             }
         }
+        Command::Plan(options) => plan::change(options, api, output).await?,
+        Command::PortalLink(options) => portal::create(options, api, output).await?,
         Command::UnknownEventTypes { tenant, unknown } => {
             let body = json!({ (UnknownTypes::MEMBER): unknown.member() });
             let changed = api.patch(&path(&tenant), &body).await?;
@@ -174,6 +170,44 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
         }
     }
     Ok(())
+}
+
+async fn make(options: NewOptions, api: &Api, output: Output) -> Result<()> {
+    let NewOptions { tenant, name, profile, rate, plan, endpoints_max, unknown_event_types } =
+        options;
+    let mut body = new(&tenant, &name, &profile);
+    let limit = rate.parted().onto(None)?;
+    if let Some(members) = body.as_object_mut() {
+        let given = [
+            (UnknownTypes::MEMBER, Some(unknown_event_types.member())),
+            (rate::MEMBER, limit),
+            (plan::PLAN, plan.map(Value::String)),
+            (plan::ENDPOINTS_MAX, endpoints_max.map(|count| json!(count))),
+        ];
+        let given = given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        members.extend(given);
+    }
+    let made = api.post("/v1/tenants", &body).await?;
+    if output.json {
+        output.document(&made);
+    } else {
+        let done = output.tone(Tone::Good, "created");
+        output.line(&format!("{done} tenant {tenant} ({profile})"));
+    }
+    Ok(())
+}
+
+fn show(tenant: &Value, output: Output) {
+    if output.json {
+        output.document(tenant);
+        return;
+    }
+    let names = ["id", "name", "profile", "created_at"];
+    let mut fields = names.map(|name| (name, String::from(text(tenant, name)))).to_vec();
+    fields.extend(plan::shown(tenant));
+    fields.push(("rate limit", rate::shown(tenant)));
+    fields.push(("unknown types", String::from(text(tenant, UnknownTypes::MEMBER))));
+    output.fields(&fields);
 }
 
 /// Makes a tenant.

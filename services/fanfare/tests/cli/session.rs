@@ -238,3 +238,83 @@ async fn a_second_system_is_told_what_to_do_about_the_port_and_a_lost_key_is_not
     assert!(said.contains("sealing.key is missing"), "{said}");
     session.end().await;
 }
+
+#[tokio::test]
+async fn a_file_is_applied_once_and_changes_only_what_differs() {
+    let session = Session::start().await;
+    let file = session.data.with_file_name("fanfare.toml");
+    let declared = |url: &str, state: &str| {
+        format!(
+            r#"
+            [[event_types]]
+            type = "user.login"
+
+            [[tenants]]
+            id = "acme"
+            profile = "kyberaccess"
+            plan = "starter"
+
+            [[tenants.event_types]]
+            type = "visitor.denied"
+            schema = {{ type = "object" }}
+            validation = "report"
+
+            [[tenants.endpoints]]
+            name = "lobby"
+            url = "{url}"
+            event_types = ["visitor.*"]
+            retry = {{ delays = {{ list = ["60s"] }} }}
+            metadata = {{ floor = "1" }}
+            state = "{state}"
+            "#
+        )
+    };
+    let path = file.to_str().unwrap();
+    let run = async |arguments: &[&str]| {
+        let done = session.run(&[&["apply", "--file", path], arguments].concat()).await;
+        let steps = done["steps"].as_array().unwrap().clone();
+        let does = |step: &Value| String::from(step["does"].as_str().unwrap());
+        (steps.iter().map(does).collect::<Vec<_>>(), done)
+    };
+    std::fs::write(&file, declared("https://example.com", "paused")).unwrap();
+    let all = [
+        "make event type user.login",
+        "make tenant acme",
+        "make event type visitor.denied",
+        "make endpoint lobby, then pause it",
+    ];
+    assert_eq!(run(&[]).await.0, all);
+    assert_eq!(run(&[]).await.0, all, "nothing is done without being told to");
+    let (steps, done) = run(&["--yes"]).await;
+    assert_eq!(steps, all);
+    assert!(done["answers"][3]["secret"].is_string(), "{done}");
+    assert_eq!(run(&["--yes"]).await.0, Vec::<String>::new());
+    let listed = session.run(&["endpoint", "list", "acme"]).await;
+    assert_eq!((&listed[0]["state"], &listed[0]["name"]), (&json!("paused"), &json!("lobby")));
+    std::fs::write(&file, declared("https://example.com/b", "active")).unwrap();
+    let (steps, _) = run(&["--yes"]).await;
+    assert_eq!(steps, ["change endpoint lobby: url", "resume endpoint lobby"]);
+    assert_eq!(run(&[]).await.0, Vec::<String>::new());
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_portal_link_is_used_like_a_key_and_a_secret_is_shown_again_with_a_reason() {
+    let session = Session::start().await;
+    session.run(&["tenant", "create", "acme", "--endpoints-max", "1"]).await;
+    let changed = session.run(&["tenant", "plan", "acme", "--endpoints-max", "none"]).await;
+    assert_eq!(changed["endpoints_max"], Value::Null);
+    let link = ["tenant", "portal-link", "acme", "--role", "admin", "--user", "ada"];
+    let link = session.run(&link).await;
+    let token = link["token"].as_str().unwrap();
+    let create = ["--key", token, "endpoint", "create", "acme", "https://example.com/"];
+    let made = session.run(&create).await;
+    let endpoint = made["id"].as_str().unwrap();
+    let reveal = ["endpoint", "reveal-secrets", "acme", endpoint, "--reason", "a test"];
+    session.refused(&reveal).await;
+    let key = session.run(&["key", "create", "--reveals-secrets"]).await;
+    let key = key["key"].as_str().unwrap();
+    let shown = session.run(&[&["--key", key][..], &reveal].concat()).await;
+    assert_eq!(shown["secrets"][0]["secret"], made["secret"]);
+    session.end().await;
+}

@@ -118,6 +118,8 @@ async fn types_that_nobody_knows_are_refused_where_the_tenant_wants_that() -> Re
             profile: String::from("standard-webhooks"),
             rate_limit: None,
             unknown_types,
+            plan: None,
+            endpoints_max: None,
             created_at: SystemClock.now(),
         }))
     };

@@ -81,6 +81,8 @@ pub(crate) async fn tenant(log: &EventLog, id: &str, profile: &str) -> Result<()
         name: String::new(),
         profile: profile.to_owned(),
         unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
+        plan: None,
+        endpoints_max: None,
         created_at: SystemClock.now(),
         rate_limit: None,
     };

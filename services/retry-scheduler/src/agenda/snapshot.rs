@@ -20,13 +20,15 @@ use super::{
 use crate::health::{Health, Streak};
 
 const MAGIC: [u8; 4] = *b"FFRS";
-const VERSION: u8 = 1;
+/// Version 1 does not say of which failures operators were told.
+const VERSIONS: [u8; 2] = [1, 2];
+const VERSION: u8 = 2;
 
 /// Bytes that are not a snapshot we can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SnapshotError {
     /// Another version of the service wrote it.
-    #[error("a snapshot of version {found}, not {VERSION}")]
+    #[error("a snapshot of version {found}, not of 1 to {VERSION}")]
     Version {
         /// Its version.
         found: u8,
@@ -82,9 +84,10 @@ impl Agenda {
             return Err(SnapshotError::Damaged);
         }
         let [found] = input.take()?;
-        if found != VERSION {
+        if !VERSIONS.contains(&found) {
             return Err(SnapshotError::Version { found });
         }
+        let version = found;
         if u64::from_be_bytes(*sum) != checksum(content) {
             return Err(SnapshotError::Damaged);
         }
@@ -98,7 +101,7 @@ impl Agenda {
         agenda.waiting = input.entries()?;
         agenda.duties = input.duties()?;
         agenda.parked = input.map(|input| Ok((endpoint(input)?, input.entries()?)))?;
-        agenda.health = Health(input.map(|input| Ok((endpoint(input)?, input.streak()?)))?);
+        agenda.health = Health(input.map(|input| Ok((endpoint(input)?, input.streak(version)?)))?);
         if !input.0.is_empty() {
             return Err(SnapshotError::Damaged);
         }
@@ -131,6 +134,7 @@ fn put_streak(out: &mut BytesMut, streak: &Streak) {
     out.put_u64(streak.last_at.as_nanos());
     out.put_u64(streak.since);
     out.put_u8(u8::from(streak.gone));
+    out.put_u8(u8::from(streak.told));
 }
 
 /// FNV-1a: finds what went wrong by accident, and nobody else may write snapshots.
@@ -188,13 +192,14 @@ impl Input<'_> {
         Ok(duties)
     }
 
-    fn streak(&mut self) -> Result<Streak, SnapshotError> {
+    fn streak(&mut self, version: u8) -> Result<Streak, SnapshotError> {
         Ok(Streak {
             failures: self.u32()?,
             first_at: Timestamp::from_nanos(self.u64()?),
             last_at: Timestamp::from_nanos(self.u64()?),
             since: self.u64()?,
             gone: self.take()? != [0],
+            told: version > 1 && self.take()? != [0],
         })
     }
 }
@@ -217,9 +222,9 @@ mod tests {
         let other = Agenda::new(found).encode();
         assert_eq!(Agenda::decode(SHARD, &other).unwrap_err(), SnapshotError::Shard { found });
         let mut newer = good.to_vec();
-        newer[4] = 2;
+        newer[4] = 3;
         let refused = Agenda::decode(SHARD, &newer).unwrap_err();
-        assert_eq!(refused, SnapshotError::Version { found: 2 });
+        assert_eq!(refused, SnapshotError::Version { found: 3 });
         for length in 0..good.len() {
             assert_eq!(Agenda::decode(SHARD, &good[..length]).unwrap_err(), SnapshotError::Damaged);
         }
@@ -228,5 +233,22 @@ mod tests {
             altered[place] ^= 1;
             assert!(Agenda::decode(SHARD, &altered).is_err(), "byte {place}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_of_the_version_before_is_read() {
+        let mut agenda = Agenda::new(SHARD);
+        let at = Timestamp::from_millis(7);
+        let streak =
+            Streak { failures: 3, first_at: at, last_at: at, since: 2, gone: true, told: true };
+        agenda.health.0.insert(EndpointId::from_bytes([1; 16]), streak);
+        let new = agenda.encode();
+        let mut old = new[..new.len() - 9].to_vec();
+        old[4] = 1;
+        let sum = checksum(&old).to_be_bytes();
+        let old = Agenda::decode(SHARD, &[&old[..], &sum[..]].concat()).unwrap();
+        let streaks = |agenda: &Agenda| agenda.health.0.values().copied().collect::<Vec<_>>();
+        assert_eq!(streaks(&old), [Streak { told: false, ..streak }]);
+        assert_eq!(streaks(&Agenda::decode(SHARD, &new).unwrap()), [streak]);
     }
 }

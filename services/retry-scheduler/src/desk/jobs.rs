@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::sweeping::Findings;
+use super::{sweeping::Findings, telling::News};
 
 /// How long to wait before writing to a stream again that was full.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
@@ -51,10 +51,10 @@ pub(super) enum Done {
         /// Whether they were.
         told: bool,
     },
-    /// Operators were told of disabled endpoints, or could not be.
+    /// Operators were told of endpoints and keys, or could not be.
     Announced {
-        /// Up to which revision, unless they could not be.
-        revision: Option<u64>,
+        /// Of which, unless they could not be.
+        told: Option<News>,
     },
     /// An endpoint was disabled, or could not be.
     Judged {

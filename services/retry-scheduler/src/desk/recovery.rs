@@ -92,8 +92,9 @@ impl Desk {
     fn begin(&mut self, first: u64, now: Timestamp) {
         let told_before = now.saturating_sub(TOLD_AFTER);
         self.agenda.begin(first, told_before);
-        self.agenda.announced =
-            self.tools.view.read(|directory| directory.disabled_before(told_before));
+        self.agenda.announced = self.tools.view.read(|directory| {
+            directory.disabled_before(told_before).max(directory.keys_before(told_before))
+        });
     }
 }
 

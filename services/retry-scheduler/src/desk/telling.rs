@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{Event, EventId, Timestamp};
+use fanfare_domain::{EndpointId, Event, EventId, Timestamp};
 use fanfare_event_log::{PublishError, Publisher, ReadError, Stored};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tracing::warn;
@@ -26,6 +26,15 @@ const TOLD_MAX: usize = 256;
 const WRITES_MAX: usize = 64;
 /// How far the clocks of two machines may be apart.
 const SKEW: Duration = Duration::from_mins(1);
+
+/// What operators are told of beside exhausted deliveries.
+#[derive(Default)]
+pub(super) struct News {
+    /// The last revision of CONFIG that disabled one of the endpoints, or made one of the keys.
+    revision: Option<u64>,
+    /// The endpoints that fail, and since when.
+    failing: Vec<(EndpointId, Timestamp)>,
+}
 
 /// What is to be told.
 pub(super) struct Telling {
@@ -83,43 +92,59 @@ impl Desk {
         self.jobs.spawn(tell(self.tools.clone(), chosen, suspect_before));
     }
 
-    /// Starts to tell of disabled endpoints, if there are any of which nobody was told.
+    /// Starts to tell of endpoints that are disabled or fail, and of keys that were made, if there are
+    /// any of which nobody was told. Keys are the first shard's to tell of.
     pub(super) fn announce(&mut self) {
         if self.telling.announcing {
             return;
         }
         let operator = &self.tools.settings.operator_tenant;
         let (count, shard, after) = (self.tools.log.shards(), self.shard, self.agenda.announced);
-        let (events, revision, last) = self.tools.view.read(|directory| {
-            let has_operator = directory.has_tenant(operator);
-            let (mut events, mut revision) = (Vec::new(), None);
+        let health = &self.agenda.health;
+        let (events, news, last) = self.tools.view.read(|directory| {
+            let (mut events, mut news) = (Vec::new(), News::default());
             let disabled = directory.disabled_after(after);
             for known in disabled.filter(|known| count.of(known.id) == shard) {
-                revision = revision.max(Some(disabled_by(known)));
-                events.extend(notices::disabled(operator, known).filter(|_| has_operator));
+                news.revision = news.revision.max(Some(disabled_by(known)));
+                events.extend(notices::disabled(operator, known));
             }
-            (events, revision, directory.disabled_last())
+            for known in directory.keys_after(after).filter(|_| shard.index() == 0) {
+                news.revision = news.revision.max(Some(known.revision));
+                events.extend(notices::key_created(operator, known));
+            }
+            for (known, streak) in health.alarming(directory).take(TOLD_MAX) {
+                news.failing.push((known.id, streak.first_at));
+                events.extend(notices::failing(operator, known, &streak));
+            }
+            if !directory.has_tenant(operator) {
+                events.clear();
+            }
+            (events, news, directory.disabled_last().max(directory.keys_last()))
         });
-        let Some(revision) = revision else {
+        if news.revision.is_none() {
             // So that the same ones are not looked through again.
             self.agenda.announced = after.max(last);
+        }
+        if news.revision.is_none() && news.failing.is_empty() {
             return;
-        };
+        }
         self.telling.announcing = true;
         let suspect_before = self.telling.suspect_before;
-        self.jobs.spawn(announce(self.tools.clone(), events, revision, suspect_before));
+        self.jobs.spawn(announce(self.tools.clone(), events, news, suspect_before));
     }
 
-    /// Notes of which disabled endpoints operators were told.
-    pub(super) fn announced(&mut self, revision: Option<u64>) {
+    /// Notes of what operators were told.
+    pub(super) fn announced(&mut self, told: Option<News>) {
         self.telling.announcing = false;
-        match revision {
-            Some(revision) => {
-                self.agenda.announced = self.agenda.announced.max(revision);
-                self.saved.note_change();
-            }
-            None => self.telling.suspect_before = self.tools.now(),
+        let Some(News { revision, failing }) = told else {
+            self.telling.suspect_before = self.tools.now();
+            return;
+        };
+        self.agenda.announced = self.agenda.announced.max(revision.unwrap_or_default());
+        for (endpoint, first_at) in failing {
+            self.agenda.health.told(endpoint, first_at);
         }
+        self.saved.note_change();
     }
 }
 
@@ -130,15 +155,15 @@ fn disabled_by(known: &Known) -> u64 {
 async fn announce(
     tools: Tools,
     events: Vec<Event>,
-    revision: u64,
+    news: News,
     suspect_before: Timestamp,
 ) -> anyhow::Result<Done> {
     match publish(&tools, events, suspect_before).await {
-        Ok(()) => Ok(Done::Announced { revision: Some(revision) }),
+        Ok(()) => Ok(Done::Announced { told: Some(news) }),
         Err(error) => {
             let error = anyhow::Error::new(error);
-            warn!(error = format!("{error:#}"), "operators cannot be told of disabled endpoints");
-            Ok(Done::Announced { revision: None })
+            warn!(error = format!("{error:#}"), "operators cannot be told of endpoints and keys");
+            Ok(Done::Announced { told: None })
         }
     }
 }

@@ -271,6 +271,8 @@ pub(crate) async fn add_tenant(log: &EventLog, id: &str) -> Result<()> {
         name: String::new(),
         profile: String::from("standard-webhooks"),
         unknown_types: fanfare_domain::tenant::UnknownTypes::Allowed,
+        plan: None,
+        endpoints_max: None,
         created_at: now(),
         rate_limit: None,
     };
@@ -307,4 +309,20 @@ fn endpoint() -> Endpoint {
         created_at,
         updated_at: created_at,
     }
+}
+
+/// Makes an API key of the tenant `acme`.
+pub(crate) async fn add_key(log: &EventLog) -> Result<()> {
+    let key = fanfare_domain::ApiKey {
+        id: fanfare_domain::KeyId::new(now(), [1; 10]),
+        name: String::from("ci"),
+        tenant: Some("acme".parse()?),
+        role: fanfare_domain::Role::Admin,
+        sha256: [1; 32],
+        created_at: now(),
+        expires_at: None,
+        reveals_secrets: false,
+    };
+    log.change(&change(Entity::ApiKey(Arc::new(key))), 0).await?;
+    Ok(())
 }

@@ -8,7 +8,7 @@ use fanfare_event_log::topology::Stream;
 use fanfare_retry_scheduler::Settings;
 use fanfare_testkit::wait_until;
 
-use crate::support::{World, add_tenant, from_now};
+use crate::support::{World, add_key, add_tenant, from_now};
 
 #[tokio::test]
 async fn an_exhausted_delivery_is_in_dead_and_the_operator_gets_an_event() -> Result<()> {
@@ -63,6 +63,27 @@ async fn without_an_operator_there_are_no_operational_events() -> Result<()> {
     let first = event(&world, 1).await;
     let data: serde_json::Value = serde_json::from_slice(&first.event.data)?;
     assert_eq!(data["delivery_id"], world.delivery(2).id.to_string());
+    scheduler.stop().await
+}
+
+#[tokio::test]
+async fn the_operator_hears_of_a_new_key_and_of_an_endpoint_that_keeps_failing() -> Result<()> {
+    let mut world = World::new().await?;
+    add_tenant(&world.log, "operator").await?;
+    let scheduler = world.start().await?;
+    // `standard-webhooks` disables nobody: the tenth failure in a row is told of.
+    for attempt in 1..=12 {
+        world.record(vec![world.attempt(1, attempt, 500, None)]).await?;
+    }
+    let told = event(&world, 1).await;
+    assert_eq!(told.event.event_type.as_str(), "endpoint.failing");
+    let data: serde_json::Value = serde_json::from_slice(&told.event.data)?;
+    assert_eq!(data["endpoint_id"], world.endpoint.id.to_string());
+    add_key(&world.log).await?;
+    let told = event(&world, 2).await;
+    assert_eq!(told.event.event_type.as_str(), "key.created", "the row is told of once");
+    let data: serde_json::Value = serde_json::from_slice(&told.event.data)?;
+    assert_eq!((&data["tenant_id"], &data["role"]), (&"acme".into(), &"admin".into()));
     scheduler.stop().await
 }
 

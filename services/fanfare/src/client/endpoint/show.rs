@@ -30,6 +30,25 @@ pub(super) fn with_secret(made: &Value, done: &str, output: Output) {
     output.line("Keep the secret: it verifies the signatures, and is not shown again.");
 }
 
+/// Shows an endpoint's secrets again.
+pub(super) fn revealed(shown: &Value, output: Output) {
+    if output.json {
+        output.document(shown);
+        return;
+    }
+    let secrets = shown.get("secrets").and_then(Value::as_array).cloned().unwrap_or_default();
+    let row = |secret: &Value| {
+        let expires = Some(text(secret, "expires_at")).filter(|end| !end.is_empty());
+        vec![
+            output.tone(Tone::Strong, text(secret, "secret")),
+            String::from(text(secret, "created_at")),
+            String::from(expires.unwrap_or("current")),
+        ]
+    };
+    let rows: Vec<_> = secrets.iter().map(row).collect();
+    output.table(&["secret", "created", "expires"], &rows);
+}
+
 /// Shows an endpoint.
 pub(super) fn endpoint(found: &Value, output: Output) {
     if output.json {

@@ -1,0 +1,93 @@
+//! What a tenant may have: its plan, and how many endpoints.
+
+use anyhow::Result;
+use futures_util::future::join_all;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::World;
+
+fn endpoint() -> Value {
+    json!({"url": "https://example.com/hook", "event_types": ["visitor.denied"]})
+}
+
+#[tokio::test]
+async fn a_plan_of_kyberaccess_gives_a_tenant_its_limits() -> Result<()> {
+    let world = World::new().await?;
+    let new = json!({"id": "acme", "profile": "kyberaccess", "plan": "starter"});
+    let made = world.post("/v1/tenants", new).await?;
+    let per_second = |count: u32| json!({"requests": count, "per": "second", "burst": 1});
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    assert_eq!(made.body["endpoints_max"], 3);
+    assert_eq!(made.body["rate_limit"], per_second(10));
+    for (patch, plan, endpoints, rate) in [
+        (json!({"name": "A"}), json!("starter"), json!(3), per_second(10)),
+        (json!({"plan": "professional"}), json!("professional"), json!(10), per_second(50)),
+        (json!({"endpoints_max": 12}), json!("professional"), json!(12), per_second(50)),
+        (json!({"plan": "enterprise"}), json!("enterprise"), Value::Null, per_second(200)),
+        (json!({"plan": null}), Value::Null, Value::Null, Value::Null),
+    ] {
+        let changed = world.call(Method::PATCH, "/v1/tenants/acme", patch.clone()).await?;
+        let shown = ["plan", "endpoints_max", "rate_limit"].map(|name| changed.body[name].clone());
+        assert_eq!(shown, [plan, endpoints, rate], "{patch}");
+    }
+    for body in [json!({"plan": "gold"}), json!({"endpoints_max": 0})] {
+        let refused = world.call(Method::PATCH, "/v1/tenants/acme", body.clone()).await?;
+        let field = body.as_object().and_then(|members| members.keys().next().cloned());
+        assert_eq!((refused.code(), Some(refused.text("field"))), ("value_invalid", field));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn over_the_endpoint_limit_of_its_plan_a_tenant_is_refused() -> Result<()> {
+    let world = World::new().await?;
+    let new = json!({"id": "acme", "profile": "kyberaccess", "plan": "starter"});
+    world.post("/v1/tenants", new).await?;
+    let path = "/v1/tenants/acme/endpoints";
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.push(world.post(path, endpoint()).await?.text("id"));
+    }
+    // Disabled ones count: they are the tenant's all the same.
+    world.post(&format!("{path}/{}/disable", made[0]), Value::Null).await?;
+    let refused = world.post(path, endpoint()).await?;
+    assert_eq!((refused.status, refused.code()), (StatusCode::CONFLICT, "endpoints_limit"));
+    assert!(refused.text("detail").contains("3 endpoints (plan starter)"), "{refused:?}");
+    world.call(Method::DELETE, &format!("{path}/{}", made[0]), Value::Null).await?;
+    assert_eq!(world.post(path, endpoint()).await?.status, StatusCode::CREATED);
+    // What a tenant has stays when its limit falls.
+    world.call(Method::PATCH, "/v1/tenants/acme", json!({"endpoints_max": 1})).await?;
+    assert_eq!(world.get(path).await?.data().len(), 3);
+    assert_eq!(world.post(path, endpoint()).await?.code(), "endpoints_limit");
+    world.call(Method::PATCH, "/v1/tenants/acme", json!({"endpoints_max": null})).await?;
+    assert_eq!(world.post(path, endpoint()).await?.status, StatusCode::CREATED);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_many_endpoints_at_once_two_processes_make_as_many_as_the_limit_allows() -> Result<()> {
+    let world = World::new().await?;
+    let other = world.another().await?;
+    for round in 0..3 {
+        let tenant = format!("t{round}");
+        let new = json!({"id": tenant, "profile": "kyberaccess", "endpoints_max": 3});
+        world.post("/v1/tenants", new).await?;
+        let path = format!("/v1/tenants/{tenant}/endpoints");
+        let calls = (0..10).map(|number| {
+            let api = if number % 2 == 0 { &world.api } else { &other };
+            api.call(Method::POST, &path, Some(&world.operator), endpoint())
+        });
+        let mut made = 0;
+        for answer in join_all(calls).await {
+            let answer = answer?;
+            match answer.status {
+                StatusCode::CREATED => made += 1,
+                _ => assert_eq!(answer.code(), "endpoints_limit", "{answer:?}"),
+            }
+        }
+        assert_eq!(made, 3, "round {round}");
+        assert_eq!(world.get(&path).await?.data().len(), 3);
+    }
+    other.stop().await
+}

@@ -1,0 +1,64 @@
+//! What the OpenAPI document says of the API holds for whatever is sent to it: a fuzzer makes
+//! requests from the document, good ones and broken ones, and judges the answers by it.
+
+use std::{path::Path, process::Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::support::{Expected, Installation, foreign, process::Service};
+
+/// What has to hold of every answer.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                      response_headers_conformance,response_schema_conformance,ignored_auth,\
+                      unsupported_method,use_after_free";
+/// How many requests are made up for each operation, beside those that the document itself gives
+/// and those at the limits of each value.
+const EXAMPLES: &str = "8";
+/// Made up in the same way each time.
+const SEED: &str = "20261122";
+/// What would take the key away that the fuzzer comes with.
+const OWN_KEY: &str = "delete_operator_key";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_breaks_the_api_or_what_its_document_says() -> Result<()> {
+    let Some(packages) = foreign::fuzzer("requests made up from the OpenAPI document").await?
+    else {
+        return Ok(());
+    };
+    let mut installation = Installation::start().await?;
+    // Endpoints that are made up are not called.
+    installation.stop(Service::Dispatcher).await?;
+    let api = installation.api();
+    api.tenant("acme", "standard-webhooks").await?;
+    let endpoint = json!({ "url": "https://example.com/webhooks", "event_types": ["invoice.*"] });
+    api.endpoint("acme", &endpoint).await?;
+    let address = api.address().context("the API listens")?;
+    fuzz(&packages, &address, api.key()).await?;
+    // It still does what it should.
+    api.publish("acme", "invoice.paid", "{}", "after-all").await?;
+    installation.finish(Expected::Calm).await
+}
+
+async fn fuzz(packages: &Path, address: &str, key: &str) -> Result<()> {
+    let directory = tempfile::tempdir().context("make a directory")?;
+    let mut command = Command::new("python3");
+    command
+        .args(["-m", "schemathesis.cli", "run", &format!("http://{address}/openapi.json")])
+        .args(["--header", &format!("Authorization: Bearer {key}")])
+        .args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing"])
+        .args(["--max-examples", EXAMPLES, "--seed", SEED, "--workers", "2"])
+        .args(["--exclude-operation-id", OWN_KEY, "--suppress-health-check", "all"])
+        .args(["--request-timeout", "35", "--continue-on-failure", "--no-shrink", "--no-color"])
+        .current_dir(directory.path())
+        .env("PYTHONPATH", packages)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = command.output().await.context("run the fuzzer")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}\n{complaint}");
+    Ok(())
+}
