@@ -29,3 +29,4 @@ mod slow_endpoint_starves_no_one;
 mod support;
 mod tenant_limits_are_shared;
 mod the_delivery_log_agrees;
+mod the_log_is_searched;

@@ -31,7 +31,7 @@ mod user;
 mod view;
 
 pub use allowance::{Allowance, Portion};
-pub use config::{ChangeError, ConfigFold, ConfigView};
+pub use config::{ChangeError, ConfigFold, ConfigFollower, ConfigView, StoredChange};
 pub use fanfare_proto::{PackedEndpoint, encoded_len as record_length, task_length};
 pub use feeds::{FeedHints, Feeds, FeedsView, StoredFeed};
 pub use follow::EventFollower;

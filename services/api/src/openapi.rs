@@ -33,6 +33,7 @@ const SCHEME: &str = "key";
         (name = "events", description = "What happened"),
         (name = "deliveries", description = "One event for one endpoint, and its attempts"),
         (name = "keys", description = "API keys"),
+        (name = "audit", description = "Who changed what of the configuration, when and why"),
         (name = "health", description = "For load balancers"),
     ),
     components(schemas(Problem)),

@@ -6,7 +6,7 @@
 //! are waited for too, until a person has seen to them: where all services are one process, deliveries
 //! must not end for that.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_delivery_log::{Database, Store, StoreError};
@@ -35,6 +35,7 @@ const FORGET_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Projecting {
     pub(crate) log: EventLog,
     pub(crate) database: Database,
+    pub(crate) erasing: BTreeSet<String>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) retention: Duration,
     pub(crate) limits: Limits,
@@ -73,11 +74,15 @@ impl Projecting {
     /// Folds from where the tables stand until something goes wrong.
     async fn session(&self, patience: &mut Patience) -> Result<(), FoldError> {
         let store = Store::open(&self.database, self.log.inbox_identity()).await?;
+        let store = store.erasing(self.erasing.clone());
         let mut progress = store.progress().await?;
         let mut streams = Streams::open(&self.log, progress).await?;
         let mut forget_at = Instant::now();
         loop {
             let portion = streams.gather(progress, self.limits, forget_at).await?;
+            if portion.has_deletions() {
+                forget_at = Instant::now();
+            }
             if !portion.is_empty() {
                 progress = portion.write(&store).await?;
                 patience.relax();
@@ -88,11 +93,13 @@ impl Projecting {
         }
     }
 
-    /// Forgets some old rows; returns when to look again.
+    /// Forgets some rows that are old or of deleted endpoints; returns when to look again.
     async fn forget(&self, store: &Store) -> Result<Duration, StoreError> {
         let before = self.clock.now().saturating_sub(self.retention);
+        let purged = store.purge(FORGET_ROWS).await?;
         let rows = store.forget(before, FORGET_ROWS).await?;
-        Ok(if rows < u64::from(FORGET_ROWS) { FORGET_EVERY } else { FORGET_PAUSE })
+        let all = !purged && rows < u64::from(FORGET_ROWS);
+        Ok(if all { FORGET_EVERY } else { FORGET_PAUSE })
     }
 }
 

@@ -1,4 +1,7 @@
-//! Publishing an event: passed on to ingest, which answers once it is stored.
+//! Publishing an event: passed on to ingest, which answers once it is stored. Looking at events:
+//! see [`log`].
+
+pub(crate) mod log;
 
 use std::{collections::BTreeMap, time::Duration};
 

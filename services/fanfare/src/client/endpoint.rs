@@ -3,6 +3,7 @@
 mod draft;
 mod limits;
 mod show;
+mod statistics;
 mod trial;
 mod update;
 
@@ -87,6 +88,8 @@ pub(crate) enum Command {
         #[arg(long)]
         secret: Option<String>,
     },
+    /// Show how an endpoint did lately: deliveries, attempts, and how long these took.
+    Statistics(statistics::Options),
     /// Delete an endpoint: what is not delivered yet is cancelled.
     Delete(Named),
 }
@@ -145,6 +148,7 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             let path = format!("{}/rotate-secret", endpoint.path());
             show::with_secret(&api.post(&path, &body).await?, "rotated", output);
         }
+        Command::Statistics(options) => statistics::run(&options, api, output).await?,
         Command::Delete(named) => {
             api.delete(&named.path()).await?;
             if output.json {
