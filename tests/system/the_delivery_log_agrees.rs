@@ -49,7 +49,8 @@ async fn caught_up(scene: &Scene, store: &Store) -> Result<Content> {
         let ends = async {
             let (events, journal) =
                 (scene.log.events_last().await?, scene.log.journal_last().await?);
-            anyhow::Ok((Progress { events, journal }, store.progress().await?))
+            let config = scene.log.config_last().await?;
+            anyhow::Ok((Progress { events, journal, config }, store.progress().await?))
         };
         match ends.await {
             Ok((ends, found)) if ends == found => Ok(()),

@@ -8,14 +8,19 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fanfare_domain::{
-    Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fact, Record, StoredEvent, Timestamp,
+    Change, Conclusion, DeliveryId, DeliveryRef, EndpointId, Entity, EventId, Fact, Record,
+    StoredEvent, Timestamp,
     fact::{AttemptMade, ConclusionReason, DeliveryConcluded, EventRouted},
 };
 
-use crate::rows::{AttemptRow, DeliveryRow, EventRow, Origin, Place, Standing, State};
+use crate::{
+    audit::AuditRow,
+    deletion::Deletion,
+    rows::{AttemptRow, DeliveryRow, EventRow, Origin, Place, Standing, State},
+};
 
 /// Above the step of every attempt.
 const CONCLUDED: i64 = 1 << 40;
@@ -26,6 +31,8 @@ pub struct Changes {
     pub(crate) events: BTreeMap<EventId, EventRow>,
     pub(crate) deliveries: BTreeMap<DeliveryId, DeliveryRow>,
     pub(crate) attempts: BTreeMap<(DeliveryId, u32), AttemptRow>,
+    pub(crate) audit: BTreeMap<u64, AuditRow>,
+    pub(crate) deleted: BTreeMap<EndpointId, Deletion>,
 }
 
 impl Changes {
@@ -44,6 +51,20 @@ impl Changes {
             trace_id: event.trace.trace_id().map(String::from),
         };
         self.put_event(row);
+    }
+
+    /// Folds a change of the configuration.
+    pub fn config(&mut self, revision: u64, stored_at: Timestamp, change: &Change) {
+        self.audit.insert(revision, AuditRow::of(revision, stored_at, change));
+        if let (Entity::Endpoint(endpoint), true) = (&change.entity, change.deleted) {
+            let tenant = endpoint.tenant.clone();
+            self.delete(endpoint.id, Deletion { revision, at: stored_at, tenant });
+        }
+    }
+
+    /// Tells whether endpoints are among it that were deleted.
+    pub fn has_deletions(&self) -> bool {
+        !self.deleted.is_empty()
     }
 
     /// Folds the facts of one message of JOURNAL.
@@ -89,7 +110,11 @@ impl Changes {
 
     /// Takes in other changes, which may be of before, of after, or the same.
     pub fn merge(&mut self, other: Self) {
-        let Self { events, deliveries, attempts } = other;
+        let Self { events, deliveries, attempts, audit, deleted } = other;
+        self.audit.extend(audit);
+        for (endpoint, deletion) in deleted {
+            self.delete(endpoint, deletion);
+        }
         for row in events.into_values() {
             self.put_event(row);
         }
@@ -111,7 +136,8 @@ impl Changes {
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        self.events.len() + self.deliveries.len() + self.attempts.len()
+        let rows = self.events.len() + self.deliveries.len() + self.attempts.len();
+        rows + self.audit.len() + self.deleted.len()
     }
 
     /// Tells whether nothing changes.
@@ -125,6 +151,29 @@ impl Changes {
         self.events.retain(|id, _| kept(id.time()));
         self.deliveries.retain(|id, _| kept(id.time()));
         self.attempts.retain(|(id, _), _| kept(id.time()));
+    }
+
+    /// Drops what is of endpoints that were deleted, and of events accepted by then.
+    pub(crate) fn drop_deleted(&mut self, deleted: &BTreeMap<EndpointId, Timestamp>) {
+        let kept = |endpoint: EndpointId, id: DeliveryId| {
+            deleted.get(&endpoint).is_none_or(|at| id.time().as_millis() > at.as_millis())
+        };
+        self.deliveries.retain(|id, row| kept(row.endpoint, *id));
+        self.attempts.retain(|(id, _), row| kept(row.endpoint, *id));
+    }
+
+    /// The endpoints that deliveries and attempts are of.
+    pub(crate) fn endpoints(&self) -> BTreeSet<EndpointId> {
+        let of_deliveries = self.deliveries.values().map(|row| row.endpoint);
+        of_deliveries.chain(self.attempts.values().map(|row| row.endpoint)).collect()
+    }
+
+    fn delete(&mut self, endpoint: EndpointId, deletion: Deletion) {
+        match self.deleted.get_mut(&endpoint) {
+            Some(known) if known.revision >= deletion.revision => {}
+            Some(known) => *known = deletion,
+            None => drop(self.deleted.insert(endpoint, deletion)),
+        }
     }
 
     fn conclude(&mut self, concluded: &DeliveryConcluded, place: Place, at: Timestamp) {
@@ -235,6 +284,7 @@ fn attempt(place: Place, made: &AttemptMade) -> AttemptRow {
     AttemptRow {
         delivery: made.delivery.id,
         number: made.attempt,
+        endpoint: made.delivery.endpoint,
         place,
         started_at: made.started_at,
         duration_nanos: u64::try_from(made.duration.as_nanos()).unwrap_or(u64::MAX),

@@ -13,8 +13,8 @@ mod walk;
 
 use fanfare_domain::{BatchId, DeliveryId, EventId, Outcome, TenantId};
 
-pub(crate) use self::filter::lowest;
 pub use self::filter::{Cursor, EventFilter, Filter, MalformedCursor};
+pub(crate) use self::filter::{highest, lowest};
 use crate::{
     database::{Row, Statement, StoreError},
     rows::{AttemptRow, DeliveryRow, EventRow},
@@ -47,7 +47,8 @@ impl Store {
         after: Option<Cursor>,
         limit: usize,
     ) -> Result<Page<Listed>, StoreError> {
-        let types = self.types_like(&filter.tenant, filter.text.as_deref()).await?;
+        let wanted = (filter.text.as_deref(), filter.pattern.as_ref());
+        let types = self.types_of(&filter.tenant, wanted).await?;
         let limit = limit.max(1);
         let Some(statement) = walk::deliveries(filter, types, after, limit + 1) else {
             return Ok(Page { rows: Vec::new(), next: None });
@@ -64,7 +65,8 @@ impl Store {
         after: Option<Cursor>,
         limit: usize,
     ) -> Result<Page<EventRow>, StoreError> {
-        let types = self.types_like(&filter.tenant, filter.text.as_deref()).await?;
+        let wanted = (filter.text.as_deref(), filter.pattern.as_ref());
+        let types = self.types_of(&filter.tenant, wanted).await?;
         let limit = limit.max(1);
         let Some(statement) = events::statement(filter, types, after, limit + 1) else {
             return Ok(Page { rows: Vec::new(), next: None });
@@ -110,6 +112,31 @@ impl Store {
         statement.push(ATTEMPT).push(" FROM fanfare_attempts WHERE delivery = ");
         statement.bind(delivery.as_bytes()).push(" ORDER BY number LIMIT ").bind(limit);
         self.database.fetch(statement).await?.iter().map(attempt).collect()
+    }
+
+    /// Returns the attempts of a delivery that come after one, first one first; up to `limit`.
+    pub async fn attempts_after(
+        &self,
+        delivery: DeliveryId,
+        number: u32,
+        limit: usize,
+    ) -> Result<Vec<AttemptRow>, StoreError> {
+        let mut statement = Statement::new("SELECT ");
+        statement.push(ATTEMPT).push(" FROM fanfare_attempts WHERE delivery = ");
+        statement.bind(delivery.as_bytes()).push(" AND number > ").bind(number);
+        statement.push(" ORDER BY number LIMIT ").bind(walk::rows(limit));
+        self.database.fetch(statement).await?.iter().map(attempt).collect()
+    }
+
+    /// Finds an attempt of a delivery.
+    pub async fn attempt(
+        &self,
+        delivery: DeliveryId,
+        number: u32,
+    ) -> Result<Option<AttemptRow>, StoreError> {
+        let before = number.saturating_sub(1);
+        let found = self.attempts_after(delivery, before, 1).await?;
+        Ok(found.into_iter().find(|attempt| attempt.number == number))
     }
 
     /// Returns the deliveries of a batch, in the order in which they were in the request, by the

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use fanfare_domain::{
-    Batch, DeliveryId, Event, Profile, Rendered, Request, batch::Fit, body::DataRefused,
+    Batch, DeliveryId, Event, Profile, Rendered, Request, Signer, batch::Fit, body::DataRefused,
     profile::Attempt,
 };
 
@@ -38,6 +38,39 @@ pub fn batch_as_sent(
     attempt: &AttemptRow,
     events: &[(Arc<Event>, DeliveryId)],
 ) -> Result<Option<Request>, DataRefused> {
+    let batch = batch(profile, attempt, events)?;
+    Ok(batch.and_then(|batch| batch.request_as_sent(&attempt.signature)))
+}
+
+/// Tells whether the request that is rebuilt is the one that was sent: whether these secrets give it
+/// the signature on record. The events are those of the request, in its order; one, if the attempt
+/// carried one.
+///
+/// # Errors
+///
+/// If the profile does not take an event's data: then nothing was sent.
+pub fn is_signed_by(
+    signer: &Signer,
+    profile: &Arc<Profile>,
+    attempt: &AttemptRow,
+    events: &[(Arc<Event>, DeliveryId)],
+) -> Result<bool, DataRefused> {
+    let sent =
+        Attempt { delivery: attempt.delivery, number: attempt.number, at: attempt.started_at };
+    let request = match (attempt.batch, events) {
+        (None, [(event, _)]) => Some(Rendered::new(profile, event)?.request(signer, &sent)),
+        (None, _) => None,
+        (Some(_), _) => batch(profile, attempt, events)?.and_then(|batch| batch.request(signer)),
+    };
+    Ok(request.is_some_and(|request| request.signature() == attempt.signature))
+}
+
+/// Puts the events of a batch together; `None` if these are not its events.
+fn batch(
+    profile: &Arc<Profile>,
+    attempt: &AttemptRow,
+    events: &[(Arc<Event>, DeliveryId)],
+) -> Result<Option<Batch>, DataRefused> {
     let Some(mut batch) = Batch::new(profile, attempt.number, attempt.started_at) else {
         return Ok(None);
     };
@@ -47,8 +80,5 @@ pub fn batch_as_sent(
             Fit::TooLarge => return Ok(None),
         }
     }
-    if attempt.batch.is_none_or(|known| known.id != batch.id()) {
-        return Ok(None);
-    }
-    Ok(batch.request_as_sent(&attempt.signature))
+    Ok(attempt.batch.is_some_and(|known| known.id == batch.id()).then_some(batch))
 }

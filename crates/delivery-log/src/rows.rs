@@ -165,6 +165,8 @@ pub struct AttemptRow {
     pub delivery: DeliveryId,
     /// Counts from 1.
     pub number: u32,
+    /// Where it is delivered.
+    pub endpoint: EndpointId,
     /// Where the fact is.
     pub place: Place,
     /// When the request was begun; also the time that it was signed with.

@@ -9,15 +9,17 @@
 use crate::database::{Dialect, Statement, StoreError, Transaction};
 
 /// The version of the tables. Another one makes them anew: they are a fold.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 
-/// The tables, in the order in which they are dropped.
-const TABLES: [&str; 5] = [
+/// The tables, in the order in which they are dropped. That of the audit is not among them: it keeps
+/// what CONFIG may have forgotten.
+const TABLES: [&str; 6] = [
     "DROP TABLE IF EXISTS fanfare_log",
     "DROP TABLE IF EXISTS fanfare_events",
     "DROP TABLE IF EXISTS fanfare_deliveries",
     "DROP TABLE IF EXISTS fanfare_attempts",
     "DROP TABLE IF EXISTS fanfare_types",
+    "DROP TABLE IF EXISTS fanfare_deleted",
 ];
 
 /// How far it was folded, of what, and up to when it was forgotten. One row.
@@ -27,14 +29,15 @@ const LOG: &str = "CREATE TABLE IF NOT EXISTS fanfare_log (
     installation TEXT,
     events BIGINT NOT NULL,
     journal BIGINT NOT NULL,
+    config BIGINT NOT NULL,
     forgotten BIGINT NOT NULL
 )";
 
 const BLANK: &str =
-    "INSERT INTO fanfare_log (id, version, installation, events, journal, forgotten)
-    VALUES (1, $1, NULL, 0, 0, 0) ON CONFLICT (id) DO NOTHING";
+    "INSERT INTO fanfare_log (id, version, installation, events, journal, config, forgotten)
+    VALUES (1, $1, NULL, 0, 0, 0, 0) ON CONFLICT (id) DO NOTHING";
 
-const SQLITE: [&str; 3] = [
+const SQLITE: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS fanfare_events (
         id BLOB PRIMARY KEY, tenant TEXT NOT NULL, event_type TEXT NOT NULL,
         sequence BIGINT NOT NULL, accepted_at BIGINT NOT NULL, occurred_at BIGINT NOT NULL,
@@ -48,16 +51,20 @@ const SQLITE: [&str; 3] = [
         since BIGINT NOT NULL
     ) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS fanfare_attempts (
-        delivery BLOB NOT NULL, number BIGINT NOT NULL, place BIGINT NOT NULL,
+        delivery BLOB NOT NULL, number BIGINT NOT NULL, endpoint BLOB NOT NULL,
+        place BIGINT NOT NULL,
         outcome TEXT NOT NULL, status BIGINT, fault TEXT, retry_after BIGINT,
         started_at BIGINT NOT NULL, duration BIGINT NOT NULL, config_revision BIGINT NOT NULL,
         retry_at BIGINT, batch BLOB, batch_size BIGINT, truncated BIGINT NOT NULL,
         url TEXT NOT NULL, signature TEXT NOT NULL, detail TEXT NOT NULL, headers TEXT NOT NULL,
         body BLOB NOT NULL, PRIMARY KEY (delivery, number)
     )",
+    "CREATE TABLE IF NOT EXISTS fanfare_deleted (
+        endpoint BLOB PRIMARY KEY, deleted_at BIGINT NOT NULL, purged BIGINT NOT NULL
+    ) WITHOUT ROWID",
 ];
 
-const POSTGRES: [&str; 3] = [
+const POSTGRES: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS fanfare_events (
         id BYTEA PRIMARY KEY, tenant TEXT NOT NULL, event_type TEXT NOT NULL,
         sequence BIGINT NOT NULL, accepted_at BIGINT NOT NULL, occurred_at BIGINT NOT NULL,
@@ -71,12 +78,16 @@ const POSTGRES: [&str; 3] = [
         since BIGINT NOT NULL
     )",
     "CREATE TABLE IF NOT EXISTS fanfare_attempts (
-        delivery BYTEA NOT NULL, number BIGINT NOT NULL, place BIGINT NOT NULL,
+        delivery BYTEA NOT NULL, number BIGINT NOT NULL, endpoint BYTEA NOT NULL,
+        place BIGINT NOT NULL,
         outcome TEXT NOT NULL, status BIGINT, fault TEXT, retry_after BIGINT,
         started_at BIGINT NOT NULL, duration BIGINT NOT NULL, config_revision BIGINT NOT NULL,
         retry_at BIGINT, batch BYTEA, batch_size BIGINT, truncated BIGINT NOT NULL,
         url TEXT NOT NULL, signature TEXT NOT NULL, detail TEXT NOT NULL, headers TEXT NOT NULL,
         body BYTEA NOT NULL, PRIMARY KEY (delivery, number)
+    )",
+    "CREATE TABLE IF NOT EXISTS fanfare_deleted (
+        endpoint BYTEA PRIMARY KEY, deleted_at BIGINT NOT NULL, purged BIGINT NOT NULL
     )",
 ];
 
@@ -85,8 +96,18 @@ const TYPES: &str = "CREATE TABLE IF NOT EXISTS fanfare_types (
     tenant TEXT NOT NULL, event_type TEXT NOT NULL, PRIMARY KEY (tenant, event_type)
 )";
 
-/// Each search walks one of these for each state: see [`crate::query`].
-const INDEXES: [&str; 8] = [
+/// Every change of the configuration, by the installation that it is of: the table outlives both the
+/// others and what CONFIG keeps. Without a tenant, the text is empty.
+const AUDIT: &str = "CREATE TABLE IF NOT EXISTS fanfare_audit (
+    installation TEXT NOT NULL, revision BIGINT NOT NULL, recorded_at BIGINT NOT NULL,
+    tenant TEXT NOT NULL, kind TEXT NOT NULL, entity TEXT NOT NULL, deleted BIGINT NOT NULL,
+    actor TEXT NOT NULL, reason TEXT NOT NULL, trace_id TEXT, document TEXT NOT NULL,
+    PRIMARY KEY (installation, revision)
+)";
+
+/// Each search walks one of these for each state: see [`crate::query`]. Statistics are read from
+/// the index of attempts alone.
+const INDEXES: [&str; 13] = [
     "CREATE INDEX IF NOT EXISTS fanfare_events_tenant ON fanfare_events (tenant, id)",
     "CREATE INDEX IF NOT EXISTS fanfare_events_type ON fanfare_events (tenant, event_type, id)",
     "CREATE INDEX IF NOT EXISTS fanfare_deliveries_event ON fanfare_deliveries (event)",
@@ -99,6 +120,15 @@ const INDEXES: [&str; 8] = [
         ON fanfare_deliveries (endpoint, event_type, state, id)",
     "CREATE INDEX IF NOT EXISTS fanfare_attempts_batch
         ON fanfare_attempts (batch, number) WHERE batch IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS fanfare_attempts_endpoint
+        ON fanfare_attempts (endpoint, started_at, duration, outcome, status, fault)",
+    "CREATE INDEX IF NOT EXISTS fanfare_audit_tenant
+        ON fanfare_audit (installation, tenant, revision)",
+    "CREATE INDEX IF NOT EXISTS fanfare_audit_kind ON fanfare_audit (installation, kind, revision)",
+    "CREATE INDEX IF NOT EXISTS fanfare_audit_actor
+        ON fanfare_audit (installation, actor, revision)",
+    "CREATE INDEX IF NOT EXISTS fanfare_audit_entity
+        ON fanfare_audit (installation, kind, tenant, entity, revision)",
 ];
 
 /// The highest key of an advisory lock is ours while tables are made: two processes that make them
@@ -136,7 +166,7 @@ async fn make(transaction: &mut Transaction) -> Result<(), StoreError> {
         Dialect::Sqlite => SQLITE,
         Dialect::Postgres => POSTGRES,
     };
-    for text in tables.into_iter().chain([TYPES]).chain(INDEXES) {
+    for text in tables.into_iter().chain([TYPES, AUDIT]).chain(INDEXES) {
         transaction.execute(Statement::new(text)).await?;
     }
     let mut blank = Statement::new(BLANK);

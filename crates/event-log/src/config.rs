@@ -6,6 +6,7 @@
 //! us.
 
 mod change;
+mod follower;
 
 use fanfare_domain::{Change, Timestamp};
 use fanfare_proto::{DecodeError, decode_change};
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use change::ChangeError;
+pub use follower::{ConfigFollower, StoredChange};
 
 /// What a service keeps of the configuration.
 pub trait ConfigFold: Send + Sync + 'static {

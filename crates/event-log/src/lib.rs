@@ -38,7 +38,7 @@ mod view;
 
 pub use allowance::{Allowance, Portion};
 pub use answers::{AnswerKey, HeldAnswer, Kept};
-pub use config::{ChangeError, ConfigFold, ConfigView};
+pub use config::{ChangeError, ConfigFold, ConfigFollower, ConfigView, StoredChange};
 pub use fanfare_proto::{PackedEndpoint, encoded_len as record_length, task_length};
 pub use feeds::{FeedHints, Feeds, FeedsView, StoredFeed};
 pub use follow::EventFollower;

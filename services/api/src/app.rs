@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::anyhow;
+use fanfare_delivery_log::{Database, Store};
 use fanfare_domain::{
-    Change, Entity, Timestamp, TraceContext, UrlPolicy,
-    profile::{HttpsRule, Profile, Profiles},
+    Change, EndpointId, Entity, Timestamp, TraceContext, UrlPolicy,
+    profile::{HistoryRule, HttpsRule, Profile, Profiles},
     seal::Keyring,
 };
 use fanfare_event_log::{ConfigView, EventLog, JobsView, Publisher};
@@ -50,6 +51,8 @@ pub(crate) struct Parts {
     pub(crate) jobs: JobsView,
     /// What is configured.
     pub(crate) directory: ConfigView<Directory>,
+    /// Where deliveries are searched for.
+    pub(crate) database: Database,
     /// Seals secrets.
     pub(crate) keyring: Keyring,
     /// The profiles that tenants can have.
@@ -114,6 +117,20 @@ impl App {
         let silent = || ApiError::Unavailable(anyhow!("CONFIG did not answer in time"));
         confirmed.map_err(|_elapsed| silent())??;
         Ok(())
+    }
+
+    /// Returns the delivery log, if there is one that can be read.
+    pub(crate) async fn delivery_log(&self) -> Result<Store, ApiError> {
+        Ok(Store::attach(&self.database, self.log.inbox_identity()).await?)
+    }
+
+    /// Tells whether an endpoint was deleted with its history: then that is not shown any more.
+    pub(crate) fn is_erased(&self, endpoint: EndpointId) -> bool {
+        self.directory.read(|directory| {
+            let profile = directory.profile_of_deleted(endpoint);
+            let profile = profile.and_then(|name| self.profiles.get(name));
+            profile.is_some_and(|profile| profile.history == HistoryRule::Delete)
+        })
     }
 
     /// Returns a tenant's profile.

@@ -70,6 +70,9 @@ pub(crate) struct Directory {
     /// The revisions at which tenants were deleted: the id can be used again.
     tenants_deleted: BTreeMap<TenantId, u64>,
     endpoints: BTreeMap<TenantId, Endpoints>,
+    /// Of each deleted endpoint, its tenant as it was then: what becomes of the history is up to the
+    /// tenant's profile.
+    endpoints_deleted: BTreeMap<EndpointId, Option<Arc<Tenant>>>,
     catalogues: Catalogues,
     keys: BTreeMap<KeyId, Revised<ApiKey>>,
     keys_by_hash: BTreeMap<[u8; 32], KeyId>,
@@ -128,6 +131,12 @@ impl Directory {
     /// Returns an endpoint.
     pub(crate) fn endpoint(&self, tenant: &TenantId, id: EndpointId) -> Option<Revised<Endpoint>> {
         self.endpoints.get(tenant)?.by_id.get(&id).map(Kept::revised)
+    }
+
+    /// Returns the name of the profile that a deleted endpoint's tenant had then.
+    pub(crate) fn profile_of_deleted(&self, id: EndpointId) -> Option<&str> {
+        let tenant = self.endpoints_deleted.get(&id)?.as_ref()?;
+        Some(tenant.profile.as_str())
     }
 
     /// Returns up to `limit` endpoints of a tenant in the order of their ids: oldest first.
@@ -272,11 +281,15 @@ impl Directory {
         let before = before.and_then(|kept| kept.active);
         endpoints.active -= u32::from(before.is_some());
         if deleted {
+            let tenant = self.tenants.get(&endpoint.tenant);
+            let tenant = tenant.map(|tenant| Arc::clone(&tenant.value));
+            self.endpoints_deleted.insert(endpoint.id, tenant);
             if endpoints.by_id.is_empty() {
                 self.endpoints.remove(&endpoint.tenant);
             }
             return;
         }
+        self.endpoints_deleted.remove(&endpoint.id);
         let is_active = endpoint.state == EndpointState::Active;
         let active = is_active.then_some(before.unwrap_or(endpoints.active));
         endpoints.active += u32::from(is_active);

@@ -12,7 +12,8 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use fanfare_domain::url::UrlError;
+use fanfare_delivery_log::StoreError;
+use fanfare_domain::{chain, url::UrlError};
 use fanfare_event_log::{PublishError, ReadError, config::ChangeError};
 use serde::Serialize;
 use tracing::{error, warn};
@@ -59,6 +60,9 @@ pub(crate) enum ApiError {
     /// The event was passed on, and what became of it is not known.
     #[error("it is not known what became of the event")]
     OutcomeUnknown(#[source] anyhow::Error),
+    /// The delivery log cannot be read.
+    #[error("the delivery log cannot be read")]
+    DeliveryLog(#[source] StoreError),
     /// Something that should be possible failed.
     #[error("internal error")]
     Internal(#[source] anyhow::Error),
@@ -119,6 +123,7 @@ impl ApiError {
             Self::EventRefused { .. } => Code::EventRefused,
             Self::Unavailable(_) => Code::Unavailable,
             Self::OutcomeUnknown(_) => Code::OutcomeUnknown,
+            Self::DeliveryLog(_) => Code::DeliveryLogUnavailable,
             Self::Internal(_) => Code::Internal,
         }
     }
@@ -131,6 +136,7 @@ impl ApiError {
                 (None, None, None)
             }
             Self::Detailed { detail, .. } => (Some(detail), None, None),
+            Self::DeliveryLog(cause) => (Some(why_unreadable(&cause)), None, None),
             Self::Value { field, detail } => (Some(detail), Some(field), None),
             Self::Url(refused) => (Some(refused.to_string()), Some(String::from("url")), None),
             Self::EventRefused { reason, detail } => (Some(detail), None, Some(reason)),
@@ -155,6 +161,9 @@ impl ApiError {
             Self::OutcomeUnknown(cause) => {
                 warn!(error = format!("{cause:#}"), "it is not known what became of an event");
             }
+            Self::DeliveryLog(cause) => {
+                warn!(error = chain(cause), "the delivery log cannot be read");
+            }
             Self::Internal(cause) => error!(error = format!("{cause:#}"), "a request failed"),
             Self::Plain(_)
             | Self::Detailed { .. }
@@ -162,6 +171,23 @@ impl ApiError {
             | Self::Url(_)
             | Self::EventRefused { .. } => {}
         }
+    }
+}
+
+/// Says why the delivery log cannot be read, where that is of use to a caller.
+fn why_unreadable(cause: &StoreError) -> String {
+    match cause {
+        // What the database says is for the log: addresses and names may be in it.
+        StoreError::Database(_) => {
+            String::from("the database is away, or no projector has made its tables yet")
+        }
+        StoreError::Moved
+        | StoreError::Newer { .. }
+        | StoreError::Older { .. }
+        | StoreError::Unmade
+        | StoreError::Foreign
+        | StoreError::TooManyTypes
+        | StoreError::Malformed { .. } => cause.to_string(),
     }
 }
 
@@ -175,7 +201,7 @@ impl IntoResponse for ApiError {
         if code == Code::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if code == Code::Unavailable {
+        if matches!(code, Code::Unavailable | Code::DeliveryLogUnavailable) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
@@ -197,6 +223,21 @@ impl From<ReadError> for ApiError {
 impl From<PublishError> for ApiError {
     fn from(cause: PublishError) -> Self {
         Self::Unavailable(cause.into())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(cause: StoreError) -> Self {
+        match cause {
+            StoreError::TooManyTypes => Self::value("type", cause),
+            StoreError::Database(_)
+            | StoreError::Moved
+            | StoreError::Newer { .. }
+            | StoreError::Older { .. }
+            | StoreError::Unmade
+            | StoreError::Foreign
+            | StoreError::Malformed { .. } => Self::DeliveryLog(cause),
+        }
     }
 }
 

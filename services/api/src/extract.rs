@@ -63,6 +63,23 @@ impl IdInPath for JobId {
     const NOT_FOUND: Code = Code::ReplayNotFound;
 }
 
+impl IdInPath for AttemptNumber {
+    const PARAM: &'static str = "attempt";
+    const NOT_FOUND: Code = Code::AttemptNotFound;
+}
+
+/// The number of an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttemptNumber(pub(crate) u32);
+
+impl FromStr for AttemptNumber {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 impl<T: IdInPath> FromRequestParts<App> for PathId<T> {
     type Rejection = ApiError;
 

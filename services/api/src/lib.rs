@@ -1,11 +1,13 @@
 //! The REST API: tenants, endpoints and keys are made and changed here, events are published, and
 //! deliveries are explained.
 //!
-//! | reads   | writes |
-//! | ------- | ------ |
-//! | CONFIG  | CONFIG |
-//! | JOURNAL | COMMANDS |
-//! | JOBS    | JOBS   |
+//! | reads            | writes   |
+//! | ---------------- | -------- |
+//! | CONFIG           | CONFIG   |
+//! | EVENTS           | COMMANDS |
+//! | JOURNAL          | JOBS     |
+//! | JOBS             |          |
+//! | the delivery log |          |
 //!
 //! **Guarantee.** What is answered is stored, and every process of the service reads it from then
 //! on. A change made from a version that is no longer the last is refused where the caller names
@@ -42,6 +44,7 @@ mod uses;
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
+use fanfare_delivery_log::Database;
 use fanfare_domain::UrlPolicy;
 use fanfare_event_log::{ConfigView, EventLog, JobsView};
 use fanfare_service::{Context, check_keyring, load_keyring, load_profiles};
@@ -77,6 +80,7 @@ pub async fn bind_and_start(
     let keyring = load_keyring(&settings.sealing_key_file)?;
     let operator_keys = bootstrap::operator_keys(&settings)?;
     let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
+    let database = Database::to_read(&settings.database).context("read the database's URL")?;
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("listen on {}", settings.listen))?;
@@ -112,6 +116,7 @@ pub async fn bind_and_start(
         jobs,
         log,
         directory,
+        database: database.clone(),
         keyring,
         profiles,
         endpoint_https: settings.endpoint_https,
@@ -136,6 +141,7 @@ pub async fn bind_and_start(
     let stop = context.stop();
     context.spawn("serving", async move {
         server::serve(listener, router, connections, stop).await;
+        database.close().await;
         Ok(())
     });
     info!(%address, "listening");

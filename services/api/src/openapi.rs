@@ -37,6 +37,7 @@ const SCHEME: &str = "key";
         (name = "deliveries", description = "One event for one endpoint, and its attempts"),
         (name = "replays", description = "New deliveries of past events"),
         (name = "keys", description = "API keys"),
+        (name = "audit", description = "Who changed what of the configuration, when and why"),
         (name = "health", description = "For load balancers"),
     ),
     components(schemas(Problem)),

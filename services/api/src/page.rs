@@ -36,6 +36,11 @@ pub(crate) struct Page<T> {
 }
 
 impl Paging {
+    /// Puts together what a longer query has of it.
+    pub(crate) const fn new(limit: Option<usize>, cursor: Option<String>) -> Self {
+        Self { limit, cursor }
+    }
+
     /// Returns how many things to answer with.
     pub(crate) fn limit(&self) -> Result<usize, ApiError> {
         match self.limit.unwrap_or(LIMIT) {

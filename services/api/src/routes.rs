@@ -1,5 +1,6 @@
 //! The resources, each in a module of its own.
 
+pub(crate) mod audit;
 pub(crate) mod deliveries;
 pub(crate) mod endpoints;
 pub(crate) mod event_types;
@@ -53,9 +54,14 @@ pub(crate) fn router() -> OpenApiRouter<App> {
             event_types::everywhere::delete_common_event_type
         ))
         .routes(routes!(event_types::everywhere::import_common_event_types))
-        .routes(routes!(events::publish_event))
+        .routes(routes!(endpoints::statistics::get_endpoint_statistics))
+        .routes(routes!(events::publish_event, events::log::list_events))
         .routes(routes!(events::batch::publish_events))
+        .routes(routes!(events::log::get_event))
         .routes(routes!(deliveries::list_deliveries_of_event))
+        .routes(routes!(deliveries::search::list_deliveries))
+        .routes(routes!(deliveries::search::list_deliveries_of_endpoint))
+        .routes(routes!(deliveries::search::list_dead_letters))
         .routes(routes!(deliveries::get_delivery))
         .routes(routes!(deliveries::list_facts_of_delivery))
         .routes(routes!(deliveries::orders::cancel_delivery))
@@ -66,6 +72,10 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(replays::get_replay))
         .routes(routes!(replays::cancel_replay))
         .routes(routes!(replays::redrive_dead_letters))
+        .routes(routes!(deliveries::attempts::list_attempts))
+        .routes(routes!(deliveries::attempts::get_attempt))
+        .routes(routes!(audit::list_audit))
+        .routes(routes!(audit::list_tenant_audit))
         .routes(routes!(keys::create_tenant_key, keys::list_tenant_keys))
         .routes(routes!(keys::delete_tenant_key))
         .routes(routes!(portal_links::create_portal_link))

@@ -54,6 +54,8 @@ pub(crate) struct FoundDelivery {
     pub(crate) endpoint: EndpointId,
     /// 0 for the delivery that the event's acceptance caused; counts replays.
     pub(crate) generation: u32,
+    /// What the event's routing says of the endpoint.
+    pub(crate) routed: Routed,
     /// The sequence of the routed fact: the delivery's other facts come after it.
     pub(crate) sequence: u64,
     /// When it was routed.
@@ -173,11 +175,20 @@ fn in_routing(
         return None;
     }
     let (event, generation) = (routed.event, routed.generation);
-    let mut endpoints = routed.targets.iter().chain(&routed.fed).chain(&routed.held);
-    let of = |endpoint: &&EndpointId| DeliveryId::of(event, **endpoint, generation) == id;
-    let endpoint = *endpoints.find(of)?;
-    let event_sequence = routed.event_sequence;
-    Some(FoundDelivery { id, event, event_sequence, endpoint, generation, sequence, routed_at })
+    let mut endpoints = endpoints(routed);
+    let of =
+        |(endpoint, _): &(EndpointId, Routed)| DeliveryId::of(event, *endpoint, generation) == id;
+    let (endpoint, how) = endpoints.find(of)?;
+    Some(FoundDelivery {
+        id,
+        event,
+        event_sequence: routed.event_sequence,
+        endpoint,
+        generation,
+        routed: how,
+        sequence,
+        routed_at,
+    })
 }
 
 /// Finds the endpoints of a tenant's event, if it has been routed.
@@ -268,15 +279,20 @@ impl Reading {
 
 impl FoundEvent {
     fn add(&mut self, routed: &EventRouted) {
-        for (endpoints, what) in [
-            (&routed.targets, Routed::Target),
-            (&routed.fed, Routed::Target),
-            (&routed.skipped, Routed::Skipped),
-            (&routed.held, Routed::Held),
-        ] {
-            self.endpoints.extend(endpoints.iter().map(|endpoint| (*endpoint, what)));
-        }
+        self.endpoints.extend(endpoints(routed));
     }
+}
+
+/// The endpoints of a routing, each with what it says of it.
+fn endpoints(routed: &EventRouted) -> impl Iterator<Item = (EndpointId, Routed)> {
+    [
+        (&routed.targets, Routed::Target),
+        (&routed.fed, Routed::Target),
+        (&routed.held, Routed::Held),
+        (&routed.skipped, Routed::Skipped),
+    ]
+    .into_iter()
+    .flat_map(|(endpoints, what)| endpoints.iter().map(move |endpoint| (*endpoint, what)))
 }
 
 /// Writes what a cursor holds: `<sequence>.<index>`.

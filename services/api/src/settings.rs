@@ -6,6 +6,7 @@ use std::{
     str::FromStr,
 };
 
+use fanfare_delivery_log::DatabaseUrl;
 use fanfare_domain::{AddressPolicy, seal::Clear, settings::Source, url::Ports};
 
 /// What the service needs to know before it starts.
@@ -21,6 +22,8 @@ pub struct Settings {
     pub operator_key_file: Option<PathBuf>,
     /// An operator's key, admitted at the start.
     pub operator_key: Option<Clear>,
+    /// Where the delivery log is, which the projector keeps. It is only read.
+    pub database: DatabaseUrl,
     /// A directory with more profiles than those built in.
     pub profiles_dir: Option<PathBuf>,
     /// Whether endpoints need HTTPS.
@@ -76,6 +79,8 @@ impl fanfare_domain::settings::Settings for Settings {
                 .take("sealing_key_file", PathBuf::from("fanfare-data/sealing.key")),
             operator_key_file: source.take_optional("operator_key_file"),
             operator_key: source.take_optional("operator_key").map(Clear::new),
+            database: source
+                .take("database", DatabaseUrl::Sqlite(PathBuf::from("delivery-log.sqlite"))),
             profiles_dir: source.take_optional("profiles_dir"),
             endpoint_https: source.take("endpoint_https", EndpointHttps::default()),
             endpoint_ports: source.take("endpoint_ports", Ports::default()),

@@ -1,9 +1,11 @@
-//! The command-line client: tenants, endpoints, events and keys through the API; deliveries as
-//! they happen through the journal; a receiver for trying things out; a tour.
+//! The command-line client: tenants, endpoints, events, deliveries and keys through the API; deliveries
+//! as they happen through the journal; a receiver for trying things out; a tour.
 
 pub(crate) mod api;
 mod apply;
+mod audit;
 mod connection;
+mod dead_letter;
 mod delivery;
 mod demo;
 mod endpoint;
@@ -12,6 +14,7 @@ mod event_type;
 mod fact;
 mod key;
 mod listen;
+mod listing;
 mod nats;
 mod options;
 mod rate;
@@ -39,7 +42,7 @@ pub(crate) enum Command {
     /// Make and look after endpoints: URLs of a tenant that want some event types.
     #[command(subcommand)]
     Endpoint(endpoint::Command),
-    /// Send events.
+    /// Send events, and look at them.
     #[command(subcommand)]
     Event(event::Command),
     /// Keep catalogues of event types: what events look like.
@@ -58,6 +61,11 @@ pub(crate) enum Command {
     /// Deliver past events again.
     #[command(subcommand)]
     Replay(replay::Command),
+    /// Look at dead letters: deliveries of which every attempt failed.
+    #[command(subcommand)]
+    DeadLetter(dead_letter::Command),
+    /// Show who changed what of the configuration, when and why, newest first.
+    Audit(audit::Options),
     /// Make and look after API keys.
     #[command(subcommand)]
     Key(key::Command),
@@ -69,9 +77,7 @@ pub(crate) async fn run(command: Command, connection: &Connection, output: Outpu
         Command::Demo(options) => Box::pin(demo::demo(options, connection, output)).await,
         Command::Tenant(command) => tenant::run(command, &connection.open_api()?, output).await,
         Command::Endpoint(command) => endpoint::run(command, &connection.open_api()?, output).await,
-        Command::Event(event::Command::Send(options)) => {
-            Box::pin(event::send(options, connection, output)).await
-        }
+        Command::Event(command) => Box::pin(event::run(command, connection, output)).await,
         Command::EventType(command) => {
             event_type::run(command, &connection.open_api()?, output).await
         }
@@ -80,6 +86,10 @@ pub(crate) async fn run(command: Command, connection: &Connection, output: Outpu
         Command::Watch(options) => Box::pin(watch::watch(options, connection, output)).await,
         Command::Delivery(command) => delivery::run(command, &connection.open_api()?, output).await,
         Command::Replay(command) => replay::run(command, &connection.open_api()?, output).await,
+        Command::DeadLetter(command) => {
+            dead_letter::run(command, &connection.open_api()?, output).await
+        }
+        Command::Audit(options) => audit::audit(&options, &connection.open_api()?, output).await,
         Command::Key(command) => key::run(command, &connection.open_api()?, output).await,
     }
 }

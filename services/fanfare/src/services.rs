@@ -120,6 +120,7 @@ impl Service {
             }
             Self::Projector => {
                 let (settings, shown) = load_shown::<fanfare_projector::Settings>(sources)?;
+                load_profiles(settings.profiles_dir.as_deref())?;
                 (settings.log, shown)
             }
             Self::Api => {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use fanfare_delivery_log::{Changes, Progress, Store, StoreError};
 use fanfare_domain::{StoredEvent, Timestamp};
 use fanfare_event_log::{
-    EventFollower, EventLog, JournalBatch, JournalFilter, JournalReader, ReadError, journal::From,
+    ConfigFollower, EventFollower, EventLog, JournalBatch, JournalFilter, JournalReader, ReadError,
+    StoredChange, journal::From,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -32,8 +33,9 @@ pub(crate) enum FoldError {
     Read(#[from] ReadError),
 }
 
-/// Both streams, read from where the fold stands.
+/// The streams, read from where the fold stands.
 pub(crate) struct Streams {
+    config: ConfigFollower,
     events: EventFollower,
     journal: JournalReader,
 }
@@ -50,12 +52,13 @@ pub(crate) struct Portion {
 }
 
 impl Streams {
-    /// Opens both behind the progress.
+    /// Opens them behind the progress.
     pub(crate) async fn open(log: &EventLog, progress: Progress) -> Result<Self, ReadError> {
+        let config = log.follow_config(progress.config + 1).await?;
         let events = log.follow_events(progress.events + 1).await?;
         let from = From::Sequence(progress.journal + 1);
         let journal = log.journal(JournalFilter::All, from).await?;
-        Ok(Self { events, journal })
+        Ok(Self { config, events, journal })
     }
 
     /// Waits until there is something, then gathers what comes until the limits are reached. Empty
@@ -82,9 +85,10 @@ impl Streams {
         Ok(portion)
     }
 
-    /// Takes one message of either. Cancel safe, as both readers are.
+    /// Takes one message of any. Cancel safe, as all readers are.
     async fn take(&mut self, portion: &mut Portion) -> Result<(), ReadError> {
         tokio::select! {
+            change = self.config.next() => portion.config(&change?),
             event = self.events.next() => portion.event(&event?),
             batch = self.journal.next() => portion.journal(&batch?),
         }
@@ -97,6 +101,13 @@ impl Portion {
     pub(crate) fn of(progress: Progress) -> Self {
         let changes = Changes::default();
         Self { changes, before: progress, after: progress, count: 0, bytes: 0, oldest: None }
+    }
+
+    /// Adds a change of the configuration.
+    pub(crate) fn config(&mut self, stored: &StoredChange) {
+        self.changes.config(stored.revision, stored.stored_at, &stored.change);
+        self.after.config = stored.revision;
+        self.count += 1;
     }
 
     /// Adds an event.
@@ -138,6 +149,11 @@ impl Portion {
     /// How many rows it changes.
     pub(crate) fn rows(&self) -> usize {
         self.changes.len()
+    }
+
+    /// Tells whether endpoints were deleted, whose history is to be removed.
+    pub(crate) fn has_deletions(&self) -> bool {
+        self.changes.has_deletions()
     }
 
     /// Tells whether there is nothing to write.

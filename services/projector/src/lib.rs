@@ -1,8 +1,10 @@
-//! Keeps the delivery log: folds events and facts into tables that can be searched.
+//! Keeps the delivery log: folds events, facts and changes of the configuration into tables that can
+//! be searched.
 //!
 //! | reads   | writes           |
 //! | ------- | ---------------- |
-//! | EVENTS  | the delivery log |
+//! | CONFIG  | the delivery log |
+//! | EVENTS  |                  |
 //! | JOURNAL |                  |
 //!
 //! **Guarantee.** What is in the tables is the fold of the streams up to the progress that stands
@@ -19,21 +21,30 @@ mod projecting;
 mod rebuilding;
 mod settings;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Context as _;
 use fanfare_delivery_log::Database;
+use fanfare_domain::profile::HistoryRule;
 use fanfare_event_log::EventLog;
-use fanfare_service::Context;
+use fanfare_service::{Context, load_profiles};
 
 use crate::{counters::Counters, projecting::Projecting};
 
 pub use rebuilding::{Folded, Rebuilt, rebuild};
 pub use settings::Settings;
 
+/// The names of the profiles with which the history of a deleted endpoint is removed.
+fn erasing(settings: &Settings) -> anyhow::Result<BTreeSet<String>> {
+    let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
+    let erasing = profiles.iter().filter(|profile| profile.history == HistoryRule::Delete);
+    Ok(erasing.map(|profile| profile.name.clone()).collect())
+}
+
 /// Connects to the log and spawns what folds it. The database may be away, and is waited for.
 pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
     let readiness = context.readiness("projecting");
+    let erasing = erasing(&settings)?;
     let log = EventLog::open("projector", &settings.log).await.context("open the event log")?;
     let database = Database::new(&settings.database).context("read the database's URL")?;
     let counters = Arc::<Counters>::default();
@@ -42,6 +53,7 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
         counters,
         log: log.clone(),
         database: database.clone(),
+        erasing,
         clock: context.clock(),
         retention: settings.retention,
         limits: settings.limits(),

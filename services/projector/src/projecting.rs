@@ -6,7 +6,7 @@
 //! are waited for too, until a person has seen to them: where all services are one process, deliveries
 //! must not end for that.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_delivery_log::{Database, Store, StoreError};
@@ -43,6 +43,7 @@ pub(crate) struct Projecting {
     pub(crate) counters: Arc<Counters>,
     pub(crate) log: EventLog,
     pub(crate) database: Database,
+    pub(crate) erasing: BTreeSet<String>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) retention: Duration,
     pub(crate) limits: Limits,
@@ -86,6 +87,7 @@ impl Projecting {
     /// Folds from where the tables stand until something goes wrong.
     async fn session(&self, patience: &mut Patience) -> Result<(), FoldError> {
         let store = Store::open(&self.database, self.log.inbox_identity()).await?;
+        let store = store.erasing(self.erasing.clone());
         let mut progress = store.progress().await?;
         self.counters.begin(progress);
         let mut streams = Streams::open(&self.log, progress).await?;
@@ -93,6 +95,9 @@ impl Projecting {
         loop {
             let portion = streams.gather(progress, self.limits, forget_at).await?;
             let rows = portion.rows();
+            if portion.has_deletions() {
+                forget_at = Instant::now();
+            }
             if !portion.is_empty() {
                 let count = portion.count();
                 self.counters.note_read(portion.oldest());
@@ -106,19 +111,21 @@ impl Projecting {
         }
     }
 
-    /// Forgets some old rows, in small transactions, and more of them the more were written; returns
-    /// when to look again.
+    /// Forgets some rows that are old or of deleted endpoints, in small transactions, and more of them
+    /// the more were written; returns when to look again.
     async fn forget(&self, store: &Store, written: usize) -> Result<Duration, StoreError> {
         let before = self.clock.now().saturating_sub(self.retention);
         let wanted = u64::try_from(written.saturating_mul(FORGET_RATIO)).unwrap_or(u64::MAX);
+        let purged = store.purge(FORGET_ROWS).await?;
         let mut rows = 0;
         loop {
             let gone = store.forget(before, FORGET_ROWS).await?;
             rows += gone;
-            if gone < u64::from(FORGET_ROWS) {
+            let all = gone < u64::from(FORGET_ROWS);
+            if all && !purged {
                 return Ok(FORGET_EVERY);
             }
-            if rows >= wanted {
+            if all || rows >= wanted {
                 return Ok(if written > 0 { Duration::ZERO } else { FORGET_PAUSE });
             }
         }

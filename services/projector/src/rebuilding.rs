@@ -3,7 +3,7 @@
 //! A projector that runs meanwhile finds that the log has moved under it, and stands by; if it comes
 //! in between, the two take turns, and each goes on from where the tables are.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_delivery_log::{Database, Progress, Store, StoreError};
@@ -12,7 +12,7 @@ use fanfare_event_log::{EventLog, JournalFilter, journal::From};
 use tokio::time::timeout;
 
 use crate::{
-    Settings,
+    Settings, erasing,
     folding::{FoldError, Limits, Portion},
 };
 
@@ -22,7 +22,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How far it has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Folded {
-    /// The messages that are behind it, of both streams, those counted that have aged out.
+    /// The messages that are behind it, of all streams, those counted that have aged out.
     pub done: u64,
     /// The messages that there are.
     pub of: u64,
@@ -38,6 +38,7 @@ pub struct Rebuilt {
 /// Where to stop: what comes later is the projector's.
 #[derive(Clone, Copy)]
 struct Ends {
+    config: u64,
     events: u64,
     journal: u64,
 }
@@ -49,10 +50,12 @@ pub async fn rebuild(
     now: Timestamp,
     mut show: impl FnMut(Folded),
 ) -> anyhow::Result<Rebuilt> {
+    let erasing = erasing(settings)?;
     let log = EventLog::attach("projector", &settings.log).await.context("open the event log")?;
     let database = Database::new(&settings.database).context("read the database's URL")?;
     let forgotten = now.saturating_sub(settings.retention);
-    let rebuilt = anew(&log, &database, (forgotten, settings.limits()), &mut show).await;
+    let when = (forgotten, settings.limits());
+    let rebuilt = anew(&log, (&database, erasing), when, &mut show).await;
     database.close().await;
     log.close().await;
     Ok(Rebuilt { progress: rebuilt.context("fold the delivery log anew")? })
@@ -60,12 +63,16 @@ pub async fn rebuild(
 
 async fn anew(
     log: &EventLog,
-    database: &Database,
+    (database, erasing): (&Database, BTreeSet<String>),
     (forgotten, limits): (Timestamp, Limits),
     show: &mut impl FnMut(Folded),
 ) -> Result<Progress, FoldError> {
-    let ends = Ends { events: log.events_last().await?, journal: log.journal_last().await? };
-    let store = Store::renew(database, log.inbox_identity(), forgotten).await?;
+    let ends = Ends {
+        config: log.config_last().await?,
+        events: log.events_last().await?,
+        journal: log.journal_last().await?,
+    };
+    let store = Store::renew(database, log.inbox_identity(), forgotten).await?.erasing(erasing);
     loop {
         match fold(log, &store, (ends, limits), show).await {
             Err(FoldError::Store(StoreError::Moved)) => {}
@@ -74,7 +81,8 @@ async fn anew(
     }
 }
 
-/// Folds all events, then all facts: the rows are the same in whatever order.
+/// Folds the configuration, then all events, then all facts: the rows are the same in whatever
+/// order, but what is of deleted endpoints is not written first.
 async fn fold(
     log: &EventLog,
     store: &Store,
@@ -83,9 +91,24 @@ async fn fold(
 ) -> Result<Progress, FoldError> {
     let mut progress = store.progress().await?;
     let mut tell = |progress: Progress| {
-        let done = progress.events.min(ends.events) + progress.journal.min(ends.journal);
-        show(Folded { done, of: ends.events + ends.journal });
+        let (config, events) = (progress.config.min(ends.config), progress.events.min(ends.events));
+        let done = config + events + progress.journal.min(ends.journal);
+        show(Folded { done, of: ends.config + ends.events + ends.journal });
     };
+    let mut config = log.follow_config(progress.config + 1).await?;
+    loop {
+        let mut portion = Portion::of(progress);
+        while !portion.is_full(limits) && config.pending().await? > 0 {
+            if let Ok(change) = timeout(ASK_AGAIN, config.next()).await {
+                portion.config(&change?);
+            }
+        }
+        if portion.is_empty() {
+            break;
+        }
+        progress = portion.write(store).await?;
+        tell(progress);
+    }
     let mut events = log.follow_events(progress.events + 1).await?;
     loop {
         let mut portion = Portion::of(progress);

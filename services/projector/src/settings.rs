@@ -14,6 +14,8 @@ pub struct Settings {
     pub log: fanfare_event_log::Settings,
     /// Where the delivery log is.
     pub database: DatabaseUrl,
+    /// A directory with more profiles than those built in.
+    pub profiles_dir: Option<PathBuf>,
     /// For how long deliveries can be found; 1 h at least.
     pub retention: Duration,
     /// The most facts and events of one transaction; 1 to 65,536.
@@ -42,6 +44,7 @@ impl fanfare_domain::settings::Settings for Settings {
         let settings = Self {
             log: source.section("log"),
             database: source.take("database", database),
+            profiles_dir: source.take_optional("profiles_dir"),
             retention: source.take_duration("retention", Duration::from_hours(30 * 24)),
             batch_max: source.take_within("batch_max", 2_048, 1..=65_536),
             batch_wait: source.take_duration("batch_wait", Duration::from_millis(100)),

@@ -35,7 +35,9 @@ const DELIVERY_LOG: &str = "delivery-log.sqlite";
 /// A profile like `standard-webhooks`, but without a circuit breaker: every first attempt is made at
 /// once, however many fail.
 pub(crate) const EAGER: &str = "eager";
-/// Where the services find it.
+/// The same, with which an endpoint's history goes when it is deleted.
+pub(crate) const ERASING: &str = "erasing";
+/// Where the services find them.
 const PROFILES: &str = "profiles";
 
 /// How an installation differs from the ordinary one of a test.
@@ -112,7 +114,7 @@ impl Installation {
         fs::create_dir(directory.path().join("logs")).context("make a directory")?;
         fs::write(directory.path().join(SEALING_KEY), hex).context("write a key")?;
         fs::write(directory.path().join(OPERATOR_KEY), &key).context("write a key")?;
-        write_eager(&directory.path().join(PROFILES))?;
+        write_profiles(&directory.path().join(PROFILES))?;
         let servers = Servers::start(options.servers, options.durability).await?;
         let api = Api::new(&key)?;
         let processes = BTreeMap::new();
@@ -275,6 +277,7 @@ impl Installation {
         match service {
             Service::FanOut => {}
             Service::Projector => {
+                set("profiles_dir", file(PROFILES));
                 set("database", format!("sqlite:{}", file(DELIVERY_LOG)));
                 // More transactions, and so more places to be killed at.
                 set("batch_max", String::from("16"));
@@ -299,6 +302,7 @@ impl Installation {
                 set("profiles_dir", file(PROFILES));
                 set("sealing_key_file", file(SEALING_KEY));
                 set("operator_key_file", file(OPERATOR_KEY));
+                set("database", format!("sqlite:{}", file(DELIVERY_LOG)));
                 set("endpoint_https", String::from("optional"));
                 set("endpoint_ports", String::from("1-65535"));
                 // Clients know the API by its first port.
@@ -351,8 +355,8 @@ impl Installation {
     }
 }
 
-/// Writes the profile [`EAGER`] into a new directory.
-fn write_eager(directory: &Path) -> Result<()> {
+/// Writes the profiles [`EAGER`] and [`ERASING`] into a new directory.
+fn write_profiles(directory: &Path) -> Result<()> {
     let text = include_str!("../../../deploy/profiles/standard-webhooks.toml");
     let eager = text
         .replacen("name = \"standard-webhooks\"", &format!("name = \"{EAGER}\""), 1)
@@ -362,6 +366,14 @@ fn write_eager(directory: &Path) -> Result<()> {
         "the profile has changed"
     );
     fs::create_dir(directory).context("make a directory")?;
+    let erasing = eager
+        .replacen(&format!("name = \"{EAGER}\""), &format!("name = \"{ERASING}\""), 1)
+        .replacen("after_deletion = \"keep\"", "after_deletion = \"delete\"", 1);
+    ensure!(
+        erasing.contains("= \"delete\"") && erasing.contains(ERASING),
+        "the profile has changed"
+    );
+    fs::write(directory.join("erasing.toml"), erasing).context("write a profile")?;
     fs::write(directory.join("eager.toml"), eager).context("write a profile")
 }
 

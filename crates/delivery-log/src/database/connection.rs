@@ -18,6 +18,8 @@ use super::{DatabaseUrl, Dialect, Statement, Value};
 const CONNECTIONS_MAX: u32 = 5;
 /// How long to wait for one.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// The same, for those who only read: somebody waits for their answer.
+const ACQUIRE_TO_READ: Duration = Duration::from_secs(2);
 /// How long SQLite waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -38,12 +40,26 @@ pub enum StoreError {
         /// What this version knows.
         ours: i64,
     },
+    /// An older version made the tables, and no projector of this one has made them anew yet.
+    #[error("the delivery log is of an older version: its schema is {found}, ours {ours}")]
+    Older {
+        /// What is there.
+        found: i64,
+        /// What this version knows.
+        ours: i64,
+    },
+    /// Nothing was folded into the tables yet.
+    #[error("the delivery log is empty: no projector has begun to keep it")]
+    Unmade,
     /// The tables are of other streams.
     #[error(
         "the delivery log is of another installation: name another database, or fold this one anew \
          with `fanfare delivery-log rebuild`"
     )]
     Foreign,
+    /// A pattern chooses more types than are looked for at once, or is held against too many.
+    #[error("the tenant has too many event types for this pattern")]
+    TooManyTypes,
     /// What is in a row is nothing that was ever put there.
     #[error("a row of the delivery log is malformed: {what}")]
     Malformed {
@@ -56,8 +72,10 @@ impl StoreError {
     /// Tells whether it may go away by itself.
     pub const fn is_passing(&self) -> bool {
         match self {
-            Self::Database(_) | Self::Moved => true,
-            Self::Newer { .. } | Self::Foreign | Self::Malformed { .. } => false,
+            Self::Database(_) | Self::Moved | Self::Older { .. } | Self::Unmade => true,
+            Self::Newer { .. } | Self::Foreign | Self::TooManyTypes | Self::Malformed { .. } => {
+                false
+            }
         }
     }
 }
@@ -137,6 +155,33 @@ impl Database {
                 // Not a word about tables that are there already.
                 let options = options.options([("client_min_messages", "warning")]);
                 let options = options.disable_statement_logging();
+                Ok(Self(Connections::Postgres(pool.connect_lazy_with(options))))
+            }
+        }
+    }
+
+    /// The same for those who only read: nothing is made or changed through it.
+    pub fn to_read(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        match url {
+            DatabaseUrl::Sqlite(path) => {
+                let options = SqliteConnectOptions::new()
+                    .filename(path)
+                    .read_only(true)
+                    .busy_timeout(ACQUIRE_TO_READ)
+                    .disable_statement_logging();
+                let pool = SqlitePoolOptions::new()
+                    .max_connections(CONNECTIONS_MAX)
+                    .acquire_timeout(ACQUIRE_TO_READ);
+                Ok(Self(Connections::Sqlite(pool.connect_lazy_with(options))))
+            }
+            DatabaseUrl::Postgres(url) => {
+                let pool = PgPoolOptions::new()
+                    .max_connections(CONNECTIONS_MAX)
+                    .acquire_timeout(ACQUIRE_TO_READ);
+                let options: PgConnectOptions = url.parse()?;
+                let options = options
+                    .options([("default_transaction_read_only", "on")])
+                    .disable_statement_logging();
                 Ok(Self(Connections::Postgres(pool.connect_lazy_with(options))))
             }
         }

@@ -1,26 +1,54 @@
 //! The statement that finds events, and the types that a text is in.
 
-use fanfare_domain::{EventType, TenantId};
+use fanfare_domain::{EventType, TenantId, TypePattern};
 
 use super::{
     filter::{Cursor, EventFilter, Meant},
     walk::{self, Types},
 };
 use crate::{
-    database::{Statement, StoreError},
+    database::{Row, Statement, StoreError},
     store::{EVENT, Store},
 };
 
 /// How many types are walked along, each by itself; more are looked at on the way.
 const TYPES_MAX: usize = 16;
+/// How many types of a tenant a pattern is held against, and how many it may choose.
+const KNOWN_MAX: usize = 10_000;
+const CHOSEN_MAX: usize = 1_000;
 
 impl Store {
-    /// Finds the types of a tenant that a text is in, if it is a text for types.
-    pub(super) async fn types_like(
+    /// Finds the types of a tenant that a text is in, if it is a text for types, and that a pattern
+    /// chooses.
+    pub(super) async fn types_of(
         &self,
         tenant: &TenantId,
-        text: Option<&str>,
+        (text, pattern): (Option<&str>, Option<&TypePattern>),
     ) -> Result<Types, StoreError> {
+        let Some(pattern) = pattern.filter(|pattern| pattern.as_str() != ">") else {
+            return self.types_like(tenant, text).await;
+        };
+        let text = text.filter(|text| Meant::by(text) == Meant::Type);
+        let text = text.unwrap_or_default().trim().to_lowercase();
+        let mut statement = Statement::new("SELECT event_type FROM fanfare_types WHERE tenant = ");
+        statement.bind(tenant.as_str());
+        statement.push(" ORDER BY event_type LIMIT ").bind(walk::rows(KNOWN_MAX + 1));
+        let rows = self.database.fetch(statement).await?;
+        let known = rows.iter().map(event_type).collect::<Result<Vec<EventType>, _>>()?;
+        let all_known = known.len() <= KNOWN_MAX;
+        let chosen = known.into_iter().filter(|known| {
+            pattern.matches(known) && known.as_str().to_lowercase().contains(&text)
+        });
+        let chosen: Vec<EventType> = chosen.collect();
+        match chosen.len() {
+            count if count > CHOSEN_MAX || !all_known => Err(StoreError::TooManyTypes),
+            count if count > TYPES_MAX => Ok(Types::Many(chosen)),
+            _ => Ok(Types::Few(chosen)),
+        }
+    }
+
+    /// Finds the types of a tenant that a text is in, if it is a text for types.
+    async fn types_like(&self, tenant: &TenantId, text: Option<&str>) -> Result<Types, StoreError> {
         let Some(text) = text.filter(|text| Meant::by(text) == Meant::Type) else {
             return Ok(Types::Any);
         };
@@ -33,12 +61,13 @@ impl Store {
         if rows.len() > TYPES_MAX {
             return Ok(Types::Like(pattern));
         }
-        let types = rows.iter().map(|row| {
-            let parsed: Option<EventType> = row.text(0)?.and_then(|text| text.parse().ok());
-            parsed.ok_or(StoreError::Malformed { what: "event_type" })
-        });
-        types.collect::<Result<_, _>>().map(Types::Few)
+        rows.iter().map(event_type).collect::<Result<_, _>>().map(Types::Few)
     }
+}
+
+fn event_type(row: &Row) -> Result<EventType, StoreError> {
+    let parsed = row.text(0)?.and_then(|text| text.parse().ok());
+    parsed.ok_or(StoreError::Malformed { what: "event_type" })
 }
 
 /// Returns the pattern of SQL for what a text is in.
@@ -70,7 +99,7 @@ pub(super) fn statement(
     let types = types.only(filter.event_type.as_ref(), filter.text.as_deref())?;
     let along: Vec<Option<&EventType>> = match &types {
         Types::Few(types) => types.iter().map(Some).collect(),
-        Types::Any | Types::Like(_) => vec![None],
+        Types::Any | Types::Many(_) | Types::Like(_) => vec![None],
     };
     let mut statement = Statement::new("SELECT ");
     statement.push(EVENT).push(" FROM (");
@@ -83,9 +112,7 @@ pub(super) fn statement(
         if let Some(event_type) = event_type {
             statement.push(" AND event_type = ").bind(event_type.as_str());
         }
-        if let Types::Like(pattern) = &types {
-            walk::like(&mut statement, pattern);
-        }
+        walk::on_the_way(&mut statement, &types);
         match &meant {
             Some(Meant::Event(id)) => drop(statement.push(" AND id = ").bind(id.as_bytes())),
             Some(Meant::Events(first, last)) => {

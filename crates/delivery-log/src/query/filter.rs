@@ -3,7 +3,9 @@
 use std::{fmt, str::FromStr};
 
 use data_encoding::BASE64URL_NOPAD;
-use fanfare_domain::{DeliveryId, EndpointId, EventId, EventType, TenantId, Timestamp};
+use fanfare_domain::{
+    DeliveryId, EndpointId, EventId, EventType, TenantId, Timestamp, TypePattern,
+};
 
 use crate::rows::State;
 
@@ -18,6 +20,8 @@ pub struct Filter {
     pub states: Vec<State>,
     /// Of this type.
     pub event_type: Option<EventType>,
+    /// Of a type that the pattern chooses.
+    pub pattern: Option<TypePattern>,
     /// Of this event.
     pub event: Option<EventId>,
     /// Of events accepted at that time or later, to the millisecond.
@@ -37,6 +41,7 @@ impl Filter {
             endpoint: None,
             states: Vec::new(),
             event_type: None,
+            pattern: None,
             event: None,
             since: None,
             until: None,
@@ -52,6 +57,8 @@ pub struct EventFilter {
     pub tenant: TenantId,
     /// Of this type.
     pub event_type: Option<EventType>,
+    /// Of a type that the pattern chooses.
+    pub pattern: Option<TypePattern>,
     /// Accepted at that time or later, to the millisecond.
     pub since: Option<Timestamp>,
     /// Accepted before that time, to the millisecond.
@@ -64,7 +71,7 @@ pub struct EventFilter {
 impl EventFilter {
     /// All events of a tenant.
     pub const fn of(tenant: TenantId) -> Self {
-        Self { tenant, event_type: None, since: None, until: None, text: None }
+        Self { tenant, event_type: None, pattern: None, since: None, until: None, text: None }
     }
 }
 
@@ -138,7 +145,7 @@ pub(crate) fn lowest(time: Timestamp) -> [u8; 16] {
 }
 
 /// The highest id of a time.
-pub(super) fn highest(time: Timestamp) -> [u8; 16] {
+pub(crate) fn highest(time: Timestamp) -> [u8; 16] {
     *EventId::new(time, [0xff; 10]).as_bytes()
 }
 

@@ -47,7 +47,7 @@ fn sample() -> Changes {
 async fn filled(home: &Home) -> Result<(Store, Changes)> {
     let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
     let changes = sample();
-    let after = Progress { events: 60, journal: 60 };
+    let after = Progress { events: 60, journal: 60, config: 0 };
     store.apply(changes.clone(), Progress::default(), after).await?;
     Ok((store, changes))
 }
@@ -95,6 +95,7 @@ fn filters() -> Vec<Filter> {
                                 endpoint,
                                 states: states.clone(),
                                 event_type: event_type.map(|name| name.parse().unwrap()),
+                                pattern: None,
                                 event,
                                 since,
                                 until,
@@ -152,7 +153,7 @@ async fn what_comes_meanwhile_moves_no_page() -> Result<()> {
             more.journal(u64::from(number) + 1, &[record(routed(number, &[1], &[]))]);
         }
         let before = store.progress().await?;
-        store.apply(more, before, Progress { events: 70, journal: 70 }).await?;
+        store.apply(more, before, Progress { events: 70, journal: 70, config: 0 }).await?;
         let second = store.deliveries(&filter, first.next, 1_000).await?;
         let mut ids: Vec<_> =
             first.rows.iter().chain(&second.rows).map(|row| row.delivery.id).collect();
@@ -226,6 +227,62 @@ async fn events_are_searched_too() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_pattern_chooses_types_also_when_they_are_many() -> Result<()> {
+    for home in homes("a_pattern_chooses_types").await? {
+        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let mut changes = sample();
+        for (number, row) in changes.events.values_mut().enumerate() {
+            row.event_type = format!("order.n{number}.{}", number % 2).parse()?;
+        }
+        changes.deliveries.values_mut().for_each(|row| row.origin = None);
+        changes.fill();
+        let after = Progress { events: 1, journal: 1, config: 0 };
+        store.apply(changes, Progress::default(), after).await?;
+        for (pattern, text, expected) in [
+            (">", None, 180),
+            ("order.>", None, 180),
+            ("order.*.0", None, 90),
+            ("*.n7.*", None, 3),
+            ("order.*", None, 0),
+            ("ORDER.>", None, 0),
+            ("order.*.1", Some("N1"), 18),
+        ] {
+            let pattern = Some(pattern.parse()?);
+            let text = text.map(String::from);
+            let filter = Filter { pattern, text, ..Filter::of(acme()) };
+            assert_eq!(all_pages(&store, &filter, 50).await?.len(), expected, "{filter:?}");
+            let Filter { pattern, text, .. } = filter;
+            let filter = EventFilter { pattern, text, ..EventFilter::of(acme()) };
+            assert_eq!(store.events(&filter, None, 1_000).await?.rows.len() * 3, expected);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn attempts_are_found_by_their_number_and_after_one() -> Result<()> {
+    for home in homes("attempts_are_found_by_their_number").await? {
+        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let mut changes = Changes::default();
+        let facts: Vec<_> =
+            (1..=5).map(|number| record(made(delivery(1, 1), number, 500))).collect();
+        changes.journal(1, &facts);
+        let after = Progress { journal: 1, ..Progress::default() };
+        store.apply(changes, Progress::default(), after).await?;
+        let id = delivery(1, 1).id;
+        let numbers = async |after, limit| {
+            let rows = store.attempts_after(id, after, limit).await?;
+            anyhow::Ok(rows.iter().map(|row| row.number).collect::<Vec<_>>())
+        };
+        assert_eq!(numbers(0, 3).await?, [1, 2, 3]);
+        assert_eq!(numbers(3, 9).await?, [4, 5]);
+        assert_eq!(store.attempt(id, 4).await?.context("the attempt")?.number, 4);
+        assert_eq!((store.attempt(id, 0).await?, store.attempt(id, 6).await?), (None, None));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn text_in_many_types_is_looked_for_on_the_way() -> Result<()> {
     for home in homes("text_in_many_types").await? {
         let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
@@ -235,7 +292,9 @@ async fn text_in_many_types_is_looked_for_on_the_way() -> Result<()> {
         }
         changes.deliveries.values_mut().for_each(|row| row.origin = None);
         changes.fill();
-        store.apply(changes, Progress::default(), Progress { events: 1, journal: 1 }).await?;
+        store
+            .apply(changes, Progress::default(), Progress { events: 1, journal: 1, config: 0 })
+            .await?;
         for (text, expected) in [("order_", 180), ("order_1.", 3), ("er_5", 33), ("rderx", 0)] {
             let filter = Filter { text: Some(String::from(text)), ..Filter::of(acme()) };
             assert_eq!(all_pages(&store, &filter, 50).await?.len(), expected, "{text}");

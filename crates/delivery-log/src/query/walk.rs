@@ -31,6 +31,8 @@ pub(super) enum Types {
     Any,
     /// These.
     Few(Vec<EventType>),
+    /// These: too many to walk along each.
+    Many(Vec<EventType>),
     /// Those that are like this pattern of SQL, in lower case: too many to walk along each.
     Like(String),
 }
@@ -41,7 +43,7 @@ impl Types {
         let found = match (self, one) {
             (found, None) => found,
             (Self::Any, Some(one)) => Self::Few(vec![one.clone()]),
-            (Self::Few(mut some), Some(one)) => {
+            (Self::Few(mut some) | Self::Many(mut some), Some(one)) => {
                 some.retain(|known| known == one);
                 Self::Few(some)
             }
@@ -129,7 +131,7 @@ fn walks(
     let states = if filter.states.is_empty() { &State::ALL[..] } else { &filter.states };
     let along: Vec<Option<&EventType>> = match types {
         Types::Few(types) => types.iter().map(Some).collect(),
-        Types::Any | Types::Like(_) => vec![None],
+        Types::Any | Types::Many(_) | Types::Like(_) => vec![None],
     };
     let each = states.iter().flat_map(|state| along.iter().map(move |one| (state, *one)));
     for (index, (state, event_type)) in each.enumerate() {
@@ -149,15 +151,28 @@ fn walks(
         if let Some(event_type) = event_type {
             statement.push(" AND event_type = ").bind(event_type.as_str());
         }
-        if let Types::Like(pattern) = types {
-            like(statement, pattern);
-        }
+        on_the_way(statement, types);
         if let Some(Meant::Events(low, high)) = &meant {
             statement.push(" AND event >= ").bind(low.as_bytes());
             statement.push(" AND event <= ").bind(high.as_bytes());
         }
         within(statement, span, limit);
     }
+}
+
+/// Adds the condition on types that are not walked along.
+pub(super) fn on_the_way(statement: &mut Statement, types: &Types) {
+    match types {
+        Types::Any | Types::Few(_) => {}
+        Types::Many(types) => among(statement, types),
+        Types::Like(pattern) => like(statement, pattern),
+    }
+}
+
+/// Adds a condition on the type that takes no index.
+fn among(statement: &mut Statement, types: &[EventType]) {
+    let types = types.iter().map(|event_type| Value::from(event_type.as_str()));
+    statement.push(" AND event_type || '' IN ").bind_list(types);
 }
 
 /// Adds a condition on the type that takes no index.
@@ -183,10 +198,7 @@ fn look_at(statement: &mut Statement, filter: &Filter, types: &Types) {
     }
     match types {
         Types::Any => {}
-        Types::Few(types) => {
-            let types = types.iter().map(|event_type| Value::from(event_type.as_str()));
-            statement.push(" AND event_type || '' IN ").bind_list(types);
-        }
+        Types::Few(types) | Types::Many(types) => among(statement, types),
         Types::Like(pattern) => like(statement, pattern),
     }
 }

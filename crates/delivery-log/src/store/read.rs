@@ -25,7 +25,7 @@ pub(crate) const DELIVERY: &str = "id, tenant, event, event_sequence, endpoint, 
 /// The columns that [`attempt`] reads.
 pub(crate) const ATTEMPT: &str = "delivery, number, place, outcome, status, fault, retry_after, \
     started_at, duration, config_revision, retry_at, batch, batch_size, truncated, url, \
-    signature, detail, headers, body";
+    signature, detail, headers, body, endpoint";
 
 /// Reads an event.
 pub(crate) fn event(row: &Row) -> Result<EventRow, StoreError> {
@@ -92,6 +92,7 @@ pub(crate) fn attempt(row: &Row) -> Result<AttemptRow, StoreError> {
     Ok(AttemptRow {
         delivery: DeliveryId::from_bytes(id(row, 0, "delivery")?),
         number: small(row, 1, "number")?,
+        endpoint: EndpointId::from_bytes(id(row, 19, "endpoint")?),
         place: Place(row.integer(2)?.ok_or(malformed("place"))?),
         started_at: required_time(row, 7, "started_at")?,
         duration_nanos: number(row, 8, "duration")?,

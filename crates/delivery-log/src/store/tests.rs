@@ -26,6 +26,7 @@ const CASES: u32 = 24;
 /// A database for one test, and what it lives in.
 pub(crate) struct Home {
     pub(crate) database: Database,
+    url: String,
     _sqlite: TempDir,
     _postgres: Option<Postgres>,
 }
@@ -34,8 +35,10 @@ pub(crate) struct Home {
 pub(crate) async fn homes(what: &str) -> Result<Vec<Home>> {
     let mut homes = vec![sqlite()?];
     if let Some(postgres) = Postgres::start(what).await? {
-        let database = Database::new(&postgres.url().parse()?)?;
-        homes.push(Home { database, _sqlite: tempfile::tempdir()?, _postgres: Some(postgres) });
+        let url = postgres.url();
+        let database = Database::new(&url.parse()?)?;
+        let directory = tempfile::tempdir()?;
+        homes.push(Home { database, url, _sqlite: directory, _postgres: Some(postgres) });
     }
     Ok(homes)
 }
@@ -45,7 +48,8 @@ fn sqlite() -> Result<Home> {
     let directory = tempfile::tempdir()?;
     let name = format!("{}.sqlite", NUMBER.fetch_add(1, Ordering::Relaxed));
     let url = format!("sqlite:{}", directory.path().join(name).display());
-    Ok(Home { database: Database::new(&url.parse()?)?, _sqlite: directory, _postgres: None })
+    let database = Database::new(&url.parse()?)?;
+    Ok(Home { database, url, _sqlite: directory, _postgres: None })
 }
 
 /// Everything that is in the tables.
@@ -84,7 +88,7 @@ async fn empty(home: &Home) -> Result<Store> {
 
 /// The progress behind so many messages: what is counted is of no matter here.
 fn after(count: usize) -> Progress {
-    Progress { events: 0, journal: u64::try_from(count).unwrap() }
+    Progress { journal: u64::try_from(count).unwrap(), ..Progress::default() }
 }
 
 /// Writes messages in portions that end at these places, some of them again.
@@ -219,6 +223,43 @@ async fn what_is_old_is_forgotten_in_steps_and_does_not_come_back() -> Result<()
         assert_eq!(found.events.len(), 5);
         assert_eq!(found, expected);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_only_reads_makes_nothing_and_is_told_what_is_wrong() -> Result<()> {
+    let home = sqlite()?;
+    let url: crate::DatabaseUrl = home.url.parse()?;
+    let reader = Database::to_read(&url)?;
+    let away = Store::attach(&reader, "test").await;
+    assert!(matches!(away, Err(StoreError::Database(_))), "{away:?}");
+    let store = empty(&home).await?;
+    let found = Store::attach(&reader, "test").await?;
+    assert_eq!(found.progress().await?, Progress::default());
+    let refused = found.apply(Changes::default(), Progress::default(), after(1)).await;
+    assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
+    let foreign = Store::attach(&reader, "other").await;
+    assert!(matches!(foreign, Err(StoreError::Foreign)), "{foreign:?}");
+    // It sees what is written meanwhile.
+    store.apply(Changes::default(), Progress::default(), after(1)).await?;
+    assert_eq!(found.progress().await?, after(1));
+    set_version(&home, schema::VERSION - 1).await?;
+    let older = Store::attach(&reader, "test").await;
+    assert!(matches!(older, Err(StoreError::Older { .. })), "{older:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_only_reads_cannot_write_on_a_server_either() -> Result<()> {
+    let Some(postgres) = Postgres::start("who_only_reads_cannot_write").await? else {
+        return Ok(());
+    };
+    let url: crate::DatabaseUrl = postgres.url().parse()?;
+    let store = Store::renew(&Database::new(&url)?, "test", Timestamp::EPOCH).await?;
+    let found = Store::attach(&Database::to_read(&url)?, "test").await?;
+    let refused = found.apply(Changes::default(), Progress::default(), after(1)).await;
+    assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
+    assert_eq!(store.progress().await?, Progress::default());
     Ok(())
 }
 

@@ -3,11 +3,12 @@
 //! The number of rows in a statement is one of a few, so that each statement is prepared once.
 //! Each names a key once: PostgreSQL does not change a row twice in a statement.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use fanfare_domain::{Outcome, fact::ConclusionReason};
+use fanfare_domain::{EndpointId, Outcome, TenantId, Timestamp, fact::ConclusionReason};
 
 use crate::{
+    audit::AuditRow,
     database::{Statement, StoreError, Transaction, Value},
     fold::Changes,
     rows::{AttemptRow, DeliveryRow, EventRow},
@@ -121,7 +122,7 @@ pub(super) async fn attempts(
     transaction: &mut Transaction,
     rows: impl Iterator<Item = AttemptRow>,
 ) -> Result<(), StoreError> {
-    let head = "INSERT INTO fanfare_attempts (delivery, number, place, outcome, status, fault, \
+    let head = "INSERT INTO fanfare_attempts (delivery, number, endpoint, place, outcome, status, fault, \
         retry_after, started_at, duration, config_revision, retry_at, batch, batch_size, \
         truncated, url, signature, detail, headers, body) VALUES ";
     let tail = " ON CONFLICT (delivery, number) DO UPDATE SET place = excluded.place, \
@@ -144,6 +145,7 @@ fn attempt(row: &AttemptRow) -> Vec<Value> {
     vec![
         row.delivery.as_bytes().into(),
         row.number.into(),
+        row.endpoint.as_bytes().into(),
         row.place.0.into(),
         outcome.into(),
         row.outcome.status().map(i64::from).into(),
@@ -162,6 +164,44 @@ fn attempt(row: &AttemptRow) -> Vec<Value> {
         super::read::headers_text(&row.response_headers).as_str().into(),
         row.response_body.as_ref().into(),
     ]
+}
+
+pub(super) async fn audit(
+    transaction: &mut Transaction,
+    installation: &str,
+    rows: impl Iterator<Item = AuditRow>,
+) -> Result<(), StoreError> {
+    let head = "INSERT INTO fanfare_audit (installation, revision, recorded_at, tenant, kind, \
+        entity, deleted, actor, reason, trace_id, document) VALUES ";
+    let rows = rows.map(|row| {
+        vec![
+            installation.into(),
+            row.revision.into(),
+            nanos(row.recorded_at).into(),
+            row.tenant.as_ref().map_or("", TenantId::as_str).into(),
+            row.kind.as_str().into(),
+            row.entity.as_str().into(),
+            i64::from(row.deleted).into(),
+            row.actor.as_str().into(),
+            row.reason.as_str().into(),
+            row.trace_id.as_deref().into(),
+            row.document.as_str().into(),
+        ]
+    });
+    write(transaction, (head, " ON CONFLICT (installation, revision) DO NOTHING"), rows).await
+}
+
+pub(super) async fn deleted(
+    transaction: &mut Transaction,
+    rows: &BTreeMap<EndpointId, Timestamp>,
+) -> Result<(), StoreError> {
+    let head = "INSERT INTO fanfare_deleted (endpoint, deleted_at, purged) VALUES ";
+    let tail = " ON CONFLICT (endpoint) DO UPDATE SET deleted_at = excluded.deleted_at, purged = 0 \
+        WHERE excluded.deleted_at > fanfare_deleted.deleted_at";
+    let rows = rows.iter().map(|(endpoint, at)| {
+        vec![endpoint.as_bytes().into(), nanos(*at).into(), Value::from(0_i64)]
+    });
+    write(transaction, (head, tail), rows).await
 }
 
 /// Writes rows in portions, in statements that begin and end alike.

@@ -32,6 +32,7 @@ use fanfare_domain::url::UrlError;
 /// | 404 | `event_not_found` | No event of this id has been routed. |
 /// | 404 | `event_type_not_found` | There is no such event type in this catalogue. |
 /// | 404 | `delivery_not_found` | There is no such delivery. |
+/// | 404 | `attempt_not_found` | There is no such attempt. |
 /// | 404 | `replay_not_found` | There is no such replay. |
 /// | 405 | `method_not_allowed` | The path does not have this method. |
 /// | 408 | `body_timed_out` | The body did not arrive in time. |
@@ -58,6 +59,7 @@ use fanfare_domain::url::UrlError;
 /// | 503 | `unavailable` | The service cannot do this at the moment: try again. |
 /// | 503 | `timed_out` | The request took too long. |
 /// | 503 | `journal_too_long` | There is too much to read for one request. |
+/// | 503 | `delivery_log_unavailable` | The delivery log cannot be read at the moment; deliveries are made all the same. |
 /// | 504 | `outcome_unknown` | It is not known whether the event was taken: publish it again with the same Idempotency-Key. |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -86,6 +88,7 @@ pub(crate) enum Code {
     EventNotFound,
     EventTypeNotFound,
     DeliveryNotFound,
+    AttemptNotFound,
     ReplayNotFound,
     MethodNotAllowed,
     BodyTimedOut,
@@ -112,6 +115,7 @@ pub(crate) enum Code {
     Unavailable,
     TimedOut,
     JournalTooLong,
+    DeliveryLogUnavailable,
     OutcomeUnknown,
 }
 
@@ -175,6 +179,7 @@ impl Code {
             Self::EventNotFound => (StatusCode::NOT_FOUND, "event_not_found", "No event of this id has been routed."),
             Self::EventTypeNotFound => (StatusCode::NOT_FOUND, "event_type_not_found", "There is no such event type in this catalogue."),
             Self::DeliveryNotFound => (StatusCode::NOT_FOUND, "delivery_not_found", "There is no such delivery."),
+            Self::AttemptNotFound => (StatusCode::NOT_FOUND, "attempt_not_found", "There is no such attempt."),
             Self::ReplayNotFound => (StatusCode::NOT_FOUND, "replay_not_found", "There is no such replay."),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not have this method."),
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timed_out", "The body did not arrive in time."),
@@ -201,6 +206,7 @@ impl Code {
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot do this at the moment: try again."),
             Self::TimedOut => (StatusCode::SERVICE_UNAVAILABLE, "timed_out", "The request took too long."),
             Self::JournalTooLong => (StatusCode::SERVICE_UNAVAILABLE, "journal_too_long", "There is too much to read for one request."),
+            Self::DeliveryLogUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "delivery_log_unavailable", "The delivery log cannot be read at the moment; deliveries are made all the same."),
             Self::OutcomeUnknown => (StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", "It is not known whether the event was taken: publish it again with the same Idempotency-Key."),
         }
     }
@@ -209,7 +215,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 51] = [
+    pub(crate) const ALL: [Self; 52] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -235,6 +241,7 @@ impl Code {
         Self::EventNotFound,
         Self::EventTypeNotFound,
         Self::DeliveryNotFound,
+        Self::AttemptNotFound,
         Self::ReplayNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimedOut,
@@ -261,6 +268,7 @@ impl Code {
         Self::Unavailable,
         Self::TimedOut,
         Self::JournalTooLong,
+        Self::DeliveryLogUnavailable,
         Self::OutcomeUnknown,
     ];
 }

@@ -1,9 +1,12 @@
 //! Deliveries, as the journal has them.
 //!
-//! Each request reads the journal itself, from the time that the id carries. That is enough to
-//! explain one delivery; lists over many belong to the delivery log.
+//! One delivery is explained by the journal itself, read from the time that the id carries: that has
+//! what was acknowledged a moment ago. Lists over many come from the delivery log: see [`search`].
 
+pub(crate) mod attempts;
 pub(crate) mod orders;
+mod request;
+pub(crate) mod search;
 mod state;
 pub(crate) mod view;
 
@@ -47,6 +50,7 @@ pub(crate) async fn list_deliveries_of_event(
     let mut budget = Budget::start();
     let found = scan::event(&app.log, access.id(), id, &mut budget).await?;
     let endpoints = found.ok_or(Code::EventNotFound)?.endpoints.into_iter();
+    let endpoints = endpoints.filter(|(endpoint, _)| !app.is_erased(*endpoint));
     let rest = endpoints.filter(|(endpoint, _)| after.is_none_or(|after| *endpoint > after));
     let page = Page::of(
         rest.take(limit + 1).collect(),
@@ -119,6 +123,7 @@ async fn find<P>(
     budget: &mut Budget,
 ) -> Result<FoundDelivery, ApiError> {
     let found = scan::delivery(&app.log, access.id(), id, budget).await?;
+    let found = found.filter(|found| !app.is_erased(found.endpoint));
     found.ok_or_else(|| Code::DeliveryNotFound.into())
 }
 

@@ -6,6 +6,7 @@ mod draft;
 mod health;
 pub(crate) mod reveal;
 pub(crate) mod sample;
+pub(crate) mod statistics;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trial;
@@ -142,7 +143,9 @@ pub(crate) async fn update_endpoint(
     tagged(&app, &access, edited)
 }
 
-/// Deletes an endpoint: it gets no more requests, and what is not delivered yet is cancelled.
+/// Deletes an endpoint: it gets no more requests, and what is not delivered yet is cancelled. Where
+/// the tenant's profile says so (`history.after_deletion`), its deliveries are not shown any more either,
+/// and the delivery log forgets them.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/endpoints/{endpoint}", tag = "endpoints",
     params(

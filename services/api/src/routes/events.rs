@@ -1,6 +1,8 @@
-//! Publishing events: passed on to ingest, which answers once they are stored.
+//! Publishing events: passed on to ingest, which answers once they are stored. Looking at events:
+//! see [`log`].
 
 pub(crate) mod batch;
+pub(crate) mod log;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -10,6 +10,7 @@ mod http;
 mod isolation;
 mod keys;
 mod lists;
+mod log;
 mod plans;
 mod portal;
 mod profiles;

@@ -1,9 +1,14 @@
 //! A running API, and a client of it.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use fanfare_api::{EndpointHttps, Settings, generate_key};
+use fanfare_delivery_log::{Database, DatabaseUrl, Store};
 use fanfare_domain::{AddressPolicy, address::AllowRule, seal::Clear, url::Ports};
 use fanfare_event_log::EventLog;
 use fanfare_service::{Context, Failure, random_bytes};
@@ -24,6 +29,8 @@ pub(crate) struct World {
     /// An operator's key with every right.
     pub(crate) operator: String,
     pub(crate) api: Api,
+    /// The delivery log, which nobody folds into.
+    pub(crate) database: Database,
     sealing_key_file: PathBuf,
     _directory: TempDir,
 }
@@ -54,8 +61,11 @@ impl World {
         let sealing_key_file = directory.path().join("sealing.key");
         std::fs::write(&sealing_key_file, "ab".repeat(32))?;
         let operator = generate_key(random_bytes());
+        // The projector would make the tables.
+        let database = Database::new(&delivery_log(&sealing_key_file))?;
+        Store::open(&database, log.inbox_identity()).await?;
         let api = Api::start(settings(&nats, sealing_key_file.clone(), &operator)).await?;
-        Ok(Self { nats, log, operator, api, sealing_key_file, _directory: directory })
+        Ok(Self { nats, log, operator, api, database, sealing_key_file, _directory: directory })
     }
 
     /// Starts one more API on the same log.
@@ -68,6 +78,18 @@ impl World {
         let path = self.sealing_key_file.with_extension("other");
         std::fs::write(&path, line)?;
         Api::start(settings(&self.nats, path, &self.operator)).await
+    }
+
+    /// The path of a file of the test's own.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.sealing_key_file.with_file_name(name)
+    }
+
+    /// Starts one more API on the same log, with another delivery log.
+    pub(crate) async fn another_on(&self, database: &Path) -> Result<Api> {
+        let settings = settings(&self.nats, self.sealing_key_file.clone(), &self.operator);
+        let database = DatabaseUrl::Sqlite(database.to_owned());
+        Api::start(Settings { database, ..settings }).await
     }
 
     /// Calls as the operator.
@@ -108,10 +130,16 @@ impl World {
     }
 }
 
+/// Where the delivery log is: beside the key.
+fn delivery_log(beside: &Path) -> DatabaseUrl {
+    DatabaseUrl::Sqlite(beside.with_file_name("delivery-log.sqlite"))
+}
+
 fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Settings {
     Settings {
         log: nats.log_settings(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        database: delivery_log(&sealing_key_file),
         sealing_key_file,
         operator_key_file: None,
         operator_key: Some(Clear::new(String::from(operator))),

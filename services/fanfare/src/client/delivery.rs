@@ -1,23 +1,28 @@
 //! `fanfare delivery`.
 
+mod attempt;
+mod search;
 mod timeline;
 
 use anyhow::Result;
 use clap::Subcommand;
-use fanfare_domain::{DeliveryId, EventId, TenantId};
+use fanfare_domain::{DeliveryId, TenantId};
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
+pub(crate) use self::search::{DeadLetters, Narrow, dead_letters};
 use super::{
     api::{Api, text},
-    replay,
+    listing, replay,
 };
 use crate::output::{Output, Tone};
 
 const EXAMPLES: &str = "\
 Examples:
+  fanfare delivery list acme --state exhausted,refused --type 'invoice.*' --since 1h
   fanfare delivery list acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w
   fanfare delivery get acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w
+  fanfare delivery attempt acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w 2
   fanfare delivery retry acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w";
 
 /// Of how many deliveries a list shows how they stand: each takes a request, which reads the
@@ -30,14 +35,9 @@ const REQUESTS_MAX: usize = 4;
 /// What can be done with deliveries.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List the deliveries of an event, one for each endpoint that wanted it.
+    /// List deliveries, newest event first, or those of one event.
     #[command(after_help = EXAMPLES)]
-    List {
-        /// The tenant.
-        tenant: TenantId,
-        /// The event's id.
-        event: EventId,
-    },
+    List(Box<search::Options>),
     /// Show all that happened to a delivery.
     #[command(after_help = EXAMPLES)]
     Get {
@@ -45,6 +45,23 @@ pub(crate) enum Command {
         tenant: TenantId,
         /// The delivery's id.
         delivery: DeliveryId,
+    },
+    /// List the attempts of a delivery.
+    Attempts {
+        /// The tenant.
+        tenant: TenantId,
+        /// The delivery's id.
+        delivery: DeliveryId,
+    },
+    /// Show an attempt: the whole request as it was sent, and the answer.
+    #[command(after_help = EXAMPLES)]
+    Attempt {
+        /// The tenant.
+        tenant: TenantId,
+        /// The delivery's id.
+        delivery: DeliveryId,
+        /// The attempt's number, from 1.
+        number: u32,
     },
     /// End a delivery without another attempt.
     #[command(after_help = EXAMPLES)]
@@ -75,15 +92,27 @@ pub(crate) enum Command {
 /// Does what was asked for.
 pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
-        Command::List { tenant, event } => {
-            let path = format!("/v1/tenants/{tenant}/events/{event}/deliveries");
-            list(api, &tenant, api.list(&path).await?, output).await;
-        }
+        Command::List(options) => match options.event.filter(|_| options.is_one_event()) {
+            Some(event) => {
+                let tenant = &options.tenant;
+                let path = format!("/v1/tenants/{tenant}/events/{event}/deliveries");
+                list(api, tenant, api.list(&path).await?, output).await;
+            }
+            None => search::deliveries(&options, api, output).await?,
+        },
         Command::Get { tenant, delivery } => {
             let path = path(&tenant, &delivery.to_string());
             let found = api.get(&path).await?;
             let facts = api.list(&format!("{path}/facts")).await?;
             show(&found, &facts, output);
+        }
+        Command::Attempts { tenant, delivery } => {
+            let path = format!("{}/attempts", path(&tenant, &delivery.to_string()));
+            listing::print(api.list(&path).await?, &attempt::ATTEMPTS, output);
+        }
+        Command::Attempt { tenant, delivery, number } => {
+            let path = format!("{}/attempts/{number}", path(&tenant, &delivery.to_string()));
+            attempt::show(&api.get(&path).await?, output);
         }
         Command::Cancel { tenant, delivery } => {
             order(api, (tenant, delivery), "cancel", output).await?

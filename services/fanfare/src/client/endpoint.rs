@@ -4,6 +4,7 @@ mod draft;
 mod limits;
 mod sample;
 mod show;
+mod statistics;
 mod trial;
 mod update;
 
@@ -100,6 +101,8 @@ pub(crate) enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Show how an endpoint did lately: deliveries, attempts, and how long these took.
+    Statistics(statistics::Options),
     /// Delete an endpoint: what is not delivered yet is cancelled.
     Delete(Named),
 }
@@ -174,6 +177,7 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             let headers = [("Fanfare-Reason", reason.as_str())];
             show::revealed(&api.post_with(&path, &json!({}), &headers).await?, output);
         }
+        Command::Statistics(options) => statistics::run(&options, api, output).await?,
         Command::Delete(named) => {
             api.delete(&named.path()).await?;
             if output.json {

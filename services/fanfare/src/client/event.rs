@@ -1,5 +1,6 @@
-//! `fanfare event`: sends events, by each of the ways that producers have.
+//! `fanfare event`: sends events, by each of the ways that producers have, and looks at them.
 
+mod log;
 mod sender;
 
 use std::{num::NonZeroU64, path::PathBuf};
@@ -29,12 +30,22 @@ Examples:
   cat invoice.json | fanfare event send acme invoice.paid -
   fanfare event send acme invoice.paid '{}' --via nats --repeat 10000";
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  fanfare event list acme --type 'invoice.*' --since 1h
+  fanfare event get acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w";
+
 /// What can be done with events.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Send an event, and say what became of it.
     #[command(after_help = EXAMPLES)]
-    Send(Options),
+    Send(Box<Options>),
+    /// List the events of a tenant, newest first.
+    #[command(after_help = LIST_EXAMPLES)]
+    List(Box<log::List>),
+    /// Show an event with its data.
+    Get(log::Named),
 }
 
 /// Options of `fanfare event send`.
@@ -97,8 +108,17 @@ struct Tally {
     first_refusal: Option<String>,
 }
 
+/// Does what was asked for.
+pub(crate) async fn run(command: Command, connection: &Connection, output: Output) -> Result<()> {
+    match command {
+        Command::Send(options) => send(*options, connection, output).await,
+        Command::List(options) => log::list(&options, &connection.open_api()?, output).await,
+        Command::Get(named) => log::get(&named, &connection.open_api()?, output).await,
+    }
+}
+
 /// Sends the event as often as was asked for.
-pub(crate) async fn send(options: Options, connection: &Connection, output: Output) -> Result<()> {
+async fn send(options: Options, connection: &Connection, output: Output) -> Result<()> {
     let event = NewEvent {
         tenant: options.tenant,
         event_type: options.event_type,

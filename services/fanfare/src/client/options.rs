@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, io::Read as _, path::PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
+use fanfare_domain::{Timestamp, settings::parse_duration};
+use fanfare_service::{Clock as _, SystemClock};
 use serde_json::value::RawValue;
 
 /// A name and a value, written `name=value`.
@@ -33,6 +35,38 @@ impl std::str::FromStr for Pair {
 /// Returns pairs as a map; of two with the same name, the later one counts.
 pub(crate) fn map(pairs: &[Pair]) -> BTreeMap<String, String> {
     pairs.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect()
+}
+
+/// An instant: a duration before now, such as `10m`, or a time of RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ago(Timestamp);
+
+/// Text that names no instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a duration such as 10m, nor a time such as 2026-11-22T06:15:03Z")]
+pub(crate) struct MalformedInstant;
+
+impl Ago {
+    fn read(text: &str, now: Timestamp) -> Result<Self, MalformedInstant> {
+        match parse_duration(text) {
+            Ok(span) => Ok(Self(now.saturating_sub(span))),
+            Err(_) => Timestamp::parse(text).map(Self).ok_or(MalformedInstant),
+        }
+    }
+}
+
+impl std::str::FromStr for Ago {
+    type Err = MalformedInstant;
+
+    fn from_str(text: &str) -> Result<Self, MalformedInstant> {
+        Self::read(text, SystemClock.now())
+    }
+}
+
+impl std::fmt::Display for Ago {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
+    }
 }
 
 /// JSON on the command line, or a dash for standard input.
@@ -87,6 +121,15 @@ mod tests {
         assert_eq!(shown, ["a:2", "b:", "c:x=y"]);
         assert_eq!("a".parse::<Pair>(), Err(MalformedPair));
         assert_eq!("=1".parse::<Pair>(), Err(MalformedPair));
+    }
+
+    #[test]
+    fn an_instant_is_some_time_ago_or_a_time() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let shown = |text| Ago::read(text, now).map(|instant| instant.to_string());
+        assert_eq!(shown("10m").as_deref(), Ok("2023-11-14T22:03:20.000Z"));
+        assert_eq!(shown("2023-11-14T22:13:20Z").as_deref(), Ok("2023-11-14T22:13:20.000Z"));
+        assert_eq!(shown("soon"), Err(MalformedInstant));
     }
 
     #[test]

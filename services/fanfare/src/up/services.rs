@@ -102,7 +102,7 @@ fn defaults(service: Service, options: &Up, data: &DataDir) -> Result<Sources> {
     if service == Service::Dispatcher && !options.forbid_loopback {
         sources = sources.set("egress.allow", LOOPBACK);
     }
-    if service == Service::Projector {
+    if matches!(service, Service::Projector | Service::Api) {
         sources = sources.set("database", data.delivery_log_url());
     }
     if service == Service::Api {

@@ -69,6 +69,7 @@ impl World {
         Ok(Settings {
             log: self.nats.log_settings(),
             database: database.parse()?,
+            profiles_dir: None,
             retention: Duration::from_hours(24),
             batch_max: 3,
             batch_wait: Duration::from_millis(5),
@@ -161,11 +162,12 @@ impl World {
     pub(crate) async fn caught_up(&self, database: &str) -> Result<Content> {
         let journal = self.log.journal_last().await?;
         let events = self.log.events_last().await?;
+        let config = self.log.config_last().await?;
         let database = Database::new(&database.parse()?)?;
         let store = Store::of(&database);
         wait_until("the delivery log to catch up", async || {
             let found = store.progress().await.map_err(|error| error.to_string())?;
-            let ends = Progress { events, journal };
+            let ends = Progress { events, journal, config };
             if found == ends { Ok(()) } else { Err(format!("{found:?} of {ends:?}")) }
         })
         .await;

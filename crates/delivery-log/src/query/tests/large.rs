@@ -11,7 +11,11 @@ use fanfare_domain::{
 use tokio::time::Instant;
 
 use super::*;
-use crate::fold::Changes;
+use crate::{
+    database::Dialect,
+    fold::Changes,
+    statistics::{self, Statistics},
+};
 
 /// How many deliveries there are, ordinarily and in a long run.
 const SHORT: u32 = 20_000;
@@ -100,7 +104,7 @@ async fn fill(store: &Store, count: u32) -> Result<Duration> {
         for number in first..(first + PORTION).min(count) {
             changes.journal(u64::from(number) + 1, &story(number));
         }
-        let after = Progress { events: 0, journal: u64::from(first + PORTION) };
+        let after = Progress { journal: u64::from(first + PORTION), ..Progress::default() };
         store.apply(changes, before, after).await?;
         before = after;
     }
@@ -182,6 +186,72 @@ async fn a_search_among_very_many_takes_50_ms_at_most() -> Result<()> {
             }
             ensure!(best <= LIMIT, "{what} among {count} took {best:?}");
             writeln!(std::io::stderr(), "  {what}: {best:?}")?;
+        }
+        statistics_are_bounded(&store, count).await?;
+    }
+    Ok(())
+}
+
+/// How long statistics may take, whatever the number of deliveries.
+const STATISTICS_LIMIT: Duration = Duration::from_secs(1);
+
+/// Counts for one endpoint among many, and for one that has had them all.
+async fn statistics_are_bounded(store: &Store, count: u32) -> Result<()> {
+    let one = endpoint_number(3);
+    for since in [at(0), at(u64::from(count) * 9 / 10)] {
+        let begun = Instant::now();
+        let found = store.statistics(one, since).await?;
+        writeln!(std::io::stderr(), "  statistics of an endpoint: {:?}", begun.elapsed())?;
+        let attempts: u64 = found.deliveries.values().sum();
+        assert_eq!(found.attempts.total(), attempts);
+        assert!(found.complete && attempts > 0, "{found:?}");
+    }
+    let mut transaction = store.database.begin().await?;
+    let mut all = Statement::new("UPDATE fanfare_attempts SET endpoint = ");
+    all.bind(one.as_bytes());
+    transaction.execute(all).await?;
+    transaction.commit().await?;
+    let begun = Instant::now();
+    let found = store.statistics(one, at(0)).await?;
+    let took = begun.elapsed();
+    writeln!(std::io::stderr(), "  statistics of an endpoint with everything: {took:?}")?;
+    let most = Statistics::COUNTED_MAX.min(count);
+    assert_eq!(found.attempts.total(), u64::from(most));
+    assert_eq!(found.complete, count < Statistics::COUNTED_MAX);
+    ensure!(took <= STATISTICS_LIMIT, "statistics of {count} attempts took {took:?}");
+    Ok(())
+}
+
+/// What the database means to do.
+async fn plan(store: &Store, statement: Statement) -> Result<String> {
+    let transaction = store.database.begin().await?;
+    let dialect = transaction.dialect();
+    drop(transaction);
+    let (head, column) = match dialect {
+        Dialect::Sqlite => ("EXPLAIN QUERY PLAN ", 3),
+        Dialect::Postgres => ("EXPLAIN ", 0),
+    };
+    let statement = Statement { text: format!("{head}{}", statement.text), ..statement };
+    let rows = store.database.fetch(statement).await?;
+    let lines = rows.iter().map(|row| row.text(column));
+    let lines: Vec<String> = lines.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    Ok(lines.join("\n"))
+}
+
+#[tokio::test]
+async fn statistics_are_read_from_indexes_alone() -> Result<()> {
+    for home in homes("statistics_are_read_from_indexes").await? {
+        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        fill(&store, SHORT).await?;
+        for (statement, index) in [
+            (statistics::deliveries(endpoint_number(3), at(0)), "fanfare_deliveries_endpoint"),
+            (statistics::attempts(endpoint_number(3), at(0)), "fanfare_attempts_endpoint"),
+        ] {
+            let plan = plan(&store, statement).await?;
+            writeln!(std::io::stderr(), "{plan}")?;
+            assert!(plan.contains(index), "{plan}");
+            assert!(!plan.contains("SCAN fanfare"), "{plan}");
+            assert!(!plan.contains("Seq Scan"), "{plan}");
         }
     }
     Ok(())

@@ -1,10 +1,11 @@
 //! How a delivery stands: a fold over its facts.
 
-use fanfare_domain::{Conclusion, Fact, TenantId, Timestamp};
+use fanfare_delivery_log::{DeliveryRow, State};
+use fanfare_domain::{Conclusion, Fact, TenantId, Timestamp, fact::ConclusionReason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::scan::FoundDelivery;
+use crate::scan::{FoundDelivery, Routed};
 
 /// One event for one endpoint.
 #[derive(Debug, Serialize, ToSchema)]
@@ -43,6 +44,8 @@ pub(crate) enum DeliveryState {
     Retrying,
     /// It waits for its endpoint to be resumed.
     Parked,
+    /// There is none: the endpoint was paused, and skips what comes meanwhile.
+    Skipped,
     /// The endpoint accepted it.
     Delivered,
     /// Every attempt failed, or its time ran out.
@@ -79,6 +82,21 @@ impl From<Conclusion> for DeliveryState {
     }
 }
 
+impl From<State> for DeliveryState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Pending => Self::Pending,
+            State::Retrying => Self::Retrying,
+            State::Parked => Self::Parked,
+            State::Skipped => Self::Skipped,
+            State::Delivered => Self::Delivered,
+            State::Exhausted => Self::Exhausted,
+            State::Refused => Self::Refused,
+            State::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
 impl DeliveryView {
     /// Shows a delivery of which nothing but its routing is on record.
     pub(crate) fn routed(tenant: &TenantId, found: &FoundDelivery) -> Self {
@@ -88,10 +106,29 @@ impl DeliveryView {
             event_id: found.event.to_string(),
             endpoint_id: found.endpoint.to_string(),
             generation: found.generation,
-            state: DeliveryState::Pending,
+            state: match found.routed {
+                Routed::Target => DeliveryState::Pending,
+                Routed::Held => DeliveryState::Parked,
+                Routed::Skipped => DeliveryState::Skipped,
+            },
             reason: None,
             attempts: 0,
             next_attempt_at: None,
+        }
+    }
+
+    /// Shows a delivery as the delivery log has it.
+    pub(super) fn logged(row: &DeliveryRow) -> Self {
+        Self {
+            id: row.id.to_string(),
+            tenant_id: row.tenant.to_string(),
+            event_id: row.event.to_string(),
+            endpoint_id: row.endpoint.to_string(),
+            generation: row.generation,
+            state: row.standing.state.into(),
+            reason: row.standing.reason.map(ConclusionReason::as_str),
+            attempts: row.attempts,
+            next_attempt_at: row.standing.next_attempt_at.map(shown),
         }
     }
 
@@ -104,11 +141,12 @@ impl DeliveryView {
                 self.next_attempt_at = made.retry_at.map(shown);
             }
             Fact::RetryScheduled(scheduled) => {
-                self.state = DeliveryState::Retrying;
+                // Also a first attempt that was put off gets a time.
+                self.state = DeliveryState::before(scheduled.attempt);
                 self.next_attempt_at = Some(shown(scheduled.due_at));
             }
             Fact::DeliveryDeferred(deferred) => {
-                self.state = self.begun();
+                self.state = DeliveryState::before(deferred.attempt);
                 self.next_attempt_at = Some(shown(deferred.until));
             }
             Fact::DeliveryParked(_) => {
@@ -132,7 +170,7 @@ impl DeliveryView {
 
     /// Tells whether it has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.reason.is_some()
+        self.reason.is_some() || self.state == DeliveryState::Skipped
     }
 
     /// The name of its state.
@@ -145,9 +183,12 @@ impl DeliveryView {
         let next = self.next_attempt_at.as_deref().and_then(Timestamp::parse);
         next.is_some_and(|next| next > now)
     }
+}
 
-    fn begun(&self) -> DeliveryState {
-        if self.attempts == 0 { DeliveryState::Pending } else { DeliveryState::Retrying }
+impl DeliveryState {
+    /// How a delivery stands that waits for an attempt.
+    const fn before(attempt: u32) -> Self {
+        if attempt > 1 { Self::Retrying } else { Self::Pending }
     }
 }
 
@@ -191,6 +232,7 @@ mod tests {
             event_sequence: 1,
             endpoint,
             generation,
+            routed: Routed::Target,
             sequence: 1,
             routed_at: Timestamp::EPOCH,
         };
@@ -221,10 +263,18 @@ mod tests {
             attempts: 1,
             reason: ConclusionReason::EndpointDeleted,
         });
+        let first = Fact::RetryScheduled(RetryScheduled {
+            delivery: delivery(),
+            attempt: 1,
+            due_at: second,
+            cause_sequence: 1,
+            batch: None,
+        });
         let mut view = view();
         assert_eq!(view.state, DeliveryState::Pending);
         for (fact, state, waits) in [
             (deferred, DeliveryState::Pending, true),
+            (first, DeliveryState::Pending, true),
             (scheduled, DeliveryState::Retrying, true),
             (parked, DeliveryState::Parked, false),
             (concluded, DeliveryState::Cancelled, false),

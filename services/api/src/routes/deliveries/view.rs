@@ -1,7 +1,10 @@
 //! Facts as they are shown.
 
 use axum::body::Bytes;
-use fanfare_domain::{DeliveryId, EndpointId, EventId, Fact, Outcome, Record, fact::AttemptMade};
+use fanfare_domain::{
+    DeliveryId, EndpointId, EventId, Fact, Outcome, Record,
+    fact::{AttemptMade, InBatch},
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -106,7 +109,7 @@ struct AttemptView {
 /// them; the first holds the whole answer, the others the beginning of its body.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = InBatch)]
-struct InBatchView {
+pub(super) struct InBatchView {
     /// Identifies the batch: the same deliveries sent again are the same batch.
     #[schema(example = "bat_01jd3x6y8kqz7v5m2n4p6r8t0w")]
     id: String,
@@ -118,7 +121,7 @@ struct InBatchView {
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Outcome)]
-enum OutcomeName {
+pub(super) enum OutcomeName {
     /// The endpoint answered with a status that the profile counts as success.
     Accepted,
     /// The endpoint answered with any other status.
@@ -130,7 +133,7 @@ enum OutcomeName {
 /// A header of an answer.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Header)]
-struct HeaderView {
+pub(super) struct HeaderView {
     /// Its name, in lower case.
     name: String,
     /// Its value; what is not UTF-8 is replaced.
@@ -227,15 +230,7 @@ impl FactView {
 
 impl AttemptView {
     fn of(made: &AttemptMade) -> Self {
-        let (outcome, fault) = match &made.outcome {
-            Outcome::Accepted { .. } => (OutcomeName::Accepted, None),
-            Outcome::Refused { .. } => (OutcomeName::Refused, None),
-            Outcome::Failed(fault) => (OutcomeName::Failed, Some(fault.as_str())),
-        };
-        let header = |(name, value): &(String, Bytes)| HeaderView {
-            name: name.clone(),
-            value: String::from_utf8_lossy(value).into_owned(),
-        };
+        let (outcome, fault) = OutcomeName::of(&made.outcome);
         Self {
             attempt: made.attempt,
             started_at: made.started_at.to_string(),
@@ -247,13 +242,36 @@ impl AttemptView {
             config_revision: made.config_revision,
             url: String::from(&*made.url),
             signature: made.signature.clone(),
-            response_headers: made.response_headers.iter().map(header).collect(),
+            response_headers: made.response_headers.iter().map(HeaderView::of).collect(),
             response_body: String::from_utf8_lossy(&made.response_body).into_owned(),
             response_truncated: made.response_truncated,
             retry_at: made.retry_at.map(|at| at.to_string()),
-            batch: made
-                .batch
-                .map(|batch| InBatchView { id: batch.id.to_string(), size: batch.size }),
+            batch: made.batch.map(InBatchView::of),
         }
+    }
+}
+
+impl OutcomeName {
+    /// Names an outcome, and the fault if it is one.
+    pub(super) const fn of(outcome: &Outcome) -> (Self, Option<&'static str>) {
+        match outcome {
+            Outcome::Accepted { .. } => (Self::Accepted, None),
+            Outcome::Refused { .. } => (Self::Refused, None),
+            Outcome::Failed(fault) => (Self::Failed, Some(fault.as_str())),
+        }
+    }
+}
+
+impl HeaderView {
+    /// Shows a header of an answer.
+    pub(super) fn of((name, value): &(String, Bytes)) -> Self {
+        Self { name: name.clone(), value: String::from_utf8_lossy(value).into_owned() }
+    }
+}
+
+impl InBatchView {
+    /// Shows the request that a delivery was part of.
+    pub(super) fn of(batch: InBatch) -> Self {
+        Self { id: batch.id.to_string(), size: batch.size }
     }
 }
