@@ -10,90 +10,22 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use fanfare_testkit::wait_until;
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, Command},
-    time::timeout,
+use fanfare_testkit::{
+    receiver::{Behaviour, Receiver, Reply},
+    wait_until,
 };
+use serde_json::json;
+use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
-use crate::support::{Answer, Api, Hooks, binary};
+use crate::support::{
+    Answer, Hooks,
+    up::{Up, number},
+};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where every number is described. `FANFARE_WRITE_METRICS=1` has the table written.
 const DESCRIBED: &str = "deploy/observability/metrics.md";
-
-/// A running `fanfare up`.
-struct Up {
-    child: Child,
-    api: Api,
-    metrics: String,
-    client: reqwest::Client,
-    _directory: TempDir,
-}
-
-impl Up {
-    async fn start() -> Result<Self> {
-        fanfare_service::install_crypto_provider();
-        let directory = tempfile::tempdir().context("make a directory")?;
-        let data = directory.path().join("data");
-        let settings = directory.path().join("up.toml");
-        fs::write(&settings, "[log]\nstream_bytes_max = 1073741824\n").context("write settings")?;
-        let mut command = Command::new(binary::fanfare().await?);
-        command.arg("--json").arg("--data").arg(&data).args(["up", "--stop-with-stdin"]);
-        command.args(["--nats-port", "0", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
-        command.arg("--config").arg(&settings);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().context("an output")?).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await??.context("it says where it is")?;
-        let running: Value = serde_json::from_str(&line)?;
-        let place = |name: &str| running[name].as_str().map(String::from).context("a place");
-        let key = fs::read_to_string(data.join("operator.key")).context("read the key")?;
-        let mut api = Api::new(key.trim())?;
-        api.set_address(place("api")?.trim_start_matches("http://"));
-        let client = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { child, api, metrics: place("metrics")?, client, _directory: directory })
-    }
-
-    async fn get(&self, path: &str) -> Result<(u16, String)> {
-        let answer = self.client.get(format!("{}{path}", self.metrics)).send().await?;
-        Ok((answer.status().as_u16(), answer.text().await?))
-    }
-
-    async fn text(&self) -> Result<String> {
-        Ok(self.get("/metrics").await?.1)
-    }
-
-    /// Waits until every number is as expected.
-    async fn tells(&self, expected: &[(&str, f64)]) {
-        wait_until("the metrics to tell what happened", async || {
-            let text = self.text().await.map_err(|error| vec![format!("{error:#}")])?;
-            let differs = |(series, value): &(&str, f64)| {
-                let found = number(&text, series);
-                (found != Some(*value)).then(|| format!("{series} {found:?}, not {value}"))
-            };
-            let wrong: Vec<_> = expected.iter().filter_map(differs).collect();
-            if wrong.is_empty() { Ok(()) } else { Err(wrong) }
-        })
-        .await;
-    }
-
-    async fn end(mut self) -> Result<()> {
-        // Waiting closes its standard input first, and that ends it in order.
-        let status = timeout(PATIENCE, self.child.wait()).await.context("it runs on")??;
-        ensure!(status.success(), "it ended with {status}");
-        Ok(())
-    }
-}
-
-/// The number of a series.
-fn number(text: &str, series: &str) -> Option<f64> {
-    let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
-    lines.find(|(name, _)| *name == series).and_then(|(_, value)| value.parse().ok())
-}
 
 /// Endpoints: one that takes everything, one that fails, one that never answers.
 async fn set(up: &Up, hooks: &Hooks) -> Result<()> {
@@ -115,7 +47,7 @@ async fn metrics_tell_what_happened() -> Result<()> {
         "/hangs" => Answer::Silence,
         _ => Answer::Status(200),
     });
-    let (up, hooks) = (Up::start().await?, hooks.await?);
+    let (up, hooks) = (Up::start(&[]).await?, hooks.await?);
     set(&up, &hooks).await?;
     for number in 0..5 {
         up.api.publish("acme", "order.paid", "{}", &format!("key-{number}")).await?;
@@ -163,6 +95,44 @@ async fn metrics_tell_what_happened() -> Result<()> {
     promtool(&text).await?;
     // Who hangs lets go, so that the end need not wait for its time-out.
     drop(hooks);
+    up.end().await
+}
+
+/// What a collector of OpenTelemetry answers, in gRPC: an empty message, and all is well.
+fn taken() -> Behaviour {
+    let reply = Reply::new(200).header("content-type", "application/grpc");
+    Behaviour::Reply(reply.header("grpc-status", "0").body(vec![0; 5]))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_gets_the_same_numbers_and_may_hang() -> Result<()> {
+    let (collector, hooks) = (Receiver::start().await?, Hooks::start().await?);
+    collector.answer(taken());
+    let place = collector.url("");
+    let variables =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", &*place), ("OTEL_METRIC_EXPORT_INTERVAL", "200")];
+    let up = Up::start(&variables).await?;
+    set(&up, &hooks).await?;
+    up.api.publish("acme", "some.thing", "{}", "key").await?;
+    let words = ["fanfare-up", "fanfare.ingest.accepted", "fanfare.dispatcher.first_attempt"];
+    wait_until("the collector to get what is counted", async || {
+        let requests = collector.requests();
+        let last = requests.last().ok_or_else(|| String::from("nothing"))?;
+        let has = |word: &&str| last.body.windows(word.len()).any(|it| it == word.as_bytes());
+        let is_export =
+            last.path == "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+        let missing: Vec<_> = words.iter().filter(|word| !has(word)).collect();
+        if is_export && missing.is_empty() { Ok(()) } else { Err(format!("{missing:?}")) }
+    })
+    .await;
+    // From now on it takes what comes and says nothing.
+    collector.answer(Behaviour::Silent);
+    let before = collector.count();
+    for number in 0..20 {
+        up.api.publish("acme", "some.thing", "{}", &format!("key-{number}")).await?;
+    }
+    up.tells(&[("fanfare_dispatcher_attempts_total{outcome=\"accepted\"}", 21.0)]).await;
+    collector.wait_for(before + 1, PATIENCE).await?;
     up.end().await
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod producer;
 pub(crate) mod scene;
 mod search;
 pub(crate) mod servers;
+pub(crate) mod up;
 
 pub(crate) use api::{Api, Refused};
 pub(crate) use checker::{Evidence, Report, Subscriber, check};

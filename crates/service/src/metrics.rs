@@ -2,7 +2,7 @@
 //!
 //! Most instruments *observe*: a service counts in atomics of its own, and is asked when somebody
 //! reads. Only histograms are told of each value. Their lock and one addition are some 100 ns for
-//! each reader.
+//! each reader (a debug build, two threads at once).
 //!
 //! **Names.** An instrument is called `fanfare.ingest.accepted`. In Prometheus that is
 //! `fanfare_ingest_accepted_total`: counters end in `_total`, and `_seconds` and `_bytes` come from the
