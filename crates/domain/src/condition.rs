@@ -116,11 +116,31 @@ impl Condition {
 
 impl Failed {
     fn of(error: &ExecutionError) -> Self {
-        if let ExecutionError::NoSuchKey(name) = error {
-            Self::Missing(shorten(name))
-        } else {
-            Self::Evaluation(shorten(error))
-        }
+        use ExecutionError::{
+            NotSupportedAsMethod, UnsupportedBinaryOperator, UnsupportedIndex, UnsupportedKeyType,
+            UnsupportedTargetType, ValuesNotComparable,
+        };
+        let kind = |value: &Value| value.type_of();
+        // By their kinds: whole values are long, and a map's members have no order.
+        let words = match error {
+            ExecutionError::NoSuchKey(name) => return Self::Missing(shorten(name)),
+            UnsupportedBinaryOperator(operator, left, right) => {
+                format!("'{operator}' does not go with {} and {}", kind(left), kind(right))
+            }
+            ValuesNotComparable(left, right) => {
+                format!("{} cannot be compared to {}", kind(left), kind(right))
+            }
+            UnsupportedIndex(index, value) => {
+                format!("{} cannot be looked up in {}", kind(index), kind(value))
+            }
+            UnsupportedKeyType(value) => format!("{} cannot be a key", kind(value)),
+            UnsupportedTargetType { target } => format!("{} does not go there", kind(target)),
+            NotSupportedAsMethod { method, target } => {
+                format!("'{method}' does not go with {}", kind(target))
+            }
+            other => shorten(other),
+        };
+        Self::Evaluation(words)
     }
 
     /// Returns which kind of failure it is. Says nothing of the event.

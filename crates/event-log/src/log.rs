@@ -172,6 +172,9 @@ impl EventLog {
                     Err(_) => handle.get_raw_message(sequence).await,
                 },
                 Which::First(subject) => handle.get_first_raw_message_by_subject(subject, 1).await,
+                Which::From(subject, first) => {
+                    handle.get_first_raw_message_by_subject(subject, first).await
+                }
                 Which::Last(subject) => handle.get_last_raw_message_by_subject(subject).await,
             }
         };
@@ -224,7 +227,11 @@ pub(crate) enum Which<'a> {
     Sequence(u64),
     /// The first under this subject, by the stream's leader.
     First(&'a str),
-    /// The last under this subject, which may hold wildcards, by the stream's leader.
+    /// The first under this subject from this sequence on, by the stream's leader. Costs nothing
+    /// where the stream holds nothing behind it.
+    From(&'a str, u64),
+    /// The last under this subject, which may hold wildcards, by the stream's leader. With
+    /// wildcards the server looks at every subject that there is.
     Last(&'a str),
 }
 

@@ -153,15 +153,21 @@ async fn confirm<F: Fold>(log: &EventLog, shared: &Shared<F>) -> Result<(), Read
     }
 }
 
-/// The last revision that is there to be read, by the stream's leader; 0 if there is none. Not the
-/// stream's last sequence: what has that may have been removed, or be none of the view's.
+/// The last revision that is there to be read, by the stream's leader, or the one that the view has
+/// come to, if that is later. Not the stream's last sequence: what has that may have been removed,
+/// or be none of the view's.
 ///
 /// The leader is whoever takes itself for it. On one server it is. A cluster's server that was cut
 /// off from the others goes on answering those that reach it until it gives up, 10 s or so later,
 /// though the others may have another leader, and newer revisions, by then.
 async fn last<F>(log: &EventLog, shared: &Shared<F>) -> Result<u64, async_nats::Error> {
-    let mut last = 0;
+    let mut last = shared.progress.borrow().revision;
     for subject in &shared.subjects {
+        // Nearly always there is nothing new. To be told so is cheap, however many subjects there
+        // are; to be told the last one of them is not.
+        if log.try_get_from(&shared.stream, Which::From(subject, last + 1)).await?.is_none() {
+            continue;
+        }
         let found = log.try_get_from(&shared.stream, Which::Last(subject)).await?;
         last = last.max(found.map_or(0, |message| message.sequence));
     }

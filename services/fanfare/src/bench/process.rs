@@ -7,9 +7,6 @@ use anyhow::{Context as _, Result};
 /// Ticks per second of the counts in `/proc`: the kernel's `USER_HZ`, 100 on Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Bytes per page of the counts in `/proc`, on the platforms that the benchmark runs on.
-const PAGE_BYTES: u64 = 4_096;
-
 /// Returns the processor seconds, user and system, that a process has used so far.
 pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
@@ -23,13 +20,16 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok((ticks()? + ticks()?) / TICKS_PER_SECOND)
 }
 
-/// Returns the resident memory of a process, in bytes.
+/// Returns the resident memory of a process, in bytes. A page that processes share, as those of one
+/// program do, counts for each of them by its part, so that the sum over processes is what they
+/// take together: `Pss` in proc_pid_smaps(5).
 pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/statm");
+    let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let pages: u64 =
-        text.split_ascii_whitespace().nth(1).context("find the resident pages")?.parse()?;
-    Ok(pages * PAGE_BYTES)
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB"));
+    let kibibytes = kibibytes.with_context(|| format!("find the resident memory in {path}"))?;
+    Ok(kibibytes.trim().parse::<u64>()? * 1_024)
 }
 
 /// Processor time of several processes between two moments.
