@@ -41,7 +41,7 @@ use crate::{
     intake::{Intake, Parts},
     outlet::Outlet,
     recorded::Lookup,
-    replays::Shop,
+    replays::Desk,
     routes::Routes,
     work::Work,
 };
@@ -78,7 +78,7 @@ pub async fn start_counted(
     let outlet = Outlet::new(log.publisher(), stop.clone());
     let allowances = Allowances::new(log.clone(), context.clock(), stop.clone());
     let conditions = Conditions::new(context.clock(), counters);
-    let shop = Shop {
+    let desk = Desk {
         log: log.clone(),
         jobs,
         routes: routes.clone(),
@@ -98,7 +98,7 @@ pub async fn start_counted(
         stop: stop.clone(),
     });
     context.spawn("routing", intake.run(events));
-    context.spawn("replays", shop.take_part(stop));
+    context.spawn("replays", desk.take_part(stop));
     context.spawn_support("configuration", async move {
         let (followed, fed, jobs) = tokio::join!(follow, follow_feeds, follow_jobs);
         log.close().await;
