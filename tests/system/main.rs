@@ -13,6 +13,7 @@ mod content_decides;
 mod duplicate_is_delivered_once;
 mod durability_is_checked;
 mod endpoints_are_small;
+mod endpoints_are_tried;
 mod flood_stops_no_one;
 mod frozen_dispatcher_sends_nothing;
 mod ingest_keeps_order;

@@ -194,7 +194,7 @@ impl ShardWorker {
         while !stop.is_cancelled() {
             self.step(&stop).await?;
         }
-        self.release().await
+        Box::pin(self.release()).await
     }
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<()> {

@@ -42,7 +42,7 @@ use crate::{
     intake::{Intake, Parts},
     outlet::Outlet,
     recorded::Lookup,
-    replays::Shop,
+    replays::Desk,
     routes::Routes,
     work::Work,
 };
@@ -82,7 +82,7 @@ pub async fn start_counted(
     let batches_max = settings.batches_max;
     instruments::register(context.metrics(), &counters, routes.clone(), batches_max);
     let conditions = Conditions::new(context.clock(), Arc::clone(&counters));
-    let shop = Shop {
+    let desk = Desk {
         log: log.clone(),
         jobs,
         routes: routes.clone(),
@@ -109,7 +109,7 @@ pub async fn start_counted(
         stop: stop.clone(),
     });
     context.spawn("routing", intake.run(events));
-    context.spawn("replays", shop.take_part(stop));
+    context.spawn("replays", desk.take_part(stop));
     context.spawn_support("configuration", async move {
         let (followed, fed, jobs) = tokio::join!(follow, follow_feeds, follow_jobs);
         log.close().await;

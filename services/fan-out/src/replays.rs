@@ -46,7 +46,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const REST: Duration = Duration::from_secs(5);
 
 /// What running jobs takes.
-pub(crate) struct Shop {
+pub(crate) struct Desk {
     /// Where events are read, and jobs are kept.
     pub(crate) log: EventLog,
     /// The jobs.
@@ -63,7 +63,7 @@ pub(crate) struct Shop {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-impl Shop {
+impl Desk {
     /// Takes part until `stop`: runs the jobs while this process has the post.
     pub(crate) async fn take_part(self, stop: CancellationToken) -> anyhow::Result<()> {
         let owner = format!("fan-out-{:016x}", u64::from_be_bytes(random_bytes()));
@@ -94,8 +94,8 @@ impl Shop {
             });
             for stored in next {
                 active.insert(stored.replay.id);
-                let (shop, stop) = (Arc::clone(&self), duty.stop.clone());
-                runs.spawn(async move { (stored.replay.id, run(shop, stored, stop).await) });
+                let (desk, stop) = (Arc::clone(&self), duty.stop.clone());
+                runs.spawn(async move { (stored.replay.id, run(desk, stored, stop).await) });
             }
             tokio::select! {
                 () = duty.stop.cancelled() => {}
@@ -113,14 +113,14 @@ impl Shop {
     }
 }
 
-async fn work(shop: Arc<Shop>, membership: Membership) -> anyhow::Result<()> {
-    membership.work(|duty| Arc::clone(&shop).run_jobs(duty)).await
+async fn work(desk: Arc<Desk>, membership: Membership) -> anyhow::Result<()> {
+    membership.work(|duty| Arc::clone(&desk).run_jobs(duty)).await
 }
 
 /// Runs one job as far as it goes. What goes wrong is told, and the job goes on later.
-async fn run(shop: Arc<Shop>, stored: fanfare_event_log::StoredReplay, stop: CancellationToken) {
+async fn run(desk: Arc<Desk>, stored: fanfare_event_log::StoredReplay, stop: CancellationToken) {
     let job: JobId = stored.replay.id;
-    match Box::pin(Run::of(shop, stored, stop.clone()).finish()).await {
+    match Box::pin(Run::of(desk, &stored, stop.clone()).finish()).await {
         Ok(state) => info!(job_id = %job, state, "a replay stands"),
         Err(_) if stop.is_cancelled() => {}
         Err(error) => {

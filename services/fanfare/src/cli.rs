@@ -276,6 +276,7 @@ mod tests {
             "fanfare replay start acme --since 2h --which missing --types a.*,b",
             "fanfare replay redrive acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare replay redrive acme --endpoint ep_01jd3x6y8kqz7v5m2n4p6r8t0w",
+            "fanfare endpoint test acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w a.b {}",
             "fanfare endpoint cancel-deliveries acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare delivery list acme --state exhausted --type a.* --since 10m --watch",
             "fanfare delivery list acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w",

@@ -368,7 +368,9 @@ impl ShardWorker {
             let mut taken = self.lanes.take_out(delivery.endpoint, is_it, self.desk.now());
             taken.append(&mut self.early.give_up(is_it));
             let ended = if taken.is_empty() { Ended::Later } else { Ended::Now };
-            taken.into_iter().for_each(|waiting| self.end_waiting(waiting));
+            for waiting in taken {
+                self.end_waiting(waiting);
+            }
             return ended;
         }
         let attempt = match self.ledger.standing(id) {
@@ -395,7 +397,9 @@ impl ShardWorker {
         };
         let mut taken = self.lanes.take_out(endpoint, is_meant, self.desk.now());
         taken.append(&mut self.early.give_up(is_meant));
-        taken.into_iter().for_each(|waiting| self.end_waiting(waiting));
+        for waiting in taken {
+            self.end_waiting(waiting);
+        }
         let (place, unrecorded) = (held.place, BTreeSet::new());
         let walk = Walk { settler: held.settler, endpoint, before, next: Some(1), unrecorded };
         self.orders.walks.insert(place, walk);

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    Shop,
+    Desk,
     source::{Chunk, Source},
     window::Window,
 };
@@ -22,7 +22,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Run {
-    shop: Arc<Shop>,
+    desk: Arc<Desk>,
     replay: Replay,
     revision: u64,
     generation: u32,
@@ -31,10 +31,10 @@ pub(super) struct Run {
 
 impl Run {
     /// Goes on with a job where it stands.
-    pub(super) fn of(shop: Arc<Shop>, stored: StoredReplay, stop: CancellationToken) -> Self {
+    pub(super) fn of(desk: Arc<Desk>, stored: &StoredReplay, stop: CancellationToken) -> Self {
         let (revision, generation) = (stored.revision, stored.generation());
         let replay = (*stored.replay).clone();
-        Self { shop, replay, revision, generation, stop }
+        Self { desk, replay, revision, generation, stop }
     }
 
     /// Does what is left of it; returns the name of its state. Ends earlier if the service stops, or
@@ -43,16 +43,16 @@ impl Run {
         if self.replay.generation == 0 && !self.begin().await? {
             return Ok("changed");
         }
-        let mut window = Window::open(&self.shop.log, &self.replay).await?;
-        let mut source = Source::of(Arc::clone(&self.shop), &self.replay).await?;
+        let mut window = Window::open(&self.desk.log, &self.replay).await?;
+        let mut source = Source::of(Arc::clone(&self.desk), &self.replay).await?;
         while !self.replay.is_over() {
-            let room = window.make_room(&self.shop.log);
+            let room = window.make_room(&self.desk.log);
             let Some(room) = self.stop.run_until_cancelled(room).await else { break };
             room.context("watch what was made")?;
             let next = source.next(self.replay.progress.next);
             let Some(chunk) = self.stop.run_until_cancelled(next).await else { break };
             let chunk = chunk.context("find what is to be replayed")?;
-            let written = self.shop.write((&self.replay, self.generation), &chunk.given);
+            let written = self.desk.write((&self.replay, self.generation), &chunk.given);
             if !written.await.context("write what is replayed")? {
                 break;
             }
@@ -75,7 +75,7 @@ impl Run {
             Scope::Only(_) => 0,
             Scope::Range(range) => {
                 let since = range.since.saturating_sub(MARGIN);
-                self.shop.log.first_event_at(since).await.context("find the first event")?
+                self.desk.log.first_event_at(since).await.context("find the first event")?
             }
         };
         self.save().await
@@ -97,10 +97,10 @@ impl Run {
     /// Writes how far it is; returns whether nobody else has changed it. Whatever is made before the
     /// next time refers to the journal's end as of now.
     async fn save(&mut self) -> anyhow::Result<bool> {
-        let last = self.shop.log.journal_last().await.context("find the journal's end")?;
+        let last = self.desk.log.journal_last().await.context("find the journal's end")?;
         self.replay.progress.journal_sequence = last;
-        self.replay.progress.updated_at = self.shop.clock.now();
-        let written = self.shop.log.write_replay(&self.replay, self.revision).await;
+        self.replay.progress.updated_at = self.desk.clock.now();
+        let written = self.desk.log.write_replay(&self.replay, self.revision).await;
         match written.context("write how far a replay is")? {
             JobWritten::Stored(revision) => {
                 self.revision = revision;

@@ -9,7 +9,7 @@ use fanfare_domain::{
 };
 use fanfare_event_log::feeds::Reach;
 
-use super::{Shop, survey::Survey, writing::Given};
+use super::{Desk, survey::Survey, writing::Given};
 use crate::routes::{Matches, Routes};
 
 /// The most events, or deliveries of a list, that are replayed between two writes of the job.
@@ -35,7 +35,7 @@ pub(super) struct Chunk {
 
 /// See the module.
 pub(super) struct Source {
-    shop: Arc<Shop>,
+    desk: Arc<Desk>,
     tenant: TenantId,
     scope: Scope,
     /// The first sequence of EVENTS beyond the time.
@@ -45,16 +45,16 @@ pub(super) struct Source {
 
 impl Source {
     /// Finds out where the replay ends.
-    pub(super) async fn of(shop: Arc<Shop>, replay: &Replay) -> anyhow::Result<Self> {
+    pub(super) async fn of(desk: Arc<Desk>, replay: &Replay) -> anyhow::Result<Self> {
         let end = match &replay.scope {
             Scope::Only(past) => u64::try_from(past.len()).unwrap_or(u64::MAX),
             Scope::Range(range) => {
                 let until = range.until.saturating_add(LATE);
-                shop.log.first_event_at(until).await.context("find the last event")?
+                desk.log.first_event_at(until).await.context("find the last event")?
             }
         };
         let (tenant, scope) = (replay.tenant.clone(), replay.scope.clone());
-        Ok(Self { shop, tenant, scope, end, survey: None })
+        Ok(Self { desk, tenant, scope, end, survey: None })
     }
 
     /// Returns what comes from there on.
@@ -85,7 +85,7 @@ impl Source {
                 last.targets.push(endpoint);
                 continue;
             }
-            let event = self.shop.log.event(event_sequence).await.context("read an event")?;
+            let event = self.desk.log.event(event_sequence).await.context("read an event")?;
             let ours =
                 |event: &StoredEvent| event.event.id == id && event.event.tenant == self.tenant;
             let targets = vec![endpoint];
@@ -101,7 +101,7 @@ impl Source {
         let sequences: Vec<(u64, EndpointId)> = found;
         let mut past = Vec::with_capacity(sequences.len());
         for (event_sequence, endpoint) in sequences {
-            let event = self.shop.log.event(event_sequence).await.context("read an event")?;
+            let event = self.desk.log.event(event_sequence).await.context("read an event")?;
             let of = |event: StoredEvent| Past { event: event.event.id, event_sequence, endpoint };
             past.extend(event.map(of));
         }
@@ -112,7 +112,7 @@ impl Source {
     async fn wanted(&mut self, range: &Range, from: u64) -> anyhow::Result<Chunk> {
         let (tenant, patterns) = (self.tenant.clone(), range.types.clone());
         let reach = Reach { tenant, patterns, from, count: CHUNK, bytes: BYTES_MAX };
-        let batch = self.shop.log.read_feed(&reach).await.context("read events")?;
+        let batch = self.desk.log.read_feed(&reach).await.context("read events")?;
         let mut next = batch.next;
         let is_last = next >= self.end || (!batch.more && self.is_the_end(&reach, next).await?);
         let mut events = batch.events;
@@ -128,21 +128,21 @@ impl Source {
         }
         let looked_at = u64::try_from(events.len()).unwrap_or_default();
         let is_last = is_last && next >= batch.next;
-        self.shop.routes.confirm().await.context("confirm the configuration")?;
+        self.desk.routes.confirm().await.context("confirm the configuration")?;
         let given = self.chosen(range, events).await?;
         Ok(Chunk { given, looked_at, next, is_last })
     }
 
     /// Tells whether there is nothing more, by whoever leads the stream.
     async fn is_the_end(&self, reach: &Reach, from: u64) -> anyhow::Result<bool> {
-        let first = self.shop.log.first_event(&reach.tenant, &reach.patterns, from).await;
+        let first = self.desk.log.first_event(&reach.tenant, &reach.patterns, from).await;
         Ok(first.context("look for the next event")?.is_none_or(|first| first >= self.end))
     }
 
     /// Chooses the endpoints that want events.
     async fn chosen(&self, range: &Range, events: Vec<StoredEvent>) -> anyhow::Result<Vec<Given>> {
-        let now = self.shop.clock.now();
-        let matched = self.shop.routes.read(|routes: &Routes| {
+        let now = self.desk.clock.now();
+        let matched = self.desk.routes.read(|routes: &Routes| {
             let of = |event: StoredEvent| {
                 let mut matches = routes.of(&self.tenant, &event.event.event_type, now);
                 if let Some(only) = range.endpoint {
@@ -152,7 +152,7 @@ impl Source {
             };
             events.into_iter().map(of).collect::<Vec<_>>()
         });
-        let decided = self.shop.conditions.decide(matched).await?;
+        let decided = self.desk.conditions.decide(matched).await?;
         let given = decided.into_iter().filter_map(|(event, Matches { mut targets, .. })| {
             if range.which == Which::Missing {
                 let had = |endpoint: &EndpointId| {
@@ -170,7 +170,7 @@ impl Source {
         let reaches = |survey: &Survey| survey.covers() > from || survey.covers() >= self.end;
         if !self.survey.as_ref().is_some_and(reaches) {
             let about = (&self.tenant, range);
-            let survey = Survey::read(&self.shop.log, about, (from, self.end)).await;
+            let survey = Survey::read(&self.desk.log, about, (from, self.end)).await;
             self.survey = Some(survey.context("read what is on record")?);
         }
         self.survey.as_mut().context("it was just read")

@@ -11,7 +11,7 @@ use fanfare_domain::{
 use fanfare_event_log::PublishError;
 use tokio::time::sleep;
 
-use super::Shop;
+use super::Desk;
 use crate::{
     allowances::Reserved,
     outlet::Written,
@@ -29,7 +29,7 @@ pub(super) struct Given {
     pub(super) targets: Vec<EndpointId>,
 }
 
-impl Shop {
+impl Desk {
     /// Writes facts and tasks; returns whether all of them are stored, which they are unless the
     /// service stops.
     pub(super) async fn write(

@@ -27,13 +27,13 @@ pub(crate) struct Options {
     event_type: EventType,
     /// Its data as JSON [default: the catalogue's example].
     #[arg(value_name = "DATA")]
-    data: Option<String>,
+    sample: Option<String>,
 }
 
 /// Sends a sample, and shows what the endpoint answers.
 pub(crate) async fn run(options: &Options, api: &Api, output: Output) -> Result<()> {
     let mut body = json!({ "event_type": options.event_type.to_string() });
-    if let (Some(data), Some(members)) = (&options.data, body.as_object_mut()) {
+    if let (Some(data), Some(members)) = (&options.sample, body.as_object_mut()) {
         let data = serde_json::from_str(data).context("the data is not JSON")?;
         members.insert(String::from("data"), data);
     }
