@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use fanfare_delivery_log::{Database, Store};
+use fanfare_domain::Timestamp;
 use fanfare_testkit::wait_until;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -85,6 +87,8 @@ async fn scene_of(profile: &'static str) -> Result<(Scene, Made, Made)> {
     });
     let mut scene =
         Scene::set_with(Options { profile, ..Options::default() }, hooks.await?).await?;
+    scene.installation.start_service(Service::Projector).await?;
+    log_is_there(&scene).await?;
     let mut good = scene.endpoint("/good", &[">"], &["1s"]);
     good["headers"] = json!({"x-token": SECRET, "user-agent": "acme/1.0"});
     let good = {
@@ -94,6 +98,20 @@ async fn scene_of(profile: &'static str) -> Result<(Scene, Made, Made)> {
     };
     let bad = scene.subscribe("/bad", &["invoice.>"], &["1s"]).await?;
     Ok((scene, good, bad))
+}
+
+/// Waits until the projector has made the tables.
+async fn log_is_there(scene: &Scene) -> Result<()> {
+    let settings = scene.installation.settings(Service::Projector);
+    let url = settings.get("database").context("a database")?;
+    let database = Database::to_read(&url.parse()?)?;
+    wait_until("the delivery log to be there", async || {
+        let attached = Store::attach(&database, scene.log.inbox_identity()).await;
+        attached.map(drop).map_err(|error| format!("{error:?}"))
+    })
+    .await;
+    database.close().await;
+    Ok(())
 }
 
 async fn publish(scene: &mut Scene) -> Result<()> {
@@ -133,7 +151,10 @@ async fn deliveries_and_events_are_found_and_attempts_are_shown_as_they_were_sen
 
 async fn filters_narrow(scene: &Scene, good: &Made, bad: &Made) -> Result<()> {
     let events = all(scene, &tenant("events")).await?;
-    let at = text(events.last().context("an event")?, "accepted_at")?;
+    let at = text(events.first().context("an event")?, "accepted_at")?;
+    let at = Timestamp::parse(&at).context("a time")?;
+    let minute = Duration::from_mins(1);
+    let (before, behind) = (at.saturating_sub(minute), at.saturating_add(minute));
     let order = events.iter().find(|one| one["type"] == "order.paid").context("an order")?;
     let id = text(order, "id")?;
     let beginning: String = id.chars().take(29).collect();
@@ -146,8 +167,9 @@ async fn filters_narrow(scene: &Scene, good: &Made, bad: &Made) -> Result<()> {
         (String::from("deliveries?search=PAID"), 4),
         (format!("deliveries?event={id}"), 1),
         (format!("deliveries?search={beginning}"), 1),
-        (format!("deliveries?until={at}"), 0),
-        (format!("deliveries?since={at}"), 8),
+        (format!("deliveries?until={before}"), 0),
+        (format!("deliveries?since={before}&until={behind}"), 8),
+        (format!("events?since={behind}"), 0),
         (format!("endpoints/{}/deliveries", good.id), 6),
         (format!("endpoints/{}/deliveries?type=order.paid", good.id), 4),
         (String::from("events"), 6),

@@ -35,9 +35,9 @@ pub(crate) struct DeliveryQuery {
     #[serde(rename = "type")]
     #[param(rename = "type", example = "invoice.*")]
     event_type: Option<String>,
-    /// Of events accepted at that time (RFC 3339) or later, to the millisecond.
+    /// Of events accepted at that time (RFC 3339) or later, give or take some milliseconds.
     since: Option<String>,
-    /// Of events accepted before that time (RFC 3339), to the millisecond.
+    /// Of events accepted before that time (RFC 3339), give or take some milliseconds.
     until: Option<String>,
     /// Of this event.
     event: Option<String>,
@@ -63,9 +63,9 @@ pub(crate) struct OfEndpointQuery {
     #[serde(rename = "type")]
     #[param(rename = "type", example = "invoice.*")]
     event_type: Option<String>,
-    /// Of events accepted at that time (RFC 3339) or later, to the millisecond.
+    /// Of events accepted at that time (RFC 3339) or later, give or take some milliseconds.
     since: Option<String>,
-    /// Of events accepted before that time (RFC 3339), to the millisecond.
+    /// Of events accepted before that time (RFC 3339), give or take some milliseconds.
     until: Option<String>,
     /// What a person typed: an id of an event or a delivery, the beginning of an event's id, or a
     /// part of a type.
@@ -88,9 +88,9 @@ pub(crate) struct DeadLetterQuery {
     #[serde(rename = "type")]
     #[param(rename = "type", example = "invoice.*")]
     event_type: Option<String>,
-    /// Of events accepted at that time (RFC 3339) or later, to the millisecond.
+    /// Of events accepted at that time (RFC 3339) or later, give or take some milliseconds.
     since: Option<String>,
-    /// Of events accepted before that time (RFC 3339), to the millisecond.
+    /// Of events accepted before that time (RFC 3339), give or take some milliseconds.
     until: Option<String>,
     /// What a person typed: an id of an event or a delivery, the beginning of an event's id, or a
     /// part of a type.

@@ -27,9 +27,9 @@ pub(crate) struct EventQuery {
     #[serde(rename = "type")]
     #[param(rename = "type", example = "invoice.*")]
     event_type: Option<String>,
-    /// Accepted at that time (RFC 3339) or later, to the millisecond.
+    /// Accepted at that time (RFC 3339) or later, give or take some milliseconds.
     since: Option<String>,
-    /// Accepted before that time (RFC 3339), to the millisecond.
+    /// Accepted before that time (RFC 3339), give or take some milliseconds.
     until: Option<String>,
     /// What a person typed: an event's id or its beginning, or a part of a type.
     search: Option<String>,
