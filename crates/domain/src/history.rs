@@ -127,7 +127,7 @@ fn standing(state: EndpointState) -> Standing {
 
 impl History {
     /// Adds a version if it differs from the one before, and tells whether it replaced one.
-    pub fn push(&mut self, version: Version) -> bool {
+    pub fn push(&mut self, mut version: Version) -> bool {
         let Some(last) = self.versions.back() else {
             self.born = version.from;
             // Before its first version an endpoint is absent anyway.
@@ -139,6 +139,10 @@ impl History {
             return false;
         };
         let replaces = !last.means_the_same_as(&version);
+        if last.condition == version.condition {
+            // What was made ready of an expression stays ready.
+            version.condition.clone_from(&last.condition);
+        }
         if replaces {
             self.versions.push_back(version);
         }

@@ -7,13 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::{EventType, event_type::MalformedEventType};
+use crate::{EventType, event_type::MalformedEventType, schema::Schema};
 
 /// Where a document keeps the schemas that others refer to.
 const COMPONENTS: &str = "#/components/schemas/";
 
 /// How many references may lead from one to the next.
 const STEPS_MAX: usize = 16;
+
+/// How long a description and an example may be, in bytes of JSON: nothing longer is copied.
+const DESCRIPTION_BYTES_MAX: usize = 8 * 1_024;
+const EXAMPLE_BYTES_MAX: usize = 64 * 1_024;
 
 /// An event type as a document describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,22 @@ pub enum OpenApiRefused {
     /// It has no webhooks.
     #[error("it has no webhooks")]
     NoWebhooks,
+    /// It has too many webhooks.
+    #[error("it has {count} webhooks, and can have {max}")]
+    TooMany {
+        /// How many it has.
+        count: usize,
+        /// How many it can have.
+        max: usize,
+    },
+    /// What a webhook needs is too long, written out with all that it refers to.
+    #[error("webhook {webhook}: its {part} is too long with all that it refers to")]
+    TooLong {
+        /// Which webhook.
+        webhook: EventType,
+        /// Which part of it.
+        part: &'static str,
+    },
     /// A webhook has a name that is no event type.
     #[error("webhook {name:?}")]
     Name {
@@ -64,9 +84,13 @@ pub enum OpenApiRefused {
     },
 }
 
-/// Returns the event types of a document. `member` is the property of the bodies that holds the
-/// data, if a body is not all data.
-pub fn webhooks(document: &Value, member: Option<&str>) -> Result<Vec<Webhook>, OpenApiRefused> {
+/// Returns the event types of a document, each made when it is asked for. `member` is the property of
+/// the bodies that holds the data, if a body is not all data; `max` is how many there may be.
+pub fn webhooks<'a>(
+    document: &'a Value,
+    member: Option<&'a str>,
+    max: usize,
+) -> Result<impl Iterator<Item = Result<Webhook, OpenApiRefused>> + use<'a>, OpenApiRefused> {
     let version = document.get("openapi").and_then(Value::as_str).unwrap_or_default();
     if !version.starts_with("3.1.") {
         return Err(OpenApiRefused::Version);
@@ -74,12 +98,15 @@ pub fn webhooks(document: &Value, member: Option<&str>) -> Result<Vec<Webhook>, 
     let webhooks = document.get("webhooks").and_then(Value::as_object);
     let webhooks = webhooks.filter(|webhooks| !webhooks.is_empty());
     let webhooks = webhooks.ok_or(OpenApiRefused::NoWebhooks)?;
-    let read = |(name, item): (&String, &Value)| {
+    if webhooks.len() > max {
+        return Err(OpenApiRefused::TooMany { count: webhooks.len(), max });
+    }
+    let read = move |(name, item): (&'a String, &'a Value)| {
         let malformed = |cause| OpenApiRefused::Name { name: name.clone(), cause };
         let webhook: EventType = name.parse().map_err(malformed)?;
         Reading { document, webhook: &webhook }.webhook(item, member)
     };
-    webhooks.iter().map(read).collect()
+    Ok(webhooks.iter().map(read))
 }
 
 struct Reading<'a> {
@@ -107,13 +134,25 @@ impl<'a> Reading<'a> {
             schema = Some(part.ok_or_else(missing)?);
             example = example.and_then(|example| example.get(member));
         }
-        let text = |value: Option<Value>| value.as_ref().map_or_else(String::new, Value::to_string);
+        if description.len() > DESCRIPTION_BYTES_MAX {
+            return Err(self.too_long("description"));
+        }
+        let mut room = EXAMPLE_BYTES_MAX;
+        if example.is_some_and(|example| take(example, &mut room).is_none()) {
+            return Err(self.too_long("example"));
+        }
+        let schema =
+            schema.map(|schema| self.standing_alone(schema).ok_or_else(|| self.too_long("schema")));
         Ok(Webhook {
             event_type: self.webhook.clone(),
             description: String::from(description),
-            schema: text(schema.map(|schema| self.standing_alone(schema))),
-            example: text(example.cloned()),
+            schema: schema.transpose()?.map_or_else(String::new, |schema| schema.to_string()),
+            example: example.map_or_else(String::new, Value::to_string),
         })
+    }
+
+    fn too_long(&self, part: &'static str) -> OpenApiRefused {
+        OpenApiRefused::TooLong { webhook: self.webhook.clone(), part }
     }
 
     fn example(&self, media: &'a Value) -> Result<Option<&'a Value>, OpenApiRefused> {
@@ -147,14 +186,18 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Returns a schema with all that it refers to among the components.
-    fn standing_alone(&self, schema: &Value) -> Value {
+    /// Returns a schema with all that it refers to among the components; `None` if it is too long for
+    /// a schema. Never copies more than that.
+    fn standing_alone(&self, schema: &Value) -> Option<Value> {
         let mut wanted = BTreeSet::new();
+        let mut room = Schema::BYTES_MAX;
+        take(schema, &mut room)?;
         let mut whole = rewritten(schema, &mut wanted);
         let mut definitions = BTreeMap::new();
         while let Some(name) = wanted.pop_first() {
             let found = self.document.pointer(&format!("/components/schemas/{name}"));
             let Some(found) = found else { continue };
+            take(found, &mut room)?;
             let mut more = BTreeSet::new();
             definitions.insert(name, rewritten(found, &mut more));
             wanted.extend(more.into_iter().filter(|name| !definitions.contains_key(name)));
@@ -169,8 +212,32 @@ impl<'a> Reading<'a> {
                 own.extend(definitions);
             }
         }
-        whole
+        Some(whole)
     }
+}
+
+/// Takes the room that a value needs as text; `None` if there is not enough. References to components
+/// get shorter.
+fn take(value: &Value, room: &mut usize) -> Option<()> {
+    const SHORTER: usize = COMPONENTS.len() - "#/$defs/".len();
+    let own = match value {
+        Value::String(text) if text.starts_with(COMPONENTS) => text.len() - SHORTER + 2,
+        Value::String(text) => text.len() + 2,
+        Value::Object(members) => {
+            for (key, member) in members {
+                *room = room.checked_sub(key.len() + 3)?;
+                take(member, room)?;
+            }
+            2
+        }
+        Value::Array(values) => {
+            values.iter().try_for_each(|value| take(value, room))?;
+            2
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 1,
+    };
+    *room = room.checked_sub(own)?;
+    Some(())
 }
 
 /// Returns what stands under the media type of JSON.
@@ -245,9 +312,47 @@ mod tests {
         })
     }
 
+    fn all(document: &Value, member: Option<&str>) -> Result<Vec<Webhook>, OpenApiRefused> {
+        webhooks(document, member, 10)?.collect()
+    }
+
+    #[test]
+    fn a_document_is_not_multiplied() {
+        let large: Map<String, Value> =
+            (0..4_000).map(|n| (format!("property-{n}"), json!({ "type": "string" }))).collect();
+        let item = json!({ "post": { "requestBody": { "content": { "application/json": {
+            "schema": { "$ref": "#/components/schemas/Large" },
+        } } } } });
+        let document = |count: usize, schema: &Value| {
+            let hooks: Map<String, Value> =
+                (0..count).map(|n| (format!("hook.{n}"), item.clone())).collect();
+            json!({
+                "openapi": "3.1.0", "webhooks": hooks,
+                "components": { "schemas": { "Large": schema } },
+            })
+        };
+        let many = document(11, &json!(true));
+        let refused = all(&many, None).unwrap_err();
+        assert_eq!(refused, OpenApiRefused::TooMany { count: 11, max: 10 });
+        // The first is refused before anything of it is copied, and no other is looked at.
+        let large = document(10, &json!({ "properties": large }));
+        let mut found = webhooks(&large, None, 10).unwrap();
+        assert!(matches!(found.next(), Some(Err(OpenApiRefused::TooLong { part: "schema", .. }))));
+        let mut room = Schema::BYTES_MAX;
+        assert!(take(&large, &mut room).is_none());
+        // What is just short enough for a schema is short enough here.
+        let just = |length: usize| json!({ "description": "x".repeat(length) });
+        let length = Schema::BYTES_MAX - just(0).to_string().len();
+        let mut room = Schema::BYTES_MAX;
+        assert!(take(&just(length), &mut room).is_some());
+        assert_eq!(room, 0);
+        let mut room = Schema::BYTES_MAX;
+        assert!(take(&just(length + 1), &mut room).is_none());
+    }
+
     #[test]
     fn a_webhook_becomes_a_type_that_stands_by_itself() {
-        let found = webhooks(&document(), Some("data")).unwrap();
+        let found = all(&document(), Some("data")).unwrap();
         let [paid, created] = &found[..] else { panic!("{found:?}") };
         assert_eq!(paid.event_type.as_str(), "invoice.paid");
         assert_eq!(paid.description, "An invoice was paid.");
@@ -265,7 +370,7 @@ mod tests {
 
     #[test]
     fn without_a_member_the_body_is_the_data() {
-        let found = webhooks(&document(), None).unwrap();
+        let found = all(&document(), None).unwrap();
         let schema = Schema::parse(&found[0].schema).unwrap();
         let violation = schema.check(br#"{"data":{"lines":1}}"#).unwrap_err();
         assert_eq!(violation.path, "/data/lines");
@@ -276,7 +381,7 @@ mod tests {
         let changed = |pointer: &str, value: Value| {
             let mut document = document();
             *document.pointer_mut(pointer).unwrap() = value;
-            webhooks(&document, Some("data")).unwrap_err()
+            all(&document, Some("data")).unwrap_err()
         };
         assert_eq!(changed("/openapi", json!("3.0.3")), OpenApiRefused::Version);
         assert_eq!(changed("/webhooks", json!({})), OpenApiRefused::NoWebhooks);

@@ -88,6 +88,13 @@ impl IdempotencyKeys {
         }
     }
 
+    /// Returns the event that a key stands for; claims nothing.
+    pub async fn find(&self, tenant: &TenantId, key: &str) -> Result<Option<EventId>, ReadError> {
+        let held = self.cell(tenant, key).get().await?;
+        let value = held.and_then(|held| held.value);
+        Ok(value.as_ref().and_then(read).map(|(_, event)| event))
+    }
+
     /// Notes that the key's event is in EVENTS. Does nothing if the key stands for another
     /// event or none, as it may a day after it was claimed.
     pub async fn complete(

@@ -1,7 +1,8 @@
 //! Takes events, decides whom they are for, and keeps a few batches on their way to the log.
 //!
 //! ```text
-//! next_batch ─▶ confirm the views ─▶ look up suspects ─▶ match ─▶ ask conditions ─▶ work (up to `batches_max` at once)
+//! next_batch ─▶ confirm the views ─▶ look up suspects ─▶ match ─▶ ask conditions ─▶ work
+//!               └───────────── one batch at a time ────────────┘ └──── several at once ────┘
 //! ```
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span};
 
 use crate::{
-    conditions::Conditions,
+    conditions::{Conditions, apart},
     counters::Counters,
     recorded::{Lookup, OnRecord, Suspect},
     routes::{Matches, Routes},
@@ -74,8 +75,12 @@ impl Intake {
             let span = debug_span!("route", events = taken.len());
             let routing = self.route(taken).instrument(span.clone());
             // Confirming waits for servers that are away.
-            let Some(batch) = stop.run_until_cancelled(routing).await else { break };
-            under_way.spawn(self.0.work.clone().write(batch?).instrument(span));
+            let Some(routed) = stop.run_until_cancelled(routing).await else { break };
+            let (items, config_revision) = routed?;
+            for items in apart(items) {
+                let writing = self.0.writing(items, config_revision);
+                under_way.spawn(writing.instrument(span.clone()));
+            }
         }
         events.stop().await;
         while let Some(done) = under_way.join_next().await {
@@ -85,7 +90,10 @@ impl Intake {
     }
 
     /// Decides on a batch. Cancel safe: what is dropped is handed out again.
-    async fn route(&mut self, taken: Vec<Unsettled<StoredEvent>>) -> anyhow::Result<Batch> {
+    async fn route(
+        &mut self,
+        taken: Vec<Unsettled<StoredEvent>>,
+    ) -> anyhow::Result<(Vec<Item>, u64)> {
         // Whatever was acknowledged before these events were accepted is in the view after this.
         let confirmed = tokio::try_join!(self.0.routes.confirm(), self.0.feeds.confirm());
         confirmed.context("confirm the configuration and the feeds")?;
@@ -94,9 +102,23 @@ impl Intake {
         debug!(suspects = suspects.len(), on_record = on_record.len(), "looked up suspect events");
         let feeds = &self.0.feeds;
         let decide = |routes: &Routes| feeds.read(|it| decide((routes, it), taken, &on_record));
-        let (items, config_revision) = self.0.routes.read(decide);
-        let items = self.0.conditions.answer(items).await.context("ask conditions")?;
-        Ok(Batch { items, config_revision, routed_at: self.0.clock.now() })
+        Ok(self.0.routes.read(decide))
+    }
+}
+
+impl Parts {
+    /// Asks what is left to ask about some events, and writes what becomes of them.
+    fn writing(
+        &self,
+        items: Vec<Item>,
+        config_revision: u64,
+    ) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        let (clock, conditions) = (Arc::clone(&self.clock), self.conditions.clone());
+        let work = self.work.clone();
+        async move {
+            let items = conditions.answer(items).await.context("ask conditions")?;
+            work.write(Batch { items, config_revision, routed_at: clock.now() }).await
+        }
     }
 }
 

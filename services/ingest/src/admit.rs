@@ -10,6 +10,7 @@
 //! Tenant and type come from the subject alone. Objects with a key twice are refused for every
 //! profile: receivers disagree on what such an object means.
 
+mod catalogued;
 mod cloudevent;
 mod media;
 mod metadata;
@@ -20,16 +21,14 @@ mod tests;
 use bytes::Bytes;
 use fanfare_domain::{
     Event, EventId, EventType, TenantId, Timestamp,
-    config::Validation,
     json::Limits,
     profile::{Profile, Profiles},
-    schema::Violation,
-    tenant::UnknownTypes,
 };
 use fanfare_event_log::{InboxMessage, inbox::decode_protobuf, topology::header};
 
 use self::media::Media;
 pub(crate) use self::{
+    catalogued::Asked,
     metadata::Metadata,
     rejection::{Reason, Rejection},
 };
@@ -59,16 +58,15 @@ pub(crate) struct Draft {
     pub(crate) data: Bytes,
     /// What the producer says of it.
     pub(crate) metadata: Metadata,
-    /// How the data leaves its schema, where that is to be reported only.
-    pub(crate) violation: Option<Violation>,
 }
 
-/// Judges a message.
+/// Judges a message, but for what the catalogue says of it: that takes time, and does not count for
+/// an event that is stored already.
 pub(crate) fn admit(
     message: &InboxMessage,
     directory: &Directory,
     rules: &Rules,
-) -> Result<Draft, Rejection> {
+) -> Result<(Draft, Asked), Rejection> {
     let (tenant, profile) = whose(&message.tenant, directory, rules)?;
     let event_type: EventType = message
         .event_type
@@ -77,7 +75,6 @@ pub(crate) fn admit(
     profile
         .admit_type(&event_type)
         .map_err(|refused| Reason::TypeNotRepresentable.because(refused))?;
-    admit_known(&tenant, &event_type, directory)?;
     let largest = rules.limits.bytes_max.saturating_add(ENVELOPE_BYTES_MAX);
     if message.payload.len() > largest {
         let bytes = message.payload.len();
@@ -86,46 +83,8 @@ pub(crate) fn admit(
     let (metadata, data) = content(message, &event_type, &rules.limits)?;
     let metadata = metadata.fill(&message.headers)?.check()?;
     profile.admit_data(&data, &rules.limits)?;
-    let violation = look(&tenant, &event_type, &data, directory)?;
-    Ok(Draft { tenant, event_type, data, metadata, violation })
-}
-
-/// Refuses a type that is in no catalogue, where the tenant wants that.
-fn admit_known(
-    tenant: &TenantId,
-    event_type: &EventType,
-    directory: &Directory,
-) -> Result<(), Rejection> {
-    match directory.unknown_types(tenant) {
-        UnknownTypes::Refused if directory.entry(tenant, event_type).is_none() => {
-            let detail = format_args!("the type {event_type} is not in the catalogue");
-            Err(Reason::UnknownEventType.because(detail))
-        }
-        UnknownTypes::Refused | UnknownTypes::Allowed => Ok(()),
-    }
-}
-
-/// Looks whether data follows the schema of its type. Returns how it does not, if that is to be
-/// reported only.
-fn look(
-    tenant: &TenantId,
-    event_type: &EventType,
-    data: &[u8],
-    directory: &Directory,
-) -> Result<Option<Violation>, Rejection> {
-    let Some(entry) = directory.entry(tenant, event_type) else { return Ok(None) };
-    let found = match &entry.schema {
-        Some(schema) => schema.check(data).err(),
-        // It cannot be used: what should be enforced is better refused than taken.
-        None => {
-            Some(Violation { path: String::new(), reason: String::from("the schema is broken") })
-        }
-    };
-    match (entry.validation, found) {
-        (Validation::Off, _) | (_, None) => Ok(None),
-        (Validation::Report, found) => Ok(found),
-        (Validation::Enforce, Some(violation)) => Err(Reason::SchemaViolation.because(violation)),
-    }
+    let asked = Asked::of(&tenant, &event_type, directory);
+    Ok((Draft { tenant, event_type, data, metadata }, asked))
 }
 
 fn whose<'a>(
@@ -197,7 +156,7 @@ impl Draft {
         accepted_at: Option<Timestamp>,
         received_at: Timestamp,
     ) -> Event {
-        let Self { tenant, event_type, data, metadata, violation: _ } = self;
+        let Self { tenant, event_type, data, metadata } = self;
         let Metadata { occurred_at, ordering_key, idempotency_key, attributes, trace } = metadata;
         Event {
             id,

@@ -14,7 +14,7 @@ use fanfare_event_log::ConfigFold;
 use tracing::error;
 
 use self::catalogue::Catalogues;
-pub(crate) use self::catalogue::Entry;
+pub(crate) use self::catalogue::{Entry, Prepared};
 
 /// Tenants and operators' profiles.
 #[derive(Debug, Default)]

@@ -79,6 +79,18 @@ impl Keys {
         }
     }
 
+    /// Returns the stored event that a key stands for; claims nothing.
+    pub(crate) async fn written(
+        &self,
+        tenant: &TenantId,
+        key: &str,
+    ) -> Result<Option<EventId>, ReadError> {
+        match self.claims.find(tenant, key).await? {
+            Some(event) if self.is_stored(event).await? => Ok(Some(event)),
+            Some(_) | None => Ok(None),
+        }
+    }
+
     /// Notes that a key's event is stored. That it fails is harmless: whoever finds the key then
     /// looks for the event.
     pub(crate) async fn complete(&self, tenant: &TenantId, key: &str, event: EventId) {

@@ -24,7 +24,7 @@ use crate::{
     admit::Rejection,
     counters::Counters,
     door::Door,
-    judge::Judge,
+    judge::{Judge, Judged},
     keys::{Keys, Standing},
     outlet::Outlet,
 };
@@ -169,15 +169,17 @@ impl Clerk {
     async fn publish(&self, message: &InboxMessage) -> Result<PublishAnswer, Obstacle> {
         // Whatever was acknowledged before this request was sent is in the view after this.
         self.judge.catch_up().await?;
-        let draft = self.judge.judge(message).map_err(Obstacle::Rejected)?;
+        let judged = self.judge.judge(message).await;
+        let Judged { draft, objection } = judged.map_err(Obstacle::Rejected)?;
         let now = self.clock.now();
         let event = draft.into_event(EventId::new(now, random_bytes()), None, now);
-        let answer = match event.idempotency_key.clone() {
-            None => {
+        let answer = match (objection, event.idempotency_key.clone()) {
+            (Some(objection), key) => (self.published(&event, key, objection).await?, true),
+            (None, None) => {
                 self.outlet.once(&event).await?;
                 (event.id, false)
             }
-            Some(key) => self.publish_once(event, &key).await?,
+            (None, Some(key)) => self.publish_once(event, &key).await?,
         };
         let (event, duplicate) = answer;
         if duplicate {
@@ -186,6 +188,21 @@ impl Clerk {
             self.counters.count_accepted();
         }
         Ok(PublishAnswer::Accepted { event, duplicate })
+    }
+
+    /// Returns the event that a key stands for, if it is stored: what the catalogue has against it now
+    /// does not count for a repeat.
+    async fn published(
+        &self,
+        event: &Event,
+        key: Option<String>,
+        objection: Rejection,
+    ) -> Result<EventId, Obstacle> {
+        let found = match key {
+            Some(key) => self.keys.written(&event.tenant, &key).await?,
+            None => None,
+        };
+        found.ok_or(Obstacle::Rejected(objection))
     }
 
     /// Stores an event unless its key stands for one that is stored.

@@ -99,8 +99,9 @@ pub(crate) fn register(metrics: &Metrics, counters: &Arc<Counters>, clock: Arc<d
             "The sequence of a stream up to which the delivery log has it.",
         ),
         move |tell| {
-            let Some(Progress { events, journal }) = all.lock().progress else { return };
-            for (stream, sequence) in [("EVENTS", events), ("JOURNAL", journal)] {
+            let Some(Progress { events, journal, config }) = all.lock().progress else { return };
+            let folded = [("EVENTS", events), ("JOURNAL", journal), ("CONFIG", config)];
+            for (stream, sequence) in folded {
                 let sequence = as_f64(usize::try_from(sequence).unwrap_or(usize::MAX));
                 tell(&[("stream", stream)], sequence);
             }
@@ -134,7 +135,7 @@ mod tests {
         counters.note_read(Some(first));
         counters.note_failure(second);
         assert_eq!(behind(), Some(first), "the oldest counts");
-        counters.note_written(3, Progress { events: 1, journal: 2 });
+        counters.note_written(3, Progress { events: 1, journal: 2, config: 0 });
         assert_eq!(behind(), None);
         counters.note_failure(second);
         assert_eq!(behind(), Some(second));

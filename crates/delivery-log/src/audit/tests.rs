@@ -32,6 +32,8 @@ fn tenant(name: &str) -> Entity {
         name: String::from(name),
         profile: String::from("kryptos"),
         rate_limit: None,
+        endpoints_max: None,
+        plan: None,
         unknown_types: UnknownTypes::Allowed,
         created_at: at(0),
     }))

@@ -179,9 +179,12 @@ impl Check<'_> {
     /// Macros go over a part of the event, a list as it is written, or what one other `map` or
     /// `filter` gives of these: so nothing grows from one macro to the next.
     fn range(&mut self, range: &IdedExpr, depth: usize) -> Result<(), Broken> {
-        let source = match &range.expr {
-            Expr::Comprehension(made) if makes_a_list(made) => &made.iter_range,
-            _ => range,
+        let source = if let Expr::Comprehension(made) = &range.expr
+            && makes_a_list(made)
+        {
+            &made.iter_range
+        } else {
+            range
         };
         if !(is_selection(source) || matches!(&source.expr, Expr::List(_))) {
             let why = "a macro goes over a part of the event (data.a.b), a list of literals, or what one map or filter gives of these";
@@ -254,10 +257,10 @@ pub(super) fn made(part: &ComprehensionExpr) -> Option<Made<'_>> {
         return None;
     }
     let element = |step| match call(step, operators::ADD)? {
-        [_, list] => match &list.expr {
-            Expr::List(list) => list.elements.first(),
-            _other => None,
-        },
+        [_, list] => {
+            let Expr::List(list) = &list.expr else { return None };
+            list.elements.first()
+        }
         _ => None,
     };
     match call(&part.loop_step, operators::CONDITIONAL) {
@@ -268,21 +271,15 @@ pub(super) fn made(part: &ComprehensionExpr) -> Option<Made<'_>> {
 }
 
 fn call<'a>(part: &'a IdedExpr, name: &str) -> Option<&'a [IdedExpr]> {
-    match &part.expr {
-        Expr::Call(call) if call.func_name == name => Some(&call.args),
-        _other => None,
-    }
+    let Expr::Call(call) = &part.expr else { return None };
+    (call.func_name == name).then_some(&*call.args)
 }
 
 /// Tells whether it is a text, a number, or the like.
 fn is_literal(part: &IdedExpr) -> bool {
-    match &part.expr {
-        Expr::Literal(_) => true,
-        Expr::Call(call) if call.func_name == operators::NEGATE => {
-            matches!(&*call.args, [one] if matches!(&one.expr, Expr::Literal(_)))
-        }
-        _other => false,
-    }
+    let is_scalar = |part: &IdedExpr| matches!(&part.expr, Expr::Literal(_));
+    let negated = call(part, operators::NEGATE).and_then(|parts| parts.first());
+    is_scalar(part) || negated.is_some_and(is_scalar)
 }
 
 /// Tells whether it selects a part of a variable: `data.a`, `data['a'][0]`.
@@ -292,14 +289,15 @@ fn is_selection(part: &IdedExpr) -> bool {
 
 /// The variable that a selection begins with.
 pub(super) fn root(part: &IdedExpr) -> Option<&str> {
-    match &part.expr {
-        Expr::Ident(name) => Some(name),
-        Expr::Select(select) if !select.test => root(&select.operand),
-        Expr::Call(call) if call.func_name == operators::INDEX => match &*call.args {
-            [of, index] if is_literal(index) => root(of),
-            _ => None,
-        },
-        _other => None,
+    if let Expr::Ident(name) = &part.expr {
+        return Some(name);
+    }
+    if let Expr::Select(select) = &part.expr {
+        return if select.test { None } else { root(&select.operand) };
+    }
+    match call(part, operators::INDEX)? {
+        [of, index] if is_literal(index) => root(of),
+        _ => None,
     }
 }
 

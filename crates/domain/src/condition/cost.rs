@@ -162,20 +162,17 @@ impl<'a> Count<'a> {
         let (rounds, weight) = (scope.rounds, scope.weight);
         self.look_at(weight);
         self.scopes.push(scope);
-        let given = match made(part) {
-            Some(Made { guard, element }) => {
-                if let Some(guard) = guard {
-                    self.weigh(guard, rounds);
-                }
-                self.weigh(element, rounds);
-                self.look_at(weight.saturating_mul(COPIES));
-                weight
+        let given = if let Some(Made { guard, element }) = made(part) {
+            if let Some(guard) = guard {
+                self.weigh(guard, rounds);
             }
-            None => {
-                self.weigh(&part.loop_cond, rounds);
-                self.weigh(&part.loop_step, rounds);
-                times.saturating_mul(WEIGHT_OF_VALUE)
-            }
+            self.weigh(element, rounds);
+            self.look_at(weight.saturating_mul(COPIES));
+            weight
+        } else {
+            self.weigh(&part.loop_cond, rounds);
+            self.weigh(&part.loop_step, rounds);
+            times.saturating_mul(WEIGHT_OF_VALUE)
         };
         self.scopes.pop();
         self.weigh(&part.accu_init, times);
@@ -282,10 +279,13 @@ enum Key<'a> {
 
 impl<'a> Key<'a> {
     fn of(index: &'a IdedExpr) -> Option<Self> {
-        match &index.expr {
-            Expr::Literal(LiteralValue::String(name)) => Some(Self::Field(name.inner())),
-            Expr::Literal(LiteralValue::Int(index)) => Some(Self::Index(*index.inner())),
-            _other => None,
+        let Expr::Literal(index) = &index.expr else { return None };
+        if let LiteralValue::String(name) = index {
+            Some(Self::Field(name.inner()))
+        } else if let LiteralValue::Int(index) = index {
+            Some(Self::Index(*index.inner()))
+        } else {
+            None
         }
     }
 

@@ -132,10 +132,12 @@ fn holds(keyword: &str) -> Option<Holds> {
         "$ref" => Holds::Reference,
         "pattern" => Holds::Pattern,
         "const" | "dependentRequired" | "enum" | "required" => Holds::Values,
-        "type" | "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf"
-        | "minLength" | "maxLength" | "minItems" | "maxItems" | "uniqueItems" | "minContains"
-        | "maxContains" | "minProperties" | "maxProperties" => Holds::Nothing,
-        "$comment" | "$id" | "$schema" | "contentEncoding" | "contentMediaType" | "default"
+        // Each takes one step at most.
+        "exclusiveMaximum" | "exclusiveMinimum" | "maxContains" | "maxItems" | "maxLength"
+        | "maxProperties" | "maximum" | "minContains" | "minItems" | "minLength"
+        | "minProperties" | "minimum" | "multipleOf" | "type" | "uniqueItems"
+        // Nobody looks at these.
+        | "$comment" | "$id" | "$schema" | "contentEncoding" | "contentMediaType" | "default"
         | "deprecated" | "description" | "example" | "examples" | "externalDocs" | "format"
         | "nullable" | "readOnly" | "title" | "writeOnly" | "xml" => Holds::Nothing,
         own if own.starts_with("x-") => Holds::Nothing,

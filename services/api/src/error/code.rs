@@ -215,7 +215,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 52] = [
+    pub(crate) const ALL: [Self; 54] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,

@@ -7,8 +7,10 @@ mod import;
 
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use axum::{Json, extract::State, http::StatusCode};
 use fanfare_domain::{EventType, TenantId, config::EventTypeEntry, profile::Profile};
+use tokio::task::spawn_blocking;
 
 use crate::{
     app::{App, Edited},
@@ -24,7 +26,7 @@ use crate::{
 use draft::{EventTypePatch, EventTypeView, NewEventType};
 use import::{Import, Imported};
 
-/// The most event types of a catalogue.
+/// The most event types of a catalogue. Callers at the same time can get some more in.
 const TYPES_MAX: usize = 1_000;
 
 /// A catalogue: a tenant's, or the installation's.
@@ -49,13 +51,8 @@ pub(crate) async fn create_event_type(
 ) -> Result<Created<EventTypeView>, ApiError> {
     let catalogue = Catalogue::of(&app, &access)?;
     let created = catalogue.create(&app, &access.caller, new).await?;
-    if app.directory.read(|directory| directory.tenant(access.id()).is_none()) {
-        // The tenant was deleted meanwhile: whichever of the two comes last deletes the entry.
-        let event_type = &created.value.event_type;
-        let find = |directory: &Directory| directory.event_type(catalogue.tenant, event_type);
-        app.delete(&access.caller, &IfMatch::Absent, find).await?;
-        return Err(Code::TenantNotFound.into());
-    }
+    let name = created.value.event_type.to_string();
+    catalogue.unless_deleted(&app, &access.caller, &[name]).await?;
     Ok(catalogue.created(&created))
 }
 
@@ -109,7 +106,7 @@ pub(crate) async fn update_event_type(
     Body(patch): Body<EventTypePatch>,
 ) -> Result<Tagged<EventTypeView>, ApiError> {
     let of = (Some(access.id()), &event_type);
-    update(&app, &access.caller, of, (&if_match, &patch)).await
+    update(&app, &access.caller, of, (&if_match, patch)).await
 }
 
 /// Takes an event type out of a tenant's catalogue.
@@ -132,7 +129,8 @@ pub(crate) async fn delete_event_type(
 }
 
 /// Adds event types to a tenant's catalogue from the `webhooks` of an OpenAPI 3.1 document, or from
-/// a profile. Types that are there get a new description, schema and example.
+/// a profile. Types that are there get what the source has of a description, a schema with its
+/// example, and keep the rest.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/event-type-imports", tag = "event-types",
     request_body = Import,
@@ -145,7 +143,7 @@ pub(crate) async fn import_event_types(
     Body(import): Body<Import>,
 ) -> Result<Json<Imported>, ApiError> {
     let catalogue = Catalogue::of(&app, &access)?;
-    catalogue.import(&app, &access.caller, &import).await.map(Json)
+    catalogue.import(&app, &access.caller, import).await.map(Json)
 }
 
 impl<'a> Catalogue<'a> {
@@ -162,7 +160,8 @@ impl<'a> Catalogue<'a> {
         caller: &Caller,
         new: NewEventType,
     ) -> Result<Revised<EventTypeEntry>, ApiError> {
-        let entry = new.admit(self.tenant)?;
+        let tenant = self.tenant.cloned();
+        let entry = beside(move || new.admit(tenant.as_ref())).await?;
         self.add(app, caller, entry).await
     }
 
@@ -195,6 +194,25 @@ impl<'a> Catalogue<'a> {
             Err(ApiError::Plain(Code::ChangedMeanwhile)) => Err(Code::EventTypeExists.into()),
             Err(other) => Err(other),
         }
+    }
+
+    /// Takes back what was added, if the tenant was deleted meanwhile: whichever of the two comes last
+    /// deletes the entries.
+    async fn unless_deleted(
+        self,
+        app: &App,
+        caller: &Caller,
+        added: &[String],
+    ) -> Result<(), ApiError> {
+        let Some(tenant) = self.tenant else { return Ok(()) };
+        if app.directory.read(|directory| directory.tenant(tenant).is_some()) {
+            return Ok(());
+        }
+        for event_type in added.iter().filter_map(|name| name.parse::<EventType>().ok()) {
+            let find = |directory: &Directory| directory.event_type(Some(tenant), &event_type);
+            app.delete(caller, &IfMatch::Absent, find).await?;
+        }
+        Err(Code::TenantNotFound.into())
     }
 
     fn created(self, created: &Revised<EventTypeEntry>) -> Created<EventTypeView> {
@@ -233,15 +251,27 @@ async fn update(
     app: &App,
     caller: &Caller,
     (tenant, event_type): (Option<&TenantId>, &EventType),
-    (if_match, patch): (&IfMatch, &EventTypePatch),
+    (if_match, patch): (&IfMatch, EventTypePatch),
 ) -> Result<Tagged<EventTypeView>, ApiError> {
     let find = |directory: &Directory| directory.event_type(tenant, event_type);
+    let patch = Arc::new(patch);
+    let before = app.directory.read(find).ok_or(Code::EventTypeNotFound)?.value;
+    let applying = (Arc::clone(&patch), Arc::clone(&before));
+    let wanted = beside(move || applying.0.apply(&applying.1)).await?;
     let edit = |entry: &EventTypeEntry| {
-        let next = patch.apply(entry)?;
+        // Rarely somebody has changed it since then.
+        let next = if *entry == *before { wanted.clone() } else { patch.apply(entry)? };
         Ok(if next == *entry { Edited::Unchanged } else { Edited::Changed(next) })
     };
     let edited = app.edit(caller, if_match, find, edit).await?;
     edited.as_ref().map(tagged).ok_or_else(|| Code::EventTypeNotFound.into())
+}
+
+/// Does what takes time beside the runtime: reading schemas.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    spawn_blocking(work).await.map_err(|error| ApiError::Internal(anyhow!(error)))?
 }
 
 async fn delete(

@@ -256,6 +256,7 @@ pub(crate) async fn cancel_replay(
         let progress = Progress { updated_at: app.now(), ..stored.replay.progress };
         let (state, replay) = (JobState::Cancelled, (*stored.replay).clone());
         let replay = Replay { state, generation, progress, ..replay };
+        access.caller.begins_to_write();
         match app.log.write_replay(&replay, stored.revision).await? {
             JobWritten::Stored(_) => return Ok(Json(ReplayView::of(&replay, generation))),
             JobWritten::Conflict => {}
@@ -319,7 +320,7 @@ async fn create(
     let replay = Replay {
         id: JobId::new(created_at, random_bytes()),
         tenant: access.id().clone(),
-        actor: access.caller.key.to_string(),
+        actor: access.caller.actor(),
         reason: access.caller.reason.clone(),
         created_at,
         scope,
@@ -327,6 +328,7 @@ async fn create(
         state: JobState::Running,
         progress: Progress { updated_at: created_at, ..Progress::default() },
     };
+    access.caller.begins_to_write();
     match app.log.write_replay(&replay, 0).await? {
         JobWritten::Stored(revision) => {
             let generation = u32::try_from(revision).unwrap_or(u32::MAX);

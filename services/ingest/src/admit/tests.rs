@@ -35,7 +35,8 @@ pub(super) fn judged(message: &InboxMessage) -> Result<Draft, Rejection> {
         ("lost", "no-such-profile"),
     ];
     let limits = Limits { bytes_max: DATA_MAX, depth_max: 5 };
-    admit(message, &directory(&profiles), &Rules { limits, profiles: Profiles::built_in() })
+    let rules = Rules { limits, profiles: Profiles::built_in() };
+    admit(message, &directory(&profiles), &rules).map(|(draft, _)| draft)
 }
 
 pub(super) fn reason(message: &InboxMessage) -> Result<Draft, Reason> {

@@ -1,11 +1,14 @@
-//! The catalogues of event types, with their schemas ready.
+//! The catalogues of event types, with their schemas.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use fanfare_domain::{
     EventType, TenantId,
     config::{EventTypeEntry, Validation},
-    schema::Schema,
+    schema::{Schema, Violation},
 };
 use tracing::error;
 
@@ -21,8 +24,18 @@ pub(super) struct Catalogues {
 pub(crate) struct Entry {
     /// What becomes of data that does not follow the schema.
     pub(crate) validation: Validation,
-    /// The schema, if anybody looks. `None` under a validation other than off: it cannot be used.
-    pub(crate) schema: Option<Schema>,
+    /// The schema, if anybody looks.
+    pub(crate) schema: Option<Arc<Prepared>>,
+}
+
+/// A schema that is made ready when it is asked for the first time: whoever folds the configuration
+/// holds everybody up.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    event_type: EventType,
+    text: Box<str>,
+    /// `None` if it cannot be used.
+    ready: OnceLock<Option<Schema>>,
 }
 
 impl Catalogues {
@@ -50,25 +63,56 @@ impl Catalogues {
 fn put(types: &mut BTreeMap<EventType, Entry>, entry: &EventTypeEntry, deleted: bool) {
     if deleted {
         types.remove(&entry.event_type);
-    } else {
-        types.insert(entry.event_type.clone(), Entry::of(entry));
+        return;
     }
+    let before = types.get(&entry.event_type).and_then(|before| before.schema.as_ref());
+    let same = before.filter(|before| *before.text == *entry.schema).map(Arc::clone);
+    let schema = match entry.validation {
+        Validation::Off => None,
+        Validation::Report | Validation::Enforce => {
+            let new = || Arc::new(Prepared::new(&entry.event_type, &entry.schema));
+            Some(same.unwrap_or_else(new))
+        }
+    };
+    types.insert(entry.event_type.clone(), Entry { validation: entry.validation, schema });
 }
 
-impl Entry {
-    /// Makes the schema ready, once for each change.
-    fn of(entry: &EventTypeEntry) -> Self {
-        let validation = entry.validation;
-        let schema = match validation {
-            Validation::Off => None,
-            Validation::Report | Validation::Enforce => Schema::parse(&entry.schema)
-                .inspect_err(|refused| {
-                    let event_type = entry.event_type.as_str();
-                    error!(error = %refused, event_type, "a schema of the catalogue cannot be used");
-                })
-                .ok(),
+impl Prepared {
+    /// How much work may be done between others.
+    const LIGHT_MAX: usize = 1 << 20;
+
+    /// Takes a schema as it is.
+    pub(crate) fn new(event_type: &EventType, text: &str) -> Self {
+        Self { event_type: event_type.clone(), text: Box::from(text), ready: OnceLock::new() }
+    }
+
+    /// Tells whether looking at data of a length takes so long that others should not wait.
+    pub(crate) fn is_heavy(&self, length: usize) -> bool {
+        match self.ready.get() {
+            None => true,
+            Some(ready) => ready.as_ref().is_some_and(|it| it.work(length) > Self::LIGHT_MAX),
+        }
+    }
+
+    /// Looks at data. If the schema cannot be used, nothing follows it: what should be enforced is
+    /// better refused than taken.
+    pub(crate) fn check(&self, data: &[u8]) -> Result<(), Violation> {
+        match self.ready.get_or_init(|| self.parse()) {
+            Some(schema) => schema.check(data),
+            None => Err(Violation {
+                path: String::new(),
+                keyword: String::new(),
+                reason: String::from("the schema is broken"),
+            }),
+        }
+    }
+
+    fn parse(&self) -> Option<Schema> {
+        let tell = |refused: &_| {
+            let event_type = self.event_type.as_str();
+            error!(error = %refused, event_type, "a schema of the catalogue cannot be used");
         };
-        Self { validation, schema }
+        Schema::parse(&self.text).inspect_err(tell).ok()
     }
 }
 
@@ -89,7 +133,8 @@ mod tests {
 
     fn found(catalogues: &Catalogues, tenant: &str) -> Option<(Validation, bool)> {
         let entry = catalogues.entry(&tenant.parse().unwrap(), &"a.b".parse().unwrap())?;
-        Some((entry.validation, entry.schema.is_some()))
+        let is_ready = entry.schema.as_ref().is_some_and(|schema| schema.check(b"1").is_ok());
+        Some((entry.validation, is_ready))
     }
 
     #[test]
@@ -115,5 +160,21 @@ mod tests {
         assert_eq!(found(&catalogues, "acme"), Some((Validation::Off, false)));
         catalogues.apply(&entry(None, Validation::Enforce, "{"), false);
         assert_eq!(found(&catalogues, "acme"), Some((Validation::Enforce, false)));
+    }
+
+    #[test]
+    fn a_schema_is_made_ready_once() {
+        let mut catalogues = Catalogues::default();
+        let of = |catalogues: &Catalogues| {
+            let entry = catalogues.entry(&"acme".parse().unwrap(), &"a.b".parse().unwrap());
+            entry.and_then(|entry| entry.schema.clone()).unwrap()
+        };
+        catalogues.apply(&entry(None, Validation::Report, "{}"), false);
+        let first = of(&catalogues);
+        assert!(first.ready.get().is_none(), "nobody has asked");
+        catalogues.apply(&entry(None, Validation::Enforce, "{}"), false);
+        assert!(Arc::ptr_eq(&first, &of(&catalogues)), "the text is the same");
+        catalogues.apply(&entry(None, Validation::Enforce, "true"), false);
+        assert!(!Arc::ptr_eq(&first, &of(&catalogues)));
     }
 }

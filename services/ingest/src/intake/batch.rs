@@ -41,6 +41,8 @@ pub(crate) struct Entry {
     pub(crate) settler: Settler,
     /// What becomes of it.
     pub(crate) verdict: Verdict,
+    /// What the catalogue has against its event, unless that is stored.
+    pub(crate) objection: Option<Rejection>,
 }
 
 /// What becomes of a message.
@@ -103,6 +105,15 @@ pub(crate) struct Finisher {
 }
 
 impl Entry {
+    /// Refuses an event that the catalogue objects to, now that it is known that it is not stored.
+    pub(crate) fn object(&mut self) {
+        if self.unwritten().is_some()
+            && let Some(objection) = self.objection.take()
+        {
+            self.verdict = Verdict::Reject(objection);
+        }
+    }
+
     /// The event that is to be written.
     pub(crate) fn unwritten(&mut self) -> Option<(&mut Event, &mut bool)> {
         match &mut self.verdict {

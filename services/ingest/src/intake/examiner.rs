@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::batch::{Entry, REFUSED_PAUSE, Verdict};
 use crate::{
-    judge::Judge,
+    judge::{Judge, Judged},
     keys::{Keys, Standing},
 };
 
@@ -48,7 +48,10 @@ impl Examiner {
         let mut entries = self.judge(taken).await;
         loop {
             match self.look_up(&mut entries, taken_at).await {
-                Ok(looked_at) => return Ok((entries, looked_at)),
+                Ok(looked_at) => {
+                    entries.iter_mut().for_each(Entry::object);
+                    return Ok((entries, looked_at));
+                }
                 // The servers are there, and short of something: going away would not help.
                 Err(error @ ReadError::Refused { .. }) => {
                     let error = chain(&error);
@@ -69,23 +72,23 @@ impl Examiner {
                 judged = 0;
                 yield_now().await;
             }
-            entries.push(self.entry(message));
+            entries.push(self.entry(message).await);
         }
         entries
     }
 
-    fn entry(&self, taken: Unsettled<InboxMessage>) -> Entry {
+    async fn entry(&self, taken: Unsettled<InboxMessage>) -> Entry {
         let Unsettled { record, position, settler } = taken;
         let Position { sequence, stored_at, suspect, .. } = position;
         let own = EventId::of_message(&self.inbox_identity, sequence, stored_at);
-        let verdict = match self.judge.judge(&record) {
-            Ok(draft) => {
+        let (verdict, objection) = match self.judge.judge(&record).await {
+            Ok(Judged { draft, objection }) => {
                 let event = draft.into_event(own, Some(stored_at), stored_at);
-                Verdict::Admit { event: Box::new(event), stored: false }
+                (Verdict::Admit { event: Box::new(event), stored: false }, objection)
             }
-            Err(rejection) => Verdict::Reject(rejection),
+            Err(rejection) => (Verdict::Reject(rejection), None),
         };
-        Entry { message: record, own, stored_at, suspect, settler, verdict }
+        Entry { message: record, own, stored_at, suspect, settler, verdict, objection }
     }
 
     /// Finds out which events are stored already, and under which ids the others are to be
@@ -124,15 +127,16 @@ impl Examiner {
         Ok(())
     }
 
-    /// Claims keys, some at once; the order of events stays.
+    /// Claims keys, some at once; the order of events stays. For what the catalogue objects to, it is
+    /// only looked whether its key stands for an event that is stored.
     async fn claim_keys(&self, entries: &mut [Entry]) -> Result<(), ReadError> {
         let mut claims = Vec::new();
         for (index, entry) in entries.iter_mut().enumerate() {
-            let own = entry.own;
+            let (own, is_wanted) = (entry.own, entry.objection.is_none());
             if let Some((event, _)) = entry.unwritten()
                 && let Some(key) = event.idempotency_key.clone()
             {
-                let claim = Claim { index, tenant: event.tenant.clone(), key, own };
+                let claim = Claim { index, tenant: event.tenant.clone(), key, own, is_wanted };
                 claims.push(claim.make(self.keys.clone()));
             }
         }
@@ -140,10 +144,11 @@ impl Examiner {
         while let Some((index, standing)) = standings.next().await {
             let unwritten = entries.get_mut(index).and_then(Entry::unwritten);
             if let Some((event, stored)) = unwritten {
-                (event.id, *stored) = match standing? {
-                    Standing::Open { event, .. } => (event, false),
-                    Standing::Written { event } => (event, true),
-                };
+                match standing? {
+                    Some(Standing::Open { event: id, .. }) => (event.id, *stored) = (id, false),
+                    Some(Standing::Written { event: id }) => (event.id, *stored) = (id, true),
+                    None => {}
+                }
             }
         }
         Ok(())
@@ -156,10 +161,18 @@ struct Claim {
     tenant: TenantId,
     key: String,
     own: EventId,
+    /// Whether it is to be written, if it is not yet.
+    is_wanted: bool,
 }
 
 impl Claim {
-    async fn make(self, keys: Keys) -> (usize, Result<Standing, ReadError>) {
-        (self.index, keys.stand(&self.tenant, &self.key, self.own).await)
+    async fn make(self, keys: Keys) -> (usize, Result<Option<Standing>, ReadError>) {
+        let standing = if self.is_wanted {
+            keys.stand(&self.tenant, &self.key, self.own).await.map(Some)
+        } else {
+            let written = keys.written(&self.tenant, &self.key).await;
+            written.map(|found| found.map(|event| Standing::Written { event }))
+        };
+        (self.index, standing)
     }
 }

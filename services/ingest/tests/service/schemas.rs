@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use fanfare_domain::{
-    Change, Entity, Tenant, TraceContext,
+    Change, Entity, Event, EventId, Tenant, TraceContext,
     config::{EventTypeEntry, Validation},
     tenant::UnknownTypes,
 };
@@ -13,8 +13,8 @@ use fanfare_service::{Clock as _, SystemClock};
 use fanfare_testkit::{NatsServer, wait_until};
 
 use crate::support::{
-    Ingest, ask, ask_for_id, events, events_at_least, inbox_is_empty, message, open, publish,
-    settings, stored, tenant,
+    Ingest, ask, ask_for_id, event, events, events_at_least, forgetful, inbox_is_empty, message,
+    open, publish, servers_forget, settings, stored, tenant,
 };
 
 const SCHEMA: &str = r#"{"type":"object","properties":{"lines":{"items":{"properties":{"price":{"type":"number"}}}}}}"#;
@@ -135,5 +135,62 @@ async fn types_that_nobody_knows_are_refused_where_the_tenant_wants_that() -> Re
     change(&log, strict(UnknownTypes::Allowed), revision).await?;
     ask_for_id(&log, &other).await?;
     assert_eq!(ingest.counters.accepted(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_repeat_gets_its_answer_whatever_the_schema_says_meanwhile() -> Result<()> {
+    let server = NatsServer::start().await?;
+    let settings = settings(&server);
+    let log = open(&settings).await?;
+    tenant(&log, "acme", "standard-webhooks").await?;
+    let ingest = Ingest::start(settings).await?;
+    let keyed = |key: &str| message(&[("Fanfare-Idempotency-Key", key)], "[]");
+    let (id, _) = ask_for_id(&log, &keyed("one")).await?;
+    change(&log, entry(Some("acme"), "invoice.paid", Validation::Enforce), 0).await?;
+    assert_eq!(ask_for_id(&log, &keyed("one")).await?, (id, true));
+    // By way of INBOX as well: it is settled, and nothing is put aside.
+    publish(&log, &keyed("one")).await?;
+    inbox_is_empty(&server).await;
+    assert_eq!(stored(&server, "FANFARE_REJECTED").await?.len(), 0);
+    // A key that stands for nothing excuses nothing, and is not used up by a refusal.
+    assert_eq!(refusal(&log, &keyed("two")).await?.1, "schema_violation");
+    let good = message(&[("Fanfare-Idempotency-Key", "two")], r#"{"lines":[]}"#);
+    assert!(!ask_for_id(&log, &good).await?.1);
+    assert_eq!(events(&server, &log).await?.len(), 2);
+    assert_eq!(ingest.counters.duplicates(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_stored_before_a_crash_is_no_violation_after_it() -> Result<()> {
+    let server = NatsServer::start().await?;
+    let settings = forgetful(&server);
+    let log = open(&settings).await?;
+    tenant(&log, "acme", "standard-webhooks").await?;
+    publish(&log, &message(&[], "[]")).await?;
+    publish(&log, &message(&[], "[1]")).await?;
+    // An earlier process has written the first, and died before it could let the message go.
+    let first = stored(&server, "FANFARE_INBOX").await?.remove(0);
+    let id = EventId::of_message(log.inbox_identity(), first.sequence, first.stored_at);
+    let written = Event { id, ..event(0, first.stored_at) };
+    log.publisher().event(&written).await?.stored().await?;
+    servers_forget(&log).await?;
+    let before = events(&server, &log).await?.len();
+    change(&log, entry(Some("acme"), "invoice.paid", Validation::Enforce), 0).await?;
+    let ingest = Ingest::start(settings).await?;
+    inbox_is_empty(&server).await;
+    wait_until("the other message to be aside", async || {
+        match stored(&server, "FANFARE_REJECTED").await {
+            Ok(messages) if !messages.is_empty() => Ok(()),
+            Ok(_) => Err(String::from("none")),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+    let aside = stored(&server, "FANFARE_REJECTED").await?;
+    assert_eq!(aside.iter().map(|message| &*message.payload).collect::<Vec<_>>(), [b"[1]"]);
+    assert_eq!(events(&server, &log).await?.len(), before);
+    assert_eq!(ingest.counters.duplicates(), 1);
     Ok(())
 }

@@ -188,9 +188,10 @@ async fn send(
 
 /// Makes a command.
 pub(crate) fn command(app: &App, access: &InTenant<Writes>, order: Order) -> Command {
+    access.caller.begins_to_write();
     let asked_at = app.now();
     let id = CommandId::new(asked_at, random_bytes());
-    Command { id, asked_at, actor: access.caller.key.to_string(), order }
+    Command { id, asked_at, actor: access.caller.actor(), order }
 }
 
 fn taken(

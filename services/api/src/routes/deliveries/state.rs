@@ -63,6 +63,7 @@ impl DeliveryState {
             Self::Pending => "pending",
             Self::Retrying => "retrying",
             Self::Parked => "parked",
+            Self::Skipped => "skipped",
             Self::Delivered => "delivered",
             Self::Exhausted => "exhausted",
             Self::Refused => "refused",

@@ -111,6 +111,7 @@ pub(crate) async fn test_endpoint(
     let profile = app.profile(&access.tenant.value.profile)?;
     // What the profile cannot carry is refused here, and not by an endpoint.
     let rendered = Rendered::new(profile, &event).map_err(|why| ApiError::value("data", why))?;
+    access.caller.begins_to_write();
     let record = app.log.try_endpoint(id, &event, ANSWER).await.map_err(not_tried)?;
     let request = sent(&rendered, (&event, &endpoint), &record)?;
     let attempt = FactView::of(0, &record);

@@ -78,7 +78,7 @@ pub(crate) async fn update_common_event_type(
     if_match: IfMatch,
     Body(patch): Body<EventTypePatch>,
 ) -> Result<Tagged<EventTypeView>, ApiError> {
-    update(&app, &access.caller, (None, &event_type), (&if_match, &patch)).await
+    update(&app, &access.caller, (None, &event_type), (&if_match, patch)).await
 }
 
 /// Takes an event type out of the installation's catalogue.
@@ -100,7 +100,8 @@ pub(crate) async fn delete_common_event_type(
 }
 
 /// Adds event types to the installation's catalogue from the `webhooks` of an OpenAPI 3.1 document,
-/// or from a profile. Types that are there get a new description, schema and example.
+/// or from a profile. Types that are there get what the source has of a description, a schema with
+/// its example, and keep the rest.
 #[utoipa::path(
     post, path = "/v1/event-type-imports", tag = "event-types", request_body = Import,
     responses((status = 200, body = Imported)),
@@ -110,5 +111,5 @@ pub(crate) async fn import_common_event_types(
     access: Operator<Writes>,
     Body(import): Body<Import>,
 ) -> Result<Json<Imported>, ApiError> {
-    EVERYWHERE.import(&app, &access.caller, &import).await.map(Json)
+    EVERYWHERE.import(&app, &access.caller, import).await.map(Json)
 }
