@@ -51,9 +51,7 @@ use fanfare_service::{Context, check_keyring, load_keyring, load_profiles};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::info;
 
-use crate::{
-    app::App, counters::Counters, directory::Directory, errands::Errands, uses::Uses,
-};
+use crate::{app::App, counters::Counters, directory::Directory, errands::Errands, uses::Uses};
 
 pub use bootstrap::check_files;
 pub use openapi::document as openapi_document;
@@ -81,6 +79,8 @@ pub async fn bind_and_start(
     let operator_keys = bootstrap::operator_keys(&settings)?;
     let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
     let database = Database::to_read(&settings.database).context("read the database's URL")?;
+    let (ports, addresses) = (settings.endpoint_ports, settings.endpoint_addresses);
+    let urls = UrlPolicy { ports, addresses, ..UrlPolicy::default() };
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("listen on {}", settings.listen))?;
@@ -120,11 +120,7 @@ pub async fn bind_and_start(
         keyring,
         profiles,
         endpoint_https: settings.endpoint_https,
-        urls: UrlPolicy {
-            ports: settings.endpoint_ports,
-            addresses: settings.endpoint_addresses,
-            ..UrlPolicy::default()
-        },
+        urls,
         clock: context.clock(),
         health: context.health(),
         counters: Counters::new(&metrics),

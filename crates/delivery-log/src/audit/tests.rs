@@ -55,6 +55,7 @@ fn hook(number: u8) -> Entity {
         condition: None,
         secrets: vec![secret],
         headers: BTreeMap::from([(String::from("x-token"), sealed(0xcd))]),
+        cancelled_before: None,
         state: EndpointState::Active,
         retry: None,
         timeout: None,
@@ -75,6 +76,7 @@ fn operator_key() -> Entity {
         tenant: None,
         role: Role::Admin,
         sha256: [0xee; 32],
+        reveals_secrets: false,
         created_at: at(0),
         expires_at: None,
     }))
