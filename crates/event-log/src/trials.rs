@@ -73,11 +73,12 @@ impl EventLog {
         let mut headers = HeaderMap::new();
         headers.insert(header::ENDPOINT, endpoint.to_string());
         let payload = fanfare_proto::encode_event(event);
-        let request = Request::new().headers(headers).payload(payload).timeout(Some(time));
         let subject = self.topology().owner_try(self.shards().of(endpoint));
         let begun = Instant::now();
         loop {
-            match self.inner.client.send_request(subject.clone(), request.clone()).await {
+            let request = Request::new().headers(headers.clone()).payload(payload.clone());
+            let request = request.timeout(Some(time));
+            match self.inner.client.send_request(subject.clone(), request).await {
                 Ok(answer) => return read(answer),
                 // The shard is changing hands, or the services are just starting.
                 Err(error)
