@@ -15,9 +15,14 @@ use async_nats::{
 use bytes::Bytes;
 use fanfare_domain::{EndpointId, Event, Fact, Record, Shard, StoredEvent, Timestamp};
 use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::{EventLog, ReadError, topology::header};
+
+/// How long an owner is waited for, and how long between two tries.
+const OWNERLESS: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The trials that the owner of a shard is asked for.
 pub struct Trials {
@@ -57,7 +62,8 @@ impl EventLog {
         Ok(Trials { client, messages })
     }
 
-    /// Has an endpoint tried with an event that is not stored; returns the attempt.
+    /// Has an endpoint tried with an event that is not stored; returns the attempt. `time` is for the
+    /// answer; an owner is waited for besides, for 5 s at most.
     pub async fn try_endpoint(
         &self,
         endpoint: EndpointId,
@@ -67,15 +73,24 @@ impl EventLog {
         let mut headers = HeaderMap::new();
         headers.insert(header::ENDPOINT, endpoint.to_string());
         let payload = fanfare_proto::encode_event(event);
-        let request = Request::new().headers(headers).payload(payload).timeout(Some(time));
         let subject = self.topology().owner_try(self.shards().of(endpoint));
-        match self.inner.client.send_request(subject, request).await {
-            Ok(answer) => read(answer),
-            Err(error) => {
-                if error.kind() != RequestErrorKind::NoResponders {
-                    debug!(endpoint_id = %endpoint, %error, "an endpoint was not tried");
+        let begun = Instant::now();
+        loop {
+            let request = Request::new().headers(headers.clone()).payload(payload.clone());
+            let request = request.timeout(Some(time));
+            match self.inner.client.send_request(subject.clone(), request).await {
+                Ok(answer) => return read(answer),
+                // The shard is changing hands, or the services are just starting.
+                Err(error)
+                    if error.kind() == RequestErrorKind::NoResponders
+                        && begun.elapsed() < OWNERLESS =>
+                {
+                    sleep(PAUSE).await;
                 }
-                Err(NotTried::Unanswered)
+                Err(error) => {
+                    debug!(endpoint_id = %endpoint, %error, "an endpoint was not tried");
+                    return Err(NotTried::Unanswered);
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use super::{
 use crate::{registry::Permission, task_event::TaskEvent};
 
 /// How long a request may take at most, whatever the profile says: somebody waits for it.
-const LONGEST: Duration = Duration::from_secs(25);
+const LONGEST: Duration = Duration::from_secs(22);
 
 /// Why there is no attempt: stable names.
 const PAUSED: &str = "endpoint_paused";

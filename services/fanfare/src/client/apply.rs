@@ -92,7 +92,7 @@ async fn steps(declared: &Declared, api: &Api) -> Result<Vec<Step>> {
 async fn tenant(steps: &mut Steps, declared: &DeclaredTenant, api: &Api) -> Result<()> {
     let path = format!("/v1/tenants/{}", declared.id);
     let found = api.find(&path).await?;
-    steps.thing(Kind::Tenant, "/v1/tenants", &path, &declared.members, found.as_ref())?;
+    steps.thing(Kind::Tenant, ("/v1/tenants", &path), &declared.members, found.as_ref())?;
     // Of a tenant that is not there yet, nothing is.
     let asked = found.is_some().then_some(api);
     for declared in &declared.event_types {
@@ -111,7 +111,7 @@ async fn tenant(steps: &mut Steps, declared: &DeclaredTenant, api: &Api) -> Resu
         }
         let id = found.map_or("", |found| text(found, "id"));
         let one = format!("{all}/{id}");
-        steps.thing(Kind::Endpoint, &all, &one, &endpoint.members, found)?;
+        steps.thing(Kind::Endpoint, (&all, &one), &endpoint.members, found)?;
         steps.state(&one, &endpoint.name, endpoint.state, found);
     }
     Ok(())
@@ -128,7 +128,7 @@ async fn event_type(
         Some(api) => api.find(&one).await?,
         None => None,
     };
-    steps.thing(Kind::EventType, all, &one, declared, found.as_ref())
+    steps.thing(Kind::EventType, (all, &one), declared, found.as_ref())
 }
 
 async fn carry_out(step: &Step, api: &Api) -> Result<Value> {

@@ -115,10 +115,10 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             attempt::show(&api.get(&path).await?, output);
         }
         Command::Cancel { tenant, delivery } => {
-            order(api, (tenant, delivery), "cancel", output).await?
+            order(api, (tenant, delivery), "cancel", output).await?;
         }
         Command::Retry { tenant, delivery } => {
-            order(api, (tenant, delivery), "retry", output).await?
+            order(api, (tenant, delivery), "retry", output).await?;
         }
         Command::Replay { tenant, delivery } => {
             let path = format!("{}/replay", path(&tenant, &delivery.to_string()));

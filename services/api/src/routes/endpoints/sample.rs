@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long the dispatcher may take: somewhat longer than the longest request.
-const ANSWER: Duration = Duration::from_secs(28);
+const ANSWER: Duration = Duration::from_secs(24);
 
 /// The data of a sample whose type has no example in a catalogue.
 const SAMPLE: &str = r#"{"test":true,"message":"This is a test event."}"#;

@@ -89,12 +89,12 @@ impl Step {
 }
 
 impl Steps {
-    /// Compares a thing as it is declared with what is there.
+    /// Compares a thing as it is declared with what is there: the paths are that of all things of its
+    /// kind, and its own.
     pub(super) fn thing(
         &mut self,
         kind: Kind,
-        all: &str,
-        one: &str,
+        (all, one): (&str, &str),
         declared: &Value,
         found: Option<&Value>,
     ) -> Result<()> {
@@ -181,7 +181,7 @@ mod tests {
 
     fn endpoint(declared: &Value, found: Option<&Value>) -> Vec<String> {
         let mut steps = Steps::default();
-        steps.thing(Kind::Endpoint, "/all", "/all/ep_1", declared, found).unwrap();
+        steps.thing(Kind::Endpoint, ("/all", "/all/ep_1"), declared, found).unwrap();
         steps.into_steps().iter().map(Step::words).collect()
     }
 
@@ -203,7 +203,7 @@ mod tests {
         });
         assert_eq!(endpoint(&declared, None), ["make endpoint lobby"]);
         assert_eq!(endpoint(&declared, Some(&shown)), Vec::<String>::new());
-        let mut other = shown.clone();
+        let mut other = shown;
         other["rate_limit"]["requests"] = json!(6);
         other["url"] = json!("https://example.com/b");
         let expected = ["change endpoint lobby: rate_limit, url"];
@@ -215,7 +215,7 @@ mod tests {
         let declared = json!({"type": "a", "schema": {"type": "object"}});
         let shown = json!({"type": "a", "schema": {"type": "object", "required": ["x"]}});
         let mut steps = Steps::default();
-        steps.thing(Kind::EventType, "/all", "/all/a", &declared, Some(&shown)).unwrap();
+        steps.thing(Kind::EventType, ("/all", "/all/a"), &declared, Some(&shown)).unwrap();
         let words: Vec<_> = steps.into_steps().iter().map(Step::words).collect();
         assert_eq!(words, ["change event type a: schema"]);
     }
@@ -227,7 +227,7 @@ mod tests {
             let mut steps = Steps::default();
             if found.is_none() {
                 let declared = json!({"name": "x"});
-                steps.thing(Kind::Endpoint, "/all", "/all/", &declared, None).unwrap();
+                steps.thing(Kind::Endpoint, ("/all", "/all/"), &declared, None).unwrap();
             }
             steps.state("/all/ep_1", "x", wanted, found.as_ref());
             steps.into_steps().iter().map(Step::words).collect::<Vec<_>>()

@@ -42,9 +42,10 @@ pub(crate) async fn run(options: &Options, api: &Api, output: Output) -> Result<
         output.document(&tried);
         return Ok(());
     }
-    let (request, attempt) = (&tried["request"], &tried["attempt"]);
+    let part = |name: &str| tried.get(name).unwrap_or(&Value::Null);
+    let (request, attempt) = (part("request"), part("attempt"));
     output.line(&output.tone(Tone::Strong, &format!("POST {}", text(request, "url"))));
-    for (name, value) in request["headers"].as_object().into_iter().flatten() {
+    for (name, value) in request.get("headers").and_then(Value::as_object).into_iter().flatten() {
         output.line(&format!("{name}: {}", value.as_str().unwrap_or_default()));
     }
     output.line("");

@@ -42,7 +42,11 @@ pub(crate) struct Options {
 }
 
 fn plan(text: &str) -> Result<Setting<String>, String> {
-    Ok(if text == "none" { Setting::None } else { Setting::To(String::from(text)) })
+    match text.trim() {
+        "" => Err(String::from("it is the name of a plan of the tenant's profile, or none")),
+        "none" => Ok(Setting::None),
+        name => Ok(Setting::To(String::from(name))),
+    }
 }
 
 fn count(text: &str) -> Result<Setting<NonZeroU32>, String> {
