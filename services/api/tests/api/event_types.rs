@@ -143,7 +143,7 @@ async fn an_import_ends_no_enforcement_and_keeps_the_limit() -> Result<()> {
     });
     world.post(TYPES, strict).await?;
     let bare = |names: std::ops::Range<usize>| {
-        let hooks: serde_json::Map<String, serde_json::Value> = names
+        let hooks: serde_json::Map<String, Value> = names
             .map(|n| (format!("hook.{n}"), json!({"post": {"description": "of the document"}})))
             .collect();
         json!({"openapi": "3.1.0", "webhooks": hooks})
