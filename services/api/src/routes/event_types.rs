@@ -87,7 +87,8 @@ pub(crate) async fn get_event_type(
     get(&app, Some(access.id()), &event_type)
 }
 
-/// Changes an event type of a tenant's catalogue. It holds for events that are published from then on.
+/// Changes an event type of a tenant's catalogue. It holds for events that ingest takes from then on,
+/// also for those that wait in INBOX; what is an event already stays one.
 #[utoipa::path(
     patch, path = "/v1/tenants/{tenant}/event-types/{event_type}", tag = "event-types",
     request_body = EventTypePatch,

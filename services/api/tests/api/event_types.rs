@@ -134,6 +134,38 @@ async fn webhooks_of_openapi_become_types() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_import_ends_no_enforcement_and_keeps_the_limit() -> Result<()> {
+    let world = World::new().await?;
+    world.tenant("acme", "standard-webhooks").await?;
+    let path = "/v1/tenants/acme/event-type-imports";
+    let strict = json!({
+        "type": "hook.0", "schema": {"type": "object"}, "example": {}, "validation": "enforce",
+    });
+    world.post(TYPES, strict).await?;
+    let bare = |names: std::ops::Range<usize>| {
+        let hooks: serde_json::Map<String, Value> = names
+            .map(|n| (format!("hook.{n}"), json!({"post": {"description": "of the document"}})))
+            .collect();
+        json!({"openapi": "3.1.0", "webhooks": hooks})
+    };
+    let answer = world.post(path, json!({"openapi": bare(0..1)})).await?;
+    assert_eq!(answer.body["updated"], json!(["hook.0"]), "{answer:?}");
+    let entry = world.get(&format!("{TYPES}/hook.0")).await?.body;
+    assert_eq!(entry["description"], json!("of the document"));
+    assert_eq!((&entry["schema"], &entry["example"]), (&json!({"type": "object"}), &json!({})));
+    assert_eq!(entry["validation"], json!("enforce"));
+    let refused = world.post(path, json!({"openapi": bare(0..2), "validation": "enforce"})).await?;
+    assert_eq!(refused.code(), "value_invalid");
+    let refused = world.post(path, json!({"openapi": bare(0..1_001)})).await?;
+    assert_eq!((refused.code(), refused.text("field").as_str()), ("value_invalid", "openapi"));
+    let refused = world.post(path, json!({"openapi": bare(1..1_001)})).await?;
+    assert_eq!(refused.code(), "event_types_limit");
+    let listed = world.get(TYPES).await?;
+    assert_eq!(listed.body["data"].as_array().map(Vec::len), Some(1), "{listed:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_catalogue_of_a_profile_is_taken_over() -> Result<()> {
     let world = World::new().await?;
     for (profile, count) in [("kryptos", 4), ("killb", 15), ("kyberaccess", 21)] {

@@ -60,8 +60,8 @@ pub(crate) async fn get_common_event_type(
     get(&app, None, &event_type)
 }
 
-/// Changes an event type of the installation's catalogue. It holds for events that are published
-/// from then on.
+/// Changes an event type of the installation's catalogue. It holds for events that ingest takes from
+/// then on, also for those that wait in INBOX; what is an event already stays one.
 #[utoipa::path(
     patch, path = "/v1/event-types/{event_type}", tag = "event-types",
     request_body = EventTypePatch,
