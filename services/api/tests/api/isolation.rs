@@ -45,7 +45,10 @@ async fn every_route_hides_other_tenants() -> Result<()> {
     let delivery = fanfare_domain::DeliveryId::of(event, endpoint.parse()?, 0);
     let (event, delivery) = (event.to_string(), delivery.to_string());
     world.post("/v1/tenants/other/event-types", json!({"type": "a.b"})).await?;
+    let since = json!({"since": "2026-01-01T00:00:00Z"});
+    let replay = world.post("/v1/tenants/other/replays", since).await?.text("id");
     let ids = [
+        ("replay", &*replay),
         ("endpoint", &*endpoint),
         ("key", &*key_id),
         ("event", &*event),

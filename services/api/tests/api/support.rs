@@ -302,8 +302,11 @@ pub(crate) fn operations() -> Vec<Operation> {
 /// Returns a body for an operation that takes one.
 pub(crate) fn any_body(operation: &Operation) -> Value {
     let takes_one = [Method::POST, Method::PATCH].contains(&operation.method);
-    if operation.id == "test_endpoint_filter" {
-        return json!({"type": "a", "data": 1});
+    match &*operation.id {
+        "test_endpoint_filter" => json!({"type": "a", "data": 1}),
+        "test_endpoint" => json!({"event_type": "a"}),
+        "replay_endpoint" => json!({"since": "2026-01-01T00:00:00Z"}),
+        _ if takes_one => json!({}),
+        _ => Value::Null,
     }
-    if takes_one { json!({}) } else { Value::Null }
 }
