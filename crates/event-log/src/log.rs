@@ -12,7 +12,11 @@ use std::{
 
 use async_nats::{
     connection::State,
-    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
+    jetstream::{
+        self,
+        message::StreamMessage,
+        stream::{Info, RawMessageErrorKind},
+    },
 };
 use fanfare_domain::{ShardCount, StoredEvent, Timestamp};
 use tokio::{task::JoinSet, time::timeout};
@@ -187,11 +191,16 @@ impl EventLog {
 
     /// The last sequence of a stream, by its leader. Loss of the connection is waited out.
     pub(crate) async fn last_sequence(&self, stream: Stream) -> Result<u64, ReadError> {
+        Ok(self.info(stream).await?.state.last_sequence)
+    }
+
+    /// What a stream's leader says of it. Loss of the connection is waited out.
+    pub(crate) async fn info(&self, stream: Stream) -> Result<Info, ReadError> {
         let name = self.topology().stream(stream);
         let mut patience = Patience::new(self, name.clone());
         loop {
             match self.answer(api::stream_info(&self.inner.jetstream, &name)).await {
-                Ok(Ok(info)) => return Ok(info.state.last_sequence),
+                Ok(Ok(info)) => return Ok(info),
                 Ok(Err(error)) => patience.bear(error.into()).await?,
                 Err(lost) => patience.bear(lost.into()).await?,
             }

@@ -53,10 +53,17 @@ pub enum StoreError {
     Unmade,
     /// The tables are of other streams.
     #[error(
-        "the delivery log is of another installation: name another database, or fold this one anew \
-         with `fanfare delivery-log rebuild`"
+        "the delivery log is of another installation, or its streams were replaced: name another \
+         database, or drop this one's tables and fold these streams with \
+         `fanfare delivery-log rebuild --take-over`"
     )]
     Foreign,
+    /// Something has the names of our tables.
+    #[error(
+        "the database has tables with the names of the delivery log's, which are none: name another \
+         database, or drop them with `fanfare delivery-log rebuild --take-over`"
+    )]
+    Unknown,
     /// A pattern chooses more types than are looked for at once, or is held against too many.
     #[error("the tenant has too many event types for this pattern")]
     TooManyTypes,
@@ -73,9 +80,11 @@ impl StoreError {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::Database(_) | Self::Moved | Self::Older { .. } | Self::Unmade => true,
-            Self::Newer { .. } | Self::Foreign | Self::TooManyTypes | Self::Malformed { .. } => {
-                false
-            }
+            Self::Newer { .. }
+            | Self::Foreign
+            | Self::Unknown
+            | Self::TooManyTypes
+            | Self::Malformed { .. } => false,
         }
     }
 }
@@ -94,6 +103,26 @@ enum Connections {
 pub(crate) enum Transaction {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
     Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+/// Who writes waits for it to be dropped.
+#[doc(hidden)]
+pub struct HeldUp {
+    transaction: Transaction,
+}
+
+impl HeldUp {
+    /// Tells whether somebody waits in the middle of a transaction; with SQLite nobody can.
+    pub async fn holds_somebody(&mut self) -> Result<bool, StoreError> {
+        if self.transaction.dialect() == Dialect::Sqlite {
+            return Ok(false);
+        }
+        let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted \
+            AND relation = to_regclass('fanfare_attempts')";
+        let rows = self.transaction.fetch(Statement::new(waiting)).await?;
+        let waiting = rows.first().map(|row| row.integer(0)).transpose()?.flatten();
+        Ok(waiting.is_some_and(|count| count > 0))
+    }
 }
 
 /// A row of an answer. Columns count from 0.
@@ -187,6 +216,18 @@ impl Database {
         }
     }
 
+    /// Holds up who writes until what is returned is dropped: with SQLite before a transaction begins,
+    /// with PostgreSQL in its middle. So a test knows where a writer is when it kills it.
+    #[doc(hidden)]
+    pub async fn hold_up(&self) -> Result<HeldUp, StoreError> {
+        let mut transaction = self.begin().await?;
+        if transaction.dialect() == Dialect::Postgres {
+            let lock = "LOCK TABLE fanfare_attempts IN ACCESS EXCLUSIVE MODE";
+            transaction.execute(Statement::new(lock)).await?;
+        }
+        Ok(HeldUp { transaction })
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
         match &self.0 {
@@ -203,6 +244,15 @@ impl Database {
                 Transaction::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?)
             }
             Connections::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// Begins a transaction that only reads, and sees nothing of what happens meanwhile.
+    pub(crate) async fn snapshot(&self) -> Result<Transaction, StoreError> {
+        const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        Ok(match &self.0 {
+            Connections::Sqlite(pool) => Transaction::Sqlite(pool.begin().await?),
+            Connections::Postgres(pool) => Transaction::Postgres(pool.begin_with(SNAPSHOT).await?),
         })
     }
 
