@@ -47,6 +47,17 @@ pub(crate) enum FoldError {
     },
 }
 
+impl FoldError {
+    /// What went wrong, for those who look for its type.
+    pub(crate) fn into_cause(self) -> anyhow::Error {
+        match self {
+            Self::Store(cause) => cause.into(),
+            Self::Read(cause) => cause.into(),
+            Self::Beyond { .. } => self.into(),
+        }
+    }
+}
+
 /// What the tables are to be folded from.
 pub(crate) fn sources(log: &EventLog, marks: &Marks) -> fanfare_delivery_log::Streams {
     fanfare_delivery_log::Streams {

@@ -37,7 +37,8 @@ pub struct Rebuilt {
 ///
 /// # Errors
 ///
-/// Also if the tables are not `whose` they have to be: then nothing is dropped.
+/// Also if the tables are not `whose` they have to be: then the cause is [`StoreError::Foreign`] or
+/// [`StoreError::Unknown`], and nothing is dropped.
 pub async fn rebuild(
     settings: &Settings,
     whose: Whose,
@@ -50,6 +51,7 @@ pub async fn rebuild(
     let forgotten = now.saturating_sub(settings.retention);
     let when = (forgotten, settings.limits());
     let rebuilt = anew(&log, (&database, whose, erasing), when, &mut show).await;
+    let rebuilt = rebuilt.map_err(FoldError::into_cause);
     database.close().await;
     log.close().await;
     Ok(Rebuilt { progress: rebuilt.context("fold the delivery log anew")? })
