@@ -68,8 +68,8 @@ async fn kill_in_the_middle(
     (database, store): (&Database, &Store),
 ) -> Result<()> {
     let address = start(scene, store).await?;
-    let before = store.progress().await?;
     let held = database.hold_up().await?;
+    let before = store.progress().await?;
     publish(scene).await?;
     let client = reqwest::Client::builder().no_proxy().build()?;
     wait_until("the projector to have something to write", async || {

@@ -32,7 +32,6 @@ async fn kill_again_and_again(world: &mut World, database: &str) -> Result<()> {
     for _ in 0..KILLS {
         let projector = world.start(database).await?;
         world.caught_up(database).await?;
-        let before = store.progress().await?;
         let mut held = tables.hold_up().await?;
         for _ in 0..DELIVERIES {
             world.deliver().await?;
@@ -47,6 +46,8 @@ async fn kill_again_and_again(world: &mut World, database: &str) -> Result<()> {
             })
             .await;
         }
+        let before = store.progress().await?;
+        assert!(before.journal < world.log.journal_last().await?, "{before:?}");
         projector.crash().await;
         drop(held);
         assert_eq!(store.progress().await?, before, "nothing of it is written");
