@@ -54,10 +54,9 @@ pub(crate) struct Parts {
     pub(crate) jobs: JobsView,
     /// What is configured.
     pub(crate) directory: ConfigView<Directory>,
-    /// Where deliveries are searched for.
-    pub(crate) database: Database,
-    /// What the tables there have to be folded from, once that was asked.
-    pub(crate) streams: Mutex<Option<Streams>>,
+    /// Where deliveries are searched for, and what the tables there have to be folded from, once
+    /// that was asked.
+    pub(crate) tables: (Database, Mutex<Option<Streams>>),
     /// Seals secrets.
     pub(crate) keyring: Keyring,
     /// The profiles that tenants can have.
@@ -126,9 +125,10 @@ impl App {
 
     /// Returns the delivery log, if there is one that can be read.
     pub(crate) async fn delivery_log(&self) -> Result<Store, ApiError> {
-        let known = self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (database, known_streams) = &self.tables;
+        let known = known_streams.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known {
-            match Store::attach(&self.database, &known).await {
+            match Store::attach(database, &known).await {
                 // The streams may have been replaced since.
                 Err(StoreError::Foreign) => {}
                 attached => return Ok(attached?),
@@ -143,8 +143,8 @@ impl App {
             config: marks.config.stream,
             inbox: String::from(self.log.inbox_identity()),
         };
-        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = Some(streams.clone());
-        Ok(Store::attach(&self.database, &streams).await?)
+        *known_streams.lock().unwrap_or_else(PoisonError::into_inner) = Some(streams.clone());
+        Ok(Store::attach(database, &streams).await?)
     }
 
     /// Tells whether an endpoint was deleted with its history: then that is not shown any more.

@@ -82,11 +82,11 @@ impl Projecting {
                 }
                 Err(FoldError::Store(error)) => {
                     self.counters.note_failure(self.clock.now());
-                    patience.bear(chain(&error), error.is_passing())
+                    patience.bear(&chain(&error), error.is_passing())
                 }
                 Err(error @ FoldError::Beyond { .. }) => {
                     self.counters.note_failure(self.clock.now());
-                    patience.bear(chain(&error), false)
+                    patience.bear(&chain(&error), false)
                 }
                 Err(FoldError::Read(error)) => return Err(error).context("read the streams"),
             };
@@ -190,7 +190,7 @@ impl Patience {
 
     /// Notes what went wrong; returns how long to wait. A person is told once, again when it has
     /// become worse, and then from time to time.
-    fn bear(&mut self, cause: String, passing: bool) -> Duration {
+    fn bear(&mut self, cause: &str, passing: bool) -> Duration {
         let lately = |(at, was_passing): (Instant, bool)| {
             at.elapsed() < TELL_EVERY && (passing || !was_passing)
         };

@@ -61,10 +61,10 @@ async fn it_ends_where_the_streams_ended_when_it_began_whatever_comes_meanwhile(
     let (mut ends, mut came) = (0, 0);
     let rebuilt = {
         let show = |folded: fanfare_projector::Folded| ends = folded.of;
-        let mut rebuild = pin!(fanfare_projector::rebuild(&settings, Whose::Ours, now, show));
+        let mut making = pin!(fanfare_projector::rebuild(&settings, Whose::Ours, now, show));
         loop {
             tokio::select! {
-                rebuilt = &mut rebuild => break rebuilt?,
+                rebuilt = &mut making => break rebuilt?,
                 delivered = world.deliver() => came += usize::from(delivered.is_ok()),
             }
         }
