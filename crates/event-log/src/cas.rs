@@ -139,7 +139,7 @@ impl Cell {
     }
 
     /// What the register holds, by its stream's leader.
-    pub(crate) fn get<'a>(&'a self) -> BoxFuture<'a, Result<Option<Held>, Unanswered>> {
+    pub(crate) fn get(&self) -> BoxFuture<'_, Result<Option<Held>, Unanswered>> {
         Box::pin(async move {
             let stream = self.no_info().await?;
             self.held(stream.get_last_raw_message_by_subject(&self.subject)).await

@@ -12,7 +12,11 @@ use std::{
 
 use async_nats::{
     connection::State,
-    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
+    jetstream::{
+        self,
+        message::StreamMessage,
+        stream::{Info, RawMessageErrorKind},
+    },
 };
 use fanfare_domain::{ShardCount, StoredEvent, Timestamp};
 use futures_util::future::BoxFuture;
@@ -113,7 +117,7 @@ impl EventLog {
     ///
     /// Nothing can be written or read afterwards. Takes 5 s at most, which it needs only if
     /// there is no server.
-    pub fn close<'a>(&'a self) -> BoxFuture<'a, ()> {
+    pub fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.inner.closed.cancel();
             let client = &self.inner.client;
@@ -193,16 +197,18 @@ impl EventLog {
     }
 
     /// The last sequence of a stream, by its leader. Loss of the connection is waited out.
-    pub(crate) fn last_sequence<'a>(
-        &'a self,
-        stream: Stream,
-    ) -> BoxFuture<'a, Result<u64, ReadError>> {
+    pub(crate) async fn last_sequence(&self, stream: Stream) -> Result<u64, ReadError> {
+        Ok(self.info(stream).await?.state.last_sequence)
+    }
+
+    /// What a stream's leader says of it. Loss of the connection is waited out.
+    pub(crate) fn info(&self, stream: Stream) -> BoxFuture<'_, Result<Info, ReadError>> {
         Box::pin(async move {
             let name = self.topology().stream(stream);
             let mut patience = Patience::new(self, name.clone());
             loop {
                 match self.answer(api::stream_info(&self.inner.jetstream, &name)).await {
-                    Ok(Ok(info)) => return Ok(info.state.last_sequence),
+                    Ok(Ok(info)) => return Ok(info),
                     Ok(Err(error)) => patience.bear(error.into()).await?,
                     Err(lost) => patience.bear(lost.into()).await?,
                 }

@@ -41,7 +41,10 @@ mod settings;
 mod url_rules;
 mod uses;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::Context as _;
 use fanfare_delivery_log::Database;
@@ -117,6 +120,7 @@ pub async fn bind_and_start(
         log,
         directory,
         database: database.clone(),
+        streams: Mutex::default(),
         keyring,
         profiles,
         endpoint_https: settings.endpoint_https,

@@ -12,7 +12,7 @@ use async_nats::jetstream::{
 };
 use fanfare_domain::Timestamp;
 use futures_util::{StreamExt as _, future::BoxFuture};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::ReusableBoxFuture;
 use tracing::debug;
 
@@ -32,6 +32,8 @@ const EXPIRES: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// After how long without requests the server forgets the consumer.
 const FORGET: Duration = Duration::from_mins(1);
+/// After how long without a message to ask again whether there is one to wait for.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long to wait before making another consumer.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -129,6 +131,28 @@ impl Ordered {
                     self.open = None;
                     sleep(PAUSE).await;
                 }
+            }
+        }
+    }
+
+    /// Returns the next message at or before `last`, or `None` once there is none. Cancel safe. It asks
+    /// again now and then: what was there may have aged out.
+    pub(crate) async fn next_until(&mut self, last: u64) -> Result<Option<Numbered>, ReadError> {
+        loop {
+            if matches!(self.next, Start::Sequence(next) if next > last) {
+                return Ok(None);
+            }
+            if self.pending().await? == 0 {
+                return Ok(None);
+            }
+            match timeout(ASK_AGAIN, self.next()).await {
+                Ok(Ok(next)) if next.sequence > last => {
+                    // For those who read on.
+                    (self.next, self.open) = (Start::Sequence(next.sequence), None);
+                    return Ok(None);
+                }
+                Ok(next) => return next.map(Some),
+                Err(_) => self.open = None,
             }
         }
     }

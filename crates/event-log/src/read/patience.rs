@@ -43,10 +43,10 @@ impl Patience {
     }
 
     /// Waits before the next try; an error if there is no use in it.
-    pub(crate) fn bear<'a>(
-        &'a mut self,
+    pub(crate) fn bear(
+        &mut self,
         error: async_nats::Error,
-    ) -> BoxFuture<'a, Result<(), ReadError>> {
+    ) -> BoxFuture<'_, Result<(), ReadError>> {
         Box::pin(async move {
             let closed = self.log.inner.closed.clone();
             if closed.is_cancelled() {

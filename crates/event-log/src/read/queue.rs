@@ -80,10 +80,7 @@ struct Durable {
 impl Queue {
     /// Opens it. An exclusive one is taken from whoever has it: what was handed out to them and
     /// is not settled comes to us at once, and their requests end.
-    pub(crate) fn open<'a>(
-        log: &'a EventLog,
-        place: Place,
-    ) -> BoxFuture<'a, Result<Self, ReadError>> {
+    pub(crate) fn open(log: &EventLog, place: Place) -> BoxFuture<'_, Result<Self, ReadError>> {
         Box::pin(async move {
             let name = log.topology().stream(place.stream);
             let mark = place.exclusive.then(|| log.inner.client.new_inbox());
