@@ -71,6 +71,11 @@ impl EventLog {
         self.inner.shards
     }
 
+    /// How long events, facts and jobs are kept.
+    pub(crate) fn retention(&self) -> Duration {
+        self.inner.settings.retention
+    }
+
     /// The names of the installation.
     pub fn topology(&self) -> &Topology {
         &self.inner.topology
