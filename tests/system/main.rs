@@ -35,3 +35,4 @@ mod tenant_limits_are_shared;
 mod the_api_is_as_documented;
 mod the_delivery_log_agrees;
 mod the_log_is_searched;
+mod traces_hang_together;

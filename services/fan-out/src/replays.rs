@@ -30,7 +30,7 @@ use tracing::{error, info};
 
 use crate::{
     allowances::Allowances, conditions::Conditions, outlet::Outlet, replays::run::Run,
-    routes::Routes,
+    routes::Routes, spans::Spans,
 };
 
 /// The role with the one post.
@@ -61,6 +61,8 @@ pub(crate) struct Desk {
     pub(crate) allowances: Allowances,
     /// Tells the time.
     pub(crate) clock: Arc<dyn Clock>,
+    /// Tells what is written.
+    pub(crate) spans: Spans,
 }
 
 impl Desk {
