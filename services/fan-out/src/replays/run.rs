@@ -89,7 +89,8 @@ impl Run {
             return self.wait().await;
         }
         let next = self.replay.progress.next;
-        let Some(chunk) = self.source().await?.next(next).await.context("find what is next")? else {
+        let Some(chunk) = self.source().await?.next(next).await.context("find what is next")?
+        else {
             return self.wait().await;
         };
         let generation = self.generation;
