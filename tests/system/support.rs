@@ -10,11 +10,13 @@ pub(crate) mod hooks;
 pub(crate) mod installation;
 pub(crate) mod logs;
 pub(crate) mod nemesis;
+pub(crate) mod otelite;
 mod process;
 pub(crate) mod producer;
 pub(crate) mod scene;
 mod search;
 pub(crate) mod servers;
+pub(crate) mod spans;
 pub(crate) mod up;
 
 pub(crate) use api::{Api, Refused};

@@ -14,7 +14,6 @@ use fanfare_domain::{
 };
 use fanfare_event_log::{ConfigView, EventLog, JobsView, Publisher};
 use fanfare_service::{Clock, Health, Metrics};
-use tokio::sync::Semaphore;
 
 use crate::{
     caller::Caller,
@@ -23,7 +22,9 @@ use crate::{
     errands::Errands,
     error::{ApiError, Code},
     etag::IfMatch,
+    pace::Pace,
     settings::EndpointHttps,
+    shares::Shares,
     url_rules::{Https, UrlRules},
     uses::Uses,
 };
@@ -37,6 +38,9 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the servers may take to say how far CONFIG has come.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// How old the directory may be where events are published: a question to the servers for each
+/// would cost more than what is gained.
+const LATELY: Duration = Duration::from_secs(1);
 /// How often an edit is repeated when others change the same thing at the same time.
 const EDITS_MAX: usize = 8;
 
@@ -74,9 +78,13 @@ pub(crate) struct Parts {
     /// Counts.
     pub(crate) counters: Arc<Counters>,
     /// How many requests may read the journal at once.
-    pub(crate) scans: Arc<Semaphore>,
-    /// How many batches of events may be in memory at once.
-    pub(crate) batches: Semaphore,
+    pub(crate) scans: Shares,
+    /// How many bytes of bodies may be in memory at once.
+    pub(crate) bodies: Shares,
+    /// How many batches of events may be on their way to ingest at once.
+    pub(crate) batches: Shares,
+    /// How often filters may be tried.
+    pub(crate) trials: Pace,
     /// When keys were last used.
     pub(crate) uses: Uses,
     /// Requests that run to their end, whoever waits for them.
@@ -121,6 +129,16 @@ impl App {
         let silent = || ApiError::Unavailable(anyhow!("CONFIG did not answer in time"));
         confirmed.map_err(|_elapsed| silent())??;
         Ok(())
+    }
+
+    /// Waits until all that was acknowledged a second ago is in the directory.
+    pub(crate) async fn confirm_lately(&self) -> Result<(), ApiError> {
+        let confirmed_at = self.directory.confirmed_at();
+        if confirmed_at.is_some_and(|at| at.elapsed() < LATELY) {
+            Ok(())
+        } else {
+            self.confirm().await
+        }
     }
 
     /// Returns the delivery log, if there is one that can be read.

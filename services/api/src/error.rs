@@ -202,7 +202,7 @@ impl IntoResponse for ApiError {
         if code == Code::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if matches!(code, Code::Unavailable | Code::DeliveryLogUnavailable) {
+        if code.asks_for_patience() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use fanfare_projector::{Settings, Whose};
-use fanfare_service::{Clock as _, SettingsFile, SystemClock, process_env};
+use fanfare_service::{Clock as _, SettingsFile, SystemClock, Traces, process_env};
 use serde_json::json;
 
 use crate::{
@@ -49,7 +49,7 @@ pub(crate) async fn run(
     output: Output,
 ) -> Result<()> {
     let Command::Rebuild(options) = command;
-    init_logging("warn", log)?;
+    let _looked_after_by_nobody = init_logging("warn", log, &Traces::default())?;
     let settings = settings(&options, connection)?;
     let mut bar = output.progress(0);
     let show = |folded: fanfare_projector::Folded| bar.reach(folded.done, folded.of);

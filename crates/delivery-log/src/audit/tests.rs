@@ -57,6 +57,7 @@ fn hook(number: u8) -> Entity {
         secrets: vec![secret],
         headers: BTreeMap::from([(String::from("x-token"), sealed(0xcd))]),
         cancelled_before: None,
+        trace_context: None,
         state: EndpointState::Active,
         retry: None,
         timeout: None,

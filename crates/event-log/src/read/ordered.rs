@@ -11,7 +11,7 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, DeliverPolicy, pull},
 };
 use fanfare_domain::Timestamp;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::BoxFuture};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::ReusableBoxFuture;
 use tracing::debug;
@@ -158,12 +158,14 @@ impl Ordered {
     }
 
     /// Forgets the consumer on the server too, so that they do not pile up.
-    pub(crate) async fn close(mut self) {
-        let Some(open) = self.open.take() else { return };
-        let Ok(stream) = self.log.stream_named(&self.what.stream).await else { return };
-        if let Err(error) = stream.delete_consumer(&open.name).await {
-            debug!(%error, "a consumer is left to be forgotten");
-        }
+    pub(crate) fn close(mut self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Some(open) = self.open.take() else { return };
+            let Ok(stream) = self.log.stream_named(&self.what.stream).await else { return };
+            if let Err(error) = stream.delete_consumer(&open.name).await {
+                debug!(%error, "a consumer is left to be forgotten");
+            }
+        })
     }
 
     /// Takes a message if it is the next one.
@@ -188,7 +190,7 @@ impl Ordered {
         if self.open.is_none() {
             let opening = self.opening.get_or_insert_with(|| {
                 let (log, what) = (self.log.clone(), self.what.clone());
-                ReusableBoxFuture::new(open(log, what, self.next))
+                opening(log, what, self.next)
             });
             let opened = opening.await;
             self.opening = None;
@@ -196,6 +198,14 @@ impl Ordered {
         }
         Ok(self.open.as_mut().expect("it was opened just now"))
     }
+}
+
+fn opening(
+    log: EventLog,
+    what: What,
+    next: Start,
+) -> ReusableBoxFuture<'static, Result<Open, ReadError>> {
+    ReusableBoxFuture::new(open(log, what, next))
 }
 
 async fn open(log: EventLog, what: What, next: Start) -> Result<Open, ReadError> {
