@@ -30,9 +30,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::{shift::Shift, watch::Watch};
-use crate::{
-    allowances::Allowances, conditions::Conditions, outlet::Outlet, routes::Routes,
-};
+use crate::{allowances::Allowances, conditions::Conditions, outlet::Outlet, routes::Routes};
 
 /// The role with the one post.
 const ROLE: &str = "replays";

@@ -320,9 +320,9 @@ async fn create(
     scope: Scope,
 ) -> Result<(StatusCode, Json<ReplayView>), ApiError> {
     app.jobs.confirm().await?;
-    let running = app.jobs.read(|jobs| {
-        jobs.of_tenant(access.id()).filter(|stored| !stored.replay.is_over()).count()
-    });
+    let running = app
+        .jobs
+        .read(|jobs| jobs.of_tenant(access.id()).filter(|stored| !stored.replay.is_over()).count());
     if running >= RUNNING_MAX {
         return Err(Code::ReplaysLimit.into());
     }

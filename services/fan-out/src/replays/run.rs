@@ -89,7 +89,8 @@ impl Run {
             return self.wait().await;
         }
         let next = self.replay.progress.next;
-        let Some(chunk) = self.source().await?.next(next).await.context("find what is next")? else {
+        let Some(chunk) = self.source().await?.next(next).await.context("find what is next")?
+        else {
             return self.wait().await;
         };
         let generation = self.generation;
@@ -108,12 +109,11 @@ impl Run {
     }
 
     async fn source(&mut self) -> anyhow::Result<&mut Source> {
-        let source = match self.source.take() {
-            Some(source) => source,
-            None => {
-                let desk = Arc::clone(&self.desk);
-                Source::of(desk, (&self.replay, self.generation), self.is_repeat).await?
-            }
+        let source = if let Some(source) = self.source.take() {
+            source
+        } else {
+            let desk = Arc::clone(&self.desk);
+            Source::of(desk, (&self.replay, self.generation), self.is_repeat).await?
         };
         Ok(self.source.insert(source))
     }

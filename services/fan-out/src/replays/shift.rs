@@ -99,8 +99,8 @@ impl Shift {
 
     fn begin(&mut self, stored: &StoredReplay) {
         let run = self.runs.remove(&stored.replay.id);
-        let run = run
-            .unwrap_or_else(|| Run::of(Arc::clone(&self.desk), Arc::clone(&self.watch), stored));
+        let run =
+            run.unwrap_or_else(|| Run::of(Arc::clone(&self.desk), Arc::clone(&self.watch), stored));
         let whose = (stored.replay.tenant.clone(), stored.replay.id);
         self.at_it.spawn(take_turn(whose, run, self.stop.clone()));
     }
@@ -122,8 +122,7 @@ impl Shift {
 
     /// Forgets what was ended by others.
     fn forget_the_others(&mut self) {
-        let whose =
-            |stored: &StoredReplay| (stored.replay.id, stored.replay.tenant.clone());
+        let whose = |stored: &StoredReplay| (stored.replay.id, stored.replay.tenant.clone());
         let running: BTreeMap<JobId, TenantId> =
             self.desk.jobs.read(|jobs| jobs.running().map(whose).collect());
         let ended: BTreeSet<JobId> =

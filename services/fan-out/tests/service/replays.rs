@@ -292,3 +292,21 @@ async fn replays_that_wait_for_their_endpoints_stop_no_others() -> Result<()> {
     }
     fan_out.stop().await
 }
+
+#[tokio::test]
+async fn an_event_that_nobody_can_read_is_left_out() -> Result<()> {
+    let world = World::new().await?;
+    let endpoint = world.create(&["a"]).await?.endpoint.id;
+    let event = world.publish("a").await?;
+    let event_sequence = world.nats.put("fanfare.events.acme.a", b"no event").await?;
+    let unreadable =
+        Past { event: EventId::new(SystemClock.now(), [1; 10]), event_sequence, endpoint };
+    let event_sequence = world.stored(event).await?.sequence;
+    let only = Scope::Only(vec![unreadable, Past { event, event_sequence, endpoint }]);
+    let only = replay("acme", only)?;
+    ask(&world, &only).await?;
+    let fan_out = world.start().await?;
+    let jobs = Jobs::of(&world).await?;
+    assert_eq!(jobs.done(only.id).await, 1);
+    fan_out.stop().await
+}
