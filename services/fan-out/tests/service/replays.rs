@@ -79,7 +79,7 @@ fn range(which: Which, endpoint: Option<EndpointId>) -> Scope {
 async fn ask(world: &World, replay: &Replay) -> Result<u32> {
     match world.log.write_replay(replay, 0).await? {
         JobWritten::Stored(revision) => Ok(u32::try_from(revision)?),
-        other => anyhow::bail!("{other:?}"),
+        JobWritten::Conflict | JobWritten::Gone => anyhow::bail!("nobody else writes"),
     }
 }
 
