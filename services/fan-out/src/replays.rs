@@ -30,7 +30,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::{shift::Shift, watch::Watch};
-use crate::{allowances::Allowances, conditions::Conditions, outlet::Outlet, routes::Routes};
+use crate::{
+    allowances::Allowances, conditions::Conditions, outlet::Outlet, routes::Routes, spans::Spans,
+};
 
 /// The role with the one post.
 const ROLE: &str = "replays";
@@ -54,6 +56,8 @@ pub(crate) struct Desk {
     pub(crate) allowances: Allowances,
     /// Tells the time.
     pub(crate) clock: Arc<dyn Clock>,
+    /// Tells what is written.
+    pub(crate) spans: Spans,
 }
 
 impl Desk {

@@ -281,7 +281,7 @@ async fn failed(
     let ids: Vec<_> =
         ids.collect::<Result<_, _>>().map_err(|why| ApiError::value("deliveries", why))?;
     let wanted: BTreeSet<DeliveryId> = ids.iter().copied().collect();
-    let _permit = permit(app).await?;
+    let _permit = permit(app, access.id()).await?;
     let mut budget = Budget::start();
     let found = scan::conclusions(&app.log, access.id(), &wanted, &mut budget).await?;
     let mut past = Vec::with_capacity(wanted.len());

@@ -53,6 +53,9 @@ impl Desk {
             }
         }
         let refers_to = (generation, replay.progress.journal_sequence);
+        let span =
+            |given: &Given| self.spans.routed(&given.event, &given.targets, (generation, now));
+        let spans: Vec<_> = given.iter().filter_map(span).collect();
         let mut together = Together::default();
         let mut messages = Vec::new();
         for (shard, task) in tasks(given, times, (refers_to, self.log.shards()), now) {
@@ -64,6 +67,7 @@ impl Desk {
                 return Ok(false);
             }
         }
+        spans.into_iter().for_each(|span| self.spans.written(Some(span)));
         Ok(true)
     }
 
