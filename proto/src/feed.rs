@@ -34,6 +34,7 @@ pub fn decode_feed(bytes: Bytes) -> Result<Feed, DecodeError> {
         next: wire.next,
         blocked: wire.blocked.into_iter().map(blocked).collect(),
         past: wire.past.iter().map(interval).collect(),
+        ended: wire.ended,
     })
 }
 
@@ -77,7 +78,8 @@ fn interval(wire: &wire::FeedInterval) -> Interval {
 
 impl Fields for Feed {
     fn write(&self, out: &mut impl Sink) {
-        let Self { tenant, endpoint, from, phase, reason, opened_at, next, blocked, past } = self;
+        let Self { tenant, endpoint, from, phase, reason, opened_at, next, blocked, past, ended } =
+            self;
         out.text(1, tenant.as_str());
         out.bytes(2, endpoint.as_bytes());
         out.uint(3, *from);
@@ -98,6 +100,7 @@ impl Fields for Feed {
         for past in past {
             out.message(11, past);
         }
+        packed(out, 12, ended);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use fanfare_domain::{Conclusion, DeliveryId, EndpointId, fact::ConclusionReason};
+use fanfare_domain::{Conclusion, DeliveryId, EndpointId, Fact, fact::ConclusionReason};
 use fanfare_testkit::{wait_at_most, wait_until};
 use serde_json::{Value, json};
 
@@ -74,6 +74,28 @@ fn end_of(found: &BTreeMap<DeliveryId, History>, id: DeliveryId) -> Result<(Conc
         ensure!(concluded.reason == ConclusionReason::ByHand, "{concluded:?}");
     }
     Ok((concluded.conclusion, history.attempts.len()))
+}
+
+fn attempts(found: &BTreeMap<DeliveryId, History>, id: DeliveryId) -> usize {
+    found.get(&id).map_or(0, |history| history.attempts.len())
+}
+
+/// Waits until so many events are routed to an endpoint; returns their deliveries in order.
+async fn routed(scene: &Scene, endpoint: &Made, count: usize) -> Result<Vec<DeliveryId>> {
+    let endpoint: EndpointId = endpoint.id.parse().context("an endpoint's id")?;
+    let found = wait_until("events to be routed", async || {
+        let batches = evidence::journal(&scene.log).await.map_err(|error| format!("{error:#}"))?;
+        let mut found = BTreeMap::new();
+        for record in batches.iter().flat_map(|batch| &batch.facts) {
+            let Fact::EventRouted(routed) = &record.fact else { continue };
+            if routed.targets.contains(&endpoint) || routed.fed.contains(&endpoint) {
+                let id = DeliveryId::of(routed.event, endpoint, routed.generation);
+                found.insert(routed.event_sequence, id);
+            }
+        }
+        if found.len() == count { Ok(found) } else { Err(found.len()) }
+    });
+    Ok(found.await.into_values().collect())
 }
 
 /// No alarm clock is set for a delivery.
@@ -191,5 +213,59 @@ async fn a_killed_dispatcher_forgets_no_command_and_does_none_twice() -> Result<
     let requests = scene.hooks.count();
     let least = ids.len() + retried.len();
     ensure!((least..=least + 3 * retried.len()).contains(&requests), "{requests} requests");
+    scene.finish(Expected::Turmoil).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_paused_or_an_ordered_endpoint_is_cancelled_at_once() -> Result<()> {
+    let hooks = Hooks::answering(|request, _| {
+        Answer::Status(if request.path == "/ordered" { 500 } else { 200 })
+    });
+    let options = Options { profile: EAGER, ..Options::default() };
+    let mut scene = Scene::set_with(options, hooks.await?).await?;
+    let held = scene.subscribe("/held", &["a.*"], &[]).await?;
+    let mut ordered = scene.endpoint("/ordered", &["b.*"], &["1h"]);
+    ordered["ordering"] = json!("all");
+    let ordered = scene.api().endpoint(TENANT, &ordered).await?;
+    scene.api().act(TENANT, &held.id, "pause", &json!({ "mode": "hold" })).await?;
+    for event_type in ["a.b", "b.c"] {
+        let planned = (0..6).map(|_| scene.plan(event_type, Route::Inbox));
+        let planned = planned.collect::<Result<Vec<_>>>()?;
+        scene.publish(planned).await?;
+    }
+    let (of_held, of_ordered) =
+        (routed(&scene, &held, 6).await?, routed(&scene, &ordered, 6).await?);
+    scene.hooks_have(1).await;
+
+    for id in of_held[..3].iter().chain(&of_ordered[1..3]) {
+        ask(&scene, *id, "cancel").await?;
+    }
+    for ids in [&of_held[..3], &of_ordered[1..3]] {
+        let found = ended(&scene, ids).await?;
+        for id in ids {
+            assert_eq!(end_of(&found, *id)?, (Conclusion::Cancelled, 0));
+        }
+    }
+    assert_eq!(scene.hooks.count(), 1);
+    scene.installation.kill(Service::Dispatcher).await?;
+    scene.installation.start_service(Service::Dispatcher).await?;
+
+    // The next in order is the first that was not cancelled.
+    ask(&scene, of_ordered[0], "cancel").await?;
+    let found = ended(&scene, &of_ordered[..3]).await?;
+    assert_eq!(end_of(&found, of_ordered[0])?, (Conclusion::Cancelled, 1));
+    scene.hooks_have(2).await;
+    scene.api().act(TENANT, &held.id, "resume", &json!({})).await?;
+    let found = ended(&scene, &of_held).await?;
+    for id in &of_held[3..] {
+        assert_eq!(end_of(&found, *id)?, (Conclusion::Delivered, 1));
+    }
+    wait_until("the fourth in order to be tried", async || {
+        let found = histories(&scene).await.map_err(|error| format!("{error:#}"))?;
+        let tried: Vec<usize> = of_ordered.iter().map(|id| attempts(&found, *id)).collect();
+        if tried == [1, 0, 0, 1, 0, 0] { Ok(()) } else { Err(format!("{tried:?}")) }
+    })
+    .await;
+    assert_eq!(scene.hooks.seen_at("/held").len(), 3);
     scene.finish(Expected::Turmoil).await
 }

@@ -25,6 +25,7 @@ mod order_is_kept;
 mod paused_endpoints_get_nothing;
 mod private_address_is_refused;
 mod profiles;
+mod redriven_as_profiles_say;
 mod replays_deliver_again;
 mod retries_are_on_time;
 mod scaled_dispatchers;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use fanfare_domain::{Conclusion, DeliveryId};
+use fanfare_domain::{Conclusion, DeliveryId, Fact};
 use fanfare_service::{Clock as _, SystemClock};
 use fanfare_testkit::wait_at_most;
 use serde_json::{Value, json};
@@ -79,6 +79,38 @@ impl Stage {
         })
         .await;
         Ok(made)
+    }
+
+    /// Kills fan-out whenever so many deliveries of a replay were begun.
+    async fn kill_on_the_way(&mut self, replay: &Value, goals: [usize; 3]) -> Result<()> {
+        for goal in goals {
+            wait_at_most(PATIENCE, "some of the replay", async || {
+                let found = self.of(replay).await.map_err(|error| format!("{error:#}"))?;
+                if found.len() >= goal { Ok(()) } else { Err(found.len().to_string()) }
+            })
+            .await;
+            self.scene.installation.kill(Service::FanOut).await?;
+            self.scene.installation.start_service(Service::FanOut).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything that was routed for a replay has become a delivery that ended.
+    async fn check_routed(&self, replay: &Value) -> Result<()> {
+        let found = self.of(replay).await?;
+        let batches = evidence::journal(&self.scene.log).await?;
+        for record in batches.iter().flat_map(|batch| &batch.facts) {
+            let Fact::EventRouted(routed) = &record.fact else { continue };
+            if replay["generation"].as_u64() != Some(routed.generation.into()) {
+                continue;
+            }
+            for endpoint in &routed.targets {
+                let id = DeliveryId::of(routed.event, *endpoint, routed.generation);
+                let history = found.get(&id).with_context(|| format!("{id} was only routed"))?;
+                ensure!(history.conclusion().is_some(), "{id} has not ended");
+            }
+        }
+        Ok(())
     }
 
     /// What a replay made, as far as anything has happened to it.
@@ -166,18 +198,26 @@ async fn single_deliveries_are_sent_again() -> Result<()> {
 async fn a_killed_fan_out_repeats_and_loses_nothing_of_a_replay() -> Result<()> {
     let (mut stage, endpoint) = Stage::set("/one", 800).await?;
     let replay = stage.replay(&endpoint, "all").await?;
-    for goal in [50, 300, 500] {
-        wait_at_most(PATIENCE, "some of the replay", async || {
-            let found = stage.of(&replay).await.map_err(|error| format!("{error:#}"))?;
-            if found.len() >= goal { Ok(()) } else { Err(found.len().to_string()) }
-        })
-        .await;
-        stage.scene.installation.kill(Service::FanOut).await?;
-        stage.scene.installation.start_service(Service::FanOut).await?;
-    }
+    stage.kill_on_the_way(&replay, [50, 300, 500]).await?;
     stage.done(&replay).await?;
     check_delivered(&stage.of(&replay).await?, 800)?;
+    stage.check_routed(&replay).await?;
     assert!(stage.works.load(Ordering::SeqCst));
+    stage.scene.finish(Expected::Turmoil).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_fan_out_loses_nothing_of_what_was_missing() -> Result<()> {
+    let (mut stage, _) = Stage::set("/one", 800).await?;
+    // With one, the times of the tenant's limit are asked for in between.
+    let limit = json!({ "rate_limit": { "requests": 200, "per": "second" } });
+    stage.scene.api().patch(&format!("/v1/tenants/{TENANT}"), &limit).await?;
+    let late = stage.scene.subscribe("/late", &["a.*"], &[]).await?;
+    let replay = stage.replay(&late, "missing").await?;
+    stage.kill_on_the_way(&replay, [50, 300, 500]).await?;
+    assert_eq!(stage.done(&replay).await?, 800);
+    check_delivered(&stage.of(&replay).await?, 800)?;
+    stage.check_routed(&replay).await?;
     stage.scene.finish(Expected::Turmoil).await
 }
 

@@ -39,6 +39,9 @@ pub struct Feed {
     pub blocked: Vec<Blocked>,
     /// What it covered before, as long as a late task for that may come.
     pub past: Vec<Interval>,
+    /// Sequences of events whose deliveries were ended before the cursor has come to them, or while
+    /// they wait in `blocked`; in order.
+    pub ended: Vec<u64>,
 }
 
 /// Whether a feed goes on.
@@ -106,6 +109,9 @@ impl Feed {
     /// are forgotten.
     pub const PAST_MAX: usize = 64;
 
+    /// The most deliveries that are remembered as ended.
+    pub const ENDED_MAX: usize = 10_000;
+
     /// The key of events that wait for nothing but to be read: they lie before the beginning, and
     /// were given up to the feed when it was opened.
     pub const GIVEN_UP: u64 = 0;
@@ -156,6 +162,7 @@ mod tests {
             next: 100,
             blocked: vec![Blocked { key: Feed::GIVEN_UP, by: 0, waiting: vec![7, 90] }],
             past: vec![Interval { from: 10, until: 20, closed_at: AT }],
+            ended: Vec::new(),
         }
     }
 

@@ -50,6 +50,14 @@ impl StoredMessage {
 }
 
 impl NatsServer {
+    /// Puts a message into the stream of a subject, as a stranger would; returns its sequence.
+    pub async fn put(&self, subject: &str, payload: &'static [u8]) -> Result<u64> {
+        let context = connect(&self.url()).await?;
+        let sent = context.publish(String::from(subject), Bytes::from_static(payload)).await;
+        let stored = sent.context("send a message")?.await.context("store a message")?;
+        Ok(stored.sequence)
+    }
+
     /// Returns every message of every stream, buckets included.
     pub async fn everything(&self) -> Result<Vec<StoredMessage>> {
         let context = connect(&self.url()).await?;

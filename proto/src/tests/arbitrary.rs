@@ -329,17 +329,10 @@ pub(super) fn feed() -> impl Strategy<Value = Feed> {
         closed_at,
     });
     let whose = (tenant_id(), endpoint_id(), reason, time());
-    (whose, phase, (number(), number()), vec(blocked, 0..3), vec(past, 0..3)).prop_map(
-        |((tenant, endpoint, reason, opened_at), phase, (from, next), blocked, past)| Feed {
-            tenant,
-            endpoint,
-            from,
-            phase,
-            reason,
-            opened_at,
-            next,
-            blocked,
-            past,
+    let ended = vec(number(), 0..4);
+    (whose, phase, (number(), number()), (vec(blocked, 0..3), ended), vec(past, 0..3)).prop_map(
+        |((tenant, endpoint, reason, opened_at), phase, (from, next), (blocked, ended), past)| {
+            Feed { tenant, endpoint, from, phase, reason, opened_at, next, blocked, past, ended }
         },
     )
 }

@@ -167,6 +167,32 @@ impl Feeds {
         cursor.is_some_and(|cursor| cursor.holds(delivery.event_sequence))
     }
 
+    /// Tells whether a delivery is its feed's for sure, and can be ended before the feed has come to
+    /// it.
+    pub(crate) fn may_end(&self, delivery: &DeliveryRef) -> bool {
+        let cursor = self.cursors.get(&delivery.endpoint).filter(|_| delivery.generation == 0);
+        cursor.is_some_and(|cursor| cursor.may_end(delivery.event_sequence))
+    }
+
+    /// Has the feed of a delivery's endpoint pass it over, since it ends. Tells whether it may end
+    /// at once; otherwise it ends when the feed has come to it.
+    pub(crate) fn end(&mut self, delivery: &DeliveryRef) -> bool {
+        let cursor = self.cursors.get_mut(&delivery.endpoint);
+        let Some(cursor) = cursor.filter(|_| delivery.generation == 0) else { return true };
+        let sequence = delivery.event_sequence;
+        if cursor.may_end(sequence) {
+            cursor.end(sequence);
+            return true;
+        }
+        !cursor.holds(sequence)
+    }
+
+    /// Tells whether a delivery that was ended stays so, whatever is forgotten.
+    pub(crate) fn remembers_end(&mut self, delivery: &DeliveryRef) -> bool {
+        let cursor = self.cursors.get_mut(&delivery.endpoint).filter(|_| delivery.generation == 0);
+        cursor.is_none_or(|cursor| cursor.remembers_end(delivery.event_sequence))
+    }
+
     /// Notes that a task was taken on.
     pub(crate) fn took(&mut self, endpoint: EndpointId, sequence: u64) {
         let seen = self.seen.entry(endpoint).or_default();
@@ -245,6 +271,7 @@ impl Feeds {
             next: from,
             blocked: Vec::new(),
             past: Vec::new(),
+            ended: Vec::new(),
         };
         match self.cursors.get_mut(&endpoint) {
             None => {

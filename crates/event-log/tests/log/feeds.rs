@@ -28,6 +28,7 @@ fn feed(number: u8, next: u64) -> Feed {
         next,
         blocked: Vec::new(),
         past: Vec::new(),
+        ended: Vec::new(),
     }
 }
 

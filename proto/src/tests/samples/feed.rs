@@ -14,6 +14,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Feed)> {
         ("feed-open", feed(Phase::Open, Reason::Backlog)),
         ("feed-closing", feed(Phase::Closing, Reason::Hold)),
         ("feed-closed", feed(closed, Reason::Ordered)),
+        ("feed-ended", Feed { ended: vec![601, 1_000], ..feed(Phase::Open, Reason::Hold) }),
     ]
     .into_iter()
 }
@@ -35,5 +36,6 @@ fn feed(phase: Phase, reason: Reason) -> Feed {
             Interval { from: 1, until: 20, closed_at: at(30) },
             Interval { from: 300, until: 301, closed_at: at(50) },
         ],
+        ended: Vec::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! What a tenant may have: its plan, and how many endpoints.
+//! What a tenant may have: its plan, how many endpoints, and how many replays.
 
 use anyhow::Result;
 use futures_util::future::join_all;
@@ -90,4 +90,26 @@ async fn of_many_endpoints_at_once_two_processes_make_as_many_as_the_limit_allow
         assert_eq!(world.get(&path).await?.data().len(), 3);
     }
     other.stop().await
+}
+
+#[tokio::test]
+async fn a_tenant_has_some_replays_under_way_at_most() -> Result<()> {
+    let world = World::new().await?;
+    for tenant in ["acme", "other"] {
+        world.tenant(tenant, "standard-webhooks").await?;
+    }
+    let (path, since) = ("/v1/tenants/acme/replays", json!({"since": "2026-01-01T00:00:00Z"}));
+    let mut made = Vec::new();
+    for _ in 0..20 {
+        let replay = world.post(path, since.clone()).await?;
+        assert_eq!(replay.status, StatusCode::ACCEPTED, "{replay:?}");
+        made.push(replay.text("id"));
+    }
+    let refused = world.post(path, since.clone()).await?;
+    assert_eq!((refused.status, refused.code()), (StatusCode::CONFLICT, "replays_limit"));
+    let others = world.post("/v1/tenants/other/replays", since.clone()).await?;
+    assert_eq!(others.status, StatusCode::ACCEPTED);
+    world.post(&format!("{path}/{}/cancel", made[0]), Value::Null).await?;
+    assert_eq!(world.post(path, since).await?.status, StatusCode::ACCEPTED);
+    Ok(())
 }

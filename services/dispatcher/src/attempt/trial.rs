@@ -7,6 +7,7 @@ use fanfare_domain::{
     trace::span::Moments,
 };
 use fanfare_event_log::Trial;
+use tokio::time::timeout;
 
 use super::{
     Desk, Job, build,
@@ -17,6 +18,10 @@ use crate::{registry::Permission, task_event::TaskEvent};
 
 /// How long a request may take at most, whatever the profile says: somebody waits for it.
 const LONGEST: Duration = Duration::from_secs(22);
+
+/// How long it may take until a request may be sent: who asks waits some seconds longer than for the
+/// request, and nobody is to be sent a sample that nobody waits for.
+const GUARDED_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Why there is no attempt: stable names.
 const PAUSED: &str = "endpoint_paused";
@@ -35,8 +40,11 @@ pub(crate) async fn make(desk: Arc<Desk>, trial: Trial) {
 }
 
 async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str> {
-    desk.guard.view_confirmed().await;
-    desk.guard.held().await;
+    let guarded = async {
+        desk.guard.view_confirmed().await;
+        desk.guard.held().await;
+    };
+    timeout(GUARDED_WITHIN, guarded).await.map_err(|_| BUSY)?;
     let now = desk.now();
     let stored = StoredEvent { accepted_at: now, ..trial.event.clone() };
     let memory = Arc::new(desk.memory.count(stored.event.data.len()));

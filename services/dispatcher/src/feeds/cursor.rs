@@ -10,6 +10,7 @@
 //! owner starts there, and asks the ledger about each event, which knows all that was put on record
 //! since, many times over. So nothing about it has to be in the journal. Pure: no clock, no I/O.
 
+mod ended;
 mod storing;
 
 use std::{
@@ -97,6 +98,8 @@ pub(crate) struct Cursor {
     /// What was offered and is not on record; whether it was read by itself.
     offered: BTreeMap<u64, bool>,
     keys: Keys,
+    /// What was ended before its turn: see [`ended`].
+    ended: BTreeSet<u64>,
     /// The sequence of an event that somebody saw.
     hinted: u64,
     /// Up to where it is known that there was nothing more.
@@ -122,6 +125,7 @@ impl Cursor {
         let (keys, pending) = Keys::restore(&others);
         singles.extend(pending);
         let saved = Saved::of(&feed, now);
+        let ended = feed.ended.iter().copied().collect();
         Self {
             position: feed.next.max(feed.from),
             feed,
@@ -135,6 +139,7 @@ impl Cursor {
             fetching: BTreeSet::new(),
             offered: BTreeMap::new(),
             keys,
+            ended,
             hinted: 0,
             looked_to: None,
             look_at: Timestamp::EPOCH,
@@ -358,6 +363,10 @@ impl Cursor {
         let (sequence, key, single) = (fed.sequence, fed.key, fed.single);
         let delivery = fed.delivery;
         if self.offered.contains_key(&sequence) {
+            return Next::Pass;
+        }
+        if self.ended.contains(&sequence) {
+            self.concluded(sequence);
             return Next::Pass;
         }
         if let Some(key) = key

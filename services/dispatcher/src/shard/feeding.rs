@@ -131,6 +131,7 @@ impl ShardWorker {
         }
         self.feeds.wake(endpoint);
         self.clear_limbo(endpoint).await;
+        self.decide_orders(endpoint);
     }
 
     /// Lets go of the messages that waited for a feed's beginning or end.

@@ -9,7 +9,10 @@
 //! where we did not. It says how its delivery stood, so that a second time changes nothing. While
 //! a delivery is in flight, nothing is done: its outcome decides. An alarm clock is stopped before
 //! its attempt is made, and again a moment after its delivery has ended: one that was being set
-//! meanwhile must not go off when nobody remembers the end any more.
+//! meanwhile must not go off when nobody remembers the end any more. What a feed would bring, maybe
+//! much later, ends at once too; its command is settled once the feed is sure to pass it over.
+
+mod undecided;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,6 +48,9 @@ const IN_HAND_MAX: usize = 1_000;
 /// has set the last one, or knows of the end.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// How long to wait before it is asked again whether a feed is sure to pass something over.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// How many alarm clocks are looked at at once for those of an endpoint.
 const LOOK_MAX: usize = 256;
 
@@ -60,6 +66,8 @@ pub(super) struct Orders {
     in_hand: BTreeSet<u64>,
     /// Commands that wait for a fact about their delivery, or for the delivery to turn up.
     waiting: BTreeMap<DeliveryId, Vec<(Wish, Held)>>,
+    /// What those aim at that wait for their endpoint's feed to be stored.
+    undecided: BTreeMap<EndpointId, Vec<Aim>>,
     /// Commands about all of an endpoint, by their places.
     walks: BTreeMap<u64, Walk>,
 }
@@ -93,7 +101,7 @@ pub(super) enum Done {
     /// The alarm clock of a delivery is stopped.
     Stopped(Wish, Box<Aim>, Held),
     /// It is stopped for the second time.
-    StoppedAgain(Held),
+    StoppedAgain(Box<DeliveryRef>, Held),
     /// Some alarm clocks were found and stopped for the command at that place.
     Walked(u64, Vec<RetryDue>, Option<u64>),
 }
@@ -117,13 +125,15 @@ impl Orders {
             under_way: JoinSet::new(),
             in_hand: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            undecided: BTreeMap::new(),
             walks: BTreeMap::new(),
         }
     }
 
-    /// Whether more commands may be taken.
+    /// Whether more commands may be taken. Those that wait for something to happen to their
+    /// deliveries keep no others from it.
     pub(super) fn has_room(&self) -> bool {
-        self.in_hand.len() < IN_HAND_MAX
+        self.in_hand.len().saturating_sub(self.waiting.len()) < IN_HAND_MAX
     }
 
     /// Whether a delivery is to be ended when it turns up.
@@ -176,13 +186,21 @@ impl Orders {
         });
     }
 
-    fn stop_again(&mut self, delivery: DeliveryId, held: Held) {
+    fn stop_again(&mut self, delivery: &DeliveryRef, held: Held) {
         let (schedules, shard) = (self.schedules.clone(), self.shard);
+        let delivery = Box::new(delivery.clone());
         self.under_way.spawn(async move {
-            schedules.cancel(shard, delivery).await?;
+            schedules.cancel(shard, delivery.id).await?;
             tokio::time::sleep(AGAIN).await;
-            schedules.cancel(shard, delivery).await?;
-            Ok(Done::StoppedAgain(held))
+            schedules.cancel(shard, delivery.id).await?;
+            Ok(Done::StoppedAgain(delivery, held))
+        });
+    }
+
+    fn ask_again(&mut self, delivery: Box<DeliveryRef>, held: Held) {
+        self.under_way.spawn(async move {
+            tokio::time::sleep(ASK_AGAIN).await;
+            Ok(Done::StoppedAgain(delivery, held))
         });
     }
 
@@ -240,12 +258,13 @@ impl ShardWorker {
             self.recall(From::Sequence(aim.journal_sequence.max(1)), &wanted).await?;
         }
         if self.is_needless(wish, &aim) {
-            self.needless(wish, delivery, held).await;
+            self.needless(wish, &aim.delivery, held).await;
         } else if wish == Wish::End && self.ledger.is_live(delivery) {
             self.end(&aim.delivery, aim.attempt, &aim.trace);
             self.orders.wait(delivery, wish, held);
-        } else if wish == Wish::End && self.turns_up(&aim) {
+        } else if wish == Wish::End && self.turns_up(&aim) && !self.feeds.may_end(&aim.delivery) {
             self.orders.wait(delivery, wish, held);
+            self.orders.decide_later(*aim);
         } else {
             self.orders.stop(wish, aim, held);
         }
@@ -254,7 +273,7 @@ impl ShardWorker {
 
     /// Lets go of a command about which there is nothing to do. What ended may have been ended by
     /// it, at an owner before us.
-    async fn needless(&mut self, wish: Wish, delivery: DeliveryId, held: Held) {
+    async fn needless(&mut self, wish: Wish, delivery: &DeliveryRef, held: Held) {
         match wish {
             Wish::End => self.orders.stop_again(delivery, held),
             Wish::Retry => self.orders.let_go(held).settle().await,
@@ -265,14 +284,20 @@ impl ShardWorker {
     pub(super) async fn ordered(&mut self, done: Done) {
         match done {
             Done::Stopped(wish, aim, held) if self.is_needless(wish, &aim) => {
-                self.needless(wish, aim.delivery.id, held).await;
+                self.needless(wish, &aim.delivery, held).await;
             }
             Done::Stopped(Wish::End, aim, held) => {
                 self.end(&aim.delivery, aim.attempt, &aim.trace);
                 self.orders.wait(aim.delivery.id, Wish::End, held);
             }
             Done::Stopped(Wish::Retry, aim, held) => self.retry_now(*aim, held).await,
-            Done::StoppedAgain(held) => self.orders.let_go(held).settle().await,
+            Done::StoppedAgain(delivery, held) => {
+                if self.feeds.remembers_end(&delivery) {
+                    self.orders.let_go(held).settle().await;
+                } else {
+                    self.orders.ask_again(delivery, held);
+                }
+            }
             Done::Walked(place, found, next) => {
                 let mut ended = BTreeSet::new();
                 for RetryDue { delivery, attempt, trace, .. } in found {
@@ -304,7 +329,7 @@ impl ShardWorker {
             for (wish, held) in asked {
                 match wish {
                     Wish::Retry => self.orders.let_go(held).settle().await,
-                    Wish::End if has_ended => self.orders.stop_again(delivery.id, held),
+                    Wish::End if has_ended => self.orders.stop_again(delivery, held),
                     Wish::End => left.push((wish, held)),
                 }
             }
@@ -378,7 +403,7 @@ impl ShardWorker {
             Standing::Next(next) => next,
             Standing::Unknown => attempt,
         };
-        if self.feeds.holds(delivery) {
+        if !self.feeds.end(delivery) {
             return Ended::Later;
         }
         // What brings it meanwhile waits for its end.

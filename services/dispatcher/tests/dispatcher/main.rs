@@ -1,6 +1,7 @@
 //! The dispatcher alone, against a real nats-server and a real receiver.
 
 mod batches;
+mod commands;
 mod hand_over;
 mod health;
 mod lanes;

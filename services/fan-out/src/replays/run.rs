@@ -109,12 +109,11 @@ impl Run {
     }
 
     async fn source(&mut self) -> anyhow::Result<&mut Source> {
-        let source = match self.source.take() {
-            Some(source) => source,
-            None => {
-                let desk = Arc::clone(&self.desk);
-                Source::of(desk, (&self.replay, self.generation), self.is_repeat).await?
-            }
+        let source = if let Some(source) = self.source.take() {
+            source
+        } else {
+            let desk = Arc::clone(&self.desk);
+            Source::of(desk, (&self.replay, self.generation), self.is_repeat).await?
         };
         Ok(self.source.insert(source))
     }

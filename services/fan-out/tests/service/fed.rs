@@ -29,6 +29,7 @@ pub(crate) async fn write(
         next: from,
         blocked: Vec::new(),
         past: Vec::new(),
+        ended: Vec::new(),
     };
     let shard = world.log.shards().of(endpoint);
     match world.log.write_feed(shard, &feed, revision).await? {

@@ -22,6 +22,7 @@ pub(super) struct Saved {
     pub(super) at: Timestamp,
     pub(super) next: u64,
     pub(super) blocked: Vec<Blocked>,
+    pub(super) ended: Vec<u64>,
     /// How many events were offered since.
     pub(super) offered: u64,
 }
@@ -45,7 +46,8 @@ impl Cursor {
         if !waiting.is_empty() {
             blocked.push(Blocked { key: Feed::GIVEN_UP, by: 0, waiting });
         }
-        Feed { next, blocked, ..self.feed.clone() }
+        let ended = self.ended_from(next, &keyed);
+        Feed { next, blocked, ended, ..self.feed.clone() }
     }
 
     /// Notes what is stored.
@@ -54,6 +56,7 @@ impl Cursor {
         if feed.phase != self.feed.phase {
             self.look_at = Timestamp::EPOCH;
         }
+        self.forget_ended(feed.next);
         (self.feed, self.revision, self.is_stored) = (feed, revision, true);
     }
 
@@ -65,7 +68,8 @@ impl Cursor {
             return None;
         }
         let feed = self.to_store();
-        let is_new = feed.next != self.saved.next || feed.blocked != self.saved.blocked;
+        let Saved { next, blocked, ended, .. } = &self.saved;
+        let is_new = (&feed.next, &feed.blocked, &feed.ended) != (next, blocked, ended);
         if !is_new {
             // What is stored is right at this moment, too.
             self.saved = Saved::of(&feed, now);
@@ -101,6 +105,7 @@ impl Cursor {
 
 impl Saved {
     pub(super) fn of(feed: &Feed, at: Timestamp) -> Self {
-        Self { at, next: feed.next, blocked: feed.blocked.clone(), offered: 0 }
+        let (blocked, ended) = (feed.blocked.clone(), feed.ended.clone());
+        Self { at, next: feed.next, blocked, ended, offered: 0 }
     }
 }

@@ -31,6 +31,7 @@ fn feed(from: u64) -> Feed {
         next: from,
         blocked: Vec::new(),
         past: Vec::new(),
+        ended: Vec::new(),
     }
 }
 
@@ -143,6 +144,47 @@ fn what_was_given_up_to_the_feed_comes_first_and_is_stored_by_itself() {
     assert_eq!((stored.next, &*stored.blocked), (10, &[given_up(&[7])][..]));
     let again = Cursor::resume(stored, 2, NOW);
     assert!(again.holds(7) && !again.holds(5));
+}
+
+#[test]
+fn what_was_ended_is_passed_over_by_whoever_comes_to_it_and_forgotten_then() {
+    let mut cursor = Cursor::resume(feed(10), 1, NOW);
+    assert!(cursor.may_end(12) && !cursor.may_end(9));
+    assert!(cursor.remembers_end(9), "it is not the feed's");
+    assert!(!cursor.remembers_end(12), "it is not stored yet");
+    let stored = cursor.save(later(6)).unwrap();
+    assert_eq!((stored.next, &*stored.ended), (10, &[12][..]));
+    cursor.stored(stored.clone(), 2, later(6));
+    assert!(cursor.remembers_end(12));
+    // The ledger of a new owner may have forgotten.
+    let mut again = Cursor::resume(stored, 2, later(6));
+    read(&mut again, 4, |_| None);
+    assert_eq!(offer(&mut again), [10, 11, 13]);
+    for sequence in [10, 11, 13] {
+        again.on_record(sequence, true);
+    }
+    let stored = again.save(later(12)).unwrap();
+    assert_eq!((stored.next, &*stored.ended), (14, &[][..]));
+    again.stored(stored, 3, later(12));
+    assert!(again.remembers_end(12), "nobody comes to it any more");
+    assert!(again.save(later(18)).is_none());
+}
+
+#[test]
+fn what_was_ended_behind_its_key_is_remembered_until_its_turn() {
+    let mut cursor = Cursor::resume(feed(10), 1, NOW);
+    read(&mut cursor, 3, |_| Some(1));
+    assert_eq!(offer(&mut cursor), [10]);
+    cursor.on_record(10, false);
+    cursor.end(11);
+    let stored = cursor.to_store();
+    assert_eq!((stored.next, &*stored.ended), (13, &[11][..]));
+    let mut again = Cursor::resume(stored, 2, NOW);
+    again.on_record(10, true);
+    assert_eq!(again.singles(10), [11]);
+    again.take_single(11, Some(event(11, Some(1), true)));
+    assert_eq!(offer(&mut again), [0; 0]);
+    assert_eq!(again.singles(10), [12]);
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! What people ask for, where an endpoint is fed.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Context as _, Result};
+use fanfare_domain::{
+    Command, CommandId, Conclusion, DeliveryId, DeliveryRef, EndpointId, EndpointState, Fact,
+    TraceContext,
+    command::{Aim, Order},
+    endpoint::PauseMode,
+    fact::ConclusionReason,
+};
+use fanfare_event_log::{
+    FeedsView,
+    journal::{From, JournalFilter},
+};
+use fanfare_service::{Clock as _, SystemClock, random_bytes};
+use fanfare_testkit::{receiver::Behaviour, wait_at_most};
+use tokio_util::sync::CancellationToken;
+
+use crate::world::World;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// More than are taken in hand at once.
+const MANY: u64 = 1_100;
+
+async fn command(world: &World, order: fn(Box<Aim>) -> Order, aim: Aim) -> Result<()> {
+    let asked_at = SystemClock.now();
+    let shard = world.log.shards().of(aim.delivery.endpoint);
+    let id = CommandId::new(asked_at, random_bytes());
+    let command =
+        Command { id, asked_at, actor: String::from("test"), order: order(Box::new(aim)) };
+    world.log.publisher().command(shard, &command).await?.stored().await?;
+    Ok(())
+}
+
+/// Adds an endpoint of the same shard.
+async fn neighbour(world: &World, path: &str) -> Result<EndpointId> {
+    let shard = world.log.shards().of(world.endpoint.id);
+    for number in 10..=u8::MAX {
+        let id = EndpointId::new(world.endpoint.created_at, [number; 10]);
+        if world.log.shards().of(id) == shard {
+            return world.add_endpoint(number, path).await;
+        }
+    }
+    anyhow::bail!("no number gives the shard")
+}
+
+/// Waits until deliveries were ended by hand, all without an attempt.
+async fn ended(world: &World, wanted: &BTreeSet<DeliveryId>) -> Result<()> {
+    let mut journal = world.log.journal(JournalFilter::Deliveries, From::Sequence(1)).await?;
+    let mut open = wanted.clone();
+    let reading = async {
+        while !open.is_empty() {
+            for record in journal.next().await?.facts {
+                let Fact::DeliveryConcluded(ended) = record.fact else { continue };
+                if open.remove(&ended.delivery.id) {
+                    let how = (ended.conclusion, ended.reason, ended.attempts);
+                    assert_eq!(how, (Conclusion::Cancelled, ConclusionReason::ByHand, 0));
+                }
+            }
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, reading).await.context("they do not end")?
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_feed_has_not_come_to_ends_at_once_and_holds_up_no_others() -> Result<()> {
+    let mut world = World::new().await?;
+    let other = neighbour(&world, "/other").await?;
+    world.receiver.answer_at("/other", Behaviour::status(500));
+    world.endpoint.state = EndpointState::Paused(PauseMode::Hold);
+    world.put_endpoint(false).await?;
+    let dispatcher = world.run().await?;
+    let fails = world.send_to(other, 1).await?;
+    let failed = world.story(fails.targets[0].delivery).await?;
+    let [Fact::AttemptMade(failed)] = &*failed else { anyhow::bail!("{failed:?}") };
+    // It is parked, and the endpoint is fed from then on.
+    let parked = world.send(2).await?;
+    world.story(parked.targets[0].delivery).await?;
+
+    let journal_sequence = world.log.journal_last().await?;
+    let aim = |delivery: DeliveryRef, attempt, untouched| {
+        let trace = TraceContext::default();
+        Aim { delivery, attempt, untouched, journal_sequence, trace }
+    };
+    let mut cancelled = BTreeSet::new();
+    for number in 0..MANY {
+        let stored = world.store(100 + number, String::from("{}")).await?;
+        let delivery = world.delivery(&stored);
+        cancelled.insert(delivery.id);
+        command(&world, Order::Cancel, aim(delivery, 1, true)).await?;
+    }
+    let parked = world.delivery(&parked.event);
+    cancelled.insert(parked.id);
+    command(&world, Order::Cancel, aim(parked, 1, false)).await?;
+    world.receiver.answer_at("/other", Behaviour::status(200));
+    command(&world, Order::RetryNow, aim(failed.delivery.clone(), 2, false)).await?;
+    let retried = world.story_after(failed.delivery.id, 1).await?;
+    assert!(matches!(retried.last(), Some(Fact::DeliveryConcluded(_))), "{retried:?}");
+    ended(&world, &cancelled).await?;
+
+    // Every command is settled once its end is kept with the feed.
+    wait_at_most(PATIENCE, "the commands to be settled", async || {
+        match world.nats.messages("FANFARE_COMMANDS").await {
+            Ok(0) => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    })
+    .await;
+    let stop = CancellationToken::new();
+    let (view, _follow) = FeedsView::start(&world.log, stop.clone()).await?;
+    let kept = view.read(|feeds| feeds.of(world.endpoint.id).map(|it| it.feed.ended.len()));
+    // The one that was parked is not the feed's.
+    assert_eq!(kept, Some(usize::try_from(MANY)?));
+    stop.cancel();
+
+    // What was not cancelled is delivered once the endpoint is resumed, and nothing else.
+    let last = world.store(5_000, String::from("{}")).await?;
+    world.endpoint.state = EndpointState::Active;
+    world.put_endpoint(false).await?;
+    let shard = world.log.shards().of(world.endpoint.id);
+    world.log.hint_feeds(shard, &[(world.endpoint.id, last.sequence)]).await;
+    world.story(world.delivery(&last).id).await?;
+    let requests = world.receiver.requests();
+    let to_it: Vec<_> = requests.iter().filter(|request| request.path == "/hook").collect();
+    let ids: Vec<_> = to_it.iter().map(|request| request.header("webhook-id")).collect();
+    assert_eq!(ids, [Some(last.event.id.to_string().as_str())]);
+    dispatcher.stop().await
+}
