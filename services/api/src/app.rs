@@ -1,9 +1,12 @@
 //! What every handler shares, and the one way in which the configuration is changed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::anyhow;
-use fanfare_delivery_log::{Database, Store};
+use fanfare_delivery_log::{Database, Store, StoreError, Streams};
 use fanfare_domain::{
     Change, EndpointId, Entity, Timestamp, TraceContext, UrlPolicy,
     profile::{HistoryRule, HttpsRule, Profile, Profiles},
@@ -57,6 +60,8 @@ pub(crate) struct Parts {
     pub(crate) directory: ConfigView<Directory>,
     /// Where deliveries are searched for.
     pub(crate) database: Database,
+    /// What the tables there have to be folded from, once that was asked.
+    pub(crate) streams: Mutex<Option<Streams>>,
     /// Seals secrets.
     pub(crate) keyring: Keyring,
     /// The profiles that tenants can have.
@@ -139,7 +144,25 @@ impl App {
 
     /// Returns the delivery log, if there is one that can be read.
     pub(crate) async fn delivery_log(&self) -> Result<Store, ApiError> {
-        Ok(Store::attach(&self.database, self.log.inbox_identity()).await?)
+        let known = self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(known) = known {
+            match Store::attach(&self.database, &known).await {
+                // The streams may have been replaced since.
+                Err(StoreError::Foreign) => {}
+                attached => return Ok(attached?),
+            }
+        }
+        let marks = tokio::time::timeout(CONFIRM_TIMEOUT, self.log.marks()).await;
+        let silent = || ApiError::Unavailable(anyhow!("the streams did not answer in time"));
+        let marks = marks.map_err(|_elapsed| silent())??;
+        let streams = Streams {
+            events: marks.events.stream,
+            journal: marks.journal.stream,
+            config: marks.config.stream,
+            inbox: String::from(self.log.inbox_identity()),
+        };
+        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = Some(streams.clone());
+        Ok(Store::attach(&self.database, &streams).await?)
     }
 
     /// Tells whether an endpoint was deleted with its history: then that is not shown any more.

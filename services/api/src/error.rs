@@ -186,6 +186,7 @@ fn why_unreadable(cause: &StoreError) -> String {
         | StoreError::Older { .. }
         | StoreError::Unmade
         | StoreError::Foreign
+        | StoreError::Unknown
         | StoreError::TooManyTypes
         | StoreError::Malformed { .. } => cause.to_string(),
     }
@@ -236,6 +237,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Older { .. }
             | StoreError::Unmade
             | StoreError::Foreign
+            | StoreError::Unknown
             | StoreError::Malformed { .. } => Self::DeliveryLog(cause),
         }
     }

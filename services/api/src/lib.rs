@@ -44,7 +44,11 @@ mod url_rules;
 mod uses;
 mod visit;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use fanfare_delivery_log::Database;
@@ -127,6 +131,7 @@ pub async fn bind_and_start(
         log,
         directory,
         database: database.clone(),
+        streams: Mutex::default(),
         keyring,
         profiles,
         endpoint_https: settings.endpoint_https,

@@ -50,6 +50,7 @@ mod outlet;
 mod post;
 mod serve;
 mod settings;
+mod spans;
 mod survey;
 
 use std::sync::{Arc, Mutex};
@@ -69,6 +70,7 @@ use crate::{
     keys::Keys,
     outlet::Outlet,
     serve::{Clerk, Desk},
+    spans::Spans,
     survey::Seen,
 };
 
@@ -121,12 +123,14 @@ pub async fn start_counted(
         examiner,
         counters: Arc::clone(&counters),
         batches_max: settings.batches_max,
+        spans: Spans::new(context.traces().clone(), Arc::clone(&clock)),
         stop: stop.clone(),
     });
     let (timeout, survey_counters) = (settings.request_timeout, Arc::clone(&counters));
     let outlet = Outlet::new(log.publisher(), Guard::OPEN, stop.clone());
+    let spans = Spans::new(context.traces().clone(), Arc::clone(&clock));
     let desk = Desk {
-        clerk: Arc::new(Clerk { judge, keys, outlet, clock, counters, timeout }),
+        clerk: Arc::new(Clerk { judge, keys, outlet, clock, counters, spans, timeout }),
         requests_max: settings.requests_max,
         bytes_max: settings.requests_bytes_max,
         stop: stop.clone(),

@@ -45,6 +45,7 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `endpoints_limit` | The tenant may have no more endpoints. |
 /// | 409 | `endpoint_disabled` | The endpoint is disabled: enable it first. |
 /// | 409 | `endpoint_paused` | The endpoint is paused: resume it first. |
+/// | 409 | `replays_limit` | The tenant has as many replays under way as it may: wait, or cancel some. |
 /// | 409 | `delivery_concluded` | The delivery has ended. |
 /// | 409 | `delivery_under_way` | The delivery has not ended. |
 /// | 409 | `changed_meanwhile` | It was changed by others at the same time: try again. |
@@ -103,6 +104,7 @@ pub(crate) enum Code {
     EndpointsLimit,
     EndpointDisabled,
     EndpointPaused,
+    ReplaysLimit,
     DeliveryConcluded,
     DeliveryUnderWay,
     ChangedMeanwhile,
@@ -204,6 +206,7 @@ impl Code {
             Self::EndpointsLimit => (StatusCode::CONFLICT, "endpoints_limit", "The tenant may have no more endpoints."),
             Self::EndpointDisabled => (StatusCode::CONFLICT, "endpoint_disabled", "The endpoint is disabled: enable it first."),
             Self::EndpointPaused => (StatusCode::CONFLICT, "endpoint_paused", "The endpoint is paused: resume it first."),
+            Self::ReplaysLimit => (StatusCode::CONFLICT, "replays_limit", "The tenant has as many replays under way as it may: wait, or cancel some."),
             Self::DeliveryConcluded => (StatusCode::CONFLICT, "delivery_concluded", "The delivery has ended."),
             Self::DeliveryUnderWay => (StatusCode::CONFLICT, "delivery_under_way", "The delivery has not ended."),
             Self::ChangedMeanwhile => (StatusCode::CONFLICT, "changed_meanwhile", "It was changed by others at the same time: try again."),
@@ -229,7 +232,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 56] = [
+    pub(crate) const ALL: [Self; 57] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -268,6 +271,7 @@ impl Code {
         Self::EndpointsLimit,
         Self::EndpointDisabled,
         Self::EndpointPaused,
+        Self::ReplaysLimit,
         Self::DeliveryConcluded,
         Self::DeliveryUnderWay,
         Self::ChangedMeanwhile,

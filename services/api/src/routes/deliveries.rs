@@ -8,6 +8,7 @@ pub(crate) mod orders;
 mod request;
 pub(crate) mod search;
 mod state;
+pub(crate) mod trace;
 pub(crate) mod view;
 
 use axum::{Json, extract::State};
