@@ -66,6 +66,8 @@ pub(crate) struct Limited {
     pub(crate) scans: Shares,
     /// Bytes of bodies.
     pub(crate) bodies: Shares,
+    /// Batches of events on their way to ingest.
+    pub(crate) batches: Shares,
 }
 
 /// Has what is in hand read.

@@ -121,16 +121,9 @@ pub async fn bind_and_start(
         jobs.context("follow the jobs")
     });
     let metrics = context.metrics().clone();
-    let connections = Arc::new(Semaphore::new(server::CONNECTIONS_MAX));
-    let scans = Shares::new(SCANS_MAX.0, SCANS_MAX.1);
-    let bodies = Shares::new(BODIES_BYTES_MAX, BODIES_BYTES_EACH_MAX);
-    let limited = Limited {
-        connections: Arc::clone(&connections),
-        connections_max: server::CONNECTIONS_MAX,
-        scans: scans.clone(),
-        bodies: bodies.clone(),
-    };
+    let limited = limited();
     counters::register(&metrics, directory.clone(), &limited);
+    let Limited { connections, connections_max: _, scans, bodies, batches } = limited;
     let (errands, taken) = Errands::new();
     let app = App::new(app::Parts {
         publisher: log.publisher(),
@@ -148,7 +141,7 @@ pub async fn bind_and_start(
         metrics,
         scans,
         bodies,
-        batches: Shares::new(BATCHES_MAX.0, BATCHES_MAX.1),
+        batches,
         trials: Pace::new(TRIAL_EVERY, TRIALS_AT_ONCE),
         uses: Uses::default(),
         errands,
@@ -166,4 +159,15 @@ pub async fn bind_and_start(
     info!(%address, "listening");
     readiness.ready();
     Ok(address)
+}
+
+/// Nothing is taken yet.
+fn limited() -> Limited {
+    Limited {
+        connections: Arc::new(Semaphore::new(server::CONNECTIONS_MAX)),
+        connections_max: server::CONNECTIONS_MAX,
+        scans: Shares::new(SCANS_MAX.0, SCANS_MAX.1),
+        bodies: Shares::new(BODIES_BYTES_MAX, BODIES_BYTES_EACH_MAX),
+        batches: Shares::new(BATCHES_MAX.0, BATCHES_MAX.1),
+    }
 }

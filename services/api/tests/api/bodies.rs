@@ -72,7 +72,8 @@ async fn slow_batches_of_one_tenant_stop_no_others() -> Result<()> {
             let body = json!({"events": [{"type": "a", "data": 1}]});
             let batch = world.post("/v1/tenants/acme/events/batch", body);
             let ingest = async {
-                let Request { reply, .. } = requests.next().await.context("a request")?;
+                let next = timeout(Duration::from_mins(1), requests.next());
+                let Request { reply, .. } = next.await?.context("a request")?;
                 let event = EventId::new(Timestamp::from_millis(7), [1; 10]);
                 reply.send(&PublishAnswer::Accepted { event, duplicate: false }).await;
                 anyhow::Ok(())

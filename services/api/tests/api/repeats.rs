@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, World, any_body, holds, operations};
 
+/// How long what is sure to come may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 const ENDPOINTS: &str = "/v1/tenants/acme/endpoints";
 
 fn endpoint() -> Value {
@@ -159,7 +161,8 @@ async fn a_batch_of_which_nothing_was_taken_is_sent_by_its_repeat() -> Result<()
     let mut requests = world.log.requests().await?;
     let ingest = async {
         for number in 0..2_u8 {
-            let Request { message, reply } = requests.next().await.context("a request")?;
+            let next = tokio::time::timeout(PATIENCE, requests.next());
+            let Request { message, reply } = next.await?.context("a request")?;
             let answer = if message.payload == "1" {
                 let event = EventId::new(Timestamp::from_millis(7), [number; 10]);
                 PublishAnswer::Accepted { event, duplicate: false }

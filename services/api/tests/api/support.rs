@@ -12,7 +12,7 @@ use fanfare_delivery_log::{Database, DatabaseUrl, Store, Streams};
 use fanfare_domain::{AddressPolicy, address::AllowRule, seal::Clear, url::Ports};
 use fanfare_event_log::EventLog;
 use fanfare_service::{Context, Failure, random_bytes};
-use fanfare_testkit::{NatsServer, StoredMessage};
+use fanfare_testkit::{NatsServer, Proxy, StoredMessage};
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -71,6 +71,13 @@ impl World {
     /// Starts one more API on the same log.
     pub(crate) async fn another(&self) -> Result<Api> {
         Api::start(settings(&self.nats, self.sealing_key_file.clone(), &self.operator)).await
+    }
+
+    /// Starts one more API on the same log, which it reaches by way of a proxy.
+    pub(crate) async fn another_by(&self, proxy: &Proxy) -> Result<Api> {
+        let mut settings = settings(&self.nats, self.sealing_key_file.clone(), &self.operator);
+        settings.log.url = proxy.url();
+        Api::start(settings).await
     }
 
     /// Starts one more API on the same log, with other keys that seal secrets.

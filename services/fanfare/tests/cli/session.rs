@@ -243,7 +243,7 @@ async fn a_second_system_is_told_what_to_do_about_the_port_and_a_lost_key_is_not
 async fn a_file_is_applied_once_and_changes_only_what_differs() {
     let session = Session::start().await;
     let file = session.data.with_file_name("fanfare.toml");
-    let declared = |url: &str, state: &str| {
+    let declared = |plan: &str, url: &str, state: &str| {
         format!(
             r#"
             [[event_types]]
@@ -252,7 +252,8 @@ async fn a_file_is_applied_once_and_changes_only_what_differs() {
             [[tenants]]
             id = "acme"
             profile = "kyberaccess"
-            plan = "starter"
+            plan = "{plan}"
+            endpoints_max = 5
 
             [[tenants.event_types]]
             type = "visitor.denied"
@@ -276,7 +277,7 @@ async fn a_file_is_applied_once_and_changes_only_what_differs() {
         let does = |step: &Value| String::from(step["does"].as_str().unwrap());
         (steps.iter().map(does).collect::<Vec<_>>(), done)
     };
-    std::fs::write(&file, declared("https://example.com", "paused")).unwrap();
+    std::fs::write(&file, declared("starter", "https://example.com", "paused")).unwrap();
     let all = [
         "make event type user.login",
         "make tenant acme",
@@ -291,10 +292,13 @@ async fn a_file_is_applied_once_and_changes_only_what_differs() {
     assert_eq!(run(&["--yes"]).await.0, Vec::<String>::new());
     let listed = session.run(&["endpoint", "list", "acme"]).await;
     assert_eq!((&listed[0]["state"], &listed[0]["name"]), (&json!("paused"), &json!("lobby")));
-    std::fs::write(&file, declared("https://example.com/b", "active")).unwrap();
+    std::fs::write(&file, declared("starter", "https://example.com/b", "active")).unwrap();
     let (steps, _) = run(&["--yes"]).await;
     assert_eq!(steps, ["change endpoint lobby: url", "resume endpoint lobby"]);
     assert_eq!(run(&[]).await.0, Vec::<String>::new());
+    std::fs::write(&file, declared("enterprise", "https://example.com/b", "active")).unwrap();
+    assert_eq!(run(&["--yes"]).await.0, ["change tenant acme: endpoints_max, plan"]);
+    assert_eq!(run(&[]).await.0, Vec::<String>::new(), "another plan leaves declared limits alone");
     session.end().await;
 }
 
