@@ -136,8 +136,7 @@ impl Client {
     /// Not cancel safe: a request that is dropped may have been received.
     pub async fn send_while(&self, request: Request, wanted: Wanted) -> Option<Answer> {
         let started = Instant::now();
-        let (deadline, marks) =
-            (started + request.deadline.min(DEADLINE_MAX), Marks::new(started));
+        let (deadline, marks) = (started + request.deadline.min(DEADLINE_MAX), Marks::new(started));
         let (mut answer, first_byte) =
             match self.exchange(request, deadline, (wanted, &marks)).await {
                 Ok(response) => {

@@ -95,8 +95,7 @@ impl Metrics {
     /// If the variables ask for what there is not.
     pub fn from_env(service: &str) -> Result<Self, ExportError> {
         let Some(reader) = export::reader_from_env()? else { return Ok(Self::default()) };
-        let metrics =
-            Self::with(otlp::resource(service), |provider| provider.with_reader(reader));
+        let metrics = Self::with(otlp::resource(service), |provider| provider.with_reader(reader));
         Ok(Self { pushed: true, ..metrics })
     }
 

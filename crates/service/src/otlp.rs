@@ -105,9 +105,8 @@ impl Signal {
         if !wanted {
             return Ok(None);
         }
-        let protocol = [self.protocol, PROTOCOL]
-            .into_iter()
-            .find_map(|name| Some((name, variable(name)?)));
+        let protocol =
+            [self.protocol, PROTOCOL].into_iter().find_map(|name| Some((name, variable(name)?)));
         match protocol {
             None => Ok(Some(Protocol::Grpc)),
             Some((variable, name)) => match name.trim() {

@@ -117,12 +117,7 @@ impl Traces {
     ///
     /// If the address is none.
     pub fn to(address: &str, service: &str) -> Result<(Self, Exporter), ExportError> {
-        Self::over(
-            (Protocol::Http, Some(address)),
-            Sampler::default(),
-            Pace::default(),
-            service,
-        )
+        Self::over((Protocol::Http, Some(address)), Sampler::default(), Pace::default(), service)
     }
 
     fn over(

@@ -94,9 +94,8 @@ fn spans(request: ExportTraceServiceRequest) -> Vec<Exported> {
 }
 
 fn exported(service: &str, span: otlp::Span) -> Exported {
-    let link = |link: &otlp::span::Link| {
-        (HEXLOWER.encode(&link.trace_id), HEXLOWER.encode(&link.span_id))
-    };
+    let link =
+        |link: &otlp::span::Link| (HEXLOWER.encode(&link.trace_id), HEXLOWER.encode(&link.span_id));
     Exported {
         service: String::from(service),
         trace: HEXLOWER.encode(&span.trace_id),

@@ -83,8 +83,7 @@ async fn a_collector_that_hangs_is_given_up_when_the_process_ends() {
 
 #[test]
 fn nothing_is_sampled_without_a_collector() {
-    let place =
-        Place { trace: TraceId::from_bytes([1; 16]), parent: None, sampled: Some(true) };
+    let place = Place { trace: TraceId::from_bytes([1; 16]), parent: None, sampled: Some(true) };
     let traces = Traces::default();
     assert!(!traces.is_on() && !traces.samples(&place));
     traces.export(span(1));

@@ -52,7 +52,8 @@ impl Desk {
             return Ok(false);
         };
         let refers_to = (generation, replay.progress.journal_sequence);
-        let span = |given: &Given| self.spans.routed(&given.event, &given.targets, (generation, now));
+        let span =
+            |given: &Given| self.spans.routed(&given.event, &given.targets, (generation, now));
         let spans: Vec<_> = given.iter().filter_map(span).collect();
         let mut together = Together::default();
         let mut messages = Vec::new();

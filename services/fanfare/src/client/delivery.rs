@@ -10,8 +10,8 @@ use fanfare_domain::{DeliveryId, TenantId};
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
-pub(crate) use self::timeline::words;
 pub(crate) use self::search::{DeadLetters, Narrow, dead_letters};
+pub(crate) use self::timeline::words;
 use super::{
     api::{Api, text},
     listing, replay,

@@ -92,11 +92,7 @@ pub(crate) async fn trace(options: &Options, api: &Api, output: Output) -> Resul
 }
 
 /// The deliveries of an event, and how many more there are.
-async fn deliveries(
-    api: &Api,
-    tenant: &TenantId,
-    event: EventId,
-) -> Result<(Vec<String>, usize)> {
+async fn deliveries(api: &Api, tenant: &TenantId, event: EventId) -> Result<(Vec<String>, usize)> {
     let found = api.list(&format!("/v1/tenants/{tenant}/events/{event}/deliveries")).await?;
     let ids = found.iter().map(|one| String::from(text(one, "id")));
     // Who skips has none.
@@ -107,8 +103,6 @@ async fn deliveries(
 }
 
 fn documents(stories: Vec<Story>) -> Vec<Value> {
-    let document = |Story { trace, delivery, facts }| {
-        json!({ "trace": trace, "delivery": delivery, "facts": facts })
-    };
+    let document = |Story { trace, delivery, facts }| json!({ "trace": trace, "delivery": delivery, "facts": facts });
     stories.into_iter().map(document).collect()
 }

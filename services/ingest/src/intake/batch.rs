@@ -188,8 +188,11 @@ impl Finisher {
     /// work stops is not settled, and is handed out again.
     pub(crate) async fn finish(self, batch: Batch) -> anyhow::Result<()> {
         let Batch { since, sent, in_line, rejected } = batch;
-        let (sent, in_line, ()) =
-            tokio::join!(self.store(sent, since), self.store_in_line(in_line), self.reject(rejected));
+        let (sent, in_line, ()) = tokio::join!(
+            self.store(sent, since),
+            self.store_in_line(in_line),
+            self.reject(rejected)
+        );
         let mut stored = sent?;
         stored.extend(in_line?);
         self.complete(stored).await;

@@ -35,7 +35,8 @@ impl Moments {
             ("first byte", self.first_byte),
             ("body", self.body),
         ];
-        let event = |(name, after): (_, Option<Duration>)| Some((name, start.saturating_add(after?)));
+        let event =
+            |(name, after): (_, Option<Duration>)| Some((name, start.saturating_add(after?)));
         parts.into_iter().filter_map(event).collect()
     }
 }
@@ -67,7 +68,8 @@ pub fn attempt(
     if made.attempt > 1 {
         let before = SpanId::attempt(delivery.id, made.attempt - 1);
         span.links.push(Link { trace: place.trace, span: before, relation: "attempt_before" });
-        span.attributes.push(("http.request.resend_count", Value::Number((made.attempt - 1).into())));
+        span.attributes
+            .push(("http.request.resend_count", Value::Number((made.attempt - 1).into())));
     }
     if let Some(batch) = made.batch {
         span.attributes.push(("fanfare.batch.id", Value::Text(batch.id.to_string())));
@@ -113,9 +115,8 @@ fn url(url: &Arc<str>) -> Vec<(&'static str, Value)> {
 /// Takes a URL apart: what may be shown of it – no credentials, no query, no fragment – its host, and
 /// its port. `None` for what is no URL of an endpoint.
 pub fn address(url: &str) -> Option<(String, &str, u16)> {
-    let scheme = SCHEMES
-        .iter()
-        .find_map(|(prefix, port)| Some((*prefix, *port, url.strip_prefix(prefix)?)));
+    let scheme =
+        SCHEMES.iter().find_map(|(prefix, port)| Some((*prefix, *port, url.strip_prefix(prefix)?)));
     let (prefix, default, rest) = scheme?;
     let rest = rest.split(['?', '#']).next()?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));

@@ -67,7 +67,12 @@ fn the_spans_of_an_event_hang_together() {
         span::ingest(&told, times),
         span::fan_out(&told, 1, times),
         span::delivery(&delivery, &context, times),
-        span::attempt(&made(1, Outcome::Accepted { status: 200 }), &context, None, &Moments::default()),
+        span::attempt(
+            &made(1, Outcome::Accepted { status: 200 }),
+            &context,
+            None,
+            &Moments::default(),
+        ),
     ];
     assert_eq!(chain[0].parent.map(|id| id.to_string()).as_deref(), Some("b7ad6b7169203331"));
     for pair in chain.windows(2) {
@@ -75,12 +80,10 @@ fn the_spans_of_an_event_hang_together() {
         assert_eq!(pair[1].trace, pair[0].trace);
         assert_eq!(pair[1].tracestate, "a=b");
     }
-    assert_eq!(chain.iter().map(|span| span.name).collect::<Vec<_>>(), [
-        "process INBOX",
-        "process EVENTS",
-        "create DELIVERIES",
-        "POST"
-    ]);
+    assert_eq!(
+        chain.iter().map(|span| span.name).collect::<Vec<_>>(),
+        ["process INBOX", "process EVENTS", "create DELIVERIES", "POST"]
+    );
 }
 
 #[test]
@@ -129,10 +132,10 @@ fn a_replay_is_a_trace_of_its_own_that_links_to_the_old_one() {
     assert_eq!(span.parent, None);
     let original = Place::of(delivery.event, &context, 0);
     assert_ne!(span.trace, original.trace);
-    assert_eq!((span.links[0].trace, span.links[0].span), (
-        original.trace,
-        SpanId::fan_out(delivery.event, 0)
-    ));
+    assert_eq!(
+        (span.links[0].trace, span.links[0].span),
+        (original.trace, SpanId::fan_out(delivery.event, 0))
+    );
     let below = span::delivery(&delivery, &context, (at(2), at(3)));
     assert_eq!((below.parent, below.trace), (Some(span.id), span.trace));
 }
