@@ -74,7 +74,7 @@ fn delivery(scene: &Scene, event: EventId, path: &str) -> Result<DeliveryId> {
     Ok(DeliveryId::of(event, endpoint, 0))
 }
 
-fn by_id<'a>(spans: &'a [Exported], id: SpanId) -> Result<&'a Exported> {
+fn by_id(spans: &[Exported], id: SpanId) -> Result<&Exported> {
     let id = id.to_string();
     spans.iter().find(|span| span.id == id).with_context(|| format!("span {id} in {spans:#?}"))
 }

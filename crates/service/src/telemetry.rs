@@ -7,14 +7,11 @@ use std::{fmt, io, io::IsTerminal as _, path::PathBuf, str::FromStr, sync::Arc};
 
 use fanfare_domain::settings::{Settings, Source};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry,
-    filter::{FilterExt as _, ParseError},
-    layer::SubscriberExt as _,
-    reload,
+    EnvFilter, Layer as _, Registry, filter::ParseError, layer::SubscriberExt as _, reload,
     util::TryInitError,
 };
 
-use self::repeats::Repeats;
+use self::repeats::{Repeats, Sparing};
 use crate::Traces;
 
 pub use watch::Logging;
@@ -86,13 +83,14 @@ pub fn init(telemetry: &Telemetry, traces: &Traces) -> Result<Logging, Telemetry
 
     let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(telemetry.filter.built());
     let repeats = Arc::<Repeats>::default();
-    let filter = filter.and(repeats::Limited(Arc::clone(&repeats)));
     let terminal = io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let sparing = Arc::clone(&repeats);
     let lines = if telemetry.format.is_json(terminal) {
-        lines.json().boxed()
+        lines.json().map_event_format(|format| Sparing::new(format, sparing)).boxed()
     } else {
-        lines.with_ansi(terminal).boxed()
+        let lines = lines.with_ansi(terminal);
+        lines.map_event_format(|format| Sparing::new(format, sparing)).boxed()
     };
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
     subscriber.with(traces.layer()).try_init().map_err(TelemetryError::AlreadySetUp)?;

@@ -106,7 +106,7 @@ pub async fn start_counted(
             outlet,
             allowances,
             settings.tasks_max,
-            (Arc::clone(&counters), width, spans.clone()),
+            (Arc::clone(&counters), width, spans),
         ),
         counters,
         batches_max,

@@ -24,12 +24,11 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// A running backend. Dropping it kills it.
 pub(crate) struct Otelite {
-    _child: Child,
     api: String,
     grpc: u16,
     http: u16,
     client: reqwest::Client,
-    _directory: TempDir,
+    _held: (Child, TempDir),
 }
 
 impl Otelite {
@@ -70,8 +69,8 @@ impl Otelite {
             })
             .await;
             if lives {
-                let (_child, _directory) = (child, directory);
-                return Ok(Some(Self { _child, api, grpc, http, client, _directory }));
+                let held = (child, directory);
+                return Ok(Some(Self { api, grpc, http, client, _held: held }));
             }
         }
         bail!("otelite does not start")

@@ -115,7 +115,12 @@ fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
         let text = match pair.value.as_ref()?.value.as_ref()? {
             Value::StringValue(text) => text.clone(),
             Value::IntValue(number) => number.to_string(),
-            other => format!("{other:?}"),
+            other @ (Value::BoolValue(_)
+            | Value::DoubleValue(_)
+            | Value::ArrayValue(_)
+            | Value::KvlistValue(_)
+            | Value::BytesValue(_)
+            | Value::StringValueStrindex(_)) => format!("{other:?}"),
         };
         Some((pair.key.clone(), text))
     };

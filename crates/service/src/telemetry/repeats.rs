@@ -2,15 +2,16 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
-use tracing::{Event, Level, Metadata, Subscriber, subscriber::Interest};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
-    filter::LevelFilter,
-    layer::{Context, Filter},
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    registry::LookupSpan,
 };
 
 /// In which time lines are counted.
@@ -28,9 +29,15 @@ struct Count {
     left_out: u64,
 }
 
-/// Lets each place in the code say something now and then only. What is not said by default, such as
-/// debug lines, is not counted: who asks for it wants all of it.
-pub(super) struct Limited(pub(super) Arc<Repeats>);
+/// Writes down what each place in the code says, now and then only. What is not said by default, such
+/// as debug lines, is not counted: who asks for it wants all of it.
+///
+/// It is a format and not a filter: filters of single layers lose count of themselves where one
+/// refuses an event after it was enabled (tracing-subscriber 0.3.23).
+pub(super) struct Sparing<F> {
+    format: F,
+    repeats: Arc<Repeats>,
+}
 
 impl Repeats {
     /// Tells whether a place may say something now.
@@ -61,28 +68,40 @@ impl Repeats {
     }
 }
 
-impl<S: Subscriber> Filter<S> for Limited {
-    fn enabled(&self, _metadata: &Metadata<'_>, _context: &Context<'_, S>) -> bool {
-        true
+impl<F> Sparing<F> {
+    /// Writes in a format.
+    pub(super) fn new(format: F, repeats: Arc<Repeats>) -> Self {
+        Self { format, repeats }
     }
+}
 
-    fn callsite_enabled(&self, _metadata: &'static Metadata<'static>) -> Interest {
-        Interest::always()
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::TRACE)
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, _context: &Context<'_, S>) -> bool {
+impl<S, N, F> FormatEvent<S, N> for Sparing<F>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let metadata = event.metadata();
         // Of one callsite, the name is its place in the code.
-        *metadata.level() > Level::INFO || self.0.may_say(metadata.name(), Instant::now())
+        let is_heard = *metadata.level() > Level::INFO
+            || self.repeats.may_say(metadata.name(), Instant::now());
+        if is_heard { self.format.format_event(context, writer, event) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use tracing::info;
+    use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _};
+
     use super::*;
 
     #[test]
@@ -95,5 +114,41 @@ mod tests {
         assert_eq!(repeats.left_out(), [("event a.rs:1", 80)]);
         assert!(repeats.left_out().is_empty());
         assert!(repeats.may_say("event a.rs:1", now + WINDOW));
+    }
+
+    /// What was written.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_flood_leaves_other_lines_as_they_are() {
+        let (written, repeats) = (Written::default(), Arc::<Repeats>::default());
+        let (writer, sparing) = (written.clone(), Arc::clone(&repeats));
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).json();
+        let lines = lines.map_event_format(|format| Sparing::new(format, sparing));
+        let lines = lines.with_filter(EnvFilter::new("info"));
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..100 {
+                info!(number, "the same");
+                tracing::debug!("nobody asked");
+            }
+            info!("another");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 21, "{text}");
+        assert!(text.lines().last().is_some_and(|line| line.contains("another")), "{text}");
+        assert_eq!(repeats.left_out().len(), 1);
     }
 }

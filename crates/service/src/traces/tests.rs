@@ -76,8 +76,8 @@ async fn a_collector_that_hangs_is_given_up_when_the_process_ends() {
         () = running => {}
         () = working => {}
     }
-    let (exported, dropped) = counts(&traces);
-    assert_eq!(exported, 0);
+    let (sent, dropped) = counts(&traces);
+    assert_eq!(sent, 0);
     assert!(dropped >= 5, "{dropped}");
 }
 

@@ -67,7 +67,9 @@ impl Desk {
                 return Ok(false);
             }
         }
-        spans.into_iter().for_each(|span| self.spans.written(Some(span)));
+        for span in spans {
+            self.spans.written(Some(span));
+        }
         Ok(true)
     }
 

@@ -44,6 +44,7 @@ const COMMANDS: &[&str] = &[
     "delivery get",
     "delivery attempts",
     "delivery attempt",
+    "trace",
     "dead-letter list",
     "audit",
     "delivery retry",

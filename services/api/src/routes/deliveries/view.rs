@@ -53,7 +53,7 @@ pub(crate) struct FactView {
 #[serde(tag = "fact", rename_all = "snake_case")]
 enum FactBody {
     /// One HTTP request was made, or could not be.
-    AttemptMade(AttemptView),
+    AttemptMade(Box<AttemptView>),
     /// The delivery was put off without an attempt.
     DeliveryDeferred(DeferredView),
     /// The delivery waits for its endpoint to be resumed.
@@ -207,7 +207,7 @@ impl FactView {
     /// Shows a fact about a delivery; `None` for facts about something else.
     pub(crate) fn of(sequence: u64, record: &Record) -> Option<Self> {
         let body = match &record.fact {
-            Fact::AttemptMade(made) => FactBody::AttemptMade(AttemptView::of(made)),
+            Fact::AttemptMade(made) => FactBody::AttemptMade(Box::new(AttemptView::of(made))),
             Fact::DeliveryDeferred(deferred) => FactBody::DeliveryDeferred(DeferredView {
                 attempt: deferred.attempt,
                 until: deferred.until.to_string(),
