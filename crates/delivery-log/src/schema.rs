@@ -9,17 +9,18 @@
 use crate::database::{Dialect, Statement, StoreError, Transaction};
 
 /// The version of the tables. Another one makes them anew: they are a fold.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 /// The tables, in the order in which they are dropped. That of the audit is not among them: it keeps
 /// what CONFIG may have forgotten.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "DROP TABLE IF EXISTS fanfare_log",
     "DROP TABLE IF EXISTS fanfare_events",
     "DROP TABLE IF EXISTS fanfare_deliveries",
     "DROP TABLE IF EXISTS fanfare_attempts",
     "DROP TABLE IF EXISTS fanfare_types",
     "DROP TABLE IF EXISTS fanfare_deleted",
+    "DROP TABLE IF EXISTS fanfare_expunged",
 ];
 
 /// How far it was folded, of what, and up to when it was forgotten. One row.
@@ -96,6 +97,13 @@ const TYPES: &str = "CREATE TABLE IF NOT EXISTS fanfare_types (
     tenant TEXT NOT NULL, event_type TEXT NOT NULL, PRIMARY KEY (tenant, event_type)
 )";
 
+/// The tenants that were expunged: up to which event, by which revision of CONFIG, and whether all of
+/// it is removed here.
+const EXPUNGED: &str = "CREATE TABLE IF NOT EXISTS fanfare_expunged (
+    tenant TEXT PRIMARY KEY, through BIGINT NOT NULL, revision BIGINT NOT NULL,
+    purged BIGINT NOT NULL
+)";
+
 /// Every change of the configuration, by the installation that it is of: the table outlives both the
 /// others and what CONFIG keeps. Without a tenant, the text is empty.
 const AUDIT: &str = "CREATE TABLE IF NOT EXISTS fanfare_audit (
@@ -166,7 +174,7 @@ async fn make(transaction: &mut Transaction) -> Result<(), StoreError> {
         Dialect::Sqlite => SQLITE,
         Dialect::Postgres => POSTGRES,
     };
-    for text in tables.into_iter().chain([TYPES, AUDIT]).chain(INDEXES) {
+    for text in tables.into_iter().chain([TYPES, EXPUNGED, AUDIT]).chain(INDEXES) {
         transaction.execute(Statement::new(text)).await?;
     }
     let mut blank = Statement::new(BLANK);

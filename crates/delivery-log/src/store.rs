@@ -6,7 +6,7 @@
 //! second writer wait for the first at that row, SQLite at the beginning of its transaction.
 
 mod read;
-mod upsert;
+pub(crate) mod upsert;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -22,7 +22,7 @@ use fanfare_domain::{EndpointId, EventId, Timestamp};
 
 use crate::{
     database::{Database, Statement, StoreError, Transaction, Value},
-    deletion,
+    deletion, expunging,
     fold::Changes,
     rows::Origin,
     schema,
@@ -147,6 +147,9 @@ impl Store {
         upsert::deleted(&mut transaction, &erased).await?;
         let deleted = deleted_among(&mut transaction, changes.endpoints()).await?;
         changes.drop_deleted(&deleted);
+        expunging::note(&mut transaction, &changes.expunged).await?;
+        let expunged = expunging::among(&mut transaction, changes.tenants()).await?;
+        changes.drop_expunged(&expunged);
         changes.fill();
         fill_from_table(&mut transaction, &mut changes).await?;
         upsert::types(&mut transaction, &changes).await?;

@@ -16,10 +16,11 @@ use tokio::sync::Semaphore;
 use crate::{
     caller::Caller,
     counters::Counters,
-    directory::{Configured, Directory, Revised},
+    directory::{Configured, Directory, Expunging, Revised},
     errands::Errands,
     error::{ApiError, Code},
     etag::IfMatch,
+    live::Live,
     settings::EndpointHttps,
     url_rules::{Https, UrlRules},
     uses::Uses,
@@ -73,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) scans: Arc<Semaphore>,
     /// How many batches of events may be in memory at once.
     pub(crate) batches: Semaphore,
+    /// Those who watch deliveries.
+    pub(crate) live: Live,
     /// When keys were last used.
     pub(crate) uses: Uses,
     /// Requests that run to their end, whoever waits for them.
@@ -199,6 +202,47 @@ impl App {
             }
         }
         Err(Code::ChangedMeanwhile.into())
+    }
+
+    /// Deletes a thing, and leaves nothing in the record of it that its tenant said; returns whether
+    /// it was there.
+    pub(crate) async fn strike<T>(
+        &self,
+        by: &Expunging,
+        find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
+    ) -> Result<bool, ApiError>
+    where
+        T: Configured,
+    {
+        for _ in 0..EDITS_MAX {
+            let Some(current) = self.directory.read(&find) else { return Ok(false) };
+            let entity = T::entity(Arc::new(current.value.redacted()));
+            match self.record(by, entity, current.revision).await {
+                Ok(_) => return Ok(true),
+                Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Code::ChangedMeanwhile.into())
+    }
+
+    /// Writes a deletion that is part of the removal of a tenant, in the name of who asked for that.
+    pub(crate) async fn record(
+        &self,
+        by: &Expunging,
+        entity: Entity,
+        expected: u64,
+    ) -> Result<u64, ApiError> {
+        let change = Change {
+            entity,
+            deleted: true,
+            actor: by.actor.clone(),
+            reason: by.reason.clone(),
+            trace: TraceContext::default(),
+        };
+        let revision = self.log.change(&change, expected).await?;
+        self.confirm().await?;
+        Ok(revision)
     }
 
     /// Deletes a thing; returns whether it was there.

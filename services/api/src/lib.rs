@@ -26,8 +26,10 @@ mod directory;
 mod errands;
 mod error;
 mod etag;
+mod expunge;
 mod extract;
 mod limits;
+mod live;
 mod openapi;
 mod page;
 mod portal;
@@ -51,7 +53,9 @@ use fanfare_service::{Context, check_keyring, load_keyring, load_profiles};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::info;
 
-use crate::{app::App, counters::Counters, directory::Directory, errands::Errands, uses::Uses};
+use crate::{
+    app::App, counters::Counters, directory::Directory, errands::Errands, live::Live, uses::Uses,
+};
 
 pub use bootstrap::check_files;
 pub use openapi::document as openapi_document;
@@ -128,10 +132,13 @@ pub async fn bind_and_start(
         scans,
         batches: Semaphore::new(BATCHES_MAX),
         uses: Uses::default(),
+        live: Live::new(),
         errands,
     });
     bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;
     context.spawn("errands", errands::run(taken, context.stop()));
+    context.spawn("expunging", expunge::run(app.clone(), context.stop()));
+    context.spawn("live", live::run(app.clone(), context.stop()));
     context.spawn("key uses", uses::keep(app.clone(), context.stop()));
     let router = server::router(app);
     let stop = context.stop();

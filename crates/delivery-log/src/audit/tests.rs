@@ -36,6 +36,7 @@ fn tenant(name: &str) -> Entity {
         plan: None,
         unknown_types: UnknownTypes::Allowed,
         created_at: at(0),
+        expunge: None,
     }))
 }
 

@@ -19,7 +19,7 @@ use crate::{
 const PORTIONS: [usize; 4] = [64, 16, 4, 1];
 
 /// Splits rows into portions.
-pub(super) fn portions<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+pub(crate) fn portions<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let fits = |portion: &usize| *portion <= rows.len();
         let (some, rest) = rows.split_at_checked(PORTIONS.into_iter().find(fits)?)?;
@@ -205,7 +205,7 @@ pub(super) async fn deleted(
 }
 
 /// Writes rows in portions, in statements that begin and end alike.
-async fn write(
+pub(crate) async fn write(
     transaction: &mut Transaction,
     (head, tail): (&'static str, &'static str),
     rows: impl Iterator<Item = Vec<Value>>,

@@ -77,7 +77,7 @@ pub(crate) async fn ask<V: DeserializeOwned>(
     context: &Context,
     subject: &str,
 ) -> Result<V, ApiError> {
-    request(context, subject, Bytes::new()).await
+    request(context, subject, Bytes::new(), ANSWER).await
 }
 
 /// Asks the API of `JetStream` a question with a body.
@@ -86,17 +86,32 @@ where
     T: Serialize + ?Sized,
     V: DeserializeOwned,
 {
+    tell_within(context, subject, body, ANSWER).await
+}
+
+/// The same, for what may take the servers longer.
+pub(crate) async fn tell_within<T, V>(
+    context: &Context,
+    subject: &str,
+    body: &T,
+    answer: Duration,
+) -> Result<V, ApiError>
+where
+    T: Serialize + ?Sized,
+    V: DeserializeOwned,
+{
     let body = serde_json::to_vec(body).map_err(|source| senseless("the question", source))?;
-    request(context, subject, Bytes::from(body)).await
+    request(context, subject, Bytes::from(body), answer).await
 }
 
 async fn request<V: DeserializeOwned>(
     context: &Context,
     subject: &str,
     body: Bytes,
+    answer: Duration,
 ) -> Result<V, ApiError> {
     // Not the client's own way, which cannot leave the body empty, as some questions must be.
-    let request = Request::new().payload(body).timeout(Some(ANSWER));
+    let request = Request::new().payload(body).timeout(Some(answer));
     let answer = context.client().send_request(format!("{PREFIX}.{subject}"), request).await?;
     match serde_json::from_slice(&answer.payload) {
         Ok(Response::Ok(answer)) => Ok(answer),
