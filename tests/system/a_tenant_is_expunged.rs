@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::{
-    Answer, Expected, Hooks, Needles, Options, Refused, Route, Scene, Service, api::Made,
-    api::text, binary, evidence, scene::TENANT,
+    Answer, Expected, Hooks, Needles, Options, Refused, Scene, Service, api::Made, api::text,
+    binary, evidence, scene::TENANT,
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -50,6 +50,8 @@ enum Ended {
     Unread,
     /// It can be gone on with.
     Broken,
+    /// The caller may not watch any more.
+    Unauthorized,
 }
 
 /// Shows what happens until it is told to stop.
@@ -71,6 +73,9 @@ pub(super) async fn run(options: Options, api: &Api, output: Output) -> Result<(
         match watched {
             Ok(Ended::Unread) => return Ok(()),
             Ok(Ended::Broken) => away = false,
+            Ok(Ended::Unauthorized) => {
+                bail!("the API key does not work any more, or the tenant is gone");
+            }
             Err(error) if place.is_empty() || is_final(&error) => return Err(error),
             Err(error) if !away => {
                 output.note(&format!("{error:#}: going on where it ended"));
@@ -102,10 +107,8 @@ async fn watch(api: &Api, path: &str, place: &mut String, output: Output) -> Res
         while let Some(message) = lines.next() {
             if message.event == "end" {
                 let told: Value = serde_json::from_str(&message.data).unwrap_or_default();
-                if text(&told, "reason") == "unauthorized" {
-                    bail!("the API key does not work any more, or the tenant is gone");
-                }
-                return Ok(Ended::Broken);
+                let is_final = text(&told, "reason") == "unauthorized";
+                return Ok(if is_final { Ended::Unauthorized } else { Ended::Broken });
             }
             if !message.data.is_empty() {
                 let one: Value = serde_json::from_str(&message.data)
