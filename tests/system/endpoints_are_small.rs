@@ -92,6 +92,7 @@ fn creation(number: u64) -> Result<Change> {
         rate_limit: None,
         batch: None,
         cancelled_before: None,
+        trace_context: None,
         ordering: fanfare_domain::endpoint::Ordering::None,
         metadata: BTreeMap::new(),
         created_at: made_at,

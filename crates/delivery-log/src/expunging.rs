@@ -108,7 +108,7 @@ impl Store {
         let Some(row) = rows.first() else { return Ok(false) };
         let (tenant, through, revision) = (tenant_of(row)?, number(row, 1)?, number(row, 2)?);
         let doomed = Doomed { tenant, through, revision };
-        let mut transaction = self.database.begin().await?;
+        let mut transaction = self.begin_alone().await?;
         let mut is_done = doomed.remove_deliveries(&mut transaction, limit).await?;
         is_done &= doomed.remove_events(&mut transaction, limit).await?;
         is_done &= doomed.redact(&mut transaction, limit).await?;

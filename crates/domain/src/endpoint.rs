@@ -46,6 +46,8 @@ pub struct Endpoint {
     pub batch: Option<Batching>,
     /// Deliveries of events accepted before this were cancelled by hand.
     pub cancelled_before: Option<Timestamp>,
+    /// Whether requests say which trace they belong to; as the profile has it if not set.
+    pub trace_context: Option<bool>,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, String>,
     /// When it was created.
@@ -137,6 +139,7 @@ impl Endpoint {
             rate_limit: None,
             ordering: Ordering::None,
             batch: None,
+            trace_context: None,
             cancelled_before: None,
             metadata: BTreeMap::new(),
             created_at: self.created_at,

@@ -65,5 +65,5 @@ pub use signing::Signer;
 pub use task::{RetryDue, Target, Task};
 pub use tenant::{Tenant, TenantId};
 pub use time::Timestamp;
-pub use trace::TraceContext;
+pub use trace::{Place, Sampler, SpanId, TraceContext, TraceId};
 pub use url::{EndpointUrl, UrlPolicy};

@@ -113,6 +113,8 @@ pub struct AttemptRules {
     pub success: StatusSet,
     /// The status that people see instead of a time-out; `None` for none.
     pub timeout_shown_as: Option<u16>,
+    /// Whether requests say which trace they belong to, unless the endpoint has it otherwise.
+    pub trace_context: bool,
 }
 
 /// What follows from an endpoint's failures.

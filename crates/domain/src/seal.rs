@@ -221,6 +221,7 @@ mod tests {
             ordering: crate::endpoint::Ordering::None,
             batch: None,
             cancelled_before: None,
+            trace_context: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

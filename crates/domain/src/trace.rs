@@ -1,6 +1,18 @@
-//! W3C trace context, as it travels in every envelope.
+//! W3C trace context, as it travels in every envelope, and the spans that follow from it.
+//!
+//! Nothing but the producer's context is carried along. Everything else is a function of ids that
+//! are there anyway: which trace an event is in ([`Place`]), what its spans are called ([`SpanId`]),
+//! and what each of them says ([`span`]). So every service knows every other one's spans, and a span
+//! that is made later from what is on record is the one that would have been made at the time.
+
+mod place;
+mod sampler;
+pub mod span;
 
 use data_encoding::HEXLOWER;
+
+pub use place::{Place, SpanId, TraceId};
+pub use sampler::{Sampler, SamplerError};
 
 /// Where a record stands in a distributed trace (W3C Trace Context, level 1).
 ///
@@ -34,6 +46,12 @@ impl TraceContext {
         Self { traceparent: format!("00-{trace_id}-{span_id}-00"), tracestate: String::new() }
     }
 
+    /// Names a span, with nothing more known about its trace.
+    pub fn of(trace: TraceId, span: SpanId, sampled: bool) -> Self {
+        let flags = u8::from(sampled);
+        Self { traceparent: format!("00-{trace}-{span}-{flags:02x}"), tracestate: String::new() }
+    }
+
     /// Tells whether there is no trace.
     pub fn is_empty(&self) -> bool {
         self.traceparent.is_empty()
@@ -42,6 +60,14 @@ impl TraceContext {
     /// Returns the trace id, 32 hexadecimal digits; `None` if there is no trace.
     pub fn trace_id(&self) -> Option<&str> {
         self.traceparent.split('-').nth(1)
+    }
+
+    /// Returns the trace id, the span id and whether it is sampled; `None` if there is no trace.
+    pub fn parts(&self) -> Option<(TraceId, SpanId, bool)> {
+        let mut parts = self.traceparent.split('-').skip(1);
+        let (trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?);
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        Some((TraceId::from_hex(trace)?, SpanId::from_hex(span)?, flags & 1 == 1))
     }
 
     /// Returns the same trace, seen from another of its spans.

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use fanfare_domain::Fault;
+use fanfare_domain::{Fault, trace::span::Moments};
 use http::{HeaderMap, Version, header::RETRY_AFTER};
 
 /// What came of a request.
@@ -19,6 +19,8 @@ pub struct Answer {
     pub duration: Duration,
     /// Who answered: the endpoint, or the proxy.
     pub remote: Option<SocketAddr>,
+    /// When its parts were done, from the call on.
+    pub moments: Moments,
 }
 
 /// The head of an answer.
@@ -50,6 +52,7 @@ impl Answer {
             truncated: false,
             duration: Duration::ZERO,
             remote: None,
+            moments: Moments::default(),
         }
     }
 

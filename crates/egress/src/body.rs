@@ -7,42 +7,28 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::guard::{Refusal, Wanted};
+use crate::{
+    guard::{Refusal, Wanted},
+    marks::Marks,
+};
 
 /// See the module.
 pub(crate) struct LastMoment {
     bytes: Option<Bytes>,
     wanted: Wanted,
-    withdrawn: Withdrawn,
-}
-
-/// Tells whether a request was withdrawn at the last moment.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Withdrawn(Arc<AtomicBool>);
-
-impl Withdrawn {
-    /// Tells it.
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
+    marks: Marks,
 }
 
 impl LastMoment {
     /// Makes the body of a request that is sent only if it is wanted then.
-    pub(crate) fn new(bytes: Bytes, wanted: Wanted) -> (Self, Withdrawn) {
-        let withdrawn = Withdrawn::default();
-        let body = Self { bytes: Some(bytes), wanted, withdrawn: withdrawn.clone() };
-        (body, withdrawn)
+    pub(crate) fn new(bytes: Bytes, wanted: Wanted, marks: Marks) -> Self {
+        Self { bytes: Some(bytes), wanted, marks }
     }
 }
 
@@ -56,9 +42,10 @@ impl Body for LastMoment {
     ) -> Poll<Option<Result<Frame<Bytes>, Refusal>>> {
         let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
         if (self.wanted)() {
+            self.marks.sent();
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
-        self.withdrawn.0.store(true, Ordering::Release);
+        self.marks.withdraw();
         Poll::Ready(Some(Err(Refusal::Withdrawn)))
     }
 

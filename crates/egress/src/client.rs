@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use fanfare_domain::Fault;
+use fanfare_domain::{Fault, trace::span::Moments};
 use http::HeaderMap;
 use reqwest::{Method, Proxy, redirect, retry};
 use tokio::time::{Instant, timeout_at};
@@ -14,6 +14,7 @@ use crate::{
     body::LastMoment,
     fault,
     guard::{DIAL, Guard, Refusal, Route, WANTED, Wanted},
+    marks::{MARKS, Marks},
     resolve::Resolver,
     tls::{self, TlsError},
 };
@@ -135,13 +136,19 @@ impl Client {
     /// Not cancel safe: a request that is dropped may have been received.
     pub async fn send_while(&self, request: Request, wanted: Wanted) -> Option<Answer> {
         let started = Instant::now();
-        let deadline = started + request.deadline.min(DEADLINE_MAX);
-        let mut answer = match self.exchange(request, deadline, wanted).await {
-            Ok(response) => self.finish(response, deadline).await,
-            Err(Unanswered::Failed(failure)) => Answer::failed(failure),
-            Err(Unanswered::Withdrawn) => return None,
-        };
+        let (deadline, marks) = (started + request.deadline.min(DEADLINE_MAX), Marks::new(started));
+        let (mut answer, first_byte) =
+            match self.exchange(request, deadline, (wanted, &marks)).await {
+                Ok(response) => {
+                    let first_byte = started.elapsed();
+                    (self.finish(response, deadline).await, Some(first_byte))
+                }
+                Err(Unanswered::Failed(failure)) => (Answer::failed(failure), None),
+                Err(Unanswered::Withdrawn) => return None,
+            };
         answer.duration = started.elapsed();
+        let body = first_byte.map(|_| answer.duration);
+        answer.moments = marks.moments(first_byte, body);
         Some(answer)
     }
 
@@ -150,19 +157,20 @@ impl Client {
         &self,
         request: Request,
         deadline: Instant,
-        wanted: Wanted,
+        (wanted, marks): (Wanted, &Marks),
     ) -> Result<reqwest::Response, Unanswered> {
         let failed = Unanswered::Failed;
         let declared = self.guard.declare(&request.url);
         let dial = declared.map_err(|refusal| failed(fault::refused(&refusal)))?;
         let mut outgoing = reqwest::Request::new(Method::POST, request.url);
         *outgoing.headers_mut() = request.headers;
-        let (body, withdrawn) = LastMoment::new(request.body, Arc::clone(&wanted));
+        let body = LastMoment::new(request.body, Arc::clone(&wanted), marks.clone());
         *outgoing.body_mut() = Some(reqwest::Body::wrap(body));
         let exchange = WANTED.scope(wanted, DIAL.scope(dial, self.http.execute(outgoing)));
+        let exchange = MARKS.scope(marks.clone(), exchange);
         match timeout_at(deadline, exchange).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(_)) | Err(_) if withdrawn.is_set() => Err(Unanswered::Withdrawn),
+            Ok(Err(_)) | Err(_) if marks.is_withdrawn() => Err(Unanswered::Withdrawn),
             Ok(Err(error)) if fault::is_withdrawn(&error) => Err(Unanswered::Withdrawn),
             Ok(Err(error)) => Err(failed(fault::classify(&error, self.limits.timeout_connect))),
             Err(_) => Err(failed(Failure::new(Fault::TimedOut, "no answer within the deadline"))),
@@ -193,6 +201,7 @@ impl Client {
             truncated: !whole,
             duration: Duration::ZERO,
             remote,
+            moments: Moments::default(),
         }
     }
 }

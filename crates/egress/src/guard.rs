@@ -16,7 +16,10 @@ use fanfare_domain::address::{AddressPolicy, Forbidden};
 use tower::{BoxError, Layer, Service};
 use url::{Host, Url};
 
-use crate::resolve::{LookupError, Resolver};
+use crate::{
+    marks::MARKS,
+    resolve::{LookupError, Resolver},
+};
 
 tokio::task_local! {
     /// Where the connection goes that is being made.
@@ -135,10 +138,14 @@ fn admit_all(policy: &AddressPolicy, found: &[IpAddr], port: u16) -> Result<(), 
 impl reqwest::dns::Resolve for Guard {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let declared = DIAL.try_with(Clone::clone);
+        let marks = MARKS.try_with(Clone::clone).ok();
         let guard = self.clone();
         Box::pin(async move {
             let Dial { target, port } = declared.map_err(|_| Refusal::Undeclared)?;
             let found = guard.resolver.resolve(name.as_str()).await.map_err(Refusal::from)?;
+            if let Some(marks) = marks {
+                marks.resolved();
+            }
             match target {
                 Target::Proxy => {}
                 Target::Name => {
@@ -187,12 +194,16 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         let declared = DIAL.try_with(Clone::clone);
         let wanted = WANTED.try_with(Clone::clone).ok();
+        let marks = MARKS.try_with(Clone::clone).ok();
         let connecting = self.connector.call(request);
         let guard = self.guard.clone();
         Box::pin(async move {
             let dial = guard.admit(declared.map_err(|_| Refusal::Undeclared)?).await?;
             // The connection may outlive the call that asked for it: the pool then finishes it.
             let connection = DIAL.scope(dial, connecting).await?;
+            if let Some(marks) = marks {
+                marks.connected();
+            }
             // Name, TCP and TLS can take seconds, and a request may only begin while it is wanted.
             if wanted.is_some_and(|is_wanted| !is_wanted()) {
                 return Err(Refusal::Withdrawn.into());

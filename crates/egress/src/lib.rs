@@ -22,6 +22,7 @@ mod body;
 mod client;
 mod fault;
 mod guard;
+mod marks;
 mod resolve;
 mod settings;
 mod tls;

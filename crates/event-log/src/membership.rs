@@ -26,6 +26,7 @@ mod watching;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fanfare_domain::{Shard, ShardCount};
+use futures_util::future::BoxFuture;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +57,15 @@ pub struct Grant {
 pub struct Membership {
     lease: Lease,
     shares: watch::Receiver<Share>,
-    released: Arc<watch::Sender<BTreeSet<Grant>>>,
+    released: Arc<watch::Sender<Released>>,
+}
+
+/// What nobody works on any more, and the driver has not heard of yet.
+#[derive(Debug, Default)]
+struct Released {
+    grants: BTreeSet<Grant>,
+    /// Whatever is granted, also later: the work has failed.
+    everything: bool,
 }
 
 /// The membership has ended: it was stopped, or its driver failed or was dropped.
@@ -71,7 +80,11 @@ struct Share {
     member: Arc<str>,
     /// Cancelled when the others took us for dead.
     lost: CancellationToken,
+    /// What is to be worked on.
     grants: BTreeSet<Grant>,
+    /// What was granted, and is to be released. It stands here until it is: a grant may come and
+    /// go before anybody has looked, and its release is waited for.
+    withdrawn: BTreeSet<Grant>,
 }
 
 impl EventLog {
@@ -122,7 +135,8 @@ impl EventLog {
         let (log, keys, owner) = (self.clone(), Keys::of(role), owner.to_owned());
         let driver =
             Driver { log, keys, count, owner, confirmed, shares: granting, released, stop };
-        (membership, driver.run())
+        let driving: BoxFuture<'static, Result<(), ReadError>> = Box::pin(driver.run());
+        (membership, driving)
     }
 }
 
@@ -159,12 +173,6 @@ impl Membership {
         joined.map(|share| Arc::clone(&share.member)).map_err(|_| NoMember)
     }
 
-    /// What is to be worked on at this moment. What is missing although it was there before is to
-    /// be finished and [released](Self::release).
-    pub fn grants(&self) -> BTreeSet<Grant> {
-        self.shares.borrow().grants.clone()
-    }
-
     /// Waits until there is something new to work on, or something to be released. Cancel safe.
     pub async fn changed(&mut self) -> Result<(), NoMember> {
         self.shares.changed().await.map_err(|_| NoMember)
@@ -172,10 +180,15 @@ impl Membership {
 
     /// Says that nobody works on what was granted any more: from then on it may be another's. To
     /// be called for every grant, once, whether it was taken away or is given up.
-    pub fn release(&self, grant: Grant) {
+    fn release(&self, grant: Grant) {
         self.released.send_modify(|released| {
-            released.insert(grant);
+            released.grants.insert(grant);
         });
+    }
+
+    /// Says that nobody works on anything any more, and nobody will: we leave.
+    fn release_everything(&self) {
+        self.released.send_modify(|released| released.everything = true);
     }
 
     fn share(&mut self) -> Share {

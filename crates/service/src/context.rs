@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
-    Clock, Failure, Health, Metrics, Readiness, SystemClock,
+    Clock, Failure, Health, Metrics, Readiness, SystemClock, Traces,
     health::Phase,
     signals::{NoSignals, Signals, StopRequests},
 };
@@ -41,6 +41,7 @@ pub struct Context {
     support: Tasks,
     health: Health,
     metrics: Metrics,
+    traces: Traces,
     clock: Arc<dyn Clock>,
 }
 
@@ -73,6 +74,7 @@ impl Context {
             support: Tasks::default(),
             health: Health::default(),
             metrics: Metrics::default(),
+            traces: Traces::default(),
             clock,
         }
     }
@@ -81,6 +83,12 @@ impl Context {
     #[must_use]
     pub fn with_metrics(self, metrics: Metrics) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Has services send their spans there. Before any of them is started.
+    #[must_use]
+    pub fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Names the service whose `start` is called next: its tasks and conditions carry the name.
@@ -119,6 +127,11 @@ impl Context {
     /// Returns the instruments of the process.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Returns where the process's spans go.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Registers a condition of being ready. It does not hold until the handle says so.

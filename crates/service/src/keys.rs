@@ -131,6 +131,7 @@ mod tests {
             rate_limit: None,
             batch: None,
             cancelled_before: None,
+            trace_context: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,

@@ -21,7 +21,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::time::timeout;
 use tracing::{debug, error};
 
-pub use export::ExportError;
+use crate::otlp::{self, ExportError};
 
 /// The name of the meter, for those who get it by OTLP.
 const SCOPE: &str = "fanfare";
@@ -95,8 +95,7 @@ impl Metrics {
     /// If the variables ask for what there is not.
     pub fn from_env(service: &str) -> Result<Self, ExportError> {
         let Some(reader) = export::reader_from_env()? else { return Ok(Self::default()) };
-        let metrics =
-            Self::with(export::resource(service), |provider| provider.with_reader(reader));
+        let metrics = Self::with(otlp::resource(service), |provider| provider.with_reader(reader));
         Ok(Self { pushed: true, ..metrics })
     }
 

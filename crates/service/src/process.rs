@@ -7,7 +7,10 @@ use fanfare_domain::chain;
 use rustls::crypto::{CryptoProvider, ring};
 use tracing::error;
 
-use crate::telemetry::{self, Telemetry};
+use crate::{
+    Traces,
+    telemetry::{self, Telemetry},
+};
 
 /// How long blocking work may keep a finished process from ending.
 const LEFTOVERS_GRACE: Duration = Duration::from_secs(1);
@@ -35,7 +38,7 @@ where
     match block_on(main) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
-            let _set_up_before = telemetry::init(&Telemetry::default());
+            let _set_up_before = telemetry::init(&Telemetry::default(), &Traces::default());
             error!(error = chain(cause.as_ref()), "failed");
             ExitCode::FAILURE
         }

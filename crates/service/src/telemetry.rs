@@ -1,9 +1,23 @@
 //! What the process says about itself, on standard error.
 
-use std::{fmt, io, io::IsTerminal as _, str::FromStr};
+mod repeats;
+mod watch;
+
+use std::{fmt, io, io::IsTerminal as _, path::PathBuf, str::FromStr, sync::Arc};
 
 use fanfare_domain::settings::{Settings, Source};
-use tracing_subscriber::{EnvFilter, filter::ParseError, util::TryInitError};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry,
+    filter::{FilterExt as _, ParseError},
+    layer::SubscriberExt as _,
+    reload,
+    util::TryInitError,
+};
+
+use self::repeats::Repeats;
+use crate::Traces;
+
+pub use watch::Logging;
 
 /// How the process logs: section `telemetry` of a service's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +26,9 @@ pub struct Telemetry {
     pub filter: Filter,
     /// How they are written.
     pub format: Format,
+    /// A file that holds a filter, which is read again whenever it changes: while it holds one,
+    /// that counts.
+    pub filter_file: Option<PathBuf>,
 }
 
 /// Which events are written: `info`, or `info,fanfare_dispatcher=debug`.
@@ -49,6 +66,7 @@ impl Settings for Telemetry {
         Self {
             filter: source.take("filter", default.filter),
             format: source.take("format", default.format),
+            filter_file: source.take_optional("filter_file"),
         }
     }
 }
@@ -56,23 +74,35 @@ impl Settings for Telemetry {
 /// Level `info`, format `auto`.
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { filter: Filter(String::from("info")), format: Format::default() }
+        let filter = Filter(String::from("info"));
+        Self { filter, format: Format::default(), filter_file: None }
     }
 }
 
-/// Sets up logging for the whole process. Once: a second call is an error and changes nothing.
-pub fn init(telemetry: &Telemetry) -> Result<(), TelemetryError> {
+/// Sets up logging for the whole process, and the spans of requests. Once: a second call is an error
+/// and changes nothing. What is returned has to be run for the filter to be changed later.
+pub fn init(telemetry: &Telemetry, traces: &Traces) -> Result<Logging, TelemetryError> {
     use tracing_subscriber::util::SubscriberInitExt as _;
 
-    let filter = EnvFilter::builder().parse_lossy(&telemetry.filter.0);
-    let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(telemetry.filter.built());
+    let repeats = Arc::<Repeats>::default();
+    let filter = filter.and(repeats::Limited(Arc::clone(&repeats)));
     let terminal = io::stderr().is_terminal();
-    let done = if telemetry.format.is_json(terminal) {
-        events.json().finish().try_init()
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = if telemetry.format.is_json(terminal) {
+        lines.json().boxed()
     } else {
-        events.with_ansi(terminal).finish().try_init()
+        lines.with_ansi(terminal).boxed()
     };
-    done.map_err(TelemetryError::AlreadySetUp)
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    subscriber.with(traces.layer()).try_init().map_err(TelemetryError::AlreadySetUp)?;
+    Ok(Logging::new(telemetry.clone(), handle, repeats))
+}
+
+impl Filter {
+    fn built(&self) -> EnvFilter {
+        EnvFilter::builder().parse_lossy(&self.0)
+    }
 }
 
 impl Format {

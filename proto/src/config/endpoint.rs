@@ -39,6 +39,7 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
         ordering: Choice::from_wire_or_default(wire.ordering, "Endpoint.ordering")?,
         batch: wire.batch.map(batching).transpose()?,
         cancelled_before: parse::time(wire.cancelled_before_ns),
+        trace_context: wire.trace_context,
         metadata: wire.metadata,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         updated_at: Timestamp::from_nanos(wire.updated_at_ns),
@@ -123,6 +124,7 @@ impl Fields for Endpoint {
             ordering,
             batch,
             cancelled_before,
+            trace_context,
             metadata,
             created_at,
             updated_at,
@@ -166,6 +168,9 @@ impl Fields for Endpoint {
         }
         out.some_text(19, condition.as_deref());
         out.some_time(20, *cancelled_before);
+        if let Some(trace_context) = trace_context {
+            out.some_uint(21, u64::from(*trace_context));
+        }
     }
 }
 

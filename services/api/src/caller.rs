@@ -27,6 +27,7 @@ use crate::{
     error::{ApiError, Code},
     portal::{self, Link},
     secret_key,
+    shares::Holder,
 };
 
 /// Why a change is made, in the caller's words, for those who read the configuration's history.
@@ -45,8 +46,8 @@ pub(crate) struct Caller {
     pub(crate) trace: TraceContext,
     tenant: Option<TenantId>,
     role: Role,
-    /// What the token said, if the request came with one.
-    link: Option<Arc<Link>>,
+    /// What the token says, if it is one.
+    link: Option<Link>,
     writes: WriteFlag,
 }
 
@@ -181,10 +182,28 @@ impl Caller {
     }
 
     fn of_link(link: Link, parts: &Parts) -> Self {
-        let Link { id, key, tenant, role, user, .. } = link.clone();
-        let credential = Credential::Link { id, key, user };
-        let caller = Self::new(parts, credential, Some(tenant), role);
-        Self { link: Some(Arc::new(link)), ..caller }
+        let (id, key, user) = (link.id, link.key, link.user.clone());
+        let (tenant, role) = (Some(link.tenant.clone()), link.role);
+        let caller = Self::new(parts, Credential::Link { id, key, user }, tenant, role);
+        Self { link: Some(link), ..caller }
+    }
+
+    /// Refuses a caller whose key or link has ended meanwhile: it was let in by what this process
+    /// knew, and that may have been old.
+    pub(crate) fn still_stands(&self, app: &App) -> Result<(), ApiError> {
+        let stands = app.directory.read(|directory| match (&self.credential, &self.link) {
+            (Credential::Link { .. }, Some(link)) => directory.link_stands(link, app.now()),
+            (Credential::Link { .. }, None) => false,
+            (Credential::Key { id, .. }, _) => directory.key_stands(*id, app.now()),
+        });
+        if stands { Ok(()) } else { Err(Code::Unauthenticated.into()) }
+    }
+
+    /// Returns whose request this is: that of the tenant in its path, where the caller sees it.
+    pub(crate) async fn holder(&self, parts: &mut Parts, app: &App) -> Holder {
+        let named = path_param(parts, app, "tenant").await.ok();
+        let named = named.and_then(|text| text.parse().ok()).filter(|tenant| self.sees(tenant));
+        named.or_else(|| self.tenant.clone()).map_or(Holder::Operator, Holder::Tenant)
     }
 
     /// Returns who changes something, as the configuration's history keeps it.
@@ -207,17 +226,8 @@ impl Caller {
     /// Tells whether what the request came with still lets its caller in to a tenant, as far as this
     /// process knows: for answers that take long.
     pub(crate) fn stands_for(&self, app: &App, tenant: &TenantId) -> bool {
-        let now = app.now();
-        app.directory.read(|directory| {
-            let stands = match (&self.credential, &self.link) {
-                (Credential::Key { id, .. }, _) => directory
-                    .key(*id)
-                    .is_some_and(|key| key.value.expires_at.is_none_or(|end| now < end)),
-                (Credential::Link { .. }, Some(link)) => directory.link_stands(link, now),
-                (Credential::Link { .. }, None) => false,
-            };
-            stands && self.sees(tenant) && directory.tenant(tenant).is_some()
-        })
+        let is_there = app.directory.read(|directory| directory.tenant(tenant).is_some());
+        is_there && self.sees(tenant) && self.still_stands(app).is_ok()
     }
 
     /// Notes that something is changed from here on.
@@ -303,7 +313,10 @@ impl<P: Permission> FromRequestParts<App> for InTenant<P> {
             return Err(Code::TenantNotFound.into());
         }
         caller.may(P::ACTION)?;
-        let tenant = find_tenant(app, &tenant, P::ACTION).await?.ok_or(Code::TenantNotFound)?;
+        let found = find_tenant(app, &tenant, P::ACTION).await?;
+        caller.still_stands(app)?;
+        parts.extensions.insert(Holder::Tenant(tenant));
+        let tenant = found.ok_or(Code::TenantNotFound)?;
         Ok(Self { caller, tenant, permission: PhantomData })
     }
 }
@@ -318,6 +331,7 @@ impl<P: Permission> FromRequestParts<App> for Operator<P> {
         }
         caller.may(P::ACTION)?;
         app.confirm().await?;
+        caller.still_stands(app)?;
         Ok(Self { caller, permission: PhantomData })
     }
 }
@@ -389,17 +403,19 @@ pub(crate) async fn path_param(
     found.map(|(_, value)| String::from(value)).ok_or_else(|| Code::NotFound.into())
 }
 
-/// Publishing looks first and asks only if the tenant is not there: ingest checks it anyway.
+/// Publishing is content with what was there a second ago, and asks if the tenant is not: ingest
+/// checks that anyway.
 async fn find_tenant(
     app: &App,
     id: &TenantId,
     action: Action,
 ) -> Result<Option<Revised<Tenant>>, ApiError> {
     let find = || app.directory.read(|directory| directory.tenant(id));
-    if action == Action::Publish
-        && let Some(tenant) = find()
-    {
-        return Ok(Some(tenant));
+    if action == Action::Publish {
+        app.confirm_lately().await?;
+        if let Some(tenant) = find() {
+            return Ok(Some(tenant));
+        }
     }
     app.confirm().await?;
     Ok(find())

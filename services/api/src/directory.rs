@@ -145,14 +145,9 @@ impl Directory {
         self.tenants_deleted.get(id).copied().unwrap_or(0)
     }
 
-    /// Returns the last removal of everything that was kept for a tenant of this id.
-    pub(crate) fn expunging(&self, id: &TenantId) -> Option<&Expunging> {
-        self.expunges.of(id)
-    }
-
-    /// Returns the removals that go on.
-    pub(crate) fn expunging_now(&self) -> Vec<Expunging> {
-        self.expunges.running().cloned().collect()
+    /// Returns the removals of everything that was kept for tenants.
+    pub(crate) fn expunges(&self) -> &Expunges {
+        &self.expunges
     }
 
     /// Returns up to `limit` tenants in the order of their ids.
@@ -277,6 +272,12 @@ impl Directory {
         (same && live).then(|| Arc::clone(&key.value))
     }
 
+    /// Tells whether a key is there and has not expired.
+    pub(crate) fn key_stands(&self, id: KeyId, now: Timestamp) -> bool {
+        let key = self.keys.get(&id);
+        key.is_some_and(|key| key.value.expires_at.is_none_or(|end| now < end))
+    }
+
     /// Tells whether a portal link is in force: its tenant is the one that it was made for, and the
     /// key that made it may still do so.
     pub(crate) fn link_stands(&self, link: &Link, now: Timestamp) -> bool {
@@ -397,6 +398,7 @@ mod tests {
             ordering: fanfare_domain::endpoint::Ordering::None,
             batch: None,
             cancelled_before: None,
+            trace_context: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

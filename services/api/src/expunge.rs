@@ -69,7 +69,7 @@ struct Working {
 impl Working {
     /// Makes a pass for each removal that goes on; returns how long to wait.
     async fn round(&mut self) -> Duration {
-        let running = self.app.directory.read(|directory| directory.expunging_now());
+        let running = self.app.directory.read(|directory| directory.expunges().running());
         for expunging in running {
             if let Err(error) = self.pass(&expunging).await {
                 self.bear(&expunging, &error);

@@ -67,6 +67,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(live::watch_deliveries))
         .routes(routes!(deliveries::get_delivery))
         .routes(routes!(deliveries::list_facts_of_delivery))
+        .routes(routes!(deliveries::trace::get_trace_of_delivery))
         .routes(routes!(deliveries::orders::cancel_delivery))
         .routes(routes!(deliveries::orders::retry_delivery))
         .routes(routes!(replays::replay_delivery))

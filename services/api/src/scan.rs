@@ -16,6 +16,7 @@ use std::{
 
 use fanfare_domain::{
     Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fact, Record, TenantId, Timestamp,
+    TraceId,
     fact::{DeliveryConcluded, EventRouted},
 };
 use fanfare_event_log::{
@@ -60,6 +61,8 @@ pub(crate) struct FoundDelivery {
     pub(crate) sequence: u64,
     /// When it was routed.
     pub(crate) routed_at: Timestamp,
+    /// The trace that it is in.
+    pub(crate) trace: TraceId,
 }
 
 /// The endpoints of an event.
@@ -123,9 +126,9 @@ pub(crate) async fn delivery(
 ) -> Result<Option<FoundDelivery>, ApiError> {
     let mut reading = Reading::routed(log, id.time()).await?;
     while let Some(batch) = reading.next().await? {
-        let mut routed = batch.facts.iter().filter_map(routed_fact);
+        let mut records = batch.facts.iter();
         let place = (batch.sequence, batch.stored_at);
-        if let Some(found) = routed.find_map(|routed| in_routing(place, routed, tenant, id)) {
+        if let Some(found) = records.find_map(|record| in_routing(place, record, tenant, id)) {
             return Ok(Some(found));
         }
         if !budget.spend() {
@@ -168,10 +171,11 @@ pub(crate) async fn conclusions(
 
 fn in_routing(
     (sequence, routed_at): (u64, Timestamp),
-    routed: &EventRouted,
+    record: &Record,
     tenant: &TenantId,
     id: DeliveryId,
 ) -> Option<FoundDelivery> {
+    let routed = routed_fact(record)?;
     // The time is compared first: it spares a hash for each endpoint of every other event.
     if routed.event.time() != id.time() || routed.tenant != *tenant {
         return None;
@@ -190,6 +194,7 @@ fn in_routing(
         routed: how,
         sequence,
         routed_at,
+        trace: fanfare_domain::Place::of(event, &record.trace, generation).trace,
     })
 }
 
@@ -335,10 +340,12 @@ fn routed_fact(record: &Record) -> Option<&EventRouted> {
 
 #[cfg(test)]
 mod tests {
+    use fanfare_domain::TraceContext;
+
     use super::*;
 
-    fn routed(event: EventId, targets: Vec<EndpointId>) -> EventRouted {
-        EventRouted {
+    fn routed(event: EventId, targets: Vec<EndpointId>) -> Record {
+        let fact = Fact::EventRouted(EventRouted {
             event,
             tenant: "acme".parse().unwrap(),
             event_sequence: 1,
@@ -350,7 +357,8 @@ mod tests {
             fed: Vec::new(),
             part: 0,
             parts: 1,
-        }
+        });
+        Record { recorded_at: Timestamp::EPOCH, trace: TraceContext::default(), fact }
     }
 
     #[test]
@@ -363,6 +371,7 @@ mod tests {
         let found =
             in_routing((9, Timestamp::EPOCH), &routing, &"acme".parse().unwrap(), id).unwrap();
         assert_eq!((found.event, found.endpoint, found.sequence), (event, endpoints[1], 9));
+        assert_eq!(found.trace.as_bytes(), event.as_bytes());
         assert!(
             in_routing((9, Timestamp::EPOCH), &routing, &"other".parse().unwrap(), id).is_none()
         );

@@ -1,15 +1,16 @@
 //! HTTP: connections, and what is the same for every request.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
+use fanfare_service::traces::requests;
 use hyper::{
     server::conn::http1,
     service::{Service as _, service_fn},
@@ -22,16 +23,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, error, info_span, warn};
+use tracing::{Instrument as _, Span, debug, error, field::Empty, info_span, warn};
 
 use crate::{
-    app::{App, REQUEST_TIMEOUT},
+    app::{App, REQUEST_TIMEOUT, trace_of},
     error::{ApiError, Code},
     live::Cut,
     openapi, repeat, routes,
+    visit::Visit,
 };
 
 /// How many connections there may be at once; more wait to be accepted.
@@ -59,22 +60,69 @@ pub(crate) fn router(app: App) -> Router {
 
 /// Bounds a request in time, traces and counts it, and sets what every answer has.
 async fn frame(State(app): State<App>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let span = info_span!("request", method = %request.method(), route);
-    async {
+    let (span, mut request) = traced(request);
+    // Its body's room is kept until there is an answer.
+    let visit = Visit::begin();
+    request.extensions_mut().insert(visit.clone());
+    let began = visit.began;
+    let answered = span.clone();
+    async move {
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
         let mut response =
             answer.unwrap_or_else(|_elapsed| ApiError::from(Code::TimedOut).into_response());
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        note_answer(&answered, response.status());
         debug!(status = response.status().as_u16(), "answered");
         app.counters.note(response.status(), began.elapsed());
         response
     }
     .instrument(span)
     .await
+}
+
+/// Makes the span of a request, by the semantic conventions for HTTP servers, and puts it in place of
+/// the one that the request came from: what is asked next because of it is below it.
+fn traced(mut request: Request) -> (Span, Request) {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let method = request.method().as_str();
+    if matches!(route, Some("/healthz" | "/readyz" | "/metrics")) {
+        // Those who look after the process ask every few seconds: nobody wants a trace of it.
+        return (info_span!("request", http.request.method = method, http.route = route), request);
+    }
+    let span = info_span!(
+        target: requests::TARGET,
+        "request",
+        otel.name = [method, route.unwrap_or_default()].join(" ").trim_end(),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = Empty,
+        trace_id = Empty,
+    );
+    let context = requests::continue_from(&span, trace_of(request.headers()));
+    if let Some(trace_id) = context.trace_id() {
+        span.record("trace_id", trace_id);
+    }
+    let headers = request.headers_mut();
+    let said = [("traceparent", context.traceparent), ("tracestate", context.tracestate)];
+    for (name, value) in said {
+        match HeaderValue::try_from(value) {
+            Ok(value) if !value.is_empty() => drop(headers.insert(name, value)),
+            Ok(_) | Err(_) => drop(headers.remove(name)),
+        }
+    }
+    (span, request)
+}
+
+/// Notes on the span of a request how it was answered.
+fn note_answer(span: &Span, status: StatusCode) {
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
 }
 
 /// Serves until `stop`, then lets the requests in flight finish.
@@ -86,19 +134,15 @@ pub(crate) async fn serve(
 ) {
     let mut connections = JoinSet::new();
     loop {
-        let permit = tokio::select! {
-            () = stop.cancelled() => break,
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-        };
-        let Ok(permit) = permit else { break };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => {
                 note(ended);
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &permits) => accepted,
         };
+        let Some((accepted, permit)) = accepted else { break };
         match accepted {
             Ok((stream, _peer)) => {
                 connections.spawn(connection(stream, router.clone(), stop.clone(), permit));
@@ -113,6 +157,18 @@ pub(crate) async fn serve(
     while let Some(ended) = connections.join_next().await {
         note(ended);
     }
+}
+
+/// Accepts a connection once there may be one more. Cancel safe.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(io::Result<(TcpStream, SocketAddr)>, OwnedSemaphorePermit)> {
+    // The permit is taken once there is a connection, so that permits in use are connections.
+    // Nobody else takes any, so it is still there.
+    drop(permits.acquire().await.ok()?);
+    let accepted = listener.accept().await;
+    Some((accepted, Arc::clone(permits).try_acquire_owned().ok()?))
 }
 
 async fn connection(

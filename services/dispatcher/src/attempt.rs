@@ -6,6 +6,7 @@
 pub(crate) mod batch;
 mod facts;
 mod fed;
+mod spans;
 pub(crate) mod trial;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -20,10 +21,11 @@ use fanfare_domain::{
     retry::StatusSet,
     retry_after,
     seal::Keyring,
+    trace::span::Moments,
 };
 use fanfare_egress::Wanted;
 use fanfare_event_log::{EventLog, FeedsView};
-use fanfare_service::Clock;
+use fanfare_service::{Clock, Traces};
 use http::{HeaderName, HeaderValue};
 
 pub(crate) use self::fed::FeedCount;
@@ -128,6 +130,7 @@ pub(crate) struct Desk {
     arrivals: Arrivals,
     counters: Arc<Counters>,
     fed: Around,
+    traces: Traces,
 }
 
 impl Desk {
@@ -137,7 +140,7 @@ impl Desk {
         log: EventLog,
         clock: Arc<dyn Clock>,
         (keyring, settings): (Keyring, &Settings),
-        counters: Arc<Counters>,
+        (counters, traces): (Arc<Counters>, Traces),
     ) -> Result<Self> {
         let profiles = fanfare_service::load_profiles(settings.profiles_dir.as_deref())
             .context("load the profiles")?;
@@ -160,6 +163,7 @@ impl Desk {
             arrivals: Arrivals::default(),
             counters,
             fed,
+            traces,
         })
     }
 
@@ -324,7 +328,9 @@ async fn try_once(desk: &Arc<Desk>, job: Job, event: &TaskEvent) -> Result<Vec<F
             match desk.readying.ready(job.delivery.endpoint, &endpoint, (revision, &profile, now)) {
                 Ok(ready) => send(desk, job, event, (&ready, revision, now)).await,
                 Err(unready) => {
-                    Ok(facts::unsendable(desk, job, (&profile, revision, now), &unready))
+                    let facts = facts::unsendable(desk, job, (&profile, revision, now), &unready);
+                    desk.tell(&facts, event.trace(), &Moments::default());
+                    Ok(facts)
                 }
             }
         }
@@ -389,9 +395,12 @@ async fn send(
     if now > give_up_at {
         return Ok(vec![facts::expired(made.job)]);
     }
+    let mut moments = Moments::default();
     match build(ready, event, made.job.delivery.id, (made.job.attempt, now)) {
-        Ok((request, signature)) => {
+        Ok((mut request, signature)) => {
             made.signature = signature;
+            let about = (&made.job.delivery, made.job.attempt);
+            desk.say_trace((ready, event.trace()), about, &mut request.headers);
             let wanted = desk.wanted(&made.job.delivery);
             if !made.job.progress.begin(now.saturating_add(ready.timeout)) {
                 return Ok(Vec::new());
@@ -404,11 +413,14 @@ async fn send(
             if let Err(failure) = &answer.result {
                 made.detail.clone_from(&failure.detail);
             }
+            moments = answer.moments;
             made.reply = Some(Reply::of(answer));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }
-    Ok(made.conclude(ready.policy(), desk.now(), give_up_at))
+    let facts = made.conclude(ready.policy(), desk.now(), give_up_at);
+    desk.tell(&facts, event.trace(), &moments);
+    Ok(facts)
 }
 
 /// Builds and signs the request; returns it with its signature.

@@ -46,7 +46,7 @@ use fanfare_event_log::{
     membership::{self, Duty, Membership},
 };
 use fanfare_service::{
-    Clock, Context, Metrics, Readiness, check_keyring, load_keyring, random_bytes,
+    Clock, Context, Metrics, Readiness, Traces, check_keyring, load_keyring, random_bytes,
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -119,6 +119,7 @@ pub async fn start(context: &mut Context, settings: Settings) -> Result<()> {
         readiness: context.readiness("dispatching"),
         clock: context.clock(),
         metrics: context.metrics().clone(),
+        traces: context.traces().clone(),
         stop: context.stop(),
         log,
         view,
@@ -135,6 +136,7 @@ struct Process {
     readiness: Readiness,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    traces: Traces,
     stop: CancellationToken,
     log: EventLog,
     view: ConfigView<Registry>,
@@ -160,7 +162,7 @@ impl Process {
         let guard = Guard::new(self.view, membership.lease());
         let (seen, kept) = ((guard.clone(), self.feeds), (self.keyring, &self.settings));
         let counters = Counters::new(instruments::times(&self.metrics));
-        let desk = Desk::new(seen, self.log.clone(), self.clock, kept, counters);
+        let desk = Desk::new(seen, self.log.clone(), self.clock, kept, (counters, self.traces));
         let desk = Arc::new(desk.context("prepare to send")?);
         instruments::register(&self.metrics, &desk, revision);
         let (leftovers, coming) = mpsc::channel(LEFTOVERS_MAX);

@@ -305,6 +305,7 @@ mod tests {
             rate_limit: None,
             batch: None,
             cancelled_before: None,
+            trace_context: None,
             ordering: fanfare_domain::endpoint::Ordering::None,
             metadata: BTreeMap::new(),
             created_at: at(0),

@@ -43,6 +43,8 @@ pub(crate) struct Ready {
     retry: Option<Policy>,
     /// Connect, TLS, head and body together.
     pub(crate) timeout: Duration,
+    /// Whether requests say which trace they belong to.
+    pub(crate) trace_context: bool,
     revision: u64,
     valid_until: Option<Timestamp>,
 }
@@ -151,6 +153,7 @@ impl Readying {
             signer: Signer::new(profile, &secrets)?,
             retry: endpoint.retry.clone(),
             timeout: endpoint.timeout.unwrap_or(profile.attempt.timeout),
+            trace_context: endpoint.trace_context.unwrap_or(profile.attempt.trace_context),
             revision,
             valid_until: endpoint.live_secrets(now).filter_map(|secret| secret.expires_at).min(),
         })

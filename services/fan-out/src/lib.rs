@@ -27,6 +27,7 @@ mod replays;
 mod routes;
 mod routing;
 mod settings;
+mod spans;
 mod together;
 mod work;
 
@@ -44,6 +45,7 @@ use crate::{
     recorded::Lookup,
     replays::Desk,
     routes::Routes,
+    spans::Spans,
     work::Work,
 };
 
@@ -82,6 +84,7 @@ pub async fn start_counted(
     let batches_max = settings.batches_max;
     instruments::register(context.metrics(), &counters, routes.clone(), batches_max);
     let conditions = Conditions::new(context.clock(), Arc::clone(&counters));
+    let spans = Spans::new(context.traces().clone(), context.clock());
     let desk = Desk {
         log: log.clone(),
         jobs,
@@ -90,6 +93,7 @@ pub async fn start_counted(
         outlet: outlet.clone(),
         allowances: Allowances::new(log.clone(), context.clock(), stop.clone()),
         clock: context.clock(),
+        spans: spans.clone(),
     };
     let intake = Intake::new(Parts {
         clock: context.clock(),
@@ -102,7 +106,7 @@ pub async fn start_counted(
             outlet,
             allowances,
             settings.tasks_max,
-            (Arc::clone(&counters), width),
+            (Arc::clone(&counters), width, spans.clone()),
         ),
         counters,
         batches_max,

@@ -22,6 +22,7 @@ use crate::{
     recorded::OnRecord,
     routes::{Limit, Matches},
     routing,
+    spans::{Routed, Spans},
     together::{Message, Together},
 };
 
@@ -36,6 +37,7 @@ pub(crate) struct Work {
     counters: Arc<Counters>,
     /// How many endpoints events have.
     width: Histogram,
+    spans: Spans,
 }
 
 /// Events whose endpoints are decided.
@@ -79,6 +81,7 @@ struct Recorded {
     /// The times that the limit keeps for the targets.
     times: Option<Arc<[Timestamp]>>,
     journal_sequence: u64,
+    routed_at: Timestamp,
 }
 
 /// Why a batch is let go of before its end.
@@ -91,10 +94,10 @@ impl Work {
         outlet: Outlet,
         allowances: Allowances,
         tasks_max: usize,
-        (counters, width): (Arc<Counters>, Histogram),
+        (counters, width, spans): (Arc<Counters>, Histogram, Spans),
     ) -> Self {
         let (shards, allowances) = (log.shards(), Arc::new(allowances));
-        Self { log, outlet, allowances, shards, tasks_max, counters, width }
+        Self { log, outlet, allowances, shards, tasks_max, counters, width, spans }
     }
 
     /// Writes a batch and settles its events. Returns early if the service stops while a stream is
@@ -188,7 +191,8 @@ impl Work {
                 Routing::OnRecord(_) => self.counters.count_repeated(),
             }
         }
-        let recorded = |item: Item| Recorded::of(item, &on_record);
+        let routed_at = batch.routed_at;
+        let recorded = |item: Item| Recorded::of(item, &on_record, routed_at);
         let recorded: Option<Vec<_>> = batch.items.into_iter().map(recorded).collect();
         recorded.context("a routing that was recorded is not on record").map(Ok)
     }
@@ -211,23 +215,26 @@ impl Work {
         for (index, event) in recorded.into_iter().enumerate() {
             let targets = event.timed();
             let tasks = routing::tasks(&event.event, targets, event.journal_sequence, self.shards);
+            let about = (routing::GENERATION, event.routed_at);
+            let span = self.spans.routed(&event.event, &event.targets, about);
             trace!(event_id = %event.event.event.id, tasks = tasks.len(), "writing tasks");
             if tasks.len() == 0 {
                 event.settler.settle().await;
+                self.spans.written(span);
                 continue;
             }
-            open.insert(index, Open { tasks: tasks.len(), settler: event.settler });
+            open.insert(index, Open { tasks: tasks.len(), settler: event.settler, span });
             for (shard, task) in tasks {
                 let Some(message) = together.add(shard, index, task) else { continue };
                 if writes.len() >= self.tasks_max
                     && let Some(done) = writes.next().await
                 {
-                    settle(&mut open, done).await?;
+                    self.settle(&mut open, done).await?;
                 }
                 writes.push(self.clone().write_message(message));
                 // What is written is polled, so that it is on its way while the rest is made.
                 while let Some(Some(done)) = writes.next().now_or_never() {
-                    settle(&mut open, done).await?;
+                    self.settle(&mut open, done).await?;
                 }
             }
         }
@@ -235,12 +242,12 @@ impl Work {
             if writes.len() >= self.tasks_max
                 && let Some(done) = writes.next().await
             {
-                settle(&mut open, done).await?;
+                self.settle(&mut open, done).await?;
             }
             writes.push(self.clone().write_message(message));
         }
         while let Some(done) = writes.next().await {
-            settle(&mut open, done).await?;
+            self.settle(&mut open, done).await?;
         }
         let given_up = open.into_values().map(|event| event.settler);
         hand_back(given_up, Duration::ZERO).await;
@@ -259,6 +266,31 @@ impl Work {
         }
     }
 
+    /// Notes that tasks are stored, and settles the events whose last ones they were. What was given
+    /// up keeps its events open.
+    async fn settle(
+        &self,
+        open: &mut BTreeMap<usize, Open>,
+        done: Done,
+    ) -> Result<(), PublishError> {
+        let (events, written) = done;
+        match written? {
+            Written::Stored(_) => {}
+            Written::GivenUp => return Ok(()),
+        }
+        for index in events {
+            let Some(event) = open.get_mut(&index) else { continue };
+            event.tasks -= 1;
+            if event.tasks == 0
+                && let Some(event) = open.remove(&index)
+            {
+                event.settler.settle().await;
+                self.spans.written(event.span);
+            }
+        }
+        Ok(())
+    }
+
     async fn write_message(self, message: Message) -> Done {
         let Message { shard, tasks, events } = message;
         (events, self.outlet.tasks(shard, &tasks).await)
@@ -273,6 +305,7 @@ type Done = (Vec<usize>, Result<Written, PublishError>);
 struct Open {
     tasks: usize,
     settler: Settler,
+    span: Option<Box<Routed>>,
 }
 
 /// How much of each tenant's limit events need. What a feed sends counts too, though nothing keeps
@@ -295,26 +328,6 @@ async fn hand_back(settlers: impl Iterator<Item = Settler>, after: Duration) {
     }
 }
 
-/// Notes that tasks are stored, and settles the events whose last ones they were. What was given
-/// up keeps its events open.
-async fn settle(open: &mut BTreeMap<usize, Open>, done: Done) -> Result<(), PublishError> {
-    let (events, written) = done;
-    match written? {
-        Written::Stored(_) => {}
-        Written::GivenUp => return Ok(()),
-    }
-    for index in events {
-        let Some(event) = open.get_mut(&index) else { continue };
-        event.tasks -= 1;
-        if event.tasks == 0
-            && let Some(event) = open.remove(&index)
-        {
-            event.settler.settle().await;
-        }
-    }
-    Ok(())
-}
-
 /// Adds one part of an event's routing to the parts before it.
 fn note(on_record: &mut BTreeMap<EventId, OnRecord>, routed: &EventRouted, sequence: u64) {
     let found =
@@ -334,7 +347,11 @@ impl Recorded {
         self.targets.iter().map(|endpoint| (*endpoint, times.next())).collect()
     }
 
-    fn of(item: Item, on_record: &BTreeMap<EventId, OnRecord>) -> Option<Self> {
+    fn of(
+        item: Item,
+        on_record: &BTreeMap<EventId, OnRecord>,
+        routed_at: Timestamp,
+    ) -> Option<Self> {
         let fed = match &item.routing {
             Routing::New(matches) => matches.fed.len(),
             Routing::OnRecord(_) => 0,
@@ -347,6 +364,7 @@ impl Recorded {
         targets.sort_unstable();
         targets.dedup();
         let Item { event, settler, limit, .. } = item;
-        Some(Self { event, settler, targets, fed, limit, times: None, journal_sequence: sequence })
+        let (times, journal_sequence) = (None, sequence);
+        Some(Self { event, settler, targets, fed, limit, times, journal_sequence, routed_at })
     }
 }

@@ -272,6 +272,8 @@ mod tests {
             "fanfare watch --tenant acme --since 10m --nats-url nats://one:4222,two:4222",
             "fanfare delivery get acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w --json",
             "fanfare delivery retry acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w",
+            "fanfare trace acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w",
+            "fanfare trace acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare delivery cancel acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare replay start acme --since 2h --which missing --types a.*,b",
             "fanfare replay redrive acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w",
@@ -288,7 +290,7 @@ mod tests {
             "fanfare key create --tenant acme --role publish --expires 30d",
             "fanfare key revoke key_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare demo --stay",
-            "fanfare delivery-log rebuild --set database=postgres://me@there/fanfare",
+            "fanfare delivery-log rebuild --take-over --set database=postgres://me@there/fanfare",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {parsed:?}");
@@ -313,6 +315,7 @@ mod tests {
             "fanfare endpoint statistics acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w --window 2h",
             "fanfare tenant list --api foo",
             "fanfare tenant list --api nats://127.0.0.1",
+            "fanfare trace acme ep_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare up --nats-port 65536",
             "fanfare up --listen 8080",
         ] {

@@ -25,6 +25,7 @@ mod setting;
 mod stop;
 mod tenant;
 mod text;
+mod trace;
 mod watch;
 
 use anyhow::Result;
@@ -59,6 +60,9 @@ pub(crate) enum Command {
     /// Look at deliveries, end them, or try them again.
     #[command(subcommand)]
     Delivery(delivery::Command),
+    /// Tell the story of a delivery, or of all of an event, as a tree with times.
+    #[command(after_help = trace::EXAMPLES)]
+    Trace(trace::Options),
     /// Deliver past events again.
     #[command(subcommand)]
     Replay(replay::Command),
@@ -86,6 +90,7 @@ pub(crate) async fn run(command: Command, connection: &Connection, output: Outpu
         Command::Listen(options) => Box::pin(listen::listen(options, connection, output)).await,
         Command::Watch(options) => Box::pin(watch::watch(options, connection, output)).await,
         Command::Delivery(command) => delivery::run(command, &connection.open_api()?, output).await,
+        Command::Trace(options) => trace::trace(&options, &connection.open_api()?, output).await,
         Command::Replay(command) => replay::run(command, &connection.open_api()?, output).await,
         Command::DeadLetter(command) => {
             dead_letter::run(command, &connection.open_api()?, output).await

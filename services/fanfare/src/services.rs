@@ -5,7 +5,8 @@ use std::{fs, net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use fanfare_domain::settings::{Effective, Settings};
 use fanfare_service::{
-    Context, Metrics, SettingsFile, Sources, load_keyring, load_profiles, process_env, telemetry,
+    Context, Exporter, Metrics, SettingsFile, Sources, Traces, load_keyring, load_profiles,
+    process_env, telemetry,
 };
 
 use crate::{
@@ -15,6 +16,9 @@ use crate::{
 
 /// How long work in flight may take to end after a stop was asked for.
 pub(crate) const GRACE: Duration = Duration::from_secs(20);
+
+/// What a service logs by itself.
+const LOGGED: &str = "info,async_nats=warn,opentelemetry_sdk=warn";
 
 /// The defaults of the section that all services share.
 const LOG: &str = include_str!("../../../deploy/config/log.toml");
@@ -148,13 +152,17 @@ fn load_shown<S: Settings>(sources: Sources) -> Result<(S, Effective)> {
 }
 
 /// Sets up logging: what is asked for on the command line or in `FANFARE_LOG`, else variables such
-/// as `FANFARE_TELEMETRY__FORMAT`, else this default.
-pub(crate) fn init_logging(default: &str, asked: Option<&str>) -> Result<()> {
+/// as `FANFARE_TELEMETRY__FORMAT`, else this default. What is returned looks after it.
+pub(crate) fn init_logging(
+    default: &str,
+    asked: Option<&str>,
+    traces: &Traces,
+) -> Result<telemetry::Logging> {
     let mut sources = Sources::new("telemetry", "")?.set("filter", default).env(&process_env()?);
     if let Some(filter) = asked {
         sources = sources.set("filter", filter);
     }
-    telemetry::init(&load(sources)?).context("set up logging")
+    telemetry::init(&load(sources)?, traces).context("set up logging")
 }
 
 /// `fanfare run`: one service until it is told to stop.
@@ -176,15 +184,31 @@ pub(crate) async fn run(options: Run, log: Option<&str>, output: Output) -> Resu
         return Ok(());
     }
     let shown = sources.shown();
-    init_logging("info,async_nats=warn,opentelemetry_sdk=warn", log)?;
+    let (traces, exporter) = Traces::from_env(service.name()).context("set up traces")?;
+    let logging = init_logging(LOGGED, log, &traces)?;
     tracing::info!(service = service.name(), settings = ?shown, "starting");
     let metrics = Metrics::from_env(service.name()).context("set up metrics")?;
-    let mut context = Context::new(service.name()).with_metrics(metrics.clone());
+    let context = Context::new(service.name()).with_metrics(metrics.clone());
+    let mut context = telling(context, (logging, traces, exporter));
     observe(&mut context, options.metrics).await?;
     service.start(&mut context, sources).await?;
     let ended = context.run_until_stopped(GRACE).await;
     metrics.shut_down().await;
     ended
+}
+
+/// Has a process log, and export spans.
+pub(crate) fn telling(
+    context: Context,
+    (logging, traces, exporter): (telemetry::Logging, Traces, Option<Exporter>),
+) -> Context {
+    traces.register(context.metrics());
+    let mut context = context.with_traces(traces);
+    context.watch_logging(logging);
+    if let Some(exporter) = exporter {
+        context.export_traces(exporter);
+    }
+    context
 }
 
 /// Serves metrics and health where that is asked for; returns where.

@@ -14,7 +14,7 @@ use fanfare_domain::{AddressPolicy, address::AllowRule};
 use fanfare_nats_server::{
     Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals,
 };
-use fanfare_service::{Context, Metrics};
+use fanfare_service::{Context, Metrics, Traces};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::sleep};
@@ -24,7 +24,7 @@ use crate::{
     cli::{Durability, Up, program},
     data_dir::DataDir,
     output::{Output, Tone},
-    services::{GRACE, init_logging, observe},
+    services::{GRACE, init_logging, observe, telling},
 };
 
 /// How long nats-server may take to start on a large data directory.
@@ -65,11 +65,13 @@ pub(crate) async fn up(
     output: Output,
 ) -> Result<()> {
     // What `up` has to say to people it prints; the log is for what goes wrong.
-    init_logging("warn", log)?;
+    let (traces, exporter) = Traces::from_env("up").context("set up traces")?;
+    let logging = init_logging("warn", log, &traces)?;
     let data = DataDir::new(&data);
     data.prepare()?;
     let metrics = Metrics::from_env("up").context("set up metrics")?;
-    let mut context = Context::new("fanfare").with_metrics(metrics.clone());
+    let context = Context::new("fanfare").with_metrics(metrics.clone());
+    let mut context = telling(context, (logging, traces, exporter));
     let (hand_over, returned) = oneshot::channel();
     let started = start(&mut context, &options, &data, (hand_over, output)).await;
     let running = match started {

@@ -45,6 +45,7 @@ use crate::{
     door::{Condition, Door},
     guard::Guard,
     outlet::Outlet,
+    spans::Spans,
 };
 
 /// The most messages of one batch.
@@ -67,6 +68,8 @@ pub(crate) struct Intake {
     pub(crate) counters: Arc<Counters>,
     /// How many batches may be written at once.
     pub(crate) batches_max: usize,
+    /// Tells what is stored.
+    pub(crate) spans: Spans,
     /// Ends the taking of messages.
     pub(crate) stop: CancellationToken,
 }
@@ -132,6 +135,7 @@ impl Shift {
             outlet: outlet.clone(),
             keys: examiner.keys.clone(),
             counters: counters(),
+            spans: intake.spans.clone(),
             lines: Lines::default(),
         };
         let sweeper = Sweeper { log: log.clone(), outlet, counters: counters() };

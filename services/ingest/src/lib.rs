@@ -50,6 +50,7 @@ mod outlet;
 mod post;
 mod serve;
 mod settings;
+mod spans;
 mod survey;
 
 use std::sync::{Arc, Mutex};
@@ -69,6 +70,7 @@ use crate::{
     keys::Keys,
     outlet::Outlet,
     serve::{Clerk, Desk},
+    spans::Spans,
     survey::Seen,
 };
 
@@ -100,7 +102,7 @@ pub async fn start_counted(
         .context("read the configuration")?;
     let seen = Seen::default();
     instruments::register(context.metrics(), &counters, directory.clone(), &settings);
-    instruments::register_streams(context.metrics(), &seen);
+    instruments::register_streams(context.metrics(), &seen, log.shards());
     let (judge_clock, judge_counters) = (Arc::clone(&clock), Arc::clone(&counters));
     let judge = Arc::new(Judge::new(directory, rules, judge_clock, judge_counters));
     let keys = Keys::open(&log, Arc::clone(&clock), settings.log.duplicate_window)
@@ -121,12 +123,14 @@ pub async fn start_counted(
         examiner,
         counters: Arc::clone(&counters),
         batches_max: settings.batches_max,
+        spans: Spans::new(context.traces().clone(), Arc::clone(&clock)),
         stop: stop.clone(),
     });
     let (timeout, survey_counters) = (settings.request_timeout, Arc::clone(&counters));
     let outlet = Outlet::new(log.publisher(), Guard::OPEN, stop.clone());
+    let spans = Spans::new(context.traces().clone(), Arc::clone(&clock));
     let desk = Desk {
-        clerk: Arc::new(Clerk { judge, keys, outlet, clock, counters, timeout }),
+        clerk: Arc::new(Clerk { judge, keys, outlet, clock, counters, spans, timeout }),
         requests_max: settings.requests_max,
         bytes_max: settings.requests_bytes_max,
         stop: stop.clone(),

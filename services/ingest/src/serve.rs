@@ -27,6 +27,7 @@ use crate::{
     judge::{Judge, Judged},
     keys::{Keys, Standing},
     outlet::Outlet,
+    spans::Spans,
 };
 
 /// Answers requests until the service stops.
@@ -53,6 +54,8 @@ pub(crate) struct Clerk {
     pub(crate) clock: Arc<dyn Clock>,
     /// Counts.
     pub(crate) counters: Arc<Counters>,
+    /// Tells what is stored.
+    pub(crate) spans: Spans,
     /// How long an answer may take.
     pub(crate) timeout: Duration,
 }
@@ -177,6 +180,7 @@ impl Clerk {
             (Some(objection), key) => (self.published(&event, key, objection).await?, true),
             (None, None) => {
                 self.outlet.once(&event).await?;
+                self.spans.stored(&event, now);
                 (event.id, false)
             }
             (None, Some(key)) => self.publish_once(event, &key).await?,
@@ -207,7 +211,7 @@ impl Clerk {
 
     /// Stores an event unless its key stands for one that is stored.
     async fn publish_once(&self, mut event: Event, key: &str) -> Result<(EventId, bool), Obstacle> {
-        let asked_at = Instant::now();
+        let (asked_at, since) = (Instant::now(), self.spans.now());
         let (id, duplicate) = match self.keys.stand(&event.tenant, key, event.id).await? {
             Standing::Written { event } => return Ok((event, true)),
             Standing::Open { event, duplicate } => (event, duplicate),
@@ -218,6 +222,9 @@ impl Clerk {
         let stale = asked_at.elapsed() > self.keys.fresh_for();
         if !(stale && self.keys.is_stored(id).await?) {
             self.outlet.once(&event).await?;
+            if !duplicate {
+                self.spans.stored(&event, since);
+            }
         }
         self.keys.complete(&event.tenant, key, id).await;
         Ok((id, duplicate))

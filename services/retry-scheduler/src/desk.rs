@@ -43,6 +43,7 @@ use crate::{
     agenda::{Agenda, Command},
     counters::{Counters, Gauges, Levels},
     directory::Directory,
+    spans::Afterwards,
 };
 
 /// How often what could not be done is tried again, and clocks are looked at.
@@ -66,6 +67,7 @@ pub(crate) struct Tools {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) afterwards: Afterwards,
     pub(crate) lease: Lease,
     /// Under which name we own the shard.
     pub(crate) owner: Arc<str>,

@@ -306,6 +306,7 @@ pub(crate) mod tests {
             ordering: fanfare_domain::endpoint::Ordering::None,
             batch: None,
             cancelled_before: None,
+            trace_context: None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

@@ -26,6 +26,7 @@ mod notices;
 #[cfg(test)]
 mod samples;
 mod settings;
+mod spans;
 
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ use tracing::{info, warn};
 use crate::{
     desk::{Desk, Tools},
     directory::Directory,
+    spans::Afterwards,
 };
 
 pub use counters::{Count, Counters};
@@ -74,6 +76,7 @@ pub async fn start_counted(
     let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
     view.read(|directory| directory.install(profiles));
     instruments::register(context.metrics(), &counters, view.clone());
+    let (afterwards, maker) = spans::afterwards(context.traces().clone(), log.clone());
     let common = Common {
         schedules: log.schedules(),
         publisher: log.publisher(),
@@ -83,7 +86,11 @@ pub async fn start_counted(
         counters,
         settings: Arc::new(settings),
         claims: Semaphore::new(CLAIMS_MAX),
+        afterwards,
     };
+    if context.traces().is_on() {
+        context.spawn("spans", maker.run(stop.clone()));
+    }
     context.spawn("configuration", async move { follow.await.context("follow the configuration") });
     context.spawn("scheduling", serve(Arc::new(common), readiness, stop));
     Ok(())
@@ -100,6 +107,8 @@ struct Common {
     settings: Arc<Settings>,
     /// One for each shard that is being taken over.
     claims: Semaphore,
+    /// Takes what is exhausted.
+    afterwards: Afterwards,
 }
 
 /// Works until the service stops, and lets the others take over.
@@ -183,6 +192,7 @@ impl Common {
             clock: Arc::clone(&self.clock),
             counters: Arc::clone(&self.counters),
             settings: Arc::clone(&self.settings),
+            afterwards: self.afterwards.clone(),
             lease,
             owner: Arc::clone(&duty.owner),
             stop: duty.stop.clone(),

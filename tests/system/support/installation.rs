@@ -59,6 +59,8 @@ pub(crate) struct Options {
     pub(crate) api_allows_loopback: bool,
     /// Whether endpoints may be on this machine: for the dispatcher.
     pub(crate) dispatcher_allows_loopback: bool,
+    /// Variables that the services get beside their settings.
+    pub(crate) variables: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -72,6 +74,7 @@ impl Default for Options {
             ack_wait: Duration::from_secs(5),
             api_allows_loopback: true,
             dispatcher_allows_loopback: true,
+            variables: Vec::new(),
         }
     }
 }
@@ -253,7 +256,8 @@ impl Installation {
     fn launch(&mut self, service: Service) -> Result<()> {
         ensure!(!self.processes.contains_key(&service), "{service} runs already");
         let log = log_file(&self.logs(), service);
-        let process = Process::start(&self.binary, service, &self.settings(service), &log)?;
+        let settings = (&self.settings(service), &*self.options.variables);
+        let process = Process::start_with(&self.binary, service, settings, &log)?;
         self.processes.insert(service, process);
         Ok(())
     }

@@ -75,6 +75,16 @@ impl Process {
         settings: &BTreeMap<String, String>,
         log: &Path,
     ) -> Result<Self> {
+        Self::start_with(binary, service, (settings, &[]), log)
+    }
+
+    /// The same, with variables beside the settings.
+    pub(crate) fn start_with(
+        binary: &Path,
+        service: Service,
+        (settings, variables): (&BTreeMap<String, String>, &[(String, String)]),
+        log: &Path,
+    ) -> Result<Self> {
         let output = OpenOptions::new().create(true).append(true).open(log);
         let output = output.with_context(|| format!("open {}", log.display()))?;
         let errors = output.try_clone().context("share a log file")?;
@@ -83,11 +93,19 @@ impl Process {
         for (key, value) in settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }
+        if service == Service::Projector {
+            // Tests ask it where it is before they kill it.
+            command.args(["--metrics", "127.0.0.1:0"]);
+        }
         // What is set around the tests must not reach the services.
         let ours = std::env::vars_os().map(|(name, _)| name);
-        for name in ours.filter(|name| name.to_string_lossy().starts_with("FANFARE_")) {
+        for name in ours.filter(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("FANFARE_") || name.starts_with("OTEL_")
+        }) {
             command.env_remove(name);
         }
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output).stderr(errors).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("start {service}"))?;
         Ok(Self { service, child: Mutex::new(child) })

@@ -83,6 +83,7 @@ fn endpoint(endpoint: &Endpoint) -> Value {
         "rate_limit": endpoint.rate_limit.map(rate_limit),
         "ordering": endpoint.ordering.as_str(),
         "batch": batch,
+        "trace_context": endpoint.trace_context,
         "metadata": endpoint.metadata,
         "secrets": endpoint.secrets.iter().map(secret).collect::<Vec<_>>(),
         "created_at": endpoint.created_at.to_string(),

@@ -205,6 +205,8 @@ struct AttemptSource {
     success: StatusSet,
     #[serde(default)]
     timeout_shown_as: Option<u16>,
+    #[serde(default)]
+    trace_context: bool,
 }
 
 #[derive(Deserialize)]
@@ -299,13 +301,13 @@ fn name(name: String) -> Result<String, ProfileError> {
 }
 
 fn attempt(source: AttemptSource) -> Result<AttemptRules, ProfileError> {
-    let AttemptSource { timeout, success, timeout_shown_as } = source;
+    let AttemptSource { timeout, success, timeout_shown_as, trace_context } = source;
     if !(Profile::TIMEOUT_MIN..=Profile::TIMEOUT_MAX).contains(&timeout) {
         Err(ProfileError::Timeout(timeout))
     } else if success.is_empty() {
         Err(ProfileError::NoSuccess)
     } else {
-        Ok(AttemptRules { timeout, success, timeout_shown_as })
+        Ok(AttemptRules { timeout, success, timeout_shown_as, trace_context })
     }
 }
 

@@ -54,7 +54,13 @@ impl Membership {
             for (_, stop) in posts.iter().filter(|(grant, _)| !share.grants.contains(grant)) {
                 stop.cancel();
             }
-            over.retain(|grant| share.grants.contains(grant));
+            over.retain(|it| share.grants.contains(it) || share.withdrawn.contains(it));
+            // Given and taken back before we looked: nobody works on it.
+            for grant in share.withdrawn.iter().filter(|grant| !posts.contains_key(grant)) {
+                if over.insert(*grant) {
+                    self.release(*grant);
+                }
+            }
             for grant in share.grants.difference(&over) {
                 posts.entry(*grant).or_insert_with(|| {
                     let stop = CancellationToken::new();
@@ -69,9 +75,7 @@ impl Membership {
                     let (grant, result) = done.unwrap_or_else(resume);
                     if let Err(error) = result {
                         crew.shutdown().await;
-                        for grant in posts.into_keys() {
-                            self.release(grant);
-                        }
+                        self.release_everything();
                         return Err(error);
                     }
                     posts.remove(&grant);
@@ -120,3 +124,6 @@ pub fn is_loss(error: &(dyn std::error::Error + 'static)) -> bool {
         superseded || taken_over
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    Grant, Share,
+    Released, Share,
     roster::Roster,
     table::{Key, Keys, Owners, State},
     watching::{self, Seen, What},
@@ -44,7 +44,7 @@ pub(super) struct Driver {
     pub(super) owner: String,
     pub(super) confirmed: watch::Sender<Option<Instant>>,
     pub(super) shares: watch::Sender<Share>,
-    pub(super) released: Arc<watch::Sender<BTreeSet<Grant>>>,
+    pub(super) released: Arc<watch::Sender<Released>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -119,7 +119,7 @@ impl Driver {
         self.confirmed.send_replace(Some(sent));
         let lost = CancellationToken::new();
         let member = Arc::clone(&me);
-        self.shares.send_replace(Share { member, lost: lost.clone(), grants: BTreeSet::new() });
+        self.shares.send_replace(Share { member, lost: lost.clone(), ..Share::default() });
         info!(role = self.keys.role(), member = &*me, "joined");
         let turn = Turn {
             driver: self,
@@ -202,7 +202,11 @@ impl Turn<'_> {
                 }
                 Event::Seen(Some(seen)) => self.saw(seen.sequence, seen.what),
                 Event::Seen(None) => return ended(watching).await,
-                Event::Released => self.take_back(),
+                Event::Released => {
+                    if self.take_back() && self.state == State::Live {
+                        self.leave(&mut ticks);
+                    }
+                }
                 Event::Stop => self.leave(&mut ticks),
                 Event::Deadline => break,
             }
@@ -233,10 +237,10 @@ impl Turn<'_> {
                 });
             }
         }
-        let grants = self.roster.grants();
+        let (grants, withdrawn) = self.roster.grants();
         self.driver.shares.send_if_modified(|share| {
-            let changed = share.grants != grants;
-            share.grants = grants;
+            let changed = share.grants != grants || share.withdrawn != withdrawn;
+            (share.grants, share.withdrawn) = (grants, withdrawn);
             changed
         });
     }
@@ -317,17 +321,23 @@ impl Turn<'_> {
         }
     }
 
-    /// Takes back what nobody works on any more.
-    fn take_back(&mut self) {
-        let mut released = BTreeSet::new();
-        self.driver.released.send_if_modified(|waiting| {
-            released = std::mem::take(waiting);
+    /// Takes back what nobody works on any more. Returns whether nobody will work on anything.
+    fn take_back(&mut self) -> bool {
+        let mut grants = BTreeSet::new();
+        let mut everything = false;
+        self.driver.released.send_if_modified(|released| {
+            grants = std::mem::take(&mut released.grants);
+            everything = released.everything;
             false
         });
-        for grant in released {
+        for grant in grants {
             self.roster.release(grant);
         }
+        if everything {
+            self.roster.release_everything();
+        }
         self.note_end();
+        everything
     }
 
     fn leave(&mut self, ticks: &mut Interval) {
@@ -368,11 +378,13 @@ impl Turn<'_> {
 
     /// Has everything dropped at once, and waits until it is. Only then may we be a member again:
     /// a lease covers whatever still works.
-    async fn lose(mut self, mut released: watch::Receiver<BTreeSet<Grant>>) -> Ended {
+    async fn lose(mut self, mut released: watch::Receiver<Released>) -> Ended {
         warn!(role = self.role(), member = &*self.me, "was taken for dead, and joins anew");
         self.driver.confirmed.send_replace(None);
         self.lost.cancel();
-        self.driver.shares.send_replace(Share::default());
+        let (grants, mut withdrawn) = self.roster.grants();
+        withdrawn.extend(grants);
+        self.driver.shares.send_replace(Share { withdrawn, ..Share::default() });
         self.take_back();
         while self.roster.held() > 0 && released.changed().await.is_ok() {
             self.take_back();

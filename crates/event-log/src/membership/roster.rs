@@ -120,6 +120,12 @@ impl Roster {
         }
     }
 
+    /// Notes that nobody works on anything any more.
+    pub(super) fn release_everything(&mut self) {
+        self.granted.clear();
+        self.yielding.clear();
+    }
+
     /// From now on everything is given away.
     pub(super) fn leave(&mut self) {
         self.leaving = true;
@@ -163,10 +169,9 @@ impl Roster {
         (owners != self.owners).then_some((self.sequence, owners))
     }
 
-    /// What is to be worked on.
-    pub(super) fn grants(&self) -> BTreeSet<Grant> {
-        let granted = self.granted.values().filter(|grant| !self.yielding.contains(&grant.shard));
-        granted.copied().collect()
+    /// What is to be worked on, and what was granted and is to be released.
+    pub(super) fn grants(&self) -> (BTreeSet<Grant>, BTreeSet<Grant>) {
+        self.granted.values().partition(|grant| !self.yielding.contains(&grant.shard))
     }
 
     /// How many shards are worked on, those included that are to be released.

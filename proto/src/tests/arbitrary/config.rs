@@ -62,12 +62,12 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         of((any::<NonZeroU16>(), duration())
             .prop_map(|(max_events, max_wait)| Batching { max_events, max_wait })),
     );
-    let notes = (btree_map(text(), text(), 0..3), of(time()), time(), time());
+    let notes = (btree_map(text(), text(), 0..3), of(time()), of(any::<bool>()), time(), time());
     (who, how, limits, notes).prop_map(|(who, how, limits, notes)| {
         let (id, tenant, url, name, description, (filters, condition)) = who;
         let (secrets, headers, state) = how;
         let (retry, timeout, concurrency, rate_limit, ordering, batch) = limits;
-        let (metadata, cancelled_before, created_at, updated_at) = notes;
+        let (metadata, cancelled_before, trace_context, created_at, updated_at) = notes;
         Endpoint {
             id,
             tenant,
@@ -86,6 +86,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             ordering,
             batch,
             cancelled_before,
+            trace_context,
             metadata,
             created_at,
             updated_at,

@@ -45,6 +45,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
         ("config-endpoint-batch", endpoint(batching_endpoint(Duration::from_millis(200)))),
         ("config-endpoint-batch-at-once", endpoint(batching_endpoint(Duration::ZERO))),
         ("config-endpoint-condition", endpoint(asking_endpoint())),
+        ("config-endpoint-traced", endpoint(traced_endpoint(true))),
+        ("config-endpoint-untraced", endpoint(traced_endpoint(false))),
         ("config-event-type", event_type(Some("acme"), Validation::Off)),
         ("config-event-type-report", event_type(Some("acme"), Validation::Report)),
         ("config-event-type-enforce", event_type(None, Validation::Enforce)),
@@ -160,6 +162,7 @@ fn bare_endpoint(state: EndpointState) -> Endpoint {
         ordering: Ordering::None,
         batch: None,
         cancelled_before: None,
+        trace_context: None,
         metadata: BTreeMap::new(),
         created_at: at(1),
         updated_at: at(2),
@@ -183,6 +186,11 @@ fn batching_endpoint(max_wait: Duration) -> Endpoint {
 fn asking_endpoint() -> Endpoint {
     let condition = Some(String::from("data.amount > 100"));
     Endpoint { condition, ..bare_endpoint(EndpointState::Active) }
+}
+
+fn traced_endpoint(trace_context: bool) -> Endpoint {
+    let trace_context = Some(trace_context);
+    Endpoint { trace_context, ..bare_endpoint(EndpointState::Active) }
 }
 
 fn ordered_endpoint(ordering: Ordering) -> Endpoint {

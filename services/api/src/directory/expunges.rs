@@ -9,7 +9,7 @@ use fanfare_domain::{
 
 /// The last removal of each tenant's id.
 #[derive(Debug, Default)]
-pub(super) struct Expunges(BTreeMap<TenantId, Expunging>);
+pub(crate) struct Expunges(BTreeMap<TenantId, Expunging>);
 
 /// The removal of a tenant.
 #[derive(Clone, Debug)]
@@ -34,12 +34,14 @@ impl Expunging {
 }
 
 impl Expunges {
-    pub(super) fn of(&self, tenant: &TenantId) -> Option<&Expunging> {
+    /// Returns the last one of a tenant of this id.
+    pub(crate) fn of(&self, tenant: &TenantId) -> Option<&Expunging> {
         self.0.get(tenant)
     }
 
-    pub(super) fn running(&self) -> impl Iterator<Item = &Expunging> {
-        self.0.values().filter(|one| one.is_running())
+    /// Returns those that go on.
+    pub(crate) fn running(&self) -> Vec<Expunging> {
+        self.0.values().filter(|one| one.is_running()).cloned().collect()
     }
 
     /// Takes a change of a tenant.

@@ -325,7 +325,7 @@ pub(crate) async fn delete_tenant(
 /// What a new tenant of an id has to know of one that was expunged; none can be made before that is
 /// done.
 fn earlier(app: &App, id: &TenantId) -> Result<Option<Expunge>, ApiError> {
-    app.directory.read(|directory| match directory.expunging(id) {
+    app.directory.read(|directory| match directory.expunges().of(id) {
         Some(running) if running.is_running() => Err(Code::TenantExpunging.into()),
         found => Ok(found.and_then(|it| it.expunge.earlier())),
     })

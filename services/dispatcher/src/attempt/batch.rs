@@ -16,6 +16,7 @@ use fanfare_domain::{
     Batch, Fact, Fault, Outcome, Record, Timestamp,
     batch::Fit,
     fact::{DeliveryParked, InBatch},
+    trace::span::Moments,
 };
 use futures_util::{StreamExt as _, stream};
 
@@ -41,6 +42,8 @@ pub(crate) struct Batched<T> {
     pub(crate) done: Vec<(T, Vec<Record>)>,
     /// Those that are to be sent in another request.
     pub(crate) left: Vec<(Job, T)>,
+    /// When the parts of the request were done.
+    moments: Moments,
 }
 
 /// One of the attempts.
@@ -57,7 +60,7 @@ pub(crate) async fn make<T>(
     jobs: Vec<(Job, T)>,
     progress: &Progress,
 ) -> Batched<T> {
-    let mut batched = Batched { done: Vec::new(), left: Vec::new() };
+    let mut batched = Batched { done: Vec::new(), left: Vec::new(), moments: Moments::default() };
     let mut members = gather(desk, jobs, &mut batched).await;
     while !members.is_empty() {
         members = try_once(desk, members, progress, &mut batched).await;
@@ -205,7 +208,12 @@ impl Sending<'_> {
                 let failed = Outcome::Failed(Fault::RequestInvalid);
                 (failed, Cow::Owned(detail), String::new(), None)
             }
-            Ok((request, signature)) => {
+            Ok((mut request, signature)) => {
+                // A request has one place in one trace: that of its first delivery's attempt.
+                if let Some(first) = members.first() {
+                    let (context, about) = (first.event.trace(), (&first.job.delivery, number));
+                    self.desk.say_trace((self.ready, context), about, &mut request.headers);
+                }
                 if !self.progress.begin(self.now.saturating_add(self.ready.timeout)) {
                     return batched.close(members);
                 }
@@ -218,6 +226,7 @@ impl Sending<'_> {
                     Err(failure) => failure.detail.clone(),
                     Ok(_) => Cow::Borrowed(""),
                 };
+                batched.moments = answer.moments;
                 (outcome, detail, signature, Some(Reply::of(answer)))
             }
         };
@@ -302,7 +311,9 @@ impl<T> Batched<T> {
         let Member { job, event, tag } = member;
         let (recorded_at, trace) = (desk.now(), event.trace().clone());
         let record = |fact| Record { recorded_at, trace: trace.clone(), fact };
-        let facts = facts(job).into_iter().map(record).collect();
+        let facts = facts(job);
+        desk.tell(&facts, event.trace(), &self.moments);
+        let facts = facts.into_iter().map(record).collect();
         self.done.push((tag, facts));
     }
 

@@ -4,6 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use fanfare_domain::{
     DeliveryId, Fault, Outcome, Record, StoredEvent, Target, fact::ConclusionReason, retry::Policy,
+    trace::span::Moments,
 };
 use fanfare_event_log::Trial;
 
@@ -54,6 +55,7 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
         UNUSABLE
     })?;
     let trace = event.trace().clone();
+    let mut moments = Moments::default();
     let mut made = Made {
         job,
         now,
@@ -68,6 +70,7 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
     match build(&ready, &event, delivery, (1, now)) {
         Ok((mut request, signature)) => {
             made.signature = signature;
+            desk.say_trace((&ready, &trace), (&made.job.delivery, 1), &mut request.headers);
             request.deadline = request.deadline.min(LONGEST);
             let wanted = desk.wanted(&made.job.delivery);
             let answer = desk.client.send_while(request, wanted).await.ok_or(CHANGED)?;
@@ -75,6 +78,7 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
             if let Err(failure) = &answer.result {
                 made.detail.clone_from(&failure.detail);
             }
+            moments = answer.moments;
             made.reply = Some(Reply::of(answer));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
@@ -82,6 +86,7 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
     let once = Policy::from_delays(Vec::new());
     let ended_at = desk.now();
     let facts = made.conclude(&once, ended_at, ended_at);
+    desk.tell(&facts, &trace, &moments);
     let fact = facts.into_iter().next().ok_or(UNUSABLE)?;
     Ok(Record { recorded_at: ended_at, trace, fact })
 }

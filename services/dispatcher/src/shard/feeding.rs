@@ -214,6 +214,7 @@ impl ShardWorker {
                         self.end_by_hand((delivery, 0), trace, pen::Source::Feed(place));
                         continue;
                     }
+                    self.desk.tell_fed(&delivery, fed.event.trace(), now);
                     self.haunt(endpoint, fed.event.accepted_at());
                     let job = Job::first(delivery, None, Arc::clone(&fed.event));
                     let is_late = now.since(fed.event.accepted_at()) > FRESH_FOR;

@@ -83,6 +83,7 @@ impl World {
             ordering: fanfare_domain::endpoint::Ordering::None,
             batch: None,
             cancelled_before: None,
+            trace_context: None,
             metadata: BTreeMap::new(),
             created_at: now,
             updated_at: now,

@@ -7,7 +7,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use fanfare_service::{Context, Health, SettingsFile};
+use fanfare_service::{Context, Health, SettingsFile, Traces};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli,
     output::Output,
-    services::{GRACE, init_logging},
+    services::{GRACE, init_logging, telling},
 };
 
 /// How often a service is asked whether it is ready.
@@ -54,11 +54,12 @@ pub(crate) enum Said {
 
 /// Runs a service until standard input is closed.
 pub(crate) async fn serve(options: Options, output: Output) -> Result<()> {
-    init_logging("warn", None)?;
     let begun = Instant::now();
     let service = options.service;
+    let (traces, exporter) = Traces::from_env(service.name()).context("set up traces")?;
+    let logging = init_logging("warn", None, &traces)?;
     let sources = service.sources()?.file(&SettingsFile::read(&options.config)?)?;
-    let mut context = Context::new(service.name());
+    let mut context = telling(Context::new(service.name()), (logging, traces, exporter));
     let api = match service {
         cli::Service::Api => {
             let address = service.start_api(&mut context, sources).await?;

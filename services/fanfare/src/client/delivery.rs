@@ -12,6 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 pub(crate) use self::search::{DeadLetters, Narrow, dead_letters};
+pub(crate) use self::timeline::words;
 use super::{
     again::{View, Watch},
     api::{Api, text},

@@ -18,6 +18,7 @@ use crate::{
     counters::Counters,
     keys::{Keys, SKEW},
     outlet::{Outlet, Written},
+    spans::Spans,
 };
 
 /// How long keeping refused messages, and noting that keys are used up, may take.
@@ -61,6 +62,8 @@ pub(crate) enum Verdict {
 /// What was sent, in the order of INBOX, what stands in line, and what is refused.
 #[derive(Default)]
 pub(crate) struct Batch {
+    /// Since when it is in hand.
+    since: Timestamp,
     sent: Vec<Sent>,
     in_line: Vec<InLine>,
     rejected: Vec<Rejected>,
@@ -100,6 +103,8 @@ pub(crate) struct Finisher {
     pub(crate) keys: Keys,
     /// Counts.
     pub(crate) counters: Arc<Counters>,
+    /// Tells what is stored.
+    pub(crate) spans: Spans,
     /// Who is behind whom.
     pub(crate) lines: Lines,
 }
@@ -139,7 +144,7 @@ impl Finisher {
         entries: Vec<Entry>,
         looked_at: Instant,
     ) -> Result<Batch, PublishError> {
-        let mut batch = Batch::default();
+        let mut batch = Batch { since: self.spans.now(), ..Batch::default() };
         for Entry { message, settler, verdict, .. } in entries {
             let event = match verdict {
                 Verdict::Admit { event, stored: false } => event,
@@ -182,9 +187,12 @@ impl Finisher {
     /// Waits until a batch is stored, and settles its messages. What is given up because the
     /// work stops is not settled, and is handed out again.
     pub(crate) async fn finish(self, batch: Batch) -> anyhow::Result<()> {
-        let Batch { sent, in_line, rejected } = batch;
-        let (sent, in_line, ()) =
-            tokio::join!(self.store(sent), self.store_in_line(in_line), self.reject(rejected));
+        let Batch { since, sent, in_line, rejected } = batch;
+        let (sent, in_line, ()) = tokio::join!(
+            self.store(sent, since),
+            self.store_in_line(in_line),
+            self.reject(rejected)
+        );
         let mut stored = sent?;
         stored.extend(in_line?);
         self.complete(stored).await;
@@ -192,7 +200,7 @@ impl Finisher {
     }
 
     /// Settles what is stored, and returns it.
-    async fn store(&self, sent: Vec<Sent>) -> anyhow::Result<Vec<Event>> {
+    async fn store(&self, sent: Vec<Sent>, since: Timestamp) -> anyhow::Result<Vec<Event>> {
         let mut stored = Vec::with_capacity(sent.len());
         for Sent { event, pending, settler } in sent {
             let written = match pending {
@@ -201,7 +209,7 @@ impl Finisher {
                 }
                 None => Written::Stored { duplicate: true },
             };
-            if self.settle(written, settler).await {
+            if self.settle(written, settler, (&event, since)).await {
                 stored.push(*event);
             }
         }
@@ -221,12 +229,14 @@ impl Finisher {
     /// is given up is given up too.
     async fn store_in_turn(&self, in_line: InLine) -> anyhow::Result<Option<Event>> {
         let InLine { message, event, mut place, pending, looked_at, settler } = in_line;
+        let mut since = self.spans.now();
         let sent = if let Some(pending) = pending {
             Ok(Some(pending))
         } else {
             if !place.reached().await {
                 return Ok(None);
             }
+            since = self.spans.now();
             let sending = self.send_unless_stored(&event, looked_at);
             let Some(sent) = self.outlet.unless_stopped(sending).await else { return Ok(None) };
             sent.context("look up an event")?
@@ -243,7 +253,7 @@ impl Finisher {
                 return Ok(None);
             }
         };
-        if self.settle(written, settler).await {
+        if self.settle(written, settler, (&event, since)).await {
             place.pass();
             return Ok(Some(*event));
         }
@@ -274,10 +284,18 @@ impl Finisher {
     }
 
     /// Counts and settles what is stored; `false` if it is given up.
-    async fn settle(&self, written: Written, settler: Settler) -> bool {
+    async fn settle(
+        &self,
+        written: Written,
+        settler: Settler,
+        (event, since): (&Event, Timestamp),
+    ) -> bool {
         match written {
             Written::Stored { duplicate: true } => self.counters.count_duplicate(),
-            Written::Stored { duplicate: false } => self.counters.count_accepted(),
+            Written::Stored { duplicate: false } => {
+                self.counters.count_accepted();
+                self.spans.stored(event, since);
+            }
             Written::GivenUp => return false,
         }
         settler.settle().await;

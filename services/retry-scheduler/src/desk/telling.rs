@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{EndpointId, Event, EventId, Timestamp};
+use fanfare_domain::{EndpointId, Event, EventId, Timestamp, TraceId, trace::span::Told};
 use fanfare_event_log::{PublishError, Publisher, ReadError, Stored};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Desk, Tools, jobs::Done};
 use crate::{
@@ -192,6 +192,17 @@ async fn tell_all(
 ) -> Result<(), NotTold> {
     let write = |told: &Exhausted| bury(tools.publisher.clone(), told.clone());
     all(chosen.iter().map(write).collect()).await?;
+    for told in chosen {
+        info!(
+            delivery_id = %told.delivery.id,
+            endpoint_id = %told.delivery.endpoint,
+            event_id = %told.delivery.event,
+            tenant_id = %told.delivery.tenant,
+            trace_id = trace_id(told).map(tracing::field::display),
+            "a delivery is exhausted",
+        );
+        tools.afterwards.take(told);
+    }
     let operator = &tools.settings.operator_tenant;
     if !tools.view.read(|directory: &Directory| directory.has_tenant(operator)) {
         return Ok(());
@@ -216,6 +227,11 @@ async fn publish(
     let new = events.into_iter().filter(|event| !known.contains(&event.id));
     all(new.map(|event| write(tools.publisher.clone(), event)).collect()).await?;
     Ok(())
+}
+
+fn trace_id(told: &Exhausted) -> Option<TraceId> {
+    let record = told.facts.last()?;
+    Some(Told::of_delivery(&told.delivery, &record.trace).place().trace)
 }
 
 async fn bury(publisher: Publisher, told: Exhausted) -> Result<Stored, PublishError> {

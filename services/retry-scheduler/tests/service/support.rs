@@ -306,6 +306,7 @@ fn endpoint() -> Endpoint {
         ordering: fanfare_domain::endpoint::Ordering::None,
         batch: None,
         cancelled_before: None,
+        trace_context: None,
         metadata: BTreeMap::new(),
         created_at,
         updated_at: created_at,

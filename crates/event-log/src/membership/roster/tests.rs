@@ -125,7 +125,7 @@ impl World {
 
     fn loads(&self) -> Vec<usize> {
         let living = self.members.values().filter(|(.., beats)| *beats);
-        living.map(|(roster, ..)| roster.grants().len()).collect()
+        living.map(|(roster, ..)| roster.grants().0.len()).collect()
     }
 
     fn evict(&mut self, by: &str) -> Vec<Arc<str>> {
@@ -166,12 +166,12 @@ fn members_that_begin_together_share() {
 #[test]
 fn one_who_joins_gets_what_the_others_release() {
     let mut world = World::with(&["a", "b"]);
-    let before = world.members["a"].0.grants();
+    let before = world.members["a"].0.grants().0;
     world.join("c");
     world.settle();
     assert_eq!(world.loads().iter().sum::<usize>(), 16);
     assert!(world.loads().iter().all(|load| (5..=6).contains(load)));
-    let after = world.members["a"].0.grants();
+    let after = world.members["a"].0.grants().0;
     assert!(after.is_subset(&before), "the old member's grants go on without interruption");
 }
 
@@ -179,7 +179,7 @@ fn one_who_joins_gets_what_the_others_release() {
 fn one_who_leaves_gives_everything_away() {
     let mut world = World::with(&["a", "b"]);
     world.members.get_mut("a").unwrap().0.leave();
-    assert!(world.members["a"].0.grants().is_empty(), "at once");
+    assert!(world.members["a"].0.grants().0.is_empty(), "at once");
     assert_eq!(world.members["a"].0.held(), 8, "but it still holds them");
     world.settle();
     assert_eq!(world.loads(), [0, 16]);
@@ -224,15 +224,15 @@ fn an_owner_of_whom_nobody_knows_is_waited_for_like_any_other() {
 #[test]
 fn what_is_given_up_is_granted_anew() {
     let mut world = World::with(&["a"]);
-    let grant = *world.members["a"].0.grants().first().unwrap();
+    let grant = *world.members["a"].0.grants().0.first().unwrap();
     let roster = &mut world.members.get_mut("a").unwrap().0;
     roster.release(grant);
-    assert!(!roster.grants().contains(&grant));
+    assert!(!roster.grants().0.contains(&grant));
     assert!(roster.decide().is_none(), "the table does not change");
-    let again = *roster.grants().iter().find(|one| one.shard == grant.shard).unwrap();
+    let again = *roster.grants().0.iter().find(|one| one.shard == grant.shard).unwrap();
     assert_ne!(again, grant);
     roster.release(grant);
-    assert!(roster.grants().contains(&again), "a release is of one grant");
+    assert!(roster.grants().0.contains(&again), "a release is of one grant");
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn what_somebody_else_wrote_to_be_its_own_is_let_go() {
     let roster = &mut world.members.get_mut("a").unwrap().0;
     roster.saw_table(99, owners, world.now);
     roster.decide();
-    assert_eq!((roster.grants().len(), roster.held()), (15, 16));
+    assert_eq!((roster.grants().0.len(), roster.held()), (15, 16));
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn any_order_of_comings_and_goings_comes_to_rest_without_sharing() {
             world.write();
         }
         let staying = world.members.values().filter(|(roster, _, beats)| *beats && !roster.leaving);
-        let loads: Vec<_> = staying.map(|(roster, ..)| roster.grants().len()).collect();
+        let loads: Vec<_> = staying.map(|(roster, ..)| roster.grants().0.len()).collect();
         let total: usize = loads.iter().sum();
         assert_eq!(total, if loads.is_empty() { 0 } else { 16 }, "seed {seed}: {loads:?}");
     }

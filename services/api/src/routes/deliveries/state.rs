@@ -253,6 +253,7 @@ mod tests {
             routed: Routed::Target,
             sequence: 1,
             routed_at: Timestamp::EPOCH,
+            trace: fanfare_domain::TraceId::from_bytes([1; 16]),
         };
         DeliveryView::routed(&own.tenant, &found)
     }

@@ -2,7 +2,7 @@
 
 use axum::body::Bytes;
 use fanfare_domain::{
-    DeliveryId, EndpointId, EventId, Fact, Outcome, Record,
+    DeliveryId, EndpointId, EventId, Fact, Outcome, Record, SpanId,
     fact::{AttemptMade, InBatch},
 };
 use serde::Serialize;
@@ -70,6 +70,9 @@ enum FactBody {
 struct AttemptView {
     /// Counts from 1.
     attempt: u32,
+    /// Its span in the delivery's trace: 16 hexadecimal digits.
+    #[schema(example = "b7ad6b7169203331")]
+    span_id: String,
     /// When the request was begun; also the time that it was signed with.
     #[schema(format = DateTime)]
     started_at: String,
@@ -233,6 +236,7 @@ impl AttemptView {
         let (outcome, fault) = OutcomeName::of(&made.outcome);
         Self {
             attempt: made.attempt,
+            span_id: SpanId::attempt(made.delivery.id, made.attempt).to_string(),
             started_at: made.started_at.to_string(),
             duration_ms: u64::try_from(made.duration.as_millis()).unwrap_or(u64::MAX),
             outcome,

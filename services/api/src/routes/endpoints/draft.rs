@@ -72,6 +72,9 @@ pub(crate) struct NewEndpoint {
     pub(crate) ordering: Option<OrderingName>,
     /// How many events a request may carry, where the profile has batches; one if left out.
     pub(crate) batch: Option<BatchView>,
+    /// Whether requests have the headers `traceparent` and `tracestate` (W3C Trace Context) if their
+    /// event is traced; as the profile has it if left out.
+    pub(crate) trace_context: Option<bool>,
     /// The caller's own notes: up to 32, with keys up to 64 and values up to 512 bytes.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, String>,
@@ -118,6 +121,11 @@ pub(crate) struct EndpointPatch {
     #[serde(default)]
     #[schema(value_type = Option<BatchView>)]
     pub(crate) batch: Patched<BatchView>,
+    /// Whether requests have the headers `traceparent` and `tracestate` if their event is traced;
+    /// `null` for what the profile says.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    pub(crate) trace_context: Patched<bool>,
     /// Notes to set, or with `null` to remove; others stay.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, Option<String>>,
@@ -170,6 +178,7 @@ impl Maker<'_> {
             ordering: new.ordering.map(OrderingName::admit).unwrap_or_default(),
             batch: new.batch.map(|batch| batch.admit(self.profile)).transpose()?,
             cancelled_before: None,
+            trace_context: new.trace_context,
             metadata: new.metadata,
             created_at: self.now,
             updated_at: self.now,
@@ -209,6 +218,7 @@ impl Maker<'_> {
             next.ordering = ordering.admit();
         }
         patch.batch.apply(&mut next.batch, |batch| batch.admit(self.profile))?;
+        patch.trace_context.apply(&mut next.trace_context, |wanted| Ok(*wanted))?;
         refuse_ordered_batches(&next)?;
         merge(&mut next.metadata, &patch.metadata);
         limits::metadata(&next.metadata)?;

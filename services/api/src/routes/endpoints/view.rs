@@ -67,6 +67,10 @@ pub(crate) struct EndpointView {
     /// How many events a request may carry; `null` for one.
     #[schema(required)]
     batch: Option<BatchView>,
+    /// Whether requests have the headers `traceparent` and `tracestate` if their event is traced;
+    /// `null` for what the profile says.
+    #[schema(required)]
+    trace_context: Option<bool>,
     /// The caller's own notes.
     metadata: BTreeMap<String, String>,
     /// The secrets that sign requests at this time, newest first.
@@ -229,6 +233,7 @@ impl EndpointView {
             rate_limit: endpoint.rate_limit.map(RateLimitView::of),
             ordering: OrderingName::of(endpoint.ordering),
             batch: endpoint.batch.map(BatchView::of),
+            trace_context: endpoint.trace_context,
             metadata: endpoint.metadata.clone(),
             secrets: endpoint.live_secrets(now).map(SecretView::of).collect(),
             created_at: endpoint.created_at.to_string(),

@@ -134,7 +134,7 @@ fn standing(directory: &Directory, id: &TenantId) -> Standing {
     if let Some(there) = directory.tenant(id) {
         return Standing::There(there.value.redacted(), there.revision);
     }
-    let expunging = directory.expunging(id);
+    let expunging = directory.expunges().of(id);
     if expunging.is_some_and(Expunging::is_running) {
         return Standing::Running;
     }
@@ -188,7 +188,7 @@ fn accepted(view: Json<ExpungeView>) -> (StatusCode, Json<ExpungeView>) {
 }
 
 async fn show(app: &App, id: &TenantId) -> Result<Json<ExpungeView>, ApiError> {
-    let found = app.directory.read(|directory| directory.expunging(id).cloned());
+    let found = app.directory.read(|directory| directory.expunges().of(id).cloned());
     let found = found.ok_or(Code::TenantNotFound)?;
     let forgot = match app.delivery_log().await {
         Ok(store) => store.is_expunged(id, found.revision).await.ok(),

@@ -31,7 +31,8 @@ pub(super) fn lines(fact: &Value, output: Output) -> Vec<String> {
     std::iter::once(heading).chain(indented).collect()
 }
 
-fn words(fact: &Value, at: Timestamp) -> (Tone, String, String) {
+/// Says what happened: the tone, the fact, and what else is known of it.
+pub(crate) fn words(fact: &Value, at: Timestamp) -> (Tone, String, String) {
     let attempt = number(fact, "attempt");
     let until = |name| Timestamp::parse(text(fact, name)).map(|later| span_until(later, at));
     let soon = |name| until(name).unwrap_or_default();

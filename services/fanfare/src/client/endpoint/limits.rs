@@ -40,6 +40,9 @@ pub(crate) struct Limits {
     /// Which events wait for the one before them to be delivered; none is the default.
     #[arg(long, value_parser = ["none", "key", "all"], value_name = "ORDER")]
     ordering: Option<String>,
+    /// Whether requests say which trace they belong to; none for what the tenant's profile says.
+    #[arg(long, value_parser = ["yes", "no", "none"], value_name = "WHETHER")]
+    trace_context: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +82,15 @@ fn millis(span: Duration) -> Value {
     json!(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// What the API takes for a word.
+fn yes_or_no(word: &str) -> Value {
+    match word {
+        "yes" => Value::Bool(true),
+        "no" => Value::Bool(false),
+        _ => Value::Null,
+    }
+}
+
 impl Limits {
     /// Tells whether what was given is to be completed by what the endpoint has.
     pub(super) fn are_incomplete(&self) -> bool {
@@ -99,6 +111,7 @@ impl Limits {
             (rate::MEMBER, self.rate.parted().onto(current.get(rate::MEMBER))?),
             (BATCH, self.batching().onto(current.get(BATCH))?),
             ("ordering", self.ordering.clone().map(Value::String)),
+            ("trace_context", self.trace_context.as_deref().map(yes_or_no)),
         ];
         for (name, value) in given {
             if let Some(value) = value {
@@ -156,6 +169,10 @@ mod tests {
             "batch": { "max_events": 50, "max_wait_ms": 200 },
         });
         assert_eq!(read(all, &Value::Null), Ok(expected));
+        for (word, value) in [("yes", json!(true)), ("no", json!(false)), ("none", Value::Null)] {
+            let traced = read(&format!("x --trace-context {word}"), &Value::Null);
+            assert_eq!(traced, Ok(json!({ "trace_context": value })));
+        }
         let ordered = read("x --ordering key", &Value::Null);
         assert_eq!(ordered, Ok(json!({ "ordering": "key" })));
         let short = json!({

@@ -82,6 +82,7 @@ pub(super) fn endpoint(found: &Value, output: Output) {
         ("order", plain("ordering")),
         ("rate limit", rate::shown(found)),
         ("batches", batches(found)),
+        ("trace headers", trace_context(found)),
         ("retries", retries(found)),
         ("secrets", secrets.to_string()),
         ("created", plain("created_at")),
@@ -178,6 +179,12 @@ fn batches(endpoint: &Value) -> String {
     let max_events = number(batch, "max_events").unwrap_or(0);
     let wait = Duration::from_millis(number(batch, "max_wait_ms").unwrap_or(0));
     format!("up to {max_events} events, after {} at most", span(wait))
+}
+
+/// Whether requests say which trace they belong to; empty if that is the profile's to say.
+fn trace_context(endpoint: &Value) -> String {
+    let wanted = endpoint.get("trace_context").and_then(Value::as_bool);
+    wanted.map(|wanted| String::from(if wanted { "yes" } else { "no" })).unwrap_or_default()
 }
 
 /// The delays of an endpoint's own retry policy; empty if it is the profile's.

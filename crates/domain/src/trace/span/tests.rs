@@ -1,0 +1,157 @@
+//! What spans say.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Moments, Span, Told, Value};
+use crate::{
+    Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fault, Outcome, Place, SpanId,
+    Timestamp, TraceContext, fact::AttemptMade, trace::span,
+};
+
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + millis)
+}
+
+fn delivery_ref(generation: u32) -> DeliveryRef {
+    let event = EventId::of_message("INBOX/1", 7, at(0));
+    let endpoint = EndpointId::new(at(0), [3; 10]);
+    DeliveryRef {
+        id: DeliveryId::of(event, endpoint, generation),
+        tenant: "acme".parse().unwrap(),
+        event,
+        event_sequence: 1,
+        event_type: "invoice.paid".parse().unwrap(),
+        endpoint,
+        generation,
+        accepted_at: at(0),
+    }
+}
+
+fn made(attempt: u32, outcome: Outcome) -> AttemptMade {
+    AttemptMade {
+        delivery: delivery_ref(0),
+        attempt,
+        started_at: at(100),
+        duration: Duration::from_millis(30),
+        outcome,
+        detail: String::from("words"),
+        config_revision: 1,
+        url: Arc::from("https://me:secret@example.com:8443/hook?token=hidden#x"),
+        signature: String::from("v1,hidden"),
+        response_headers: vec![(String::from("x"), Bytes::from_static(b"hidden"))],
+        response_body: Bytes::from_static(b"hidden"),
+        response_truncated: false,
+        retry_at: None,
+        batch: None,
+    }
+}
+
+fn context() -> TraceContext {
+    TraceContext::from_headers(Some(PARENT), Some("a=b"))
+}
+
+fn value<'a>(span: &'a Span, name: &str) -> Option<&'a Value> {
+    span.attributes.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
+}
+
+#[test]
+fn the_spans_of_an_event_hang_together() {
+    let (delivery, context) = (delivery_ref(0), context());
+    let told = Told::of_delivery(&delivery, &context);
+    let times = (at(1), at(2));
+    let chain = [
+        span::ingest(&told, times),
+        span::fan_out(&told, 1, times),
+        span::delivery(&delivery, &context, times),
+        span::attempt(
+            &made(1, Outcome::Accepted { status: 200 }),
+            &context,
+            None,
+            &Moments::default(),
+        ),
+    ];
+    assert_eq!(chain[0].parent.map(|id| id.to_string()).as_deref(), Some("b7ad6b7169203331"));
+    for pair in chain.windows(2) {
+        assert_eq!(pair[1].parent, Some(pair[0].id), "{} is below {}", pair[1].name, pair[0].name);
+        assert_eq!(pair[1].trace, pair[0].trace);
+        assert_eq!(pair[1].tracestate, "a=b");
+    }
+    assert_eq!(
+        chain.iter().map(|span| span.name).collect::<Vec<_>>(),
+        ["process INBOX", "process EVENTS", "create DELIVERIES", "POST"]
+    );
+}
+
+#[test]
+fn a_failed_attempt_says_why_and_links_to_the_one_before() {
+    let refused = Outcome::Refused { status: 503, retry_after: None };
+    let moments = Moments { first_byte: Some(Duration::from_millis(20)), ..Moments::default() };
+    let span = span::attempt(&made(2, refused), &context(), Some(Conclusion::Exhausted), &moments);
+    assert_eq!(span.error.as_deref(), Some("503"));
+    assert_eq!(value(&span, "error.type"), Some(&Value::Text(String::from("503"))));
+    assert_eq!(value(&span, "http.response.status_code"), Some(&Value::Number(503)));
+    assert_eq!(value(&span, "http.request.resend_count"), Some(&Value::Number(1)));
+    assert_eq!(value(&span, "fanfare.conclusion"), Some(&Value::Name("exhausted")));
+    assert_eq!(span.links.len(), 1);
+    assert_eq!(span.links[0].span, SpanId::attempt(delivery_ref(0).id, 1));
+    assert_eq!(span.events, [("first byte", at(120))]);
+    assert_eq!((span.start, span.end), (at(100), at(130)));
+    let lost = span::attempt(
+        &made(1, Outcome::Failed(Fault::ConnectionLost)),
+        &context(),
+        None,
+        &Moments::default(),
+    );
+    assert_eq!(lost.error.as_deref(), Some("connection_lost"));
+    assert_eq!(value(&lost, "http.response.status_code"), None);
+}
+
+#[test]
+fn no_span_holds_a_secret_or_a_payload() {
+    let refused = Outcome::Refused { status: 503, retry_after: None };
+    let span = span::attempt(&made(1, refused), &context(), None, &Moments::default());
+    assert_eq!(
+        value(&span, "url.full"),
+        Some(&Value::Text(String::from("https://example.com:8443/hook")))
+    );
+    let said = format!("{span:?}");
+    for hidden in ["hidden", "secret", "token", "me:secret"] {
+        assert!(!said.contains(hidden), "{hidden} in {said}");
+    }
+}
+
+#[test]
+fn a_replay_is_a_trace_of_its_own_that_links_to_the_old_one() {
+    let (delivery, context) = (delivery_ref(2), context());
+    let told = Told::of_delivery(&delivery, &context);
+    let span = span::fan_out(&told, 1, (at(1), at(2)));
+    assert_eq!(span.parent, None);
+    let original = Place::of(delivery.event, &context, 0);
+    assert_ne!(span.trace, original.trace);
+    assert_eq!(
+        (span.links[0].trace, span.links[0].span),
+        (original.trace, SpanId::fan_out(delivery.event, 0))
+    );
+    let below = span::delivery(&delivery, &context, (at(2), at(3)));
+    assert_eq!((below.parent, below.trace), (Some(span.id), span.trace));
+}
+
+#[test]
+fn urls_are_taken_apart() {
+    for (url, shown, host, port) in [
+        ("http://127.0.0.1:80/", "http://127.0.0.1:80/", "127.0.0.1", 80),
+        ("https://a.example/b/c?d=e", "https://a.example/b/c", "a.example", 443),
+        ("http://[::1]:8080/x", "http://[::1]:8080/x", "::1", 8080),
+        ("http://[::1]/x#y", "http://[::1]/x", "::1", 80),
+        ("https://u:p@h/", "https://h/", "h", 443),
+    ] {
+        assert_eq!(span::address(url), Some((String::from(shown), host, port)), "{url}");
+    }
+    for none in ["", "ftp://a/", "https://", "https://a:x/"] {
+        assert_eq!(span::address(none), None, "{none}");
+    }
+}

@@ -1,0 +1,196 @@
+//! Spans on their way to a collector.
+//!
+//! A service that has finished something says so in a [`Span`], which goes into a queue and is sent
+//! from there, a batch at a time. Nothing waits: what finds the queue full is dropped and counted.
+//! Without a collector nothing is sampled, no span is made, and nothing is computed.
+//!
+//! The spans of events are made whole, with ids that follow from what they are about, and not by
+//! `tracing`: `tracing-opentelemetry` draws ids by chance, so that a span could not be known to the
+//! service that makes the next one, nor made again. It is used where a span is only our own, that
+//! of a request to the API: see [`requests`].
+
+mod convert;
+mod export;
+pub mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fanfare_domain::trace::{Place, Sampler, span::Span};
+use opentelemetry_sdk::trace::SpanData;
+use tokio::sync::mpsc;
+
+pub use export::Exporter;
+
+use crate::{
+    ExportError, Metric, Metrics,
+    otlp::{Protocol, Signal, variable},
+};
+
+/// The variables, of which OTLP's own ones are read where the exporter is made.
+const TRACES: Signal = Signal {
+    exporter: "OTEL_TRACES_EXPORTER",
+    endpoint: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    protocol: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    others: &[],
+};
+const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+const SAMPLER_ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
+const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+const BATCH: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
+const DELAY: &str = "OTEL_BSP_SCHEDULE_DELAY";
+
+/// Where finished spans go. Cheap to clone; clones share the queue. The default is nowhere.
+#[derive(Clone, Default)]
+pub struct Traces(Option<Arc<Shared>>);
+
+struct Shared {
+    sampler: Sampler,
+    queue: mpsc::Sender<Item>,
+    counts: Arc<Counts>,
+}
+
+/// A span on its way: boxed, so that an empty place in the queue is small.
+enum Item {
+    /// One of an event's.
+    Event(Box<Span>),
+    /// One that `tracing` made.
+    Own(Box<SpanData>),
+}
+
+#[derive(Default)]
+struct Counts {
+    exported: AtomicU64,
+    /// There was no room in the queue.
+    dropped: AtomicU64,
+    /// The collector did not take them.
+    refused: AtomicU64,
+}
+
+/// How spans are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pace {
+    queue_max: usize,
+    batch_max: usize,
+    delay: Duration,
+}
+
+/// More than the specification's 2,048: fan-out finishes thousands of spans at once.
+impl Default for Pace {
+    fn default() -> Self {
+        Self { queue_max: 16_384, batch_max: 512, delay: Duration::from_secs(5) }
+    }
+}
+
+impl Traces {
+    /// Exports nothing, unless the standard variables ask for it: `OTEL_TRACES_EXPORTER`, or an
+    /// endpoint in `OTEL_EXPORTER_OTLP_ENDPOINT`. The exporter has to be run for anything to be
+    /// sent: see [`Context::export_traces`](crate::Context::export_traces).
+    ///
+    /// Must be called inside a Tokio runtime. The collector is not looked for.
+    ///
+    /// # Errors
+    ///
+    /// If the variables ask for what there is not.
+    pub fn from_env(service: &str) -> Result<(Self, Option<Exporter>), ExportError> {
+        let Some(protocol) = TRACES.wanted(variable)? else { return Ok((Self::default(), None)) };
+        let given = |name| variable(name).filter(|text| !text.trim().is_empty());
+        let sampler = match given(SAMPLER) {
+            Some(name) => Sampler::named(name.trim(), given(SAMPLER_ARGUMENT).as_deref())?,
+            None => Sampler::default(),
+        };
+        let to = (protocol, None);
+        let (traces, exporter) = Self::over(to, sampler, Pace::read(given)?, service)?;
+        Ok((traces, Some(exporter)))
+    }
+
+    /// Exports to this address by HTTP, whatever the variables say of it.
+    ///
+    /// # Errors
+    ///
+    /// If the address is none.
+    pub fn to(address: &str, service: &str) -> Result<(Self, Exporter), ExportError> {
+        Self::over((Protocol::Http, Some(address)), Sampler::default(), Pace::default(), service)
+    }
+
+    fn over(
+        to: (Protocol, Option<&str>),
+        sampler: Sampler,
+        pace: Pace,
+        service: &str,
+    ) -> Result<(Self, Exporter), ExportError> {
+        let client = export::client(to, service)?;
+        let (queue, coming) = mpsc::channel(pace.queue_max);
+        let counts = Arc::<Counts>::default();
+        let exporter = Exporter::new(client, coming, pace, Arc::clone(&counts));
+        Ok((Self(Some(Arc::new(Shared { sampler, queue, counts }))), exporter))
+    }
+
+    /// Tells whether anything is exported at all.
+    pub const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Tells whether the spans of a place are exported.
+    pub fn samples(&self, place: &Place) -> bool {
+        self.0.as_ref().is_some_and(|shared| shared.sampler.samples(place))
+    }
+
+    /// Sends a span on its way, whatever the sampler says; without a collector it is dropped.
+    pub fn export(&self, span: Span) {
+        self.offer(|| Item::Event(Box::new(span)));
+    }
+
+    fn offer(&self, item: impl FnOnce() -> Item) {
+        let Some(shared) = &self.0 else { return };
+        match shared.queue.try_reserve() {
+            Ok(room) => room.send(item()),
+            Err(_) => {
+                shared.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Names what is counted.
+    pub fn register(&self, metrics: &Metrics) {
+        let counts = self.0.as_ref().map(|shared| Arc::clone(&shared.counts)).unwrap_or_default();
+        let metric = Metric::new(
+            "fanfare.traces.spans",
+            "{span}",
+            "Spans that were exported, dropped because the queue was full, or not taken by the \
+             collector.",
+        );
+        metrics.counters(metric, "outcome", move |tell| {
+            tell("exported", counts.exported.load(Ordering::Relaxed));
+            tell("dropped", counts.dropped.load(Ordering::Relaxed));
+            tell("refused", counts.refused.load(Ordering::Relaxed));
+        });
+    }
+}
+
+impl Pace {
+    fn read(given: impl Fn(&'static str) -> Option<String>) -> Result<Self, ExportError> {
+        let number = |variable, default: usize| match given(variable) {
+            None => Ok(default),
+            Some(text) => match text.trim().parse() {
+                Ok(number) if number > 0 => Ok(number),
+                Ok(_) | Err(_) => Err(ExportError::NotANumber { variable, text }),
+            },
+        };
+        let default = Self::default();
+        let millis = usize::try_from(default.delay.as_millis()).unwrap_or(usize::MAX);
+        let delay = number(DELAY, millis)?;
+        Ok(Self {
+            queue_max: number(QUEUE, default.queue_max)?,
+            batch_max: number(BATCH, default.batch_max)?,
+            delay: Duration::from_millis(u64::try_from(delay).unwrap_or(u64::MAX)),
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! Sends what is in the queue, a batch at a time.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Counts, Item, Pace, convert};
+use crate::{
+    Context, ExportError,
+    otlp::{self, OnRuntime, Protocol},
+};
+
+/// How long what is left may take when the process ends.
+const LAST_PUSH: Duration = Duration::from_secs(3);
+/// How often it is told that the collector takes nothing.
+const TELL_EVERY: Duration = Duration::from_mins(1);
+
+/// Sends spans to the collector.
+pub struct Exporter {
+    client: SpanExporter,
+    coming: mpsc::Receiver<Item>,
+    pace: Pace,
+    counts: Arc<Counts>,
+    told: Option<Instant>,
+}
+
+/// Makes what speaks to the collector: at an address, or where the variables say.
+pub(super) fn client(
+    (protocol, address): (Protocol, Option<&str>),
+    service: &str,
+) -> Result<SpanExporter, ExportError> {
+    let builder = SpanExporter::builder();
+    let made = match (protocol, address) {
+        (Protocol::Grpc, None) => builder.with_tonic().build(),
+        (Protocol::Grpc, Some(address)) => builder.with_tonic().with_endpoint(address).build(),
+        (Protocol::Http, address) => {
+            let builder = builder.with_http().with_http_client(OnRuntime::new()?);
+            match address {
+                Some(address) => builder.with_endpoint(address).build(),
+                None => builder.build(),
+            }
+        }
+    };
+    let mut client = made.map_err(ExportError::Unusable)?;
+    client.set_resource(&otlp::resource(service));
+    Ok(client)
+}
+
+impl Context {
+    /// Has spans sent until everything else has ended, and what is left then.
+    pub fn export_traces(&mut self, exporter: Exporter) {
+        let stop = self.support_stop();
+        self.spawn_support("traces", async move {
+            exporter.run(stop).await;
+            Ok(())
+        });
+    }
+}
+
+impl Exporter {
+    pub(super) fn new(
+        client: SpanExporter,
+        coming: mpsc::Receiver<Item>,
+        pace: Pace,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self { client, coming, pace, counts, told: None }
+    }
+
+    /// Sends spans until `stop`, and then what is left, for some seconds at most.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let late = async {
+            stop.cancelled().await;
+            sleep(LAST_PUSH).await;
+        };
+        tokio::select! {
+            () = self.send_all(&stop) => {}
+            () = late => debug!("the last spans were not sent in time"),
+        }
+    }
+
+    /// Sends what comes until nothing can come any more.
+    async fn send_all(&mut self, stop: &CancellationToken) {
+        while let Some(batch) = self.next(stop).await {
+            let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+            match self.client.export(batch).await {
+                Ok(()) => {
+                    self.counts.exported.fetch_add(count, Ordering::Relaxed);
+                    self.told = None;
+                }
+                Err(cause) => {
+                    self.counts.refused.fetch_add(count, Ordering::Relaxed);
+                    self.tell(&cause);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, cause: &opentelemetry_sdk::error::OTelSdkError) {
+        if self.told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+            self.told = Some(Instant::now());
+            warn!(%cause, "the collector does not take spans, which are dropped");
+        }
+    }
+
+    /// Waits for a batch: a full one, or what came within the delay. Nothing comes after `stop` that
+    /// is not in the queue by then.
+    async fn next(&mut self, stop: &CancellationToken) -> Option<Vec<SpanData>> {
+        let max = self.pace.batch_max;
+        let mut items = Vec::new();
+        let first = stop.run_until_cancelled(self.coming.recv_many(&mut items, max)).await;
+        if first.is_none() {
+            self.coming.close();
+            self.coming.recv_many(&mut items, max).await;
+        }
+        if items.is_empty() {
+            return None;
+        }
+        let deadline = Instant::now() + self.pace.delay;
+        while items.len() < max {
+            let room = max - items.len();
+            let more = timeout_at(deadline, self.coming.recv_many(&mut items, room));
+            match stop.run_until_cancelled(more).await {
+                Some(Ok(1..)) => {}
+                Some(Ok(0) | Err(_)) | None => break,
+            }
+        }
+        Some(items.into_iter().map(convert::data).collect())
+    }
+}

@@ -1,0 +1,121 @@
+//! What becomes of spans that nobody takes.
+
+use std::time::Duration;
+
+use fanfare_domain::{
+    SpanId, Timestamp, TraceId,
+    trace::span::{Kind, Link, Value},
+};
+use opentelemetry::trace::{SpanKind, Status};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+fn span(number: u64) -> Span {
+    Span {
+        trace: TraceId::from_bytes([1; 16]),
+        id: SpanId::from_bytes(number.to_be_bytes()),
+        parent: Some(SpanId::from_bytes([2; 8])),
+        parent_is_remote: true,
+        tracestate: String::from("a=b"),
+        kind: Kind::Client,
+        name: "POST",
+        start: Timestamp::from_millis(5),
+        end: Timestamp::from_millis(7),
+        attributes: vec![("some.number", Value::Number(3)), ("some.name", Value::Name("n"))],
+        events: vec![("first byte", Timestamp::from_millis(6))],
+        links: vec![Link {
+            trace: TraceId::from_bytes([1; 16]),
+            span: SpanId::from_bytes([3; 8]),
+            relation: "attempt_before",
+        }],
+        error: Some("503".into()),
+    }
+}
+
+fn over(address: &str, pace: Pace) -> (Traces, Exporter) {
+    crate::install_crypto_provider();
+    Traces::over((Protocol::Http, Some(address)), Sampler::default(), pace, "some").unwrap()
+}
+
+fn counts(traces: &Traces) -> (u64, u64) {
+    let counts = &traces.0.as_ref().unwrap().counts;
+    (counts.exported.load(Ordering::Relaxed), counts.dropped.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_and_counts() {
+    let pace = Pace { queue_max: 4, ..Pace::default() };
+    let (traces, _exporter) = over("http://127.0.0.1:9/v1/traces", pace);
+    for number in 1..=10 {
+        traces.export(span(number));
+    }
+    assert_eq!(counts(&traces), (0, 6));
+}
+
+#[tokio::test]
+async fn a_collector_that_hangs_is_given_up_when_the_process_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+    let pace = Pace { queue_max: 4, batch_max: 1, delay: Duration::ZERO };
+    let (traces, exporter) = over(&address, pace);
+    traces.export(span(1));
+    let stop = CancellationToken::new();
+    let running = exporter.run(stop.clone());
+    let working = async {
+        // It is connected to, and says nothing.
+        let _silent = listener.accept().await.unwrap();
+        for number in 2..=10 {
+            traces.export(span(number));
+        }
+        stop.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = running => {}
+        () = working => {}
+    }
+    let (exported, dropped) = counts(&traces);
+    assert_eq!(exported, 0);
+    assert!(dropped >= 5, "{dropped}");
+}
+
+#[test]
+fn nothing_is_sampled_without_a_collector() {
+    let place = Place { trace: TraceId::from_bytes([1; 16]), parent: None, sampled: Some(true) };
+    let traces = Traces::default();
+    assert!(!traces.is_on() && !traces.samples(&place));
+    traces.export(span(1));
+}
+
+#[test]
+fn a_span_is_sent_as_it_is() {
+    let data = convert::data(Item::Event(Box::new(span(9))));
+    assert_eq!(data.span_context.trace_id().to_bytes(), [1; 16]);
+    assert_eq!(data.span_context.span_id().to_bytes(), 9_u64.to_be_bytes());
+    assert!(data.span_context.is_sampled());
+    assert_eq!(data.span_context.trace_state().header(), "a=b");
+    assert_eq!(data.parent_span_id.to_bytes(), [2; 8]);
+    assert_eq!((data.span_kind, &*data.name), (SpanKind::Client, "POST"));
+    assert_eq!(data.end_time.duration_since(data.start_time).unwrap(), Duration::from_millis(2));
+    assert_eq!((data.attributes.len(), data.events.len(), data.links.len()), (2, 1, 1));
+    assert_eq!(data.status, Status::error("503"));
+}
+
+#[test]
+fn the_pace_is_that_of_the_standard_variables() {
+    let read = |variables: &'static [(&str, &str)]| {
+        Pace::read(|name| {
+            let found = variables.iter().find(|(other, _)| *other == name);
+            found.map(|(_, text)| String::from(*text))
+        })
+    };
+    assert_eq!(read(&[]).unwrap(), Pace::default());
+    let all = read(&[(QUEUE, "9"), (BATCH, "3"), (DELAY, "40")]).unwrap();
+    let expected = Pace { queue_max: 9, batch_max: 3, delay: Duration::from_millis(40) };
+    assert_eq!(all, expected);
+    for variables in [&[(QUEUE, "0")][..], &[(BATCH, "many")]] {
+        assert!(read(variables).is_err(), "{variables:?}");
+    }
+}
