@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fanfare_domain::{
     ApiKey, Change, Entity, KeyId, Tenant, TenantId, Timestamp,
     config::{EventTypeEntry, ProfileSource, Validation},
-    tenant::UnknownTypes,
+    tenant::{Expunge, ExpungeStage, UnknownTypes},
 };
 
 use crate::{
@@ -70,7 +70,22 @@ fn tenant(wire: wire::Tenant) -> Result<Tenant, DecodeError> {
             .endpoints_max
             .map(|count| parse::positive(count, "Tenant.endpoints_max"))
             .transpose()?,
+        expunge: wire.expunge.map(expunge),
     })
+}
+
+fn expunge(wire: wire::Expunge) -> Expunge {
+    let stage = match (parse::time(wire.finished_at_ns), wire.earlier) {
+        (None, _) => ExpungeStage::Running,
+        (Some(at), false) => ExpungeStage::Finished(at),
+        (Some(at), true) => ExpungeStage::Earlier(at),
+    };
+    Expunge {
+        stage,
+        through: wire.through,
+        begun_at: Timestamp::from_nanos(wire.begun_at_ns),
+        removed: wire.removed.into_iter().map(|it| (it.kind, it.count)).collect(),
+    }
 }
 
 fn event_type(wire: wire::EventType) -> Result<EventTypeEntry, DecodeError> {
@@ -119,8 +134,8 @@ impl Fields for Change {
 
 impl Fields for Tenant {
     fn write(&self, out: &mut impl Sink) {
-        let Self { id, name, profile, created_at, rate_limit, unknown_types, plan, endpoints_max } =
-            self;
+        let Self { id, name, profile, created_at, rate_limit, unknown_types, .. } = self;
+        let Self { plan, endpoints_max, expunge, .. } = self;
         out.text(1, id.as_str());
         out.text(2, name);
         out.text(3, profile);
@@ -136,6 +151,40 @@ impl Fields for Tenant {
         if let Some(count) = endpoints_max {
             out.uint(8, u64::from(count.get()));
         }
+        if let Some(expunge) = expunge {
+            out.message(20, expunge);
+        }
+    }
+}
+
+impl Fields for Expunge {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { stage, through, begun_at, removed } = self;
+        let (finished_at, is_earlier) = match stage {
+            ExpungeStage::Running => (None, false),
+            ExpungeStage::Finished(at) => (Some(*at), false),
+            ExpungeStage::Earlier(at) => (Some(*at), true),
+        };
+        out.uint(1, *through);
+        out.time(2, *begun_at);
+        out.some_time(3, finished_at);
+        out.uint(4, u64::from(is_earlier));
+        for (kind, count) in removed {
+            out.message(5, &Removed { kind, count: *count });
+        }
+    }
+}
+
+/// How many things of a kind were removed.
+struct Removed<'a> {
+    kind: &'a str,
+    count: u64,
+}
+
+impl Fields for Removed<'_> {
+    fn write(&self, out: &mut impl Sink) {
+        out.text(1, self.kind);
+        out.uint(2, self.count);
     }
 }
 

@@ -4,6 +4,7 @@
 //! hand and nothing is shared, so that tests run at the same time.
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod a_tenant_is_expunged;
 mod accepted_is_delivered;
 mod backlog_costs_a_cursor;
 mod batches_carry_every_event;

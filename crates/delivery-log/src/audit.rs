@@ -16,6 +16,17 @@ use crate::{
     store::{Store, nanos, required_time},
 };
 
+/// What is kept of a thing of an expunged tenant.
+pub(crate) const REDACTED: &str = r#"{"expunged":true}"#;
+/// What the documents are like of which an expunged tenant's audit keeps all: that it was expunged,
+/// and what is redacted already. No other document begins so.
+pub(crate) const EXPUNGED_LIKE: &str = r#"{"expunge%"#;
+
+/// Who changed something, without the name of the tenant's user that a portal link was made for.
+pub(crate) fn who(actor: &str) -> &str {
+    actor.split_once(" for ").map_or(actor, |(who, _)| who)
+}
+
 /// A change, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AuditRow {
@@ -137,7 +148,7 @@ impl AuditRow {
             actor: change.actor.clone(),
             reason: change.reason.clone(),
             trace_id: change.trace.trace_id().map(String::from),
-            document: document::of(&change.entity).to_string(),
+            document: document::of(&change.entity, change.deleted).to_string(),
         }
     }
 }

@@ -13,13 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fanfare_domain::{
     Change, Conclusion, DeliveryId, DeliveryRef, EndpointId, Entity, EventId, Fact, Record,
-    StoredEvent, Timestamp,
+    StoredEvent, TenantId, Timestamp,
     fact::{AttemptMade, ConclusionReason, DeliveryConcluded, EventRouted},
 };
 
 use crate::{
     audit::AuditRow,
     deletion::Deletion,
+    expunging::Expunged,
     rows::{AttemptRow, DeliveryRow, EventRow, Origin, Place, Standing, State},
 };
 
@@ -34,6 +35,7 @@ pub struct Changes {
     pub(crate) attempts: BTreeMap<(DeliveryId, u32), AttemptRow>,
     pub(crate) audit: BTreeMap<u64, AuditRow>,
     pub(crate) deleted: BTreeMap<EndpointId, Deletion>,
+    pub(crate) expunged: BTreeMap<TenantId, Expunged>,
 }
 
 impl Changes {
@@ -61,11 +63,14 @@ impl Changes {
             let tenant = endpoint.tenant.clone();
             self.delete(endpoint.id, Deletion { revision, at: stored_at, tenant });
         }
+        if let Some((tenant, expunged)) = Expunged::by(revision, change) {
+            self.expunge(tenant, expunged);
+        }
     }
 
-    /// Tells whether endpoints are among it that were deleted.
+    /// Tells whether endpoints are among it that were deleted, or tenants that were expunged.
     pub fn has_deletions(&self) -> bool {
-        !self.deleted.is_empty()
+        !self.deleted.is_empty() || !self.expunged.is_empty()
     }
 
     /// Folds the facts of one message of JOURNAL.
@@ -111,8 +116,11 @@ impl Changes {
 
     /// Takes in other changes, which may be of before, of after, or the same.
     pub fn merge(&mut self, other: Self) {
-        let Self { events, deliveries, attempts, audit, deleted } = other;
+        let Self { events, deliveries, attempts, audit, deleted, expunged } = other;
         self.audit.extend(audit);
+        for (tenant, expunged) in expunged {
+            self.expunge(tenant, expunged);
+        }
         for (endpoint, deletion) in deleted {
             self.delete(endpoint, deletion);
         }
@@ -140,7 +148,7 @@ impl Changes {
     /// How many rows there are.
     pub fn len(&self) -> usize {
         let rows = self.events.len() + self.deliveries.len() + self.attempts.len();
-        rows + self.audit.len() + self.deleted.len()
+        rows + self.audit.len() + self.deleted.len() + self.expunged.len()
     }
 
     /// Tells whether nothing changes.
@@ -165,6 +173,26 @@ impl Changes {
         self.attempts.retain(|(id, _), row| kept(row.endpoint, *id));
     }
 
+    /// Drops what is of events of tenants that were expunged. Each attempt comes with its delivery.
+    pub(crate) fn drop_expunged(&mut self, expunged: &BTreeMap<TenantId, u64>) {
+        if expunged.is_empty() {
+            return;
+        }
+        let is_gone = |tenant: &TenantId, event: u64| {
+            expunged.get(tenant).is_some_and(|through| event <= *through)
+        };
+        self.events.retain(|_, row| !is_gone(&row.tenant, row.sequence));
+        self.deliveries.retain(|_, row| !is_gone(&row.tenant, row.event_sequence));
+        let Self { deliveries, attempts, .. } = self;
+        attempts.retain(|(delivery, _), _| deliveries.contains_key(delivery));
+    }
+
+    /// The tenants that events and deliveries are of.
+    pub(crate) fn tenants(&self) -> BTreeSet<TenantId> {
+        let of_events = self.events.values().map(|row| row.tenant.clone());
+        of_events.chain(self.deliveries.values().map(|row| row.tenant.clone())).collect()
+    }
+
     /// The endpoints that deliveries and attempts are of.
     pub(crate) fn endpoints(&self) -> BTreeSet<EndpointId> {
         let of_deliveries = self.deliveries.values().map(|row| row.endpoint);
@@ -176,6 +204,13 @@ impl Changes {
             Some(known) if known.revision >= deletion.revision => {}
             Some(known) => *known = deletion,
             None => drop(self.deleted.insert(endpoint, deletion)),
+        }
+    }
+
+    fn expunge(&mut self, tenant: TenantId, expunged: Expunged) {
+        let known = self.expunged.entry(tenant).or_insert(expunged);
+        if known.revision < expunged.revision {
+            *known = expunged;
         }
     }
 

@@ -16,6 +16,7 @@
 mod audit;
 mod database;
 mod deletion;
+mod expunging;
 mod fold;
 mod query;
 mod request;

@@ -18,17 +18,18 @@ use crate::{
 };
 
 /// The version of the tables. Another one makes them anew: they are a fold.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 4;
 
 /// The tables, in the order in which they are dropped. That of the audit is not among them: it keeps
 /// what CONFIG may have forgotten.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "DROP TABLE IF EXISTS fanfare_log",
     "DROP TABLE IF EXISTS fanfare_events",
     "DROP TABLE IF EXISTS fanfare_deliveries",
     "DROP TABLE IF EXISTS fanfare_attempts",
     "DROP TABLE IF EXISTS fanfare_types",
     "DROP TABLE IF EXISTS fanfare_deleted",
+    "DROP TABLE IF EXISTS fanfare_expunged",
 ];
 
 /// How far it was folded, of what, and up to when it was forgotten. One row.
@@ -103,6 +104,13 @@ const POSTGRES: [&str; 4] = [
 /// The types that a tenant's events have had: few, so that text is looked for in them.
 const TYPES: &str = "CREATE TABLE IF NOT EXISTS fanfare_types (
     tenant TEXT NOT NULL, event_type TEXT NOT NULL, PRIMARY KEY (tenant, event_type)
+)";
+
+/// The tenants that were expunged: up to which event, by which revision of CONFIG, and whether all of
+/// it is removed here.
+const EXPUNGED: &str = "CREATE TABLE IF NOT EXISTS fanfare_expunged (
+    tenant TEXT PRIMARY KEY, through BIGINT NOT NULL, revision BIGINT NOT NULL,
+    purged BIGINT NOT NULL
 )";
 
 /// Every change of the configuration, by the installation that it is of: the table outlives both the
@@ -227,7 +235,8 @@ async fn make(transaction: &mut Transaction, streams: &Streams) -> Result<(), St
         Dialect::Sqlite => SQLITE,
         Dialect::Postgres => POSTGRES,
     };
-    for text in [LOG].into_iter().chain(tables).chain([TYPES, AUDIT]).chain(INDEXES) {
+    let own = [TYPES, EXPUNGED, AUDIT];
+    for text in [LOG].into_iter().chain(tables).chain(own).chain(INDEXES) {
         transaction.execute(Statement::new(text)).await?;
     }
     let mut blank = Statement::new(BLANK);

@@ -8,7 +8,7 @@
 
 mod read;
 mod texts;
-mod upsert;
+pub(crate) mod upsert;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -24,7 +24,7 @@ use fanfare_domain::{EndpointId, EventId, Timestamp};
 
 use crate::{
     database::{Database, Statement, StoreError, Transaction, Value},
-    deletion,
+    deletion, expunging,
     fold::Changes,
     rows::{EventRow, Origin},
     schema::{self, Whose},
@@ -186,6 +186,9 @@ impl Store {
         upsert::deleted(&mut transaction, &erased).await?;
         let deleted = deleted_among(&mut transaction, changes.endpoints()).await?;
         changes.drop_deleted(&deleted);
+        expunging::note(&mut transaction, &changes.expunged).await?;
+        let expunged = expunging::among(&mut transaction, changes.tenants()).await?;
+        changes.drop_expunged(&expunged);
         changes.fill();
         learn_from_table(&mut transaction, &mut changes).await?;
         upsert::types(&mut transaction, &changes).await?;

@@ -119,6 +119,30 @@ pub enum Role {
     Read,
 }
 
+impl EventTypeEntry {
+    /// Returns what stays of it in the record that deletes it with its tenant.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        Self {
+            tenant: self.tenant.clone(),
+            event_type: self.event_type.clone(),
+            description: String::new(),
+            schema: String::new(),
+            example: String::new(),
+            validation: Validation::Off,
+        }
+    }
+}
+
+impl ApiKey {
+    /// Returns what stays of it in the record that deletes it with its tenant. The hash, which is
+    /// of chance, says which key it was that does not work any more.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        Self { name: String::new(), ..self.clone() }
+    }
+}
+
 impl Entity {
     /// Returns the kind, as it stands in the subject: `tenant`, `endpoint`, `event-type`, `profile` or `key`.
     pub const fn kind(&self) -> &'static str {

@@ -117,6 +117,37 @@ impl Ordering {
     }
 }
 
+impl Endpoint {
+    /// Returns what stays of it in the record that deletes it with its tenant: nothing that the
+    /// tenant said.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        Self {
+            id: self.id,
+            tenant: self.tenant.clone(),
+            url: String::new(),
+            name: String::new(),
+            description: String::new(),
+            filters: Vec::new(),
+            condition: None,
+            secrets: Vec::new(),
+            headers: BTreeMap::new(),
+            state: self.state,
+            retry: None,
+            timeout: None,
+            concurrency: None,
+            rate_limit: None,
+            ordering: Ordering::None,
+            batch: None,
+            trace_context: None,
+            cancelled_before: None,
+            metadata: BTreeMap::new(),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        }
+    }
+}
+
 impl RateLimit {
     /// The most requests in a time.
     pub const REQUESTS_MAX: u32 = 10_000;

@@ -1,6 +1,12 @@
 //! Tenants: customers of the operator, who own endpoints and events.
 
-use std::{collections::BTreeSet, fmt, num::NonZeroU32, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    num::NonZeroU32,
+    str::FromStr,
+    sync::Arc,
+};
 
 use crate::{Timestamp, endpoint::RateLimit};
 
@@ -97,6 +103,73 @@ pub struct Tenant {
     pub unknown_types: UnknownTypes,
     /// When it was created.
     pub created_at: Timestamp,
+    /// That what was kept for a tenant of this id is removed, if somebody asked for that.
+    pub expunge: Option<Expunge>,
+}
+
+/// The removal of everything that was kept for a tenant. It begins with the record that deletes the
+/// tenant, and ends with another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expunge {
+    /// How it stands.
+    pub stage: ExpungeStage,
+    /// Events up to this sequence of EVENTS are the removed tenant's: nobody is shown anything of
+    /// them, also where there is a tenant of this id again.
+    pub through: u64,
+    /// When it was asked for.
+    pub begun_at: Timestamp,
+    /// How many things of each kind were removed. What was removed by a process that was killed
+    /// before it wrote so is not counted.
+    pub removed: BTreeMap<String, u64>,
+}
+
+/// How the removal of a tenant stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpungeStage {
+    /// It goes on.
+    Running,
+    /// It is done, since then.
+    Finished(Timestamp),
+    /// It was done then, and the record is that of a later tenant of the id.
+    Earlier(Timestamp),
+}
+
+impl Expunge {
+    /// Notes that things of a kind were removed.
+    pub fn count(&mut self, kind: &str, count: u64) {
+        match self.removed.get_mut(kind) {
+            Some(known) => *known = known.saturating_add(count),
+            None => drop(self.removed.insert(String::from(kind), count)),
+        }
+    }
+
+    /// Returns what is to stand in the records of a later tenant of the id; none while it goes on.
+    pub fn earlier(&self) -> Option<Self> {
+        let stage = match self.stage {
+            ExpungeStage::Running => return None,
+            ExpungeStage::Finished(at) | ExpungeStage::Earlier(at) => ExpungeStage::Earlier(at),
+        };
+        Some(Self { stage, removed: BTreeMap::new(), ..self.clone() })
+    }
+}
+
+impl Tenant {
+    /// Returns what stays of a tenant in the record that removes it: its id, and how its webhooks
+    /// were made.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            name: String::new(),
+            profile: self.profile.clone(),
+            rate_limit: None,
+            plan: None,
+            endpoints_max: None,
+            unknown_types: UnknownTypes::Allowed,
+            created_at: self.created_at,
+            expunge: self.expunge.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +182,25 @@ mod tests {
         let id = || "acme".parse::<TenantId>().unwrap();
         let (first, second) = (ids.shared(&id()), ids.shared(&id()));
         assert!(Arc::ptr_eq(&first.0, &second.0));
+    }
+
+    #[test]
+    fn a_removal_counts_what_it_removed_and_a_later_tenant_knows_up_to_where() {
+        let mut expunge = Expunge {
+            stage: ExpungeStage::Running,
+            through: 7,
+            begun_at: Timestamp::EPOCH,
+            removed: BTreeMap::new(),
+        };
+        expunge.count("events", 2);
+        expunge.count("events", 3);
+        assert_eq!(expunge.removed.get("events"), Some(&5));
+        assert_eq!(expunge.earlier(), None);
+        let end = Timestamp::from_millis(9);
+        expunge.stage = ExpungeStage::Finished(end);
+        let earlier = expunge.earlier().unwrap();
+        assert_eq!((earlier.stage, earlier.through), (ExpungeStage::Earlier(end), 7));
+        assert!(earlier.removed.is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod answers;
 pub mod commands;
 pub mod config;
 pub mod durability;
+pub mod expunge;
 pub mod feeds;
 pub mod follow;
 pub mod health;

@@ -26,7 +26,7 @@ use tracing::warn;
 
 pub use self::open::OpenError;
 pub(crate) use self::{
-    api::{ApiError, ask, server_time, tell},
+    api::{ApiError, ask, server_time, stream_info, tell, tell_within},
     link::{Connection, Link, Lost, number},
 };
 use crate::{
@@ -212,7 +212,7 @@ impl EventLog {
             let name = self.topology().stream(stream);
             let mut patience = Patience::new(self, name.clone());
             loop {
-                match self.answer(api::stream_info(&self.inner.jetstream, &name)).await {
+                match self.answer(stream_info(&self.inner.jetstream, &name)).await {
                     Ok(Ok(info)) => return Ok(info),
                     Ok(Err(error)) => patience.bear(error.into()).await?,
                     Err(lost) => patience.bear(lost.into()).await?,

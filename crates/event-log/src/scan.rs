@@ -149,7 +149,11 @@ impl EventLog {
     }
 
     /// The last sequence under the selection's subjects; 0 if nothing was stored since `start`.
-    async fn last_of(&self, selection: &Selection, start: Timestamp) -> Result<u64, ReadError> {
+    pub(crate) async fn last_of(
+        &self,
+        selection: &Selection,
+        start: Timestamp,
+    ) -> Result<u64, ReadError> {
         let mut last = 0;
         for subject in &selection.subjects {
             let found = self.get(selection.stream, Which::Last(subject)).await?;

@@ -18,10 +18,11 @@ use fanfare_service::{Clock, Health, Metrics};
 use crate::{
     caller::Caller,
     counters::Counters,
-    directory::{Configured, Directory, Revised},
+    directory::{Configured, Directory, Expunging, Revised},
     errands::Errands,
     error::{ApiError, Code},
     etag::IfMatch,
+    live::Live,
     pace::Pace,
     settings::EndpointHttps,
     shares::Shares,
@@ -85,6 +86,8 @@ pub(crate) struct Parts {
     pub(crate) batches: Shares,
     /// How often filters may be tried.
     pub(crate) trials: Pace,
+    /// Those who watch deliveries.
+    pub(crate) live: Live,
     /// When keys were last used.
     pub(crate) uses: Uses,
     /// Requests that run to their end, whoever waits for them.
@@ -240,6 +243,47 @@ impl App {
             }
         }
         Err(Code::ChangedMeanwhile.into())
+    }
+
+    /// Deletes a thing, and leaves nothing in the record of it that its tenant said; returns whether
+    /// it was there.
+    pub(crate) async fn strike<T>(
+        &self,
+        by: &Expunging,
+        find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
+    ) -> Result<bool, ApiError>
+    where
+        T: Configured,
+    {
+        for _ in 0..EDITS_MAX {
+            let Some(current) = self.directory.read(&find) else { return Ok(false) };
+            let entity = T::entity(Arc::new(current.value.redacted()));
+            match self.record(by, entity, current.revision).await {
+                Ok(_) => return Ok(true),
+                Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Code::ChangedMeanwhile.into())
+    }
+
+    /// Writes a deletion that is part of the removal of a tenant, in the name of who asked for that.
+    pub(crate) async fn record(
+        &self,
+        by: &Expunging,
+        entity: Entity,
+        expected: u64,
+    ) -> Result<u64, ApiError> {
+        let change = Change {
+            entity,
+            deleted: true,
+            actor: by.actor.clone(),
+            reason: by.reason.clone(),
+            trace: TraceContext::default(),
+        };
+        let revision = self.log.change(&change, expected).await?;
+        self.confirm().await?;
+        Ok(revision)
     }
 
     /// Deletes a thing; returns whether it was there.

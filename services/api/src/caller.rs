@@ -19,7 +19,7 @@ use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::{HeaderMap, HeaderName, header, request::Parts},
 };
-use fanfare_domain::{ApiKey, KeyId, LinkId, Role, Tenant, TenantId, TraceContext};
+use fanfare_domain::{ApiKey, KeyId, LinkId, Role, Tenant, TenantId, Timestamp, TraceContext};
 
 use crate::{
     app::{App, trace_of},
@@ -140,6 +140,15 @@ pub(crate) struct InTenant<P> {
     permission: PhantomData<P>,
 }
 
+/// A caller of the operator's that may do this with the tenant of the path, which may be there or not.
+pub(crate) struct OnTenant<P> {
+    /// Who calls.
+    pub(crate) caller: Caller,
+    /// The tenant's id.
+    pub(crate) tenant: TenantId,
+    permission: PhantomData<P>,
+}
+
 /// A caller of the operator's that may do this.
 pub(crate) struct Operator<P> {
     /// Who calls.
@@ -212,6 +221,13 @@ impl Caller {
             Credential::Key { id, .. } => id.to_string(),
             Credential::Link { id, .. } => id.to_string(),
         }
+    }
+
+    /// Tells whether what the request came with still lets its caller in to a tenant, as far as this
+    /// process knows: for answers that take long.
+    pub(crate) fn stands_for(&self, app: &App, tenant: &TenantId) -> bool {
+        let is_there = app.directory.read(|directory| directory.tenant(tenant).is_some());
+        is_there && self.sees(tenant) && self.still_stands(app).is_ok()
     }
 
     /// Notes that something is changed from here on.
@@ -320,6 +336,25 @@ impl<P: Permission> FromRequestParts<App> for Operator<P> {
     }
 }
 
+impl<P: Permission> FromRequestParts<App> for OnTenant<P> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        let tenant = path_param(parts, app, "tenant").await?;
+        let tenant: TenantId = tenant.parse().map_err(|_| Code::TenantNotFound)?;
+        if !caller.sees(&tenant) {
+            return Err(Code::TenantNotFound.into());
+        }
+        if caller.tenant.is_some() {
+            return Err(Code::Forbidden.into());
+        }
+        caller.may(P::ACTION)?;
+        app.confirm().await?;
+        Ok(Self { caller, tenant, permission: PhantomData })
+    }
+}
+
 impl FromRequestParts<App> for Watcher {
     type Rejection = ApiError;
 
@@ -341,6 +376,19 @@ impl<P> InTenant<P> {
     /// Returns the tenant's id.
     pub(crate) fn id(&self) -> &TenantId {
         &self.tenant.value.id
+    }
+
+    /// Tells whether an event, by its sequence in EVENTS, is of an earlier tenant of the id that was
+    /// expunged: nobody is shown anything of it.
+    pub(crate) fn hides(&self, event_sequence: u64) -> bool {
+        let expunge = self.tenant.value.expunge.as_ref();
+        expunge.is_some_and(|expunge| event_sequence <= expunge.through)
+    }
+
+    /// The same of a replay, by the time at which it was asked for.
+    pub(crate) fn hides_replay(&self, created_at: Timestamp) -> bool {
+        let tenant = &self.tenant.value;
+        tenant.expunge.is_some() && created_at < tenant.created_at
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is configured: a fold over CONFIG, with the revision of each thing.
 
 mod catalogue;
+mod expunges;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,8 @@ use fanfare_domain::{
 use fanfare_event_log::{ConfigFold, PackedEndpoint};
 use subtle::ConstantTimeEq as _;
 
-use self::catalogue::Catalogues;
+pub(crate) use self::expunges::Expunging;
+use self::{catalogue::Catalogues, expunges::Expunges};
 use crate::portal::Link;
 
 /// A thing as it is configured, and since which revision.
@@ -37,11 +39,18 @@ impl<T> Clone for Revised<T> {
 pub(crate) trait Configured: Send + Sync + 'static {
     /// Returns it as what a change is about.
     fn entity(this: Arc<Self>) -> Entity;
+
+    /// Returns what stays of it when all that its tenant said is removed.
+    fn redacted(&self) -> Self;
 }
 
 impl Configured for Tenant {
     fn entity(this: Arc<Self>) -> Entity {
         Entity::Tenant(this)
+    }
+
+    fn redacted(&self) -> Self {
+        self.redacted()
     }
 }
 
@@ -49,17 +58,29 @@ impl Configured for Endpoint {
     fn entity(this: Arc<Self>) -> Entity {
         Entity::Endpoint(this)
     }
+
+    fn redacted(&self) -> Self {
+        self.redacted()
+    }
 }
 
 impl Configured for EventTypeEntry {
     fn entity(this: Arc<Self>) -> Entity {
         Entity::EventType(this)
     }
+
+    fn redacted(&self) -> Self {
+        self.redacted()
+    }
 }
 
 impl Configured for ApiKey {
     fn entity(this: Arc<Self>) -> Entity {
         Entity::ApiKey(this)
+    }
+
+    fn redacted(&self) -> Self {
+        self.redacted()
     }
 }
 
@@ -69,6 +90,7 @@ pub(crate) struct Directory {
     tenants: BTreeMap<TenantId, Revised<Tenant>>,
     /// The revisions at which tenants were deleted: the id can be used again.
     tenants_deleted: BTreeMap<TenantId, u64>,
+    expunges: Expunges,
     endpoints: BTreeMap<TenantId, Endpoints>,
     /// Of each deleted endpoint, its tenant as it was then: what becomes of the history is up to the
     /// tenant's profile.
@@ -123,6 +145,11 @@ impl Directory {
         self.tenants_deleted.get(id).copied().unwrap_or(0)
     }
 
+    /// Returns the removals of everything that was kept for tenants.
+    pub(crate) fn expunges(&self) -> &Expunges {
+        &self.expunges
+    }
+
     /// Returns up to `limit` tenants in the order of their ids.
     pub(crate) fn tenants(&self, after: Option<&TenantId>, limit: usize) -> Vec<Revised<Tenant>> {
         page(&self.tenants, after).take(limit).cloned().collect()
@@ -131,6 +158,11 @@ impl Directory {
     /// Returns an endpoint.
     pub(crate) fn endpoint(&self, tenant: &TenantId, id: EndpointId) -> Option<Revised<Endpoint>> {
         self.endpoints.get(tenant)?.by_id.get(&id).map(Kept::revised)
+    }
+
+    /// Tells whether an endpoint was deleted.
+    pub(crate) fn is_deleted(&self, id: EndpointId) -> bool {
+        self.endpoints_deleted.contains_key(&id)
     }
 
     /// Returns the name of the profile that a deleted endpoint's tenant had then.
@@ -318,7 +350,10 @@ impl Directory {
 impl ConfigFold for Directory {
     fn apply(&mut self, revision: u64, _stored_at: Timestamp, change: &Change) {
         match &change.entity {
-            Entity::Tenant(tenant) => self.apply_tenant(tenant, revision, change.deleted),
+            Entity::Tenant(tenant) => {
+                self.apply_tenant(tenant, revision, change.deleted);
+                self.expunges.apply(tenant, revision, change);
+            }
             Entity::Endpoint(endpoint) => self.apply_endpoint(endpoint, revision, change.deleted),
             Entity::ApiKey(key) => self.apply_key(key, revision, change.deleted),
             Entity::EventType(entry) => self.catalogues.apply(entry, revision, change.deleted),
@@ -447,6 +482,7 @@ mod tests {
                 endpoints_max: None,
                 created_at: Timestamp::EPOCH,
                 rate_limit: None,
+                expunge: None,
             }))
         };
         assert_eq!(directory.tenant_vacancy(&id), 0);

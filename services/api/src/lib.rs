@@ -26,8 +26,10 @@ mod directory;
 mod errands;
 mod error;
 mod etag;
+mod expunge;
 mod extract;
 mod limits;
+mod live;
 mod openapi;
 mod pace;
 mod page;
@@ -63,6 +65,7 @@ use crate::{
     counters::{Counters, Limited},
     directory::Directory,
     errands::Errands,
+    live::Live,
     pace::Pace,
     shares::Shares,
     uses::Uses,
@@ -144,10 +147,13 @@ pub async fn bind_and_start(
         batches,
         trials: Pace::new(TRIAL_EVERY, TRIALS_AT_ONCE),
         uses: Uses::default(),
+        live: Live::new(),
         errands,
     });
     bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;
     context.spawn("errands", errands::run(taken, context.stop()));
+    context.spawn("expunging", expunge::run(app.clone(), context.stop()));
+    context.spawn("live", live::run(app.clone(), context.stop()));
     context.spawn("key uses", uses::keep(app.clone(), context.stop()));
     let router = server::router(app);
     let stop = context.stop();

@@ -7,6 +7,7 @@ pub(crate) mod event_types;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod live;
 pub(crate) mod metrics;
 pub(crate) mod portal_links;
 pub(crate) mod replays;
@@ -21,6 +22,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(tenants::create_tenant, tenants::list_tenants))
         .routes(routes!(tenants::get_tenant, tenants::update_tenant, tenants::delete_tenant))
+        .routes(routes!(tenants::expunge::expunge_tenant, tenants::expunge::get_expunge))
         .routes(routes!(endpoints::create_endpoint, endpoints::list_endpoints))
         .routes(routes!(
             endpoints::get_endpoint,
@@ -62,6 +64,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(deliveries::search::list_deliveries))
         .routes(routes!(deliveries::search::list_deliveries_of_endpoint))
         .routes(routes!(deliveries::search::list_dead_letters))
+        .routes(routes!(live::watch_deliveries))
         .routes(routes!(deliveries::get_delivery))
         .routes(routes!(deliveries::list_facts_of_delivery))
         .routes(routes!(deliveries::trace::get_trace_of_delivery))

@@ -70,6 +70,8 @@ pub(crate) struct FoundDelivery {
 pub(crate) struct FoundEvent {
     /// Each endpoint that wanted it, and whether it is delivered there, or was skipped.
     pub(crate) endpoints: BTreeMap<EndpointId, Routed>,
+    /// Its sequence in EVENTS.
+    pub(crate) event_sequence: u64,
 }
 
 /// What an event's routing says of an endpoint.
@@ -284,12 +286,13 @@ impl Reading {
 
 impl FoundEvent {
     fn add(&mut self, routed: &EventRouted) {
+        self.event_sequence = routed.event_sequence;
         self.endpoints.extend(endpoints(routed));
     }
 }
 
 /// The endpoints of a routing, each with what it says of it.
-fn endpoints(routed: &EventRouted) -> impl Iterator<Item = (EndpointId, Routed)> {
+pub(crate) fn endpoints(routed: &EventRouted) -> impl Iterator<Item = (EndpointId, Routed)> {
     [
         (&routed.targets, Routed::Target),
         (&routed.fed, Routed::Target),

@@ -11,7 +11,10 @@ use axum::{
     routing::get,
 };
 use fanfare_service::traces::requests;
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -27,6 +30,7 @@ use tracing::{Instrument as _, Span, debug, error, field::Empty, info_span, warn
 use crate::{
     app::{App, REQUEST_TIMEOUT, trace_of},
     error::{ApiError, Code},
+    live::Cut,
     openapi, repeat, routes,
     visit::Visit,
 };
@@ -177,18 +181,30 @@ async fn connection(
         debug!(%cause, "a connection was gone at once");
         return;
     }
+    let (inner, cut) = (TowerToHyperService::new(router), CancellationToken::new());
+    let closing = cut.clone();
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Cut(cut.clone()));
+        inner.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let serving = async {
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
+    };
+    let Some(ended) = closing.run_until_cancelled(serving).await else {
+        debug!("closed a connection whose caller takes nothing");
+        return;
     };
     if let Err(cause) = ended {
         debug!(%cause, "a connection broke off");

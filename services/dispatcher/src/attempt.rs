@@ -13,8 +13,8 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
-    DeliveryId, DeliveryRef, Endpoint, EndpointId, Fact, Fault, Outcome, Record, RetryDue,
-    Timestamp, TraceContext,
+    Conclusion, DeliveryId, DeliveryRef, Endpoint, EndpointId, Fact, Fault, Outcome, Record,
+    RetryDue, Timestamp, TraceContext,
     endpoint::Ordering,
     fact::{ConclusionReason, DeferReason, DeliveryParked, InBatch},
     profile::{Attempt, Breaker, Profile},
@@ -345,9 +345,11 @@ async fn fetch(desk: &Desk, job: &Job) -> Result<Arc<TaskEvent>, Box<Record>> {
             let memory = desk.memory.count(stored.event.data.len());
             Ok(Arc::new(TaskEvent::new(stored, Arc::new(memory))))
         }
-        Ok(_) => Err(event_gone(job, now)),
+        Ok(_) => Err(event_gone(desk, job).await),
         // It will not be readable any more: nothing waits for ever.
-        Err(_) if now.since(job.delivery.accepted_at) > desk.retention => Err(event_gone(job, now)),
+        Err(_) if now.since(job.delivery.accepted_at) > desk.retention => {
+            Err(event_gone(desk, job).await)
+        }
         Err(error) => {
             tracing::warn!(%error, delivery_id = %job.delivery.id, "an event could not be read");
             let wait = (now.since(job.delivery.accepted_at) / 10).clamp(EVENT_WAIT, EVENT_WAIT_MAX);
@@ -358,10 +360,18 @@ async fn fetch(desk: &Desk, job: &Job) -> Result<Arc<TaskEvent>, Box<Record>> {
     }
 }
 
-fn event_gone(job: &Job, now: Timestamp) -> Box<Record> {
-    let ending = (fanfare_domain::Conclusion::Exhausted, ConclusionReason::EventGone);
+/// Ends a delivery whose event is gone. Where that is because its tenant is expunged, its endpoint
+/// is deleted: then it is cancelled as any other.
+async fn event_gone(desk: &Desk, job: &Job) -> Box<Record> {
+    desk.guard.view_confirmed().await;
+    let ending = match desk.permit(&job.delivery) {
+        Permission::Cancelled(reason) => (Conclusion::Cancelled, reason),
+        Permission::Go { .. } | Permission::Hold => {
+            (Conclusion::Exhausted, ConclusionReason::EventGone)
+        }
+    };
     let fact = concluded(job.delivery.clone(), job.attempt.saturating_sub(1), ending);
-    Box::new(Record { recorded_at: now, trace: job.trace(), fact })
+    Box::new(Record { recorded_at: desk.now(), trace: job.trace(), fact })
 }
 
 async fn send(

@@ -1,6 +1,7 @@
 //! The command-line client: tenants, endpoints, events, deliveries and keys through the API; deliveries
 //! as they happen through the journal; a receiver for trying things out; a tour.
 
+mod again;
 pub(crate) mod api;
 mod apply;
 mod audit;

@@ -116,6 +116,7 @@ pub(crate) mod tests {
             endpoints_max: None,
             created_at: Timestamp::EPOCH,
             rate_limit: None,
+            expunge: None,
         }))
     }
 

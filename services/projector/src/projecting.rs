@@ -32,6 +32,8 @@ const FORGET_EVERY: Duration = Duration::from_mins(1);
 /// How many rows are forgotten in one transaction, and how long it is waited before the next one
 /// while there is nothing to write: for those who search meanwhile.
 const FORGET_ROWS: u32 = 500;
+/// Of an expunged tenant: deliveries go with all their attempts.
+const EXPUNGE_ROWS: u32 = 100;
 const FORGET_PAUSE: Duration = Duration::from_millis(200);
 /// How many rows are forgotten for each that was written, while there are old ones: more than come.
 const FORGET_RATIO: usize = 2;
@@ -167,7 +169,7 @@ impl Projecting {
     async fn forget(&self, store: &Store, written: usize) -> Result<Duration, StoreError> {
         let before = self.clock.now().saturating_sub(self.retention);
         let wanted = u64::try_from(written.saturating_mul(FORGET_RATIO)).unwrap_or(u64::MAX);
-        let purged = store.purge(FORGET_ROWS).await?;
+        let purged = store.purge(FORGET_ROWS).await? | store.purge_expunged(EXPUNGE_ROWS).await?;
         let mut rows = 0;
         loop {
             let gone = store.forget(before, FORGET_ROWS).await?;

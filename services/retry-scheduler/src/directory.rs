@@ -338,6 +338,7 @@ pub(crate) mod tests {
                 endpoints_max: None,
                 created_at: Timestamp::EPOCH,
                 rate_limit: None,
+                expunge: None,
             };
             self.learn(revision, Entity::Tenant(Arc::new(tenant)));
         }

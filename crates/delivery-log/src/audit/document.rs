@@ -11,17 +11,20 @@ use fanfare_domain::{
     config::{EventTypeEntry, ProfileSource},
     endpoint::{DisableReason, RateLimit, RatePeriod, Secret},
     seal::Sealed,
-    tenant::UnknownTypes,
+    tenant::{Expunge, ExpungeStage, UnknownTypes},
 };
 use serde_json::{Value, json};
 
 /// How many bytes of a nonce are shown.
 const NONCE_BYTES: usize = 4;
 
-/// Shows a thing.
-pub(super) fn of(entity: &Entity) -> Value {
+/// Shows a thing; instead of a tenant that is removed with all that was kept for it, that it is.
+pub(super) fn of(entity: &Entity, deleted: bool) -> Value {
     match entity {
-        Entity::Tenant(it) => tenant(it),
+        Entity::Tenant(it) => {
+            let removal = it.expunge.as_ref().filter(|_| deleted).and_then(removal);
+            removal.unwrap_or_else(|| tenant(it))
+        }
         Entity::Endpoint(it) => endpoint(it),
         Entity::EventType(it) => event_type(it),
         Entity::Profile(it) => profile(it),
@@ -41,6 +44,18 @@ fn tenant(tenant: &Tenant) -> Value {
         },
         "created_at": tenant.created_at.to_string(),
     })
+}
+
+fn removal(expunge: &Expunge) -> Option<Value> {
+    let (state, finished_at) = match expunge.stage {
+        ExpungeStage::Running => ("running", None),
+        ExpungeStage::Finished(at) => ("finished", Some(at.to_string())),
+        ExpungeStage::Earlier(_) => return None,
+    };
+    let (begun_at, removed) = (expunge.begun_at.to_string(), &expunge.removed);
+    Some(json!({"expunge": {
+        "state": state, "begun_at": begun_at, "finished_at": finished_at, "removed": removed,
+    }}))
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {

@@ -37,6 +37,7 @@ fn tenant(name: &str) -> Entity {
         plan: None,
         unknown_types: UnknownTypes::Allowed,
         created_at: at(0),
+        expunge: None,
     }))
 }
 

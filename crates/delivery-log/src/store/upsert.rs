@@ -22,7 +22,7 @@ const PORTIONS: [usize; 4] = [PIECE, 16, 4, 1];
 const PIECE: usize = 64;
 
 /// Splits rows into portions.
-pub(super) fn portions<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+pub(crate) fn portions<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let fits = |portion: &usize| *portion <= rows.len();
         let (some, rest) = rows.split_at_checked(PORTIONS.into_iter().find(fits)?)?;
@@ -188,7 +188,7 @@ pub(super) async fn deleted(
 }
 
 /// Writes rows in portions, in statements that begin and end alike.
-async fn write(
+pub(crate) async fn write(
     transaction: &mut Transaction,
     (head, tail): (&'static str, &'static str),
     rows: impl Iterator<Item = Vec<Value>> + Send,

@@ -78,7 +78,7 @@ pub(crate) async fn ask<V: DeserializeOwned>(
     context: &Context,
     subject: &str,
 ) -> Result<V, ApiError> {
-    request(context, subject, Bytes::new()).await
+    request(context, subject, Bytes::new(), ANSWER).await
 }
 
 /// Asks the API of `JetStream` a question with a body.
@@ -87,16 +87,31 @@ where
     T: Serialize + ?Sized,
     V: DeserializeOwned,
 {
+    tell_within(context, subject, body, ANSWER).await
+}
+
+/// The same, for what may take the servers longer.
+pub(crate) async fn tell_within<T, V>(
+    context: &Context,
+    subject: &str,
+    body: &T,
+    answer: Duration,
+) -> Result<V, ApiError>
+where
+    T: Serialize + ?Sized,
+    V: DeserializeOwned,
+{
     let body = serde_json::to_vec(body).map_err(|source| senseless("the question", source))?;
-    request(context, subject, Bytes::from(body)).await
+    request(context, subject, Bytes::from(body), answer).await
 }
 
 async fn request<V: DeserializeOwned>(
     context: &Context,
     subject: &str,
     body: Bytes,
+    answer: Duration,
 ) -> Result<V, ApiError> {
-    let answer = exchange(context, format!("{PREFIX}.{subject}"), body).await?;
+    let answer = exchange(context, format!("{PREFIX}.{subject}"), (body, answer)).await?;
     match serde_json::from_slice(&answer.payload) {
         Ok(Response::Ok(answer)) => Ok(answer),
         Ok(Response::Err { error }) => Err(ApiError::Refused(error)),
@@ -108,10 +123,10 @@ async fn request<V: DeserializeOwned>(
 fn exchange(
     context: &Context,
     subject: String,
-    body: Bytes,
+    (body, answer): (Bytes, Duration),
 ) -> BoxFuture<'_, Result<Message, RequestError>> {
     Box::pin(async move {
-        let request = Request::new().payload(body).timeout(Some(ANSWER));
+        let request = Request::new().payload(body).timeout(Some(answer));
         context.client().send_request(subject, request).await
     })
 }

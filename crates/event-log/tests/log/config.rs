@@ -49,6 +49,7 @@ fn change(id: &str, name: &str, deleted: bool) -> Change {
         endpoints_max: None,
         created_at: time(0),
         rate_limit: None,
+        expunge: None,
     };
     Change {
         entity: Entity::Tenant(Arc::new(tenant)),

@@ -12,7 +12,7 @@ use fanfare_domain::{
     endpoint::{Batching, DisableReason, Ordering, RateLimit, RatePeriod, Secret},
     retry::Policy,
     seal::Sealed,
-    tenant::UnknownTypes,
+    tenant::{Expunge, ExpungeStage, UnknownTypes},
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -112,11 +112,28 @@ fn api_key() -> impl Strategy<Value = ApiKey> {
     )
 }
 
+fn expunge() -> impl Strategy<Value = Expunge> {
+    let stage = prop_oneof![
+        Just(ExpungeStage::Running),
+        time().prop_map(ExpungeStage::Finished),
+        time().prop_map(ExpungeStage::Earlier),
+    ];
+    let removed = btree_map("[a-z]{1,8}", any::<u64>(), 0..4);
+    (stage, any::<u64>(), time(), removed).prop_map(|(stage, through, begun_at, removed)| Expunge {
+        stage,
+        through,
+        begun_at,
+        removed,
+    })
+}
+
 fn entity() -> impl Strategy<Value = Entity> {
     let unknown_types = select(&[UnknownTypes::Allowed, UnknownTypes::Refused][..]);
     let limits = (of(rate_limit()), of("[a-z]{1,8}"), of(any::<NonZeroU32>()), unknown_types);
+    let limits = (limits, of(expunge()));
     let tenant = (tenant_id(), text(), text(), time(), limits).prop_map(
-        |(id, name, profile, created_at, (rate_limit, plan, endpoints_max, unknown_types))| {
+        |(id, name, profile, created_at, (limits, expunge))| {
+            let (rate_limit, plan, endpoints_max, unknown_types) = limits;
             Entity::Tenant(Arc::new(Tenant {
                 id,
                 name,
@@ -126,6 +143,7 @@ fn entity() -> impl Strategy<Value = Entity> {
                 endpoints_max,
                 unknown_types,
                 created_at,
+                expunge,
             }))
         },
     );

@@ -14,7 +14,7 @@ use fanfare_domain::{
     endpoint::{Batching, DisableReason, Ordering, RateLimit, RatePeriod, Secret},
     retry::{Delays, Policy, RetryOn, StatusSet},
     seal::Sealed,
-    tenant::UnknownTypes,
+    tenant::{Expunge, ExpungeStage, UnknownTypes},
 };
 
 use super::{at, endpoint_id, texts, trace};
@@ -28,6 +28,9 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
         ("config-tenant-unknown-types", strict_tenant()),
         ("config-tenant-plan", planned_tenant()),
         ("config-tenant-rate-limit", tenant(Some(rate_limit(RatePeriod::Second)))),
+        ("config-tenant-expunging", removed_tenant(ExpungeStage::Running)),
+        ("config-tenant-expunged", removed_tenant(ExpungeStage::Finished(at(9)))),
+        ("config-tenant-again", removed_tenant(ExpungeStage::Earlier(at(9)))),
         ("config-endpoint", endpoint(full_endpoint())),
         ("config-endpoint-bare", endpoint(bare_endpoint(EndpointState::Active))),
         ("config-endpoint-paused-skip", paused(PauseMode::Skip)),
@@ -83,6 +86,7 @@ fn tenant(rate_limit: Option<RateLimit>) -> Entity {
         endpoints_max: None,
         created_at: at(1),
         rate_limit,
+        expunge: None,
     }))
 }
 
@@ -96,6 +100,7 @@ fn strict_tenant() -> Entity {
         endpoints_max: None,
         created_at: at(1),
         rate_limit: None,
+        expunge: None,
     }))
 }
 
@@ -109,6 +114,24 @@ fn planned_tenant() -> Entity {
         endpoints_max: NonZeroU32::new(3),
         created_at: at(1),
         rate_limit: Some(rate_limit(RatePeriod::Second)),
+        expunge: None,
+    }))
+}
+
+fn removed_tenant(stage: ExpungeStage) -> Entity {
+    let removed = [("endpoints", 2), ("events", 300)];
+    let removed = removed.map(|(kind, count)| (String::from(kind), count)).into();
+    let expunge = Expunge { stage, through: 7_000, begun_at: at(8), removed };
+    Entity::Tenant(Arc::new(Tenant {
+        id: "acme".parse().unwrap(),
+        name: String::new(),
+        profile: String::from("standard-webhooks"),
+        unknown_types: UnknownTypes::Allowed,
+        plan: None,
+        endpoints_max: None,
+        created_at: at(1),
+        rate_limit: None,
+        expunge: Some(expunge),
     }))
 }
 

@@ -37,6 +37,7 @@ use fanfare_domain::url::UrlError;
 /// | 405 | `method_not_allowed` | The path does not have this method. |
 /// | 408 | `body_timed_out` | The body did not arrive in time. |
 /// | 409 | `tenant_exists` | There is a tenant with this id. |
+/// | 409 | `tenant_expunging` | The tenant of this id is being expunged: wait until that is done. |
 /// | 409 | `event_type_exists` | The event type is in this catalogue. |
 /// | 409 | `event_types_limit` | The catalogue has no room for another event type. |
 /// | 409 | `tenant_not_empty` | The tenant has endpoints: delete them first. |
@@ -56,6 +57,7 @@ use fanfare_domain::url::UrlError;
 /// | 415 | `media_type_unsupported` | The body must be application/json. |
 /// | 422 | `event_refused` | The event cannot be taken. |
 /// | 422 | `idempotency_reused` | The Idempotency-Key came with another request before. |
+/// | 429 | `streams_limit` | Too many streams are open: try again later. |
 /// | 429 | `too_often` | This key asks for it too often: try again later. |
 /// | 500 | `internal` | Something went wrong on our side. |
 /// | 503 | `unavailable` | The service cannot do this at the moment: try again. |
@@ -96,6 +98,7 @@ pub(crate) enum Code {
     MethodNotAllowed,
     BodyTimedOut,
     TenantExists,
+    TenantExpunging,
     EventTypeExists,
     EventTypesLimit,
     TenantNotEmpty,
@@ -115,6 +118,7 @@ pub(crate) enum Code {
     MediaTypeUnsupported,
     EventRefused,
     IdempotencyReused,
+    StreamsLimit,
     TooOften,
     Internal,
     Unavailable,
@@ -198,6 +202,7 @@ impl Code {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not have this method."),
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timed_out", "The body did not arrive in time."),
             Self::TenantExists => (StatusCode::CONFLICT, "tenant_exists", "There is a tenant with this id."),
+            Self::TenantExpunging => (StatusCode::CONFLICT, "tenant_expunging", "The tenant of this id is being expunged: wait until that is done."),
             Self::EventTypeExists => (StatusCode::CONFLICT, "event_type_exists", "The event type is in this catalogue."),
             Self::EventTypesLimit => (StatusCode::CONFLICT, "event_types_limit", "The catalogue has no room for another event type."),
             Self::TenantNotEmpty => (StatusCode::CONFLICT, "tenant_not_empty", "The tenant has endpoints: delete them first."),
@@ -217,6 +222,7 @@ impl Code {
             Self::MediaTypeUnsupported => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", "The body must be application/json."),
             Self::EventRefused => (StatusCode::UNPROCESSABLE_ENTITY, "event_refused", "The event cannot be taken."),
             Self::IdempotencyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_reused", "The Idempotency-Key came with another request before."),
+            Self::StreamsLimit => (StatusCode::TOO_MANY_REQUESTS, "streams_limit", "Too many streams are open: try again later."),
             Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too_often", "This key asks for it too often: try again later."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side."),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot do this at the moment: try again."),
@@ -232,7 +238,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 57] = [
+    pub(crate) const ALL: [Self; 58] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -263,6 +269,7 @@ impl Code {
         Self::MethodNotAllowed,
         Self::BodyTimedOut,
         Self::TenantExists,
+        Self::TenantExpunging,
         Self::EventTypeExists,
         Self::EventTypesLimit,
         Self::TenantNotEmpty,
@@ -282,6 +289,7 @@ impl Code {
         Self::MediaTypeUnsupported,
         Self::EventRefused,
         Self::IdempotencyReused,
+        Self::StreamsLimit,
         Self::TooOften,
         Self::Internal,
         Self::Unavailable,

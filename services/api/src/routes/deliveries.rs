@@ -7,7 +7,7 @@ pub(crate) mod attempts;
 pub(crate) mod orders;
 mod request;
 pub(crate) mod search;
-mod state;
+pub(crate) mod state;
 pub(crate) mod trace;
 pub(crate) mod view;
 
@@ -53,6 +53,7 @@ pub(crate) async fn list_deliveries_of_event(
     let _permit = permit(&app, access.id()).await?;
     let mut budget = Budget::start();
     let found = scan::event(&app.log, access.id(), id, &mut budget).await?;
+    let found = found.filter(|found| !access.hides(found.event_sequence));
     let endpoints = found.ok_or(Code::EventNotFound)?.endpoints.into_iter();
     let endpoints = endpoints.filter(|(endpoint, _)| !app.is_erased(*endpoint));
     let rest = endpoints.filter(|(endpoint, _)| after.is_none_or(|after| *endpoint > after));
@@ -127,8 +128,10 @@ async fn find<P>(
     budget: &mut Budget,
 ) -> Result<FoundDelivery, ApiError> {
     let found = scan::delivery(&app.log, access.id(), id, budget).await?;
-    let found = found.filter(|found| !app.is_erased(found.endpoint));
-    found.ok_or_else(|| Code::DeliveryNotFound.into())
+    let is_shown = |found: &FoundDelivery| {
+        !app.is_erased(found.endpoint) && !access.hides(found.event_sequence)
+    };
+    found.filter(is_shown).ok_or_else(|| Code::DeliveryNotFound.into())
 }
 
 /// Waits until the journal may be read: a few requests at once, so that they do not starve what

@@ -9,7 +9,7 @@ use fanfare_domain::{
     Conclusion, DeliveryId, EndpointId, JobId, Replay, Timestamp, TypePattern,
     job::{JobState, Past, Progress, Range, Scope},
 };
-use fanfare_event_log::JobWritten;
+use fanfare_event_log::{JobWritten, StoredReplay};
 use fanfare_service::random_bytes;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -199,6 +199,7 @@ pub(crate) async fn list_replays(
     app.jobs.confirm().await?;
     let found: Vec<_> = app.jobs.read(|jobs| {
         let all = jobs.of_tenant(access.id());
+        let all = all.filter(|it| !access.hides_replay(it.replay.created_at));
         let rest = all.filter(|it| after.is_none_or(|after| it.replay.id > after));
         rest.take(limit + 1).cloned().collect()
     });
@@ -226,9 +227,7 @@ pub(crate) async fn get_replay(
     PathId(id): PathId<JobId>,
 ) -> Result<Json<ReplayView>, ApiError> {
     app.jobs.confirm().await?;
-    let stored = app.jobs.read(|jobs| jobs.replay(id).cloned());
-    let stored = stored.filter(|stored| stored.replay.tenant == *access.id());
-    let stored = stored.ok_or(Code::ReplayNotFound)?;
+    let stored = find(&app, &access, id)?;
     Ok(Json(ReplayView::of(&stored.replay, stored.generation())))
 }
 
@@ -248,9 +247,7 @@ pub(crate) async fn cancel_replay(
 ) -> Result<Json<ReplayView>, ApiError> {
     for _ in 0..TRIES_MAX {
         app.jobs.confirm().await?;
-        let stored = app.jobs.read(|jobs| jobs.replay(id).cloned());
-        let stored = stored.filter(|stored| stored.replay.tenant == *access.id());
-        let stored = stored.ok_or(Code::ReplayNotFound)?;
+        let stored = find(&app, &access, id)?;
         let generation = stored.generation();
         if stored.replay.is_over() {
             return Ok(Json(ReplayView::of(&stored.replay, generation)));
@@ -266,6 +263,14 @@ pub(crate) async fn cancel_replay(
         }
     }
     Err(Code::ChangedMeanwhile.into())
+}
+
+/// Finds a replay of the tenant.
+fn find<P>(app: &App, access: &InTenant<P>, id: JobId) -> Result<StoredReplay, ApiError> {
+    let stored = app.jobs.read(|jobs| jobs.replay(id).cloned());
+    let stored = stored.filter(|stored| stored.replay.tenant == *access.id());
+    let shown = stored.filter(|stored| !access.hides_replay(stored.replay.created_at));
+    shown.ok_or_else(|| Code::ReplayNotFound.into())
 }
 
 /// Finds deliveries that failed for good, and refuses others.
@@ -286,7 +291,8 @@ async fn failed(
     let found = scan::conclusions(&app.log, access.id(), &wanted, &mut budget).await?;
     let mut past = Vec::with_capacity(wanted.len());
     for id in wanted {
-        let Some((delivery, conclusion)) = found.get(&id) else {
+        let shown = found.get(&id).filter(|(delivery, _)| !access.hides(delivery.event_sequence));
+        let Some((delivery, conclusion)) = shown else {
             let detail = format!("{id} is not one that has ended");
             return Err(ApiError::detailed(Code::DeliveryUnderWay, detail));
         };

@@ -1,11 +1,16 @@
 //! Tenants: made and changed by the operator, seen by their own keys.
 
+pub(crate) mod expunge;
 mod plan;
 
 use std::{num::NonZeroU32, sync::Arc};
 
 use axum::{extract::State, http::StatusCode};
-use fanfare_domain::{Entity, Tenant, TenantId, profile::Profile, tenant::UnknownTypes};
+use fanfare_domain::{
+    Entity, Tenant, TenantId,
+    profile::Profile,
+    tenant::{Expunge, UnknownTypes},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -190,6 +195,7 @@ pub(crate) async fn create_tenant(
     if app.directory.read(|directory| directory.tenant(&id).is_some()) {
         return Err(Code::TenantExists.into());
     }
+    let expunge = earlier(&app, &id)?;
     // What a deletion that was cut short has left must not become this tenant's.
     clear(&app, &access.caller, &id).await?;
     let vacancy = app.directory.read(|directory| directory.tenant_vacancy(&id));
@@ -204,6 +210,7 @@ pub(crate) async fn create_tenant(
         endpoints_max,
         unknown_types,
         created_at: app.now(),
+        expunge,
     });
     let entity = Entity::Tenant(Arc::clone(&value));
     let revision = match app.write(&access.caller, entity, false, vacancy).await {
@@ -313,6 +320,15 @@ pub(crate) async fn delete_tenant(
     // Its keys, and what was made while it was being deleted.
     clear(&app, &access.caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a new tenant of an id has to know of one that was expunged; none can be made before that is
+/// done.
+fn earlier(app: &App, id: &TenantId) -> Result<Option<Expunge>, ApiError> {
+    app.directory.read(|directory| match directory.expunges().of(id) {
+        Some(running) if running.is_running() => Err(Code::TenantExpunging.into()),
+        found => Ok(found.and_then(|it| it.expunge.earlier())),
+    })
 }
 
 fn has_endpoints(app: &App, id: &TenantId) -> bool {

@@ -44,7 +44,13 @@ async fn a_link_allows_what_its_role_says_and_nothing_that_outlives_it() -> Resu
                 .iter()
                 .any(|end| operation.path.trim_end_matches("/{key}").ends_with(end))
                 && (operation.method != Method::GET || operation.path.contains("/keys"));
-            let by_operator = ["update_tenant", "delete_tenant", "reveal_secrets"];
+            let by_operator = [
+                "update_tenant",
+                "delete_tenant",
+                "expunge_tenant",
+                "get_expunge",
+                "reveal_secrets",
+            ];
             let looks = operation.method == Method::GET || operation.path.ends_with("/filter/test");
             let allowed = of_tenant
                 && !never

@@ -210,7 +210,9 @@ impl Answer {
     pub(crate) async fn of(request: reqwest::RequestBuilder) -> Result<Self> {
         let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let bytes = response.bytes().await?;
+        let has_end =
+            headers.get("content-type").is_none_or(|it| it.as_bytes() != b"text/event-stream");
+        let bytes = if has_end { response.bytes().await? } else { Default::default() };
         let is_text =
             headers.get("content-type").is_some_and(|it| it.as_bytes().starts_with(b"text/"));
         let body = match &*bytes {

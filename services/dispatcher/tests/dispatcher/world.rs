@@ -97,6 +97,7 @@ impl World {
             endpoints_max: None,
             created_at: now,
             rate_limit: None,
+            expunge: None,
         };
         log.change(&change(Entity::Tenant(Arc::new(tenant)), false), 0).await?;
         let mut world =

@@ -240,6 +240,7 @@ fn a_limit_is_of_the_revision_that_set_it() {
             plan: None,
             endpoints_max: None,
             created_at: Timestamp::EPOCH,
+            expunge: None,
         };
         Change { entity: Entity::Tenant(Arc::new(tenant)), deleted, ..change(&one(None, 0)) }
     };

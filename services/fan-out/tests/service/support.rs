@@ -162,6 +162,7 @@ impl World {
             plan: None,
             endpoints_max: None,
             created_at: SystemClock.now(),
+            expunge: None,
         };
         self.change(Entity::Tenant(Arc::new(tenant)), false, expected).await
     }

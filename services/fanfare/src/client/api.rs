@@ -10,6 +10,8 @@ use serde_json::{Value, value::RawValue};
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a request may take; the API itself gives up before.
 const ANSWER: Duration = Duration::from_secs(40);
+/// How long a stream may go on.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 /// How often a change is tried while others change the same thing.
 const EDITS_MAX: usize = 5;
 
@@ -71,6 +73,26 @@ impl Api {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Opens a stream, which goes on until somebody ends it.
+    pub(crate) async fn open(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<reqwest::Response> {
+        let url = format!("{}{path}", self.base);
+        let mut request = self.client.get(&url).bearer_auth(&self.key).timeout(FOREVER);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let text = answer.text().await.context("read the API's answer")?;
+        Err(self.problem(status, &text))
     }
 
     /// Makes a resource, or has something done.
@@ -181,10 +203,14 @@ impl Api {
             let value = if text.is_empty() { Value::Null } else { read(&text)? };
             return Ok((value, tag));
         }
-        Err(match read(&text).ok().and_then(|value| Problem::read(status.as_u16(), &value)) {
+        Err(self.problem(status, &text))
+    }
+
+    fn problem(&self, status: reqwest::StatusCode, text: &str) -> anyhow::Error {
+        match read(text).ok().and_then(|value| Problem::read(status.as_u16(), &value)) {
             Some(problem) => problem.into(),
             None => anyhow!("{} answered {status}: is it Fanfare's API?", self.base),
-        })
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `fanfare delivery`.
 
 mod attempt;
+mod live;
 mod search;
 mod timeline;
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 pub(crate) use self::search::{DeadLetters, Narrow, dead_letters};
 pub(crate) use self::timeline::words;
 use super::{
+    again::{View, Watch},
     api::{Api, text},
     listing, replay,
 };
@@ -23,6 +25,7 @@ Examples:
   fanfare delivery list acme --state exhausted,refused --type 'invoice.*' --since 1h
   fanfare delivery list acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w
   fanfare delivery get acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w
+  fanfare delivery get acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w --watch
   fanfare delivery attempt acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w 2
   fanfare delivery retry acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w";
 
@@ -46,7 +49,12 @@ pub(crate) enum Command {
         tenant: TenantId,
         /// The delivery's id.
         delivery: DeliveryId,
+        #[command(flatten)]
+        watch: Watch,
     },
+    /// Show what happens to a tenant's deliveries, as it happens.
+    #[command(after_help = live::EXAMPLES)]
+    Watch(live::Options),
     /// List the attempts of a delivery.
     Attempts {
         /// The tenant.
@@ -101,12 +109,16 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             }
             None => search::deliveries(&options, api, output).await?,
         },
-        Command::Get { tenant, delivery } => {
+        Command::Get { tenant, delivery, watch } => {
             let path = path(&tenant, &delivery.to_string());
-            let found = api.get(&path).await?;
-            let facts = api.list(&format!("{path}/facts")).await?;
-            show(&found, &facts, output);
+            let ask = async || {
+                let found = api.get(&path).await?;
+                let facts = api.list(&format!("{path}/facts")).await?;
+                Ok(json!({ "delivery": found, "facts": facts }))
+            };
+            watch.run(ask, View { show, is_over: has_ended }, output).await?;
         }
+        Command::Watch(options) => live::run(options, api, output).await?,
         Command::Attempts { tenant, delivery } => {
             let path = format!("{}/attempts", path(&tenant, &delivery.to_string()));
             listing::print(api.list(&path).await?, &attempt::ATTEMPTS, output);
@@ -193,11 +205,18 @@ async fn state(api: &Api, tenant: &TenantId, one: &Value) -> String {
     }
 }
 
-fn show(found: &Value, facts: &[Value], output: Output) {
+fn has_ended(found: &Value) -> bool {
+    let state = found.get("delivery").map_or("", |delivery| text(delivery, "state"));
+    ["delivered", "exhausted", "refused", "cancelled"].contains(&state)
+}
+
+fn show(whole: &Value, output: Output) {
     if output.json {
-        output.document(&json!({ "delivery": found, "facts": facts }));
+        output.document(whole);
         return;
     }
+    let found = whole.get("delivery").unwrap_or(&Value::Null);
+    let facts = whole.get("facts").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let state = text(found, "state");
     let tone = match state {
         "delivered" => Tone::Good,

@@ -16,7 +16,10 @@ use fanfare_domain::{EndpointId, TenantId, settings::parse_duration};
 use serde_json::{Value, json};
 
 pub(crate) use self::draft::Draft;
-use super::api::{Api, text};
+use super::{
+    again::{View, Watch, never},
+    api::{Api, text},
+};
 use crate::output::{Output, Tone};
 
 const CREATE_EXAMPLES: &str = "\
@@ -54,9 +57,16 @@ pub(crate) enum Command {
     List {
         /// The tenant.
         tenant: TenantId,
+        #[command(flatten)]
+        watch: Watch,
     },
-    /// Show an endpoint.
-    Get(Named),
+    /// Show an endpoint, and how it does at the moment.
+    Get {
+        #[command(flatten)]
+        endpoint: Named,
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Change an endpoint: what is not given stays as it is.
     #[command(after_help = UPDATE_EXAMPLES)]
     Update(Box<update::Options>),
@@ -132,10 +142,17 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             let made = options.draft().create(api, &options.tenant).await?;
             show::with_secret(&made, "created", output);
         }
-        Command::List { tenant } => {
-            show::list(&tenant, api.list(&all(&tenant)).await?, output);
+        Command::List { tenant, watch } => {
+            let ask = async || Ok(Value::Array(api.list(&all(&tenant)).await?));
+            let show = |found: &Value, output| {
+                show::list(&tenant, found.as_array().cloned().unwrap_or_default(), output);
+            };
+            watch.run(ask, View { show, is_over: never }, output).await?;
         }
-        Command::Get(named) => show::endpoint(&api.get(&named.path()).await?, output),
+        Command::Get { endpoint, watch } => {
+            let ask = async || api.get(&endpoint.path()).await;
+            watch.run(ask, View { show: show::endpoint, is_over: never }, output).await?;
+        }
         Command::Update(options) => {
             let path = options.endpoint.path();
             let changed = if options.are_incomplete() {

@@ -61,6 +61,14 @@ impl Query {
         self
     }
 
+    /// Returns the path with the query, of what has no pages.
+    pub(crate) fn path_only(&self, path: &str) -> Result<String> {
+        let mut url = Url::parse("http://localhost").context("make a query")?;
+        url.query_pairs_mut().extend_pairs(&self.0);
+        let query = url.query().filter(|query| !query.is_empty());
+        Ok(query.map_or_else(|| String::from(path), |query| format!("{path}?{query}")))
+    }
+
     /// Returns the path with the query.
     fn path(&self, path: &str, limit: usize, cursor: Option<&str>) -> Result<String> {
         let mut url = Url::parse("http://localhost").context("make a query")?;

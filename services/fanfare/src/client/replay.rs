@@ -8,7 +8,10 @@ use fanfare_domain::{DeliveryId, EndpointId, JobId, TenantId, settings::parse_du
 use fanfare_service::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
-use super::api::{Api, text};
+use super::{
+    again::{View, Watch, never},
+    api::{Api, text},
+};
 use crate::output::{Output, Tone};
 
 const START_EXAMPLES: &str = "\
@@ -44,9 +47,16 @@ pub(crate) enum Command {
     List {
         /// The tenant.
         tenant: TenantId,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Show a replay, and how far it is.
-    Get(Named),
+    Get {
+        #[command(flatten)]
+        replay: Named,
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Cancel a replay; deliveries that it has made go on.
     Cancel(Named),
 }
@@ -109,10 +119,16 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             let path = format!("/v1/tenants/{tenant}/dead-letters/redrive");
             show(&api.post(&path, &body).await?, output);
         }
-        Command::List { tenant } => {
-            list(api.list(&format!("/v1/tenants/{tenant}/replays")).await?, output);
+        Command::List { tenant, watch } => {
+            let path = format!("/v1/tenants/{tenant}/replays");
+            let ask = async || Ok(Value::Array(api.list(&path).await?));
+            watch.run(ask, View { show: list, is_over: never }, output).await?;
         }
-        Command::Get(named) => show(&api.get(&named.path()).await?, output),
+        Command::Get { replay, watch } => {
+            let ask = async || api.get(&replay.path()).await;
+            let is_over = |found: &Value| text(found, "state") != "running";
+            watch.run(ask, View { show, is_over }, output).await?;
+        }
         Command::Cancel(named) => {
             let path = format!("{}/cancel", named.path());
             show(&api.post(&path, &json!({})).await?, output);
@@ -162,11 +178,12 @@ fn number(found: &Value, name: &str) -> String {
     found.get(name).and_then(Value::as_u64).unwrap_or_default().to_string()
 }
 
-fn list(found: Vec<Value>, output: Output) {
+fn list(found: &Value, output: Output) {
     if output.json {
-        output.document(&Value::Array(found));
+        output.document(found);
         return;
     }
+    let found = found.as_array().map_or(&[][..], Vec::as_slice);
     if found.is_empty() {
         output.line("There are no replays here.");
         return;

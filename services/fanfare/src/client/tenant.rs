@@ -1,5 +1,6 @@
 //! `fanfare tenant`.
 
+mod expunge;
 mod plan;
 mod portal;
 
@@ -79,6 +80,9 @@ pub(crate) enum Command {
         #[arg(value_enum)]
         unknown: UnknownTypes,
     },
+    /// Remove everything that is kept of a tenant, for good: its events too.
+    #[command(after_help = expunge::EXAMPLES)]
+    Expunge(expunge::Options),
     /// Delete a tenant and its API keys; its endpoints have to be deleted before.
     Delete {
         /// The tenant's id.
@@ -160,6 +164,7 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
                 output.line(&format!("unknown event types of tenant {tenant}: {shown}"));
             }
         }
+        Command::Expunge(options) => expunge::run(options, api, output).await?,
         Command::Delete { tenant } => {
             api.delete(&path(&tenant)).await?;
             if output.json {

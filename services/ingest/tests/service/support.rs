@@ -85,6 +85,7 @@ pub(crate) async fn tenant(log: &EventLog, id: &str, profile: &str) -> Result<()
         endpoints_max: None,
         created_at: SystemClock.now(),
         rate_limit: None,
+        expunge: None,
     };
     let change = Change {
         entity: Entity::Tenant(Arc::new(tenant)),

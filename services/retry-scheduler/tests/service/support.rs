@@ -275,6 +275,7 @@ pub(crate) async fn add_tenant(log: &EventLog, id: &str) -> Result<()> {
         endpoints_max: None,
         created_at: now(),
         rate_limit: None,
+        expunge: None,
     };
     log.change(&change(Entity::Tenant(Arc::new(tenant))), 0).await?;
     Ok(())

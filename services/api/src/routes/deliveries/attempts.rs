@@ -152,7 +152,9 @@ async fn find(
 ) -> Result<(Store, DeliveryRow), ApiError> {
     let store = app.delivery_log().await?;
     let found = store.delivery(access.id(), id).await?;
-    let found = found.filter(|row| !app.is_erased(row.endpoint));
+    let is_gone =
+        |row: &DeliveryRow| app.is_erased(row.endpoint) || access.hides(row.event_sequence);
+    let found = found.filter(|row| !is_gone(row));
     Ok((store, found.ok_or(Code::DeliveryNotFound)?))
 }
 

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use axum::{Json, extract::State};
-use fanfare_delivery_log::{Cursor, Filter, Listed, State as Standing};
+use fanfare_delivery_log::{Cursor, DeliveryRow, Filter, Listed, State as Standing};
 use fanfare_domain::{EndpointId, Outcome, TenantId, Timestamp, TypePattern, profile::Profile};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -206,8 +206,10 @@ async fn page(
     let (limit, after) = (paging.limit()?, paging.after::<Cursor>()?);
     let profile = app.profile(&access.tenant.value.profile)?;
     let found = app.delivery_log().await?.deliveries(filter, after, limit).await?;
-    // The log forgets a deleted endpoint's history a moment after the deletion.
-    let rows = found.rows.iter().filter(|row| !app.is_erased(row.delivery.endpoint));
+    // The log forgets what was deleted a moment after the deletion.
+    let is_gone =
+        |row: &DeliveryRow| app.is_erased(row.endpoint) || access.hides(row.event_sequence);
+    let rows = found.rows.iter().filter(|row| !is_gone(&row.delivery));
     let data = rows.map(|row| ListedDelivery::of(row, profile)).collect();
     Ok(Json(Page { data, next_cursor: found.next.as_ref().map(cursor) }))
 }

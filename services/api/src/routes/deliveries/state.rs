@@ -57,6 +57,23 @@ pub(crate) enum DeliveryState {
 }
 
 impl DeliveryState {
+    /// Every state.
+    const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Retrying,
+        Self::Parked,
+        Self::Skipped,
+        Self::Delivered,
+        Self::Exhausted,
+        Self::Refused,
+        Self::Cancelled,
+    ];
+
+    /// Reads a name.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+
     /// Returns the name, as it is shown.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -188,7 +205,7 @@ impl DeliveryView {
 
 impl DeliveryState {
     /// How a delivery stands that waits for an attempt.
-    const fn before(attempt: u32) -> Self {
+    pub(crate) const fn before(attempt: u32) -> Self {
         if attempt > 1 { Self::Retrying } else { Self::Pending }
     }
 }

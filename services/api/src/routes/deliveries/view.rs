@@ -124,7 +124,7 @@ pub(super) struct InBatchView {
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Outcome)]
-pub(super) enum OutcomeName {
+pub(crate) enum OutcomeName {
     /// The endpoint answered with a status that the profile counts as success.
     Accepted,
     /// The endpoint answered with any other status.
@@ -257,7 +257,7 @@ impl AttemptView {
 
 impl OutcomeName {
     /// Names an outcome, and the fault if it is one.
-    pub(super) const fn of(outcome: &Outcome) -> (Self, Option<&'static str>) {
+    pub(crate) const fn of(outcome: &Outcome) -> (Self, Option<&'static str>) {
         match outcome {
             Outcome::Accepted { .. } => (Self::Accepted, None),
             Outcome::Refused { .. } => (Self::Refused, None),

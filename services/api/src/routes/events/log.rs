@@ -112,7 +112,8 @@ pub(crate) async fn list_events(
     let paging = Paging::new(query.limit, query.cursor);
     let (limit, after) = (paging.limit()?, paging.after::<Cursor>()?);
     let found = app.delivery_log().await?.events(&filter, after, limit).await?;
-    let data = found.rows.iter().map(EventView::of).collect();
+    let shown = found.rows.iter().filter(|row| !access.hides(row.sequence));
+    let data = shown.map(EventView::of).collect();
     Ok(Json(Page { data, next_cursor: found.next.as_ref().map(cursor) }))
 }
 
@@ -131,7 +132,7 @@ pub(crate) async fn get_event(
     PathId(id): PathId<EventId>,
 ) -> Result<Json<EventWithData>, ApiError> {
     let row = app.delivery_log().await?.event(access.id(), id).await?;
-    let row = row.ok_or(Code::EventNotFound)?;
+    let row = row.filter(|row| !access.hides(row.sequence)).ok_or(Code::EventNotFound)?;
     let stored = app.log.event(row.sequence).await?.filter(|stored| stored.event.id == row.id);
     Ok(Json(EventWithData::of(&row, stored.as_ref())))
 }

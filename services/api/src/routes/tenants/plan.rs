@@ -115,6 +115,7 @@ mod tests {
             endpoints_max,
             unknown_types: UnknownTypes::Allowed,
             created_at: Timestamp::EPOCH,
+            expunge: None,
         }
     }
 
