@@ -31,12 +31,7 @@ mod task;
 mod tests;
 
 mod wire {
-    #![expect(
-        clippy::large_enum_variant,
-        clippy::pedantic,
-        unreachable_pub,
-        reason = "generated code"
-    )]
+    #![expect(clippy::pedantic, unreachable_pub, reason = "generated code")]
     include!(concat!(env!("OUT_DIR"), "/fanfare.v1.rs"));
 }
 

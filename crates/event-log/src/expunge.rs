@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a purge may take: the servers look through whole blocks of messages.
-const PURGE: Duration = Duration::from_secs(60);
+const PURGE: Duration = Duration::from_mins(1);
 /// After how long without a message to ask again whether there is one to wait for.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How many keys are forgotten at once.
