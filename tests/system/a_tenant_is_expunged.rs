@@ -36,8 +36,9 @@ async fn scene() -> Result<Scene> {
     scene.installation.start_service(Service::Projector).await?;
     let settings = scene.installation.settings(Service::Projector);
     let database = Database::to_read(&settings.get("database").context("a database")?.parse()?)?;
+    let streams = scene.streams().await?;
     wait_until("the delivery log to be there", async || {
-        let attached = Store::attach(&database, scene.log.inbox_identity()).await;
+        let attached = Store::attach(&database, &streams).await;
         attached.map(drop).map_err(|error| format!("{error:?}"))
     })
     .await;

@@ -15,6 +15,8 @@
 //! A secret is shown once, in the answer that made it, and is sealed everywhere else.
 //! A tenant's key sees its own tenant; all others look as if they did not exist.
 //!
+//! What was begun with the removal of a tenant is carried on by any process of the service.
+//!
 //! **Not here.** Events are taken by ingest, which this service asks with a request of its own;
 //! what endpoints get is the dispatcher's.
 
@@ -152,11 +154,8 @@ pub async fn bind_and_start(
     });
     bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;
     context.spawn("errands", errands::run(taken, context.stop()));
-    context.spawn("expunging", expunge::run(app.clone(), context.stop()));
-    context.spawn("live", live::run(app.clone(), context.stop()));
-    context.spawn("key uses", uses::keep(app.clone(), context.stop()));
-    let router = server::router(app);
-    let stop = context.stop();
+    spawn_keepers(context, &app);
+    let (router, stop) = (server::router(app), context.stop());
     context.spawn("serving", async move {
         server::serve(listener, router, connections, stop).await;
         database.close().await;
@@ -176,4 +175,11 @@ fn limited() -> Limited {
         bodies: Shares::new(BODIES_BYTES_MAX, BODIES_BYTES_EACH_MAX),
         batches: Shares::new(BATCHES_MAX.0, BATCHES_MAX.1),
     }
+}
+
+/// Spawns what goes on beside the requests.
+fn spawn_keepers(context: &mut Context, app: &App) {
+    context.spawn("expunging", expunge::run(app.clone(), context.stop()));
+    context.spawn("live", live::run(app.clone(), context.stop()));
+    context.spawn("key uses", uses::keep(app.clone(), context.stop()));
 }

@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     Action, AuditEntry, AuditFilter, Changes, EventFilter, Filter, Progress,
     fold::tests::{at, delivery, made, record, routed, stored},
-    store::tests::homes,
+    store::tests::{homes, made_anew},
 };
 
 fn tenant(expunge: Option<Expunge>) -> Entity {
@@ -77,7 +77,7 @@ async fn entries(store: &Store) -> Result<Vec<AuditEntry>> {
 #[tokio::test]
 async fn what_is_of_an_expunged_tenant_goes_in_steps_and_stays_away() -> Result<()> {
     for home in homes("what_is_of_an_expunged").await? {
-        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let store = made_anew(&home.database).await?;
         let acme: TenantId = "acme".parse()?;
         store.apply(facts(), progress(0, 0), progress(0, 1)).await?;
         assert!(!store.is_expunged(&acme, 2).await?);
@@ -114,7 +114,7 @@ async fn what_is_of_an_expunged_tenant_goes_in_steps_and_stays_away() -> Result<
 #[tokio::test]
 async fn the_audit_keeps_who_did_what_and_that_it_was_expunged() -> Result<()> {
     for home in homes("the_audit_keeps_who").await? {
-        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let store = made_anew(&home.database).await?;
         let by_link = "key_a by link_b for Jane Doe";
         let mut changes = Changes::default();
         changes.config(1, at(1), &change(tenant(None), false, "key_operator"));
@@ -149,7 +149,7 @@ async fn the_audit_keeps_who_did_what_and_that_it_was_expunged() -> Result<()> {
         }
         assert!(found[0].after.as_ref().unwrap().contains("private name"), "a later tenant's");
         // Made anew from what CONFIG has kept, it is the same.
-        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let store = made_anew(&home.database).await?;
         store.apply(changes, progress(0, 0), progress(6, 0)).await?;
         while store.purge_expunged(2).await? {}
         assert_eq!(entries(&store).await?, found);

@@ -238,7 +238,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 58] = [
+    pub(crate) const ALL: [Self; 59] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,

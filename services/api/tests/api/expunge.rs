@@ -44,7 +44,7 @@ async fn ask(world: &World, api: &Api) -> Result<Value> {
 
 async fn finished(world: &World, api: &Api) -> Value {
     wait_until("the tenant to be expunged", async || match ask(world, api).await {
-        Ok(found) if found["state"] == "finished" => Ok(found),
+        Ok(found) if found.get("state").is_some_and(|state| state == "finished") => Ok(found),
         other => Err(other.map_err(|error| format!("{error:#}"))),
     })
     .await

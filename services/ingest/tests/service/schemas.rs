@@ -121,6 +121,7 @@ async fn types_that_nobody_knows_are_refused_where_the_tenant_wants_that() -> Re
             plan: None,
             endpoints_max: None,
             created_at: SystemClock.now(),
+            expunge: None,
         }))
     };
     let revision = change(&log, strict(UnknownTypes::Refused), 0).await?;
