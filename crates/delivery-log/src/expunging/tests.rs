@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use fanfare_domain::{
-    ApiKey, KeyId, Role, Tenant, Timestamp, TraceContext,
+    ApiKey, KeyId, Role, Tenant, TraceContext,
     tenant::{Expunge, UnknownTypes},
 };
 
@@ -67,7 +67,7 @@ fn facts() -> Changes {
 }
 
 fn progress(config: u64, journal: u64) -> Progress {
-    Progress { config, journal, ..Progress::default() }
+    Progress { journal, config, ..Progress::default() }
 }
 
 async fn entries(store: &Store) -> Result<Vec<AuditEntry>> {

@@ -212,7 +212,7 @@ impl Answer {
         let (status, headers) = (response.status(), response.headers().clone());
         let has_end =
             headers.get("content-type").is_none_or(|it| it.as_bytes() != b"text/event-stream");
-        let bytes = if has_end { response.bytes().await? } else { bytes::Bytes::new() };
+        let bytes = if has_end { response.bytes().await?.to_vec() } else { Vec::new() };
         let is_text =
             headers.get("content-type").is_some_and(|it| it.as_bytes().starts_with(b"text/"));
         let body = match &*bytes {
