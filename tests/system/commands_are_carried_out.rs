@@ -93,7 +93,7 @@ async fn routed(scene: &Scene, endpoint: &Made, count: usize) -> Result<Vec<Deli
                 found.insert(routed.event_sequence, id);
             }
         }
-        if found.len() == count { Ok(found) } else { Err(found.len()) }
+        if found.len() == count { Ok(found) } else { Err(format!("{} of {count}", found.len())) }
     });
     Ok(found.await.into_values().collect())
 }
