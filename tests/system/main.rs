@@ -34,5 +34,6 @@ mod support;
 mod tenant_limits_are_shared;
 mod the_api_is_as_documented;
 mod the_delivery_log_agrees;
+mod the_delivery_log_may_be_away;
 mod the_log_is_searched;
 mod traces_hang_together;

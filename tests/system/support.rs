@@ -23,7 +23,7 @@ pub(crate) use api::{Api, Refused};
 pub(crate) use checker::{Evidence, Report, Subscriber, check};
 pub(crate) use hooks::{Answer, Hooks};
 pub(crate) use installation::{EAGER, ERASING, Expected, Installation, Options};
-pub(crate) use process::{Process, Service};
+pub(crate) use process::{Process, Service, log_file};
 pub(crate) use producer::{Acknowledged, Planned, Producer, Route};
 pub(crate) use scene::Scene;
 pub(crate) use search::Needles;

@@ -15,12 +15,12 @@ use tokio::process::Command;
 
 use crate::support::{
     Answer, Expected, Hooks, Options, Route, Scene, Service, binary, checker::fold, evidence,
-    scene::tenant,
+    log_file, logs, scene::tenant, up::number,
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often the projector is killed, and how many events there are each time.
-const KILLS: usize = 8;
+const KILLS: usize = 6;
 const EVENTS: usize = 12;
 
 /// Deliveries and their attempts, as the log has them.
@@ -43,8 +43,56 @@ async fn publish(scene: &mut Scene) -> Result<()> {
     scene.publish(planned.collect::<Result<_>>()?).await
 }
 
+/// Where a projector tells its numbers, for each that was started.
+fn addresses(scene: &Scene) -> Vec<String> {
+    let log = log_file(&scene.installation.logs(), Service::Projector);
+    let lines = logs::read(&log).unwrap_or_default();
+    lines.iter().filter_map(|line| line.field("address").map(String::from)).collect()
+}
+
+/// Starts the projector, with all that is in the streams behind it.
+async fn start(scene: &mut Scene, store: &Store) -> Result<String> {
+    let before = addresses(scene).len();
+    scene.installation.start_service(Service::Projector).await?;
+    let address = wait_until("the projector to say where its numbers are", async || {
+        addresses(scene).get(before).cloned().ok_or(before)
+    });
+    let address = address.await;
+    reach_the_ends(scene, store).await;
+    Ok(address)
+}
+
+/// Kills the projector when it has facts in its hands that it cannot write.
+async fn kill_in_the_middle(
+    scene: &mut Scene,
+    (database, store): (&Database, &Store),
+) -> Result<()> {
+    let address = start(scene, store).await?;
+    let before = store.progress().await?;
+    let held = database.hold_up().await?;
+    publish(scene).await?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    wait_until("the projector to have something to write", async || {
+        let asked = client.get(format!("http://{address}/metrics")).send().await;
+        let text = asked.map_err(|error| error.to_string())?.text().await;
+        let text = text.map_err(|error| error.to_string())?;
+        let behind = number(&text, "fanfare_projector_lag_seconds");
+        if behind > Some(0.0) { Ok(()) } else { Err(format!("{behind:?}")) }
+    })
+    .await;
+    scene.installation.kill(Service::Projector).await?;
+    drop(held);
+    ensure!(store.progress().await? == before, "it had written what it had in its hands");
+    Ok(())
+}
+
 /// Waits until the log has all that is in the streams; returns what it has.
 async fn caught_up(scene: &Scene, store: &Store) -> Result<Content> {
+    reach_the_ends(scene, store).await;
+    content(store).await
+}
+
+async fn reach_the_ends(scene: &Scene, store: &Store) {
     wait_until("the delivery log to catch up", async || {
         let ends = async {
             let (events, journal) =
@@ -58,7 +106,6 @@ async fn caught_up(scene: &Scene, store: &Store) -> Result<Content> {
         }
     })
     .await;
-    content(store).await
 }
 
 async fn content(store: &Store) -> Result<Content> {
@@ -137,21 +184,19 @@ async fn shows_requests(scene: &Scene, store: &Store, content: &Content) -> Resu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_delivery_log_says_is_what_happened() -> Result<()> {
     let mut scene = scene().await?;
+    let settings = scene.installation.settings(Service::Projector);
+    let url = settings.get("database").context("a database")?;
+    let database = Database::new(&url.parse()?)?;
+    let store = Store::of(&database);
     for _ in 0..KILLS {
-        scene.installation.start_service(Service::Projector).await?;
-        publish(&mut scene).await?;
-        scene.installation.kill(Service::Projector).await?;
+        kill_in_the_middle(&mut scene, (&database, &store)).await?;
     }
     // Nobody waits for it.
     publish(&mut scene).await?;
     scene.concluded(PATIENCE).await?;
     scene.judge().await?;
-    scene.installation.start_service(Service::Projector).await?;
-    let settings = scene.installation.settings(Service::Projector);
-    let url = settings.get("database").context("a database")?;
-    let database = Database::new(&url.parse()?)?;
-    let store = Store::of(&database);
-    let before = caught_up(&scene, &store).await?;
+    start(&mut scene, &store).await?;
+    let before = content(&store).await?;
     ensure!(before.len() == 2 * EVENTS * (KILLS + 1), "{} deliveries", before.len());
     agrees(&scene, &before).await?;
     let batches = shows_requests(&scene, &store, &before).await?;

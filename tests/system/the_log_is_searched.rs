@@ -104,9 +104,9 @@ async fn scene_of(profile: &'static str) -> Result<(Scene, Made, Made)> {
 async fn log_is_there(scene: &Scene) -> Result<()> {
     let settings = scene.installation.settings(Service::Projector);
     let url = settings.get("database").context("a database")?;
-    let database = Database::to_read(&url.parse()?)?;
+    let (database, streams) = (Database::to_read(&url.parse()?)?, scene.streams().await?);
     wait_until("the delivery log to be there", async || {
-        let attached = Store::attach(&database, scene.log.inbox_identity()).await;
+        let attached = Store::attach(&database, &streams).await;
         attached.map(drop).map_err(|error| format!("{error:?}"))
     })
     .await;

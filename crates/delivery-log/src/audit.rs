@@ -7,12 +7,12 @@
 
 mod document;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use fanfare_domain::{Change, Entity, TenantId, Timestamp};
 
 use crate::{
-    database::{Row, Statement, StoreError},
+    database::{Row, Statement, StoreError, Transaction},
     store::{Store, nanos, required_time},
 };
 
@@ -140,6 +140,24 @@ impl AuditRow {
             document: document::of(&change.entity).to_string(),
         }
     }
+}
+
+/// Has the rows of an installation be another's, which may have some of them.
+pub(crate) async fn rename(
+    transaction: &mut Transaction,
+    before: &str,
+    now: &str,
+) -> Result<(), StoreError> {
+    const ROW: &str = "revision, recorded_at, tenant, kind, entity, deleted, actor, reason, \
+        trace_id, document";
+    let mut copy = Statement::new("INSERT INTO fanfare_audit (installation, ");
+    copy.push(ROW).push(") SELECT ").bind(now).push(", ").push(ROW);
+    copy.push(" FROM fanfare_audit WHERE installation = ").bind(before);
+    copy.push(" ON CONFLICT (installation, revision) DO NOTHING");
+    transaction.execute(copy).await?;
+    let mut old = Statement::new("DELETE FROM fanfare_audit WHERE installation = ");
+    old.bind(before);
+    transaction.execute(old).await.map(drop)
 }
 
 /// The thing's row before, if there is one.

@@ -6,7 +6,7 @@ mod connection;
 mod statement;
 mod url;
 
-pub use connection::{Database, StoreError};
+pub use connection::{Database, HeldUp, StoreError};
 pub(crate) use connection::{Row, Transaction};
 pub(crate) use statement::{Statement, Value};
 pub use url::{DatabaseUrl, MalformedUrl};

@@ -82,7 +82,7 @@ impl Store {
         let Some(row) = rows.first() else { return Ok(false) };
         let endpoint = EndpointId::from_bytes(id(row, 0, "endpoint")?);
         let deleted_at = required_time(row, 1, "deleted_at")?;
-        let mut transaction = self.database.begin().await?;
+        let mut transaction = self.begin_alone().await?;
         let mut left = u64::from(limit);
         for step in STEPS {
             left -= remove(&mut transaction, step, (endpoint, deleted_at), left).await?.min(left);

@@ -3,7 +3,8 @@
 //! A delivery's row is made by the first fact of any kind that names it. Its standing is the one
 //! of the fact with the highest rank: the conclusion above all, then the number of the attempt that
 //! a fact is about, then whether that attempt was made, then the place in the journal. Of two
-//! routings of an event the first one counts, as in fan-out.
+//! routings of an event the first one counts, as in fan-out. An event may be in EVENTS twice, stored
+//! again after the time in which the server knows its id: then the lowest sequence counts.
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -129,8 +130,10 @@ impl Changes {
     /// Gives deliveries what they have from events that are among the changes.
     pub fn fill(&mut self) {
         let Self { events, deliveries, .. } = self;
-        for row in deliveries.values_mut().filter(|row| row.origin.is_none()) {
-            row.origin = events.get(&row.event).map(EventRow::origin);
+        for row in deliveries.values_mut() {
+            if let Some(event) = events.get(&row.event) {
+                row.learn(event.sequence, Some(event.origin()));
+            }
         }
     }
 
@@ -239,12 +242,6 @@ impl Changes {
             Some(known) => known.merge(row),
             None => drop(self.attempts.insert((row.delivery, row.number), row)),
         }
-    }
-}
-
-impl EventRow {
-    fn origin(&self) -> Origin {
-        Origin { event_type: self.event_type.clone(), accepted_at: self.accepted_at }
     }
 }
 

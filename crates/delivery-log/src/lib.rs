@@ -24,12 +24,18 @@ mod rows;
 mod schema;
 mod statistics;
 mod store;
+mod streams;
 
 pub use audit::{Action, AuditCursor, AuditEntry, AuditFilter, AuditPage};
+#[doc(hidden)]
+pub use database::HeldUp;
 pub use database::{Database, DatabaseUrl, MalformedUrl, StoreError};
 pub use fold::Changes;
 pub use query::{Cursor, EventFilter, Filter, Listed, MalformedCursor, Page};
 pub use request::{as_sent, batch_as_sent, is_signed_by};
+pub use retention::TypeCursor;
 pub use rows::{AttemptRow, DeliveryRow, EventRow, Origin, Place, Standing, State};
+pub use schema::Whose;
 pub use statistics::{Attempts, Latency, Statistics};
 pub use store::{Progress, Store};
+pub use streams::Streams;

@@ -1,8 +1,8 @@
 //! Searching: pages of deliveries and events, newest first.
 //!
 //! A page is read along an index whose last column is the id, for each combination of state and
-//! type that is asked for, and the walks are merged: at most a page's rows of each. So the cost does
-//! not grow with the number of rows, whatever the filter. A cursor is the last id of a page: what
+//! type that is asked for and can have rows of the page, and the walks are merged: at most a page's
+//! rows of each. So the cost does not grow with the number of rows, whatever the filter. A cursor is the last id of a page: what
 //! is added meanwhile moves nothing.
 
 mod events;
@@ -49,11 +49,22 @@ impl Store {
     ) -> Result<Page<Listed>, StoreError> {
         let wanted = (filter.text.as_deref(), filter.pattern.as_ref());
         let types = self.types_of(&filter.tenant, wanted).await?;
-        let limit = limit.max(1);
-        let Some(statement) = walk::deliveries(filter, types, after, limit + 1) else {
-            return Ok(Page { rows: Vec::new(), next: None });
+        let mut limit = limit.max(1);
+        let Some(search) = walk::Search::new(filter, types, after) else { return Ok(nothing()) };
+        let walks = search.walks();
+        let rows = if walks.len() > walk::WALKS_MAX {
+            limit = limit.min(walk::PAGE_MAX);
+            let mut snapshot = self.database.snapshot().await?;
+            let begin = snapshot.fetch(search.beginnings(limit + 1)).await?;
+            let begin = begin.iter().filter_map(|row| walk::begins(row).transpose());
+            let walks = begin.collect::<Result<Vec<_>, _>>()?;
+            if walks.is_empty() {
+                return Ok(nothing());
+            }
+            snapshot.fetch(search.page(&walks, limit + 1)).await?
+        } else {
+            self.database.fetch(search.page(&walks, limit + 1)).await?
         };
-        let rows = self.database.fetch(statement).await?;
         let rows = rows.iter().map(listed).collect::<Result<Vec<_>, _>>()?;
         Ok(page(rows, limit, |row| *row.delivery.id.as_bytes()))
     }
@@ -67,11 +78,22 @@ impl Store {
     ) -> Result<Page<EventRow>, StoreError> {
         let wanted = (filter.text.as_deref(), filter.pattern.as_ref());
         let types = self.types_of(&filter.tenant, wanted).await?;
-        let limit = limit.max(1);
-        let Some(statement) = events::statement(filter, types, after, limit + 1) else {
-            return Ok(Page { rows: Vec::new(), next: None });
+        let mut limit = limit.max(1);
+        let Some(search) = events::Search::new(filter, types, after) else { return Ok(nothing()) };
+        let walks = search.walks();
+        let rows = if walks.len() > walk::WALKS_MAX {
+            limit = limit.min(walk::PAGE_MAX);
+            let mut snapshot = self.database.snapshot().await?;
+            let begin = snapshot.fetch(search.beginnings(limit + 1)).await?;
+            let begin = begin.iter().filter_map(|row| events::begins(row).transpose());
+            let walks = begin.map(|found| found.map(Some)).collect::<Result<Vec<_>, _>>()?;
+            if walks.is_empty() {
+                return Ok(nothing());
+            }
+            snapshot.fetch(search.page(&walks, limit + 1)).await?
+        } else {
+            self.database.fetch(search.page(&walks, limit + 1)).await?
         };
-        let rows = self.database.fetch(statement).await?;
         let rows = rows.iter().map(event).collect::<Result<Vec<_>, _>>()?;
         Ok(page(rows, limit, |row| *row.id.as_bytes()))
     }
@@ -163,6 +185,10 @@ fn listed(row: &Row) -> Result<Listed, StoreError> {
         None => None,
     };
     Ok(Listed { delivery: delivery(row)?, last })
+}
+
+const fn nothing<T>() -> Page<T> {
+    Page { rows: Vec::new(), next: None }
 }
 
 /// Cuts a page from rows of which there is one more than it takes, if there are more.

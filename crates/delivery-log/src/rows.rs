@@ -95,7 +95,7 @@ pub struct EventRow {
     pub event_type: EventType,
     /// Its sequence in EVENTS, where its data is. The lowest, if it is there twice.
     pub sequence: u64,
-    /// When it was accepted.
+    /// When it was accepted. The earliest, if it is there twice.
     pub accepted_at: Timestamp,
     /// When it happened, by the producer.
     pub occurred_at: Timestamp,
@@ -107,14 +107,14 @@ pub struct EventRow {
     pub trace_id: Option<String>,
 }
 
-/// What a delivery has in common with its event. Known from the event, or from the first fact about
-/// the delivery itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a delivery has in common with its event. Known from the event, or from the facts about the
+/// delivery itself. Sorts by time, then by type: of several accounts the first one counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
-    /// The event's type.
-    pub event_type: EventType,
     /// When the event was accepted.
     pub accepted_at: Timestamp,
+    /// The event's type.
+    pub event_type: EventType,
 }
 
 /// An event for an endpoint.
@@ -126,7 +126,7 @@ pub struct DeliveryRow {
     pub tenant: TenantId,
     /// What is delivered.
     pub event: EventId,
-    /// The event's sequence in EVENTS.
+    /// The event's sequence in EVENTS. The lowest, if it is there twice.
     pub event_sequence: u64,
     /// Where it is delivered.
     pub endpoint: EndpointId,
@@ -196,11 +196,21 @@ pub struct AttemptRow {
 }
 
 impl EventRow {
-    /// Takes in another account of the same event.
+    /// Takes in another account of the same event: another copy of it, if EVENTS has it twice.
+    ///
+    /// What deliveries have from it is the lesser of both, whichever copy the rest is from, so that
+    /// it makes no difference whether they had it before or after the copies met.
     pub(crate) fn merge(&mut self, other: Self) {
+        let origin = self.origin().min(other.origin());
         if other.sequence < self.sequence {
             *self = other;
         }
+        Origin { accepted_at: self.accepted_at, event_type: self.event_type } = origin;
+    }
+
+    /// What deliveries have from it.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { accepted_at: self.accepted_at, event_type: self.event_type.clone() }
     }
 }
 
@@ -208,12 +218,19 @@ impl DeliveryRow {
     /// Takes in another account of the same delivery.
     pub(crate) fn merge(&mut self, other: Self) {
         self.attempts = self.attempts.max(other.attempts);
-        if self.origin.is_none() {
-            self.origin = other.origin;
-        }
+        self.learn(other.event_sequence, other.origin);
         if other.standing.rank() > self.standing.rank() {
             self.standing = other.standing;
         }
+    }
+
+    /// Takes in what somebody says of the event.
+    pub(crate) fn learn(&mut self, event_sequence: u64, origin: Option<Origin>) {
+        self.event_sequence = self.event_sequence.min(event_sequence);
+        self.origin = match (self.origin.take(), origin) {
+            (Some(mine), Some(other)) => Some(mine.min(other)),
+            (mine, other) => mine.or(other),
+        };
     }
 }
 

@@ -6,7 +6,16 @@
 //!
 //! A row of attempts has what lists need before what is long, which SQLite keeps aside.
 
-use crate::database::{Dialect, Statement, StoreError, Transaction};
+mod found;
+#[cfg(test)]
+mod tests;
+
+use self::found::Found;
+use crate::{
+    audit,
+    database::{Dialect, Statement, StoreError, Transaction},
+    streams::Streams,
+};
 
 /// The version of the tables. Another one makes them anew: they are a fold.
 pub(crate) const VERSION: i64 = 2;
@@ -35,7 +44,7 @@ const LOG: &str = "CREATE TABLE IF NOT EXISTS fanfare_log (
 
 const BLANK: &str =
     "INSERT INTO fanfare_log (id, version, installation, events, journal, config, forgotten)
-    VALUES (1, $1, NULL, 0, 0, 0, 0) ON CONFLICT (id) DO NOTHING";
+    VALUES (1, $1, $2, 0, 0, 0, 0)";
 
 const SQLITE: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS fanfare_events (
@@ -131,46 +140,119 @@ const INDEXES: [&str; 13] = [
         ON fanfare_audit (installation, kind, tenant, entity, revision)",
 ];
 
-/// The highest key of an advisory lock is ours while tables are made: two processes that make them
-/// at the same time would stumble over each other.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(4602958147)";
-
-/// Makes the tables where they are missing, and anew where they are of an older version.
-pub(crate) async fn prepare(transaction: &mut Transaction) -> Result<(), StoreError> {
-    if transaction.dialect() == Dialect::Postgres {
-        transaction.fetch(Statement::new(LOCK)).await?;
-    }
-    transaction.execute(Statement::new(LOG)).await?;
-    let found = transaction.fetch(Statement::new("SELECT version FROM fanfare_log")).await?;
-    let found = found.first().map(|row| row.integer(0)).transpose()?.flatten();
-    match found {
-        Some(VERSION) => return Ok(()),
-        Some(found) if found > VERSION => return Err(StoreError::Newer { found, ours: VERSION }),
-        Some(_) => return renew(transaction).await,
-        None => {}
-    }
-    make(transaction).await
+/// Whose tables may be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Those that were folded from the same streams.
+    Ours,
+    /// Any of these names.
+    Anybodys,
 }
 
-/// Drops all tables and makes them anew.
-pub(crate) async fn renew(transaction: &mut Transaction) -> Result<(), StoreError> {
+/// A key of advisory locks is ours. Who makes or drops tables has it alone: two that do so at the
+/// same time would stumble over each other, and over who writes.
+const ALONE: &str = "SELECT pg_advisory_xact_lock(4602958147)";
+/// Who writes rows shares it.
+const BESIDE_OTHERS: &str = "SELECT pg_advisory_xact_lock_shared(4602958147)";
+
+/// Waits until no table is being made or dropped, and keeps it so until the transaction ends. With
+/// SQLite, whoever writes is alone anyway.
+pub(crate) async fn beside_others(transaction: &mut Transaction) -> Result<(), StoreError> {
+    lock(transaction, BESIDE_OTHERS).await
+}
+
+async fn lock(transaction: &mut Transaction, how: &'static str) -> Result<(), StoreError> {
+    match transaction.dialect() {
+        Dialect::Sqlite => Ok(()),
+        Dialect::Postgres => transaction.fetch(Statement::new(how)).await.map(drop),
+    }
+}
+
+/// Makes the tables where there are none, and anew where they are ours and of an older version.
+pub(crate) async fn prepare(
+    transaction: &mut Transaction,
+    streams: &Streams,
+) -> Result<(), StoreError> {
+    lock(transaction, ALONE).await?;
+    match found::look(transaction).await? {
+        Found::Nothing => make(transaction, streams).await,
+        Found::Unknown => Err(StoreError::Unknown),
+        Found::Log { version, .. } if version > VERSION => {
+            Err(StoreError::Newer { found: version, ours: VERSION })
+        }
+        Found::Log { installation: Some(other), .. } if !streams.are(&other) => {
+            Err(StoreError::Foreign)
+        }
+        Found::Log { version, installation } => {
+            if version < VERSION {
+                drop_all(transaction).await?;
+                make(transaction, streams).await?;
+            } else {
+                adopt(transaction, streams).await?;
+            }
+            keep_audit(transaction, streams, installation.as_deref()).await
+        }
+    }
+}
+
+/// Drops all tables, if they may be, and makes them anew.
+pub(crate) async fn renew(
+    transaction: &mut Transaction,
+    streams: &Streams,
+    whose: Whose,
+) -> Result<(), StoreError> {
+    lock(transaction, ALONE).await?;
+    let before = match (found::look(transaction).await?, whose) {
+        (Found::Unknown, Whose::Ours) => return Err(StoreError::Unknown),
+        (Found::Log { installation: Some(other), .. }, Whose::Ours) if !streams.are(&other) => {
+            return Err(StoreError::Foreign);
+        }
+        (Found::Log { installation, .. }, _) => installation,
+        (Found::Nothing | Found::Unknown, _) => None,
+    };
+    drop_all(transaction).await?;
+    make(transaction, streams).await?;
+    keep_audit(transaction, streams, before.as_deref()).await
+}
+
+async fn drop_all(transaction: &mut Transaction) -> Result<(), StoreError> {
     for table in TABLES {
         transaction.execute(Statement::new(table)).await?;
     }
-    transaction.execute(Statement::new(LOG)).await?;
-    make(transaction).await
+    Ok(())
 }
 
-async fn make(transaction: &mut Transaction) -> Result<(), StoreError> {
+async fn make(transaction: &mut Transaction, streams: &Streams) -> Result<(), StoreError> {
     let tables = match transaction.dialect() {
         Dialect::Sqlite => SQLITE,
         Dialect::Postgres => POSTGRES,
     };
-    for text in tables.into_iter().chain([TYPES, AUDIT]).chain(INDEXES) {
+    for text in [LOG].into_iter().chain(tables).chain([TYPES, AUDIT]).chain(INDEXES) {
         transaction.execute(Statement::new(text)).await?;
     }
     let mut blank = Statement::new(BLANK);
     blank.values.push(VERSION.into());
+    blank.values.push(streams.installation().as_str().into());
     transaction.execute(blank).await?;
     Ok(())
+}
+
+/// Says whose the tables are: older versions said it otherwise.
+async fn adopt(transaction: &mut Transaction, streams: &Streams) -> Result<(), StoreError> {
+    let mut statement = Statement::new("UPDATE fanfare_log SET installation = ");
+    statement.bind(streams.installation().as_str());
+    transaction.execute(statement).await.map(drop)
+}
+
+/// What is in the audit of the same CONFIG stays in it, whatever the tables were called before.
+async fn keep_audit(
+    transaction: &mut Transaction,
+    streams: &Streams,
+    before: Option<&str>,
+) -> Result<(), StoreError> {
+    let (before, now) = match before.filter(|before| streams.have_audit_of(before)) {
+        Some(before) => (before, streams.installation()),
+        None => return Ok(()),
+    };
+    if before == now { Ok(()) } else { audit::rename(transaction, before, &now).await }
 }

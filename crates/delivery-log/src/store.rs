@@ -2,10 +2,12 @@
 //!
 //! **One writer at a time, by the database itself.** The first statement of each transaction moves
 //! the progress from what the writer thinks it is to what it will be. Where somebody else has
-//! moved it, no row is found, and nothing is written ([`StoreError::Moved`]). PostgreSQL makes the
-//! second writer wait for the first at that row, SQLite at the beginning of its transaction.
+//! moved it, or the tables have become another installation's, no row is found, and nothing is
+//! written ([`StoreError::Moved`]). PostgreSQL makes the second writer wait for the first at that row,
+//! SQLite at the beginning of its transaction.
 
 mod read;
+mod texts;
 mod upsert;
 
 #[cfg(test)]
@@ -24,13 +26,15 @@ use crate::{
     database::{Database, Statement, StoreError, Transaction, Value},
     deletion,
     fold::Changes,
-    rows::Origin,
-    schema,
+    rows::{EventRow, Origin},
+    schema::{self, Whose},
+    streams::Streams,
 };
 
 pub(crate) use self::read::{
     ATTEMPT, DELIVERY, EVENT, attempt, delivery, event, id, outcome, required_time,
 };
+use self::texts::Texts;
 
 /// How far the streams are folded: the sequences of the last messages, 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,12 +51,15 @@ pub struct Progress {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) database: Database,
+    /// What the tables bear while they are ours; `None` for those who only read.
+    installation: Option<Arc<str>>,
     erasing: Arc<BTreeSet<String>>,
 }
 
 impl Store {
-    fn on(database: &Database) -> Self {
-        Self { database: database.clone(), erasing: Arc::default() }
+    fn on(database: &Database, streams: Option<&Streams>) -> Self {
+        let installation = streams.map(|streams| Arc::from(streams.installation()));
+        Self { database: database.clone(), installation, erasing: Arc::default() }
     }
 
     /// Names the profiles with which the history of a deleted endpoint is removed; without this,
@@ -62,33 +69,41 @@ impl Store {
         Self { erasing: Arc::new(profiles), ..self }
     }
 
-    /// Makes the tables where they are missing, and checks that they are of this installation, which
-    /// is named by text that changes with its streams.
-    pub async fn open(database: &Database, installation: &str) -> Result<Self, StoreError> {
+    /// Makes the tables where there are none, and anew where they are ours and of an older version.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Foreign`] and [`StoreError::Unknown`] if they are not of these streams.
+    pub async fn open(database: &Database, streams: &Streams) -> Result<Self, StoreError> {
         let mut transaction = database.begin().await?;
-        schema::prepare(&mut transaction).await?;
-        adopt(&mut transaction, installation).await?;
+        schema::prepare(&mut transaction, streams).await?;
         transaction.commit().await?;
-        Ok(Self::on(database))
+        Ok(Self::on(database, Some(streams)))
     }
 
-    /// Drops everything and makes the tables anew. What is of events before a time is not folded.
+    /// Drops everything but the audit, if it may be dropped, and makes the tables anew. What is of
+    /// events before a time is not folded.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Foreign`] and [`StoreError::Unknown`] if the tables are not of these streams, and
+    /// have to be.
     pub async fn renew(
         database: &Database,
-        installation: &str,
+        streams: &Streams,
+        whose: Whose,
         forgotten_before: Timestamp,
     ) -> Result<Self, StoreError> {
         let mut transaction = database.begin().await?;
-        schema::renew(&mut transaction).await?;
-        adopt(&mut transaction, installation).await?;
+        schema::renew(&mut transaction, streams, whose).await?;
         forgotten(&mut transaction, forgotten_before).await?;
         transaction.commit().await?;
-        Ok(Self::on(database))
+        Ok(Self::on(database, Some(streams)))
     }
 
     /// The tables of a database, for those who only read. They may not be there yet.
     pub fn of(database: &Database) -> Self {
-        Self::on(database)
+        Self::on(database, None)
     }
 
     /// The tables of an installation, for those who only read, once somebody keeps them.
@@ -96,7 +111,7 @@ impl Store {
     /// # Errors
     ///
     /// If they are not there, of another version, or of another installation.
-    pub async fn attach(database: &Database, installation: &str) -> Result<Self, StoreError> {
+    pub async fn attach(database: &Database, streams: &Streams) -> Result<Self, StoreError> {
         let question = Statement::new("SELECT version, installation FROM fanfare_log");
         let rows = database.fetch(question).await?;
         let row = rows.first().ok_or(StoreError::Unmade)?;
@@ -108,8 +123,32 @@ impl Store {
         }
         match row.text(1)?.as_deref() {
             None => Err(StoreError::Unmade),
-            Some(found) if found == installation => Ok(Self::on(database)),
+            Some(found) if streams.are(found) => Ok(Self::on(database, None)),
             Some(_) => Err(StoreError::Foreign),
+        }
+    }
+
+    /// Begins to write beside others who do, in tables that stay what they are.
+    pub(crate) async fn begin(&self) -> Result<Transaction, StoreError> {
+        let mut transaction = self.database.begin().await?;
+        schema::beside_others(&mut transaction).await?;
+        Ok(transaction)
+    }
+
+    /// The same, alone: nobody else writes before this transaction ends.
+    pub(crate) async fn begin_alone(&self) -> Result<Transaction, StoreError> {
+        let mut transaction = self.begin().await?;
+        let mut own = Statement::new("UPDATE fanfare_log SET id = id WHERE id = 1");
+        self.only_ours(&mut own);
+        match transaction.execute(own).await? {
+            0 => Err(StoreError::Moved),
+            _ => Ok(transaction),
+        }
+    }
+
+    fn only_ours(&self, statement: &mut Statement) {
+        if let Some(installation) = &self.installation {
+            statement.push(" AND installation = ").bind(&**installation);
         }
     }
 
@@ -137,8 +176,8 @@ impl Store {
         before: Progress,
         after: Progress,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.database.begin().await?;
-        let (forgotten, installation) = advance(&mut transaction, before, after).await?;
+        let mut transaction = self.begin().await?;
+        let (forgotten, installation) = self.advance(&mut transaction, before, after).await?;
         changes.forget(forgotten);
         upsert::audit(&mut transaction, &installation, take(&mut changes.audit).into_values())
             .await?;
@@ -148,33 +187,35 @@ impl Store {
         let deleted = deleted_among(&mut transaction, changes.endpoints()).await?;
         changes.drop_deleted(&deleted);
         changes.fill();
-        fill_from_table(&mut transaction, &mut changes).await?;
+        learn_from_table(&mut transaction, &mut changes).await?;
         upsert::types(&mut transaction, &changes).await?;
         let events: Vec<EventId> = changes.events.keys().copied().collect();
         upsert::events(&mut transaction, changes.events.into_values()).await?;
         upsert::deliveries(&mut transaction, changes.deliveries.into_values()).await?;
         upsert::attempts(&mut transaction, changes.attempts.into_values()).await?;
-        fill_table(&mut transaction, &events).await?;
+        teach_table(&mut transaction, &events).await?;
         transaction.commit().await
     }
-}
 
-/// Moves the progress; returns before when everything is forgotten, and whose the tables are.
-async fn advance(
-    transaction: &mut Transaction,
-    before: Progress,
-    after: Progress,
-) -> Result<(Timestamp, String), StoreError> {
-    let mut statement = Statement::new("UPDATE fanfare_log SET events = ");
-    statement.bind(after.events).push(", journal = ").bind(after.journal);
-    statement.push(", config = ").bind(after.config);
-    statement.push(" WHERE events = ").bind(before.events);
-    statement.push(" AND journal = ").bind(before.journal);
-    statement.push(" AND config = ").bind(before.config);
-    statement.push(" RETURNING forgotten, installation");
-    let rows = transaction.fetch(statement).await?;
-    let row = rows.first().ok_or(StoreError::Moved)?;
-    Ok((time(row.integer(0)?.unwrap_or_default()), row.text(1)?.unwrap_or_default()))
+    /// Moves the progress; returns before when everything is forgotten, and whose the tables are.
+    async fn advance(
+        &self,
+        transaction: &mut Transaction,
+        before: Progress,
+        after: Progress,
+    ) -> Result<(Timestamp, String), StoreError> {
+        let mut statement = Statement::new("UPDATE fanfare_log SET events = ");
+        statement.bind(after.events).push(", journal = ").bind(after.journal);
+        statement.push(", config = ").bind(after.config);
+        statement.push(" WHERE events = ").bind(before.events);
+        statement.push(" AND journal = ").bind(before.journal);
+        statement.push(" AND config = ").bind(before.config);
+        self.only_ours(&mut statement);
+        statement.push(" RETURNING forgotten, installation");
+        let rows = transaction.fetch(statement).await?;
+        let row = rows.first().ok_or(StoreError::Moved)?;
+        Ok((time(row.integer(0)?.unwrap_or_default()), row.text(1)?.unwrap_or_default()))
+    }
 }
 
 /// Finds out which of some endpoints were deleted, and when.
@@ -196,16 +237,6 @@ async fn deleted_among(
     Ok(deleted)
 }
 
-/// Says whose the tables are, if nobody did; fails if they are another's.
-async fn adopt(transaction: &mut Transaction, installation: &str) -> Result<(), StoreError> {
-    let mut statement =
-        Statement::new("UPDATE fanfare_log SET installation = COALESCE(installation, ");
-    statement.bind(installation).push(") RETURNING installation");
-    let rows = transaction.fetch(statement).await?;
-    let found = rows.first().map(|row| row.text(0)).transpose()?.flatten();
-    if found.as_deref() == Some(installation) { Ok(()) } else { Err(StoreError::Foreign) }
-}
-
 /// Notes that what is of events before a time is forgotten.
 pub(crate) async fn forgotten(
     transaction: &mut Transaction,
@@ -216,40 +247,36 @@ pub(crate) async fn forgotten(
     transaction.execute(statement).await.map(drop)
 }
 
-/// Gives deliveries what they have from events that are in the table.
-async fn fill_from_table(
+/// Has deliveries learn from events that are in the table and not among the changes.
+async fn learn_from_table(
     transaction: &mut Transaction,
     changes: &mut Changes,
 ) -> Result<(), StoreError> {
-    let unknown = changes.deliveries.values().filter(|row| row.origin.is_none());
-    let mut wanted: Vec<EventId> = unknown.map(|row| row.event).collect();
-    wanted.dedup();
-    let mut origins: BTreeMap<EventId, Origin> = BTreeMap::new();
+    let Changes { events, deliveries, .. } = changes;
+    let wanted = deliveries.values().map(|row| row.event).filter(|id| !events.contains_key(id));
+    let wanted: Vec<EventId> = wanted.collect::<BTreeSet<_>>().into_iter().collect();
+    let mut known: BTreeMap<EventId, (u64, Origin)> = BTreeMap::new();
     for some in upsert::portions(&wanted) {
-        let mut statement =
-            Statement::new("SELECT id, event_type, accepted_at FROM fanfare_events WHERE id IN ");
+        let mut statement = Statement::new("SELECT ");
+        statement.push(EVENT).push(" FROM fanfare_events WHERE id IN ");
         statement.bind_list(some.iter().map(|id| Value::from(id.as_bytes())));
         for row in transaction.fetch(statement).await? {
-            let event = EventId::from_bytes(id(&row, 0, "id")?);
-            let event_type = read::parsed(&row, 1, "event_type")?;
-            let accepted_at = required_time(&row, 2, "accepted_at")?;
-            origins.insert(event, Origin { event_type, accepted_at });
+            let row: EventRow = event(&row)?;
+            known.insert(row.id, (row.sequence, row.origin()));
         }
     }
-    for row in changes.deliveries.values_mut().filter(|row| row.origin.is_none()) {
-        row.origin = origins.get(&row.event).cloned();
+    for row in deliveries.values_mut() {
+        if let Some((sequence, origin)) = known.get(&row.event) {
+            row.learn(*sequence, Some(origin.clone()));
+        }
     }
     Ok(())
 }
 
-/// Gives deliveries in the table what they have from events that came after them.
-async fn fill_table(transaction: &mut Transaction, events: &[EventId]) -> Result<(), StoreError> {
+/// Has deliveries in the table learn from events that were written.
+async fn teach_table(transaction: &mut Transaction, events: &[EventId]) -> Result<(), StoreError> {
     for some in upsert::portions(events) {
-        let mut statement = Statement::new(
-            "UPDATE fanfare_deliveries SET event_type = e.event_type, accepted_at = e.accepted_at
-             FROM fanfare_events AS e WHERE e.id = fanfare_deliveries.event
-             AND fanfare_deliveries.event_type IS NULL AND fanfare_deliveries.event IN ",
-        );
+        let mut statement = Statement::new(Texts::of(transaction.dialect()).learn);
         statement.bind_list(some.iter().map(|id| Value::from(id.as_bytes())));
         transaction.execute(statement).await?;
     }

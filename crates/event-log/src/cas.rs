@@ -16,6 +16,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
@@ -113,28 +114,36 @@ impl Cell {
     ///
     /// Repeats until the outcome is known, for ever if need be: bound it from outside. Dropped
     /// half-way, it leaves open whether the value was written.
-    pub(crate) async fn set(&self, expected: u64, write: &Write) -> Result<Set, PublishError> {
-        // An inbox name is never used twice, by any process.
-        let mark = self.log.inner.client.new_inbox();
-        loop {
-            match self.try_set(expected, write, &mark).await? {
-                Tried::Stored(sequence) => return Ok(Set::Stored(sequence)),
-                Tried::Conflict => match self.winner(expected, &mark).await {
-                    Ok(Some(set)) => return Ok(set),
-                    Ok(None) => {}
-                    Err(error) => debug!(%error, "cannot tell yet whose write won"),
-                },
-                Tried::Unknown => {}
+    pub(crate) fn set<'a>(
+        &'a self,
+        expected: u64,
+        write: &'a Write,
+    ) -> BoxFuture<'a, Result<Set, PublishError>> {
+        Box::pin(async move {
+            // An inbox name is never used twice, by any process.
+            let mark = self.log.inner.client.new_inbox();
+            loop {
+                match self.try_set(expected, write, &mark).await? {
+                    Tried::Stored(sequence) => return Ok(Set::Stored(sequence)),
+                    Tried::Conflict => match self.winner(expected, &mark).await {
+                        Ok(Some(set)) => return Ok(set),
+                        Ok(None) => {}
+                        Err(error) => debug!(%error, "cannot tell yet whose write won"),
+                    },
+                    Tried::Unknown => {}
+                }
+                sleep(PAUSE).await;
+                self.log.inner.link.up(&self.log.inner.client).await;
             }
-            sleep(PAUSE).await;
-            self.log.inner.link.up(&self.log.inner.client).await;
-        }
+        })
     }
 
     /// What the register holds, by its stream's leader.
-    pub(crate) async fn get(&self) -> Result<Option<Held>, Unanswered> {
-        let stream = self.no_info().await?;
-        self.held(stream.get_last_raw_message_by_subject(&self.subject)).await
+    pub(crate) fn get(&self) -> BoxFuture<'_, Result<Option<Held>, Unanswered>> {
+        Box::pin(async move {
+            let stream = self.no_info().await?;
+            self.held(stream.get_last_raw_message_by_subject(&self.subject)).await
+        })
     }
 
     /// Finds out what followed the expected message. `None` if nothing did: the conflict was

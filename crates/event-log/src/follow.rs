@@ -5,7 +5,7 @@ use tracing::error;
 
 use crate::{
     EventLog, ReadError,
-    read::{Ordered, Selection, Start},
+    read::{Numbered, Ordered, Selection, Start},
     topology::Stream,
 };
 
@@ -35,24 +35,36 @@ impl EventFollower {
     pub async fn next(&mut self) -> Result<StoredEvent, ReadError> {
         loop {
             let next = self.messages.next().await?;
-            let (sequence, stored_at) = (next.sequence, next.stored_at);
-            match fanfare_proto::decode_event(next.message.payload.clone(), sequence, stored_at) {
-                Ok(event) => return Ok(event),
-                Err(source) if source.is_from_newer_version() => {
-                    let stream = self.log.topology().stream(Stream::Events);
-                    return Err(ReadError::Unreadable { stream, sequence, source });
-                }
-                Err(unreadable) => {
-                    let error = chain(&unreadable);
-                    error!(sequence, error, "an event cannot be read and is passed over");
-                }
+            if let Some(event) = self.read(&next)? {
+                return Ok(event);
             }
         }
     }
 
-    /// How many messages were ahead when the server last said so; those that cannot be decoded
-    /// count. Cancel safe.
-    pub async fn pending(&mut self) -> Result<u64, ReadError> {
-        self.messages.pending().await
+    /// Returns the next event at or before `last`, or `None` once all of them are read, whatever comes
+    /// meanwhile. Cancel safe. `last` is not behind the end that the stream had when it was opened.
+    pub async fn next_until(&mut self, last: u64) -> Result<Option<StoredEvent>, ReadError> {
+        while let Some(next) = self.messages.next_until(last).await? {
+            if let Some(event) = self.read(&next)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(&self, next: &Numbered) -> Result<Option<StoredEvent>, ReadError> {
+        let (sequence, stored_at) = (next.sequence, next.stored_at);
+        match fanfare_proto::decode_event(next.message.payload.clone(), sequence, stored_at) {
+            Ok(event) => Ok(Some(event)),
+            Err(source) if source.is_from_newer_version() => {
+                let stream = self.log.topology().stream(Stream::Events);
+                Err(ReadError::Unreadable { stream, sequence, source })
+            }
+            Err(unreadable) => {
+                let error = chain(&unreadable);
+                error!(sequence, error, "an event cannot be read and is passed over");
+                Ok(None)
+            }
+        }
     }
 }

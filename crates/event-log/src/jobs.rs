@@ -1,9 +1,13 @@
 //! Long jobs: the last message of each subject of JOBS is how a job stands, written by
 //! compare-and-set, so that of two who work on a job at the same time one is told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use fanfare_domain::{JobId, Replay, TenantId};
+use fanfare_domain::{JobId, Replay, TenantId, Timestamp};
 use fanfare_proto::{DecodeError, decode_replay, encode_replay};
 use tokio_util::sync::CancellationToken;
 
@@ -26,9 +30,18 @@ pub struct StoredReplay {
 }
 
 /// Every replay that is kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Jobs {
-    replays: BTreeMap<JobId, StoredReplay>,
+    replays: BTreeMap<JobId, Kept>,
+    /// When each was written: what the stream does not keep any more is not kept here.
+    written: BTreeSet<(Timestamp, JobId)>,
+    retention: Duration,
+}
+
+#[derive(Debug)]
+struct Kept {
+    stored: StoredReplay,
+    at: Timestamp,
 }
 
 /// A view of all jobs. Cheap to clone.
@@ -44,6 +57,8 @@ pub enum JobWritten {
     Stored(u64),
     /// It is not at the revision that was expected.
     Conflict,
+    /// There is no such job any more.
+    Gone,
 }
 
 impl StoredReplay {
@@ -58,19 +73,41 @@ impl StoredReplay {
 }
 
 impl Jobs {
+    fn kept_for(retention: Duration) -> Self {
+        Self { replays: BTreeMap::new(), written: BTreeSet::new(), retention }
+    }
+
+    /// Takes how a replay stood at a time, and forgets what the stream has forgotten by then.
+    fn note(&mut self, stored: StoredReplay, at: Timestamp) {
+        let job = stored.replay.id;
+        if let Some(before) = self.replays.insert(job, Kept { stored, at }) {
+            self.written.remove(&(before.at, job));
+        }
+        self.written.insert((at, job));
+        let oldest = at.saturating_sub(self.retention);
+        while let Some((at, job)) = self.written.first().copied().filter(|(at, _)| *at < oldest) {
+            self.written.remove(&(at, job));
+            self.replays.remove(&job);
+        }
+    }
+
     /// A replay.
     pub fn replay(&self, job: JobId) -> Option<&StoredReplay> {
-        self.replays.get(&job)
+        self.replays.get(&job).map(|kept| &kept.stored)
     }
 
     /// The replays of a tenant, the oldest first.
     pub fn of_tenant(&self, tenant: &TenantId) -> impl DoubleEndedIterator<Item = &StoredReplay> {
-        self.replays.values().filter(move |stored| stored.replay.tenant == *tenant)
+        self.all().filter(move |stored| stored.replay.tenant == *tenant)
     }
 
     /// The replays that are not over, the oldest first.
     pub fn running(&self) -> impl Iterator<Item = &StoredReplay> {
-        self.replays.values().filter(|stored| !stored.replay.is_over())
+        self.all().filter(|stored| !stored.replay.is_over())
+    }
+
+    fn all(&self) -> impl DoubleEndedIterator<Item = &StoredReplay> {
+        self.replays.values().map(|kept| &kept.stored)
     }
 }
 
@@ -81,8 +118,7 @@ impl Fold for Jobs {
 
     fn take(&mut self, numbered: &Numbered) -> Result<(), DecodeError> {
         let replay = Arc::new(decode_replay(numbered.message.payload.clone())?);
-        let stored = StoredReplay { revision: numbered.sequence, replay };
-        self.replays.insert(stored.replay.id, stored);
+        self.note(StoredReplay { revision: numbered.sequence, replay }, numbered.stored_at);
         Ok(())
     }
 }
@@ -94,7 +130,7 @@ impl JobsView {
         log: &EventLog,
         stop: CancellationToken,
     ) -> Result<(Self, impl Future<Output = Result<(), ReadError>> + Send + use<>), ReadError> {
-        let (view, follow) = View::start(Jobs::default(), log, stop).await?;
+        let (view, follow) = View::start(Jobs::kept_for(log.retention()), log, stop).await?;
         Ok((Self { view }, follow))
     }
 
@@ -127,7 +163,51 @@ impl EventLog {
         let cell = self.cell(topology.stream(Stream::Jobs), topology.replay(replay.id));
         match cell.set(expected, &Write::Value(encode_replay(replay))).await? {
             Set::Stored(revision) => Ok(JobWritten::Stored(revision)),
-            Set::Conflict(_) => Ok(JobWritten::Conflict),
+            Set::Conflict(Some(_)) => Ok(JobWritten::Conflict),
+            Set::Conflict(None) => Ok(JobWritten::Gone),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::job::{JobState, Progress, Scope};
+
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_000 * seconds)
+    }
+
+    fn stored(n: u8, revision: u64) -> StoredReplay {
+        let replay = Replay {
+            id: JobId::new(at(0), [n; 10]),
+            tenant: "acme".parse().unwrap(),
+            actor: String::new(),
+            reason: String::new(),
+            created_at: at(0),
+            scope: Scope::Only(Vec::new()),
+            generation: 0,
+            state: JobState::Running,
+            progress: Progress::default(),
+        };
+        StoredReplay { replay: Arc::new(replay), revision }
+    }
+
+    fn revisions(jobs: &Jobs) -> Vec<u64> {
+        jobs.running().map(|stored| stored.revision).collect()
+    }
+
+    #[test]
+    fn what_the_stream_does_not_keep_any_more_is_forgotten() {
+        let mut jobs = Jobs::kept_for(Duration::from_secs(100));
+        jobs.note(stored(1, 1), at(0));
+        jobs.note(stored(2, 2), at(10));
+        jobs.note(stored(1, 3), at(60));
+        assert_eq!(revisions(&jobs), [3, 2]);
+        jobs.note(stored(3, 4), at(111));
+        assert_eq!(revisions(&jobs), [3, 4], "one was written since, the other one was not");
+        jobs.note(stored(3, 5), at(170));
+        assert_eq!((revisions(&jobs), jobs.written.len()), (vec![5], 2));
     }
 }

@@ -12,9 +12,14 @@ use std::{
 
 use async_nats::{
     connection::State,
-    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
+    jetstream::{
+        self,
+        message::StreamMessage,
+        stream::{Info, RawMessageErrorKind},
+    },
 };
 use fanfare_domain::{ShardCount, StoredEvent, Timestamp};
+use futures_util::future::BoxFuture;
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -66,6 +71,11 @@ impl EventLog {
         self.inner.shards
     }
 
+    /// How long events, facts and jobs are kept.
+    pub(crate) fn retention(&self) -> Duration {
+        self.inner.settings.retention
+    }
+
     /// The names of the installation.
     pub fn topology(&self) -> &Topology {
         &self.inner.topology
@@ -112,20 +122,22 @@ impl EventLog {
     ///
     /// Nothing can be written or read afterwards. Takes 5 s at most, which it needs only if
     /// there is no server.
-    pub async fn close(&self) {
-        self.inner.closed.cancel();
-        let client = &self.inner.client;
-        let handing_over = async {
-            client.flush().await.map_err(async_nats::Error::from)?;
-            // An answer to a question asked last means that all before it was taken.
-            ask::<serde_json::Value>(&self.inner.jetstream, "INFO").await?;
-            client.drain().await.map_err(async_nats::Error::from)
-        };
-        match timeout(CLOSE, handing_over).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "queued acknowledgements may be lost"),
-            Err(_) => warn!("queued acknowledgements may be lost: the servers do not answer"),
-        }
+    pub fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.inner.closed.cancel();
+            let client = &self.inner.client;
+            let handing_over = async {
+                client.flush().await.map_err(async_nats::Error::from)?;
+                // An answer to a question asked last means that all before it was taken.
+                ask::<serde_json::Value>(&self.inner.jetstream, "INFO").await?;
+                client.drain().await.map_err(async_nats::Error::from)
+            };
+            match timeout(CLOSE, handing_over).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "queued acknowledgements may be lost"),
+                Err(_) => warn!("queued acknowledgements may be lost: the servers do not answer"),
+            }
+        })
     }
 
     /// Waits for an answer, but no longer than there is the connection that it was asked on.
@@ -158,44 +170,55 @@ impl EventLog {
     }
 
     /// The same, by the stream's name.
-    pub(crate) async fn try_get_from(
-        &self,
-        stream: &str,
-        which: Which<'_>,
-    ) -> Result<Option<StreamMessage>, async_nats::Error> {
-        let handle = self.stream_named(stream).await?;
-        let asking = async {
-            match which {
-                // A replica that lags behind does not know what is new: only the leader can say no.
-                Which::Sequence(sequence) => match handle.direct_get(sequence).await {
-                    Ok(message) => Ok(message),
-                    Err(_) => handle.get_raw_message(sequence).await,
-                },
-                Which::First(subject) => handle.get_first_raw_message_by_subject(subject, 1).await,
-                Which::From(subject, first) => {
-                    handle.get_first_raw_message_by_subject(subject, first).await
+    pub(crate) fn try_get_from<'a>(
+        &'a self,
+        stream: &'a str,
+        which: Which<'a>,
+    ) -> BoxFuture<'a, Result<Option<StreamMessage>, async_nats::Error>> {
+        Box::pin(async move {
+            let handle = self.stream_named(stream).await?;
+            let asking = async {
+                match which {
+                    // A replica that lags behind does not know what is new: only the leader can say no.
+                    Which::Sequence(sequence) => match handle.direct_get(sequence).await {
+                        Ok(message) => Ok(message),
+                        Err(_) => handle.get_raw_message(sequence).await,
+                    },
+                    Which::First(subject) => {
+                        handle.get_first_raw_message_by_subject(subject, 1).await
+                    }
+                    Which::From(subject, first) => {
+                        handle.get_first_raw_message_by_subject(subject, first).await
+                    }
+                    Which::Last(subject) => handle.get_last_raw_message_by_subject(subject).await,
                 }
-                Which::Last(subject) => handle.get_last_raw_message_by_subject(subject).await,
+            };
+            match self.answer(asking).await? {
+                Ok(message) => Ok(Some(message)),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(error.into()),
             }
-        };
-        match self.answer(asking).await? {
-            Ok(message) => Ok(Some(message)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        })
     }
 
     /// The last sequence of a stream, by its leader. Loss of the connection is waited out.
     pub(crate) async fn last_sequence(&self, stream: Stream) -> Result<u64, ReadError> {
-        let name = self.topology().stream(stream);
-        let mut patience = Patience::new(self, name.clone());
-        loop {
-            match self.answer(api::stream_info(&self.inner.jetstream, &name)).await {
-                Ok(Ok(info)) => return Ok(info.state.last_sequence),
-                Ok(Err(error)) => patience.bear(error.into()).await?,
-                Err(lost) => patience.bear(lost.into()).await?,
+        Ok(self.info(stream).await?.state.last_sequence)
+    }
+
+    /// What a stream's leader says of it. Loss of the connection is waited out.
+    pub(crate) fn info(&self, stream: Stream) -> BoxFuture<'_, Result<Info, ReadError>> {
+        Box::pin(async move {
+            let name = self.topology().stream(stream);
+            let mut patience = Patience::new(self, name.clone());
+            loop {
+                match self.answer(api::stream_info(&self.inner.jetstream, &name)).await {
+                    Ok(Ok(info)) => return Ok(info),
+                    Ok(Err(error)) => patience.bear(error.into()).await?,
+                    Err(lost) => patience.bear(lost.into()).await?,
+                }
             }
-        }
+        })
     }
 
     /// A handle that asks the server nothing when it is made.
@@ -207,16 +230,18 @@ impl EventLog {
     }
 
     /// The same, by the stream's name.
-    pub(crate) async fn stream_named(
-        &self,
-        name: &str,
-    ) -> Result<jetstream::stream::Stream<()>, ReadError> {
-        let handle = self.inner.jetstream.get_stream_no_info(name).await;
-        let refused = |source: jetstream::context::GetStreamError| ReadError::Refused {
-            stream: name.to_owned(),
-            source: source.into(),
-        };
-        handle.map_err(refused)
+    pub(crate) fn stream_named<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<jetstream::stream::Stream<()>, ReadError>> {
+        Box::pin(async move {
+            let handle = self.inner.jetstream.get_stream_no_info(name).await;
+            let refused = |source: jetstream::context::GetStreamError| ReadError::Refused {
+                stream: name.to_owned(),
+                source: source.into(),
+            };
+            handle.map_err(refused)
+        })
     }
 }
 

@@ -26,6 +26,7 @@ mod watching;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fanfare_domain::{Shard, ShardCount};
+use futures_util::future::BoxFuture;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -134,7 +135,8 @@ impl EventLog {
         let (log, keys, owner) = (self.clone(), Keys::of(role), owner.to_owned());
         let driver =
             Driver { log, keys, count, owner, confirmed, shares: granting, released, stop };
-        (membership, driver.run())
+        let driving: BoxFuture<'static, Result<(), ReadError>> = Box::pin(driver.run());
+        (membership, driving)
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use async_nats::header::NATS_MESSAGE_ID;
 use fanfare_domain::{EventId, Fact, StoredEvent, TenantId, Timestamp, chain, fact::EventRouted};
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -97,24 +98,26 @@ impl EventLog {
     }
 
     /// Where a message with this id is, under this subject, stored at `since` or later.
-    pub(crate) async fn find_id(
-        &self,
+    pub(crate) fn find_id<'a>(
+        &'a self,
         stream: Stream,
-        subject: &str,
-        id: &str,
+        subject: &'a str,
+        id: &'a str,
         since: Timestamp,
-    ) -> Result<Option<u64>, ReadError> {
-        let mut found = None;
-        let subjects = vec![subject.to_owned()];
-        let selection = Selection { stream, subjects, headers_only: true };
-        self.pass(selection, since, |numbered| {
-            if message_id(numbered) == Some(id) {
-                found = Some(numbered.sequence);
-            }
-            found.is_none()
+    ) -> BoxFuture<'a, Result<Option<u64>, ReadError>> {
+        Box::pin(async move {
+            let mut found = None;
+            let subjects = vec![subject.to_owned()];
+            let selection = Selection { stream, subjects, headers_only: true };
+            self.pass(selection, since, |numbered| {
+                if message_id(numbered) == Some(id) {
+                    found = Some(numbered.sequence);
+                }
+                found.is_none()
+            })
+            .await?;
+            Ok(found)
         })
-        .await?;
-        Ok(found)
     }
 
     /// Shows each message that is there as of the call, until `look` has seen enough.

@@ -12,6 +12,7 @@ use std::{io::Cursor, time::Duration};
 use async_nats::jetstream::object_store::{ObjectMetadata, ObjectStore, PutErrorKind};
 use bytes::{Buf as _, Bytes};
 use fanfare_domain::Shard;
+use futures_util::future::BoxFuture;
 use tokio::{
     io::AsyncReadExt,
     time::{sleep, timeout},
@@ -52,60 +53,68 @@ impl EventLog {
     /// complete. `name` says whose it is, without dots.
     ///
     /// Gives up after some tries: the state is still in the journal.
-    pub async fn put_snapshot(
-        &self,
-        name: &str,
+    pub fn put_snapshot<'a>(
+        &'a self,
+        name: &'a str,
         shard: Shard,
-        snapshot: &Snapshot,
-    ) -> Result<(), ReadError> {
-        let bucket = self.topology().bucket(Bucket::Snapshots);
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let put = async {
-                let store = self.inner.jetstream.get_object_store(&bucket).await?;
-                put(&store, &object(name, shard), snapshot).await
-            };
-            let error = match timeout(PATIENCE, put).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => error,
-                Err(_) => SnapshotTimedOut.into(),
-            };
-            if tries == TRIES {
-                return Err(cas::refused(&bucket, error));
+        snapshot: &'a Snapshot,
+    ) -> BoxFuture<'a, Result<(), ReadError>> {
+        Box::pin(async move {
+            let bucket = self.topology().bucket(Bucket::Snapshots);
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let put = async {
+                    let store = self.inner.jetstream.get_object_store(&bucket).await?;
+                    put(&store, &object(name, shard), snapshot).await
+                };
+                let error = match timeout(PATIENCE, put).await {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(error)) => error,
+                    Err(_) => SnapshotTimedOut.into(),
+                };
+                if tries == TRIES {
+                    return Err(cas::refused(&bucket, error));
+                }
+                debug!(error, name, %shard, "a snapshot was not stored yet");
+                sleep(PAUSE).await;
             }
-            debug!(error, name, %shard, "a snapshot was not stored yet");
-            sleep(PAUSE).await;
-        }
+        })
     }
 
     /// Returns the last snapshot; `None` if there is none or it is damaged (its hash does not
     /// fit).
-    pub async fn snapshot(&self, name: &str, shard: Shard) -> Result<Option<Snapshot>, ReadError> {
-        let bucket = self.topology().bucket(Bucket::Snapshots);
-        let object = object(name, shard);
-        let (mut tries, mut damage_seen) = (0, 0);
-        loop {
-            let error = match self.fetch(&bucket, &object).await {
-                Ok(Fetched::Nothing) => break Ok(None),
-                Ok(Fetched::Whole(bytes)) => break Ok(read(bytes)),
-                Ok(Fetched::Damaged) if damage_seen + 1 == DAMAGE_SEEN => {
-                    warn!(name, %shard, "a snapshot is damaged and is not used");
-                    break Ok(None);
+    pub fn snapshot<'a>(
+        &'a self,
+        name: &'a str,
+        shard: Shard,
+    ) -> BoxFuture<'a, Result<Option<Snapshot>, ReadError>> {
+        Box::pin(async move {
+            let bucket = self.topology().bucket(Bucket::Snapshots);
+            let object = object(name, shard);
+            let (mut tries, mut damage_seen) = (0, 0);
+            loop {
+                let error = match self.fetch(&bucket, &object).await {
+                    Ok(Fetched::Nothing) => break Ok(None),
+                    Ok(Fetched::Whole(bytes)) => break Ok(read(bytes)),
+                    Ok(Fetched::Damaged) if damage_seen + 1 == DAMAGE_SEEN => {
+                        warn!(name, %shard, "a snapshot is damaged and is not used");
+                        break Ok(None);
+                    }
+                    Ok(Fetched::Damaged) => {
+                        damage_seen += 1;
+                        SnapshotTimedOut.into()
+                    }
+                    Err(error) => error,
+                };
+                tries += 1;
+                if tries == TRIES {
+                    break Err(cas::refused(&bucket, error));
                 }
-                Ok(Fetched::Damaged) => {
-                    damage_seen += 1;
-                    SnapshotTimedOut.into()
-                }
-                Err(error) => error,
-            };
-            tries += 1;
-            if tries == TRIES {
-                break Err(cas::refused(&bucket, error));
+                debug!(error, name, %shard, "a snapshot was not read yet");
+                sleep(PAUSE).await;
             }
-            debug!(error, name, %shard, "a snapshot was not read yet");
-            sleep(PAUSE).await;
-        }
+        })
     }
 }
 

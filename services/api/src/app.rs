@@ -1,9 +1,12 @@
 //! What every handler shares, and the one way in which the configuration is changed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::anyhow;
-use fanfare_delivery_log::{Database, Store};
+use fanfare_delivery_log::{Database, Store, StoreError, Streams};
 use fanfare_domain::{
     Change, EndpointId, Entity, Timestamp, TraceContext, UrlPolicy,
     profile::{HistoryRule, HttpsRule, Profile, Profiles},
@@ -11,7 +14,6 @@ use fanfare_domain::{
 };
 use fanfare_event_log::{ConfigView, EventLog, JobsView, Publisher};
 use fanfare_service::{Clock, Health, Metrics};
-use tokio::sync::Semaphore;
 
 use crate::{
     caller::Caller,
@@ -20,7 +22,9 @@ use crate::{
     errands::Errands,
     error::{ApiError, Code},
     etag::IfMatch,
+    pace::Pace,
     settings::EndpointHttps,
+    shares::Shares,
     url_rules::{Https, UrlRules},
     uses::Uses,
 };
@@ -34,6 +38,9 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the servers may take to say how far CONFIG has come.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// How old the directory may be where events are published: a question to the servers for each
+/// would cost more than what is gained.
+const LATELY: Duration = Duration::from_secs(1);
 /// How often an edit is repeated when others change the same thing at the same time.
 const EDITS_MAX: usize = 8;
 
@@ -53,6 +60,8 @@ pub(crate) struct Parts {
     pub(crate) directory: ConfigView<Directory>,
     /// Where deliveries are searched for.
     pub(crate) database: Database,
+    /// What the tables there have to be folded from, once that was asked.
+    pub(crate) streams: Mutex<Option<Streams>>,
     /// Seals secrets.
     pub(crate) keyring: Keyring,
     /// The profiles that tenants can have.
@@ -70,9 +79,13 @@ pub(crate) struct Parts {
     /// Counts.
     pub(crate) counters: Arc<Counters>,
     /// How many requests may read the journal at once.
-    pub(crate) scans: Arc<Semaphore>,
-    /// How many batches of events may be in memory at once.
-    pub(crate) batches: Semaphore,
+    pub(crate) scans: Shares,
+    /// How many bytes of bodies may be in memory at once.
+    pub(crate) bodies: Shares,
+    /// How many batches of events may be on their way to ingest at once.
+    pub(crate) batches: Shares,
+    /// How often filters may be tried.
+    pub(crate) trials: Pace,
     /// When keys were last used.
     pub(crate) uses: Uses,
     /// Requests that run to their end, whoever waits for them.
@@ -119,9 +132,37 @@ impl App {
         Ok(())
     }
 
+    /// Waits until all that was acknowledged a second ago is in the directory.
+    pub(crate) async fn confirm_lately(&self) -> Result<(), ApiError> {
+        let confirmed_at = self.directory.confirmed_at();
+        if confirmed_at.is_some_and(|at| at.elapsed() < LATELY) {
+            Ok(())
+        } else {
+            self.confirm().await
+        }
+    }
+
     /// Returns the delivery log, if there is one that can be read.
     pub(crate) async fn delivery_log(&self) -> Result<Store, ApiError> {
-        Ok(Store::attach(&self.database, self.log.inbox_identity()).await?)
+        let known = self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(known) = known {
+            match Store::attach(&self.database, &known).await {
+                // The streams may have been replaced since.
+                Err(StoreError::Foreign) => {}
+                attached => return Ok(attached?),
+            }
+        }
+        let marks = tokio::time::timeout(CONFIRM_TIMEOUT, self.log.marks()).await;
+        let silent = || ApiError::Unavailable(anyhow!("the streams did not answer in time"));
+        let marks = marks.map_err(|_elapsed| silent())??;
+        let streams = Streams {
+            events: marks.events.stream,
+            journal: marks.journal.stream,
+            config: marks.config.stream,
+            inbox: String::from(self.log.inbox_identity()),
+        };
+        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = Some(streams.clone());
+        Ok(Store::attach(&self.database, &streams).await?)
     }
 
     /// Tells whether an endpoint was deleted with its history: then that is not shown any more.

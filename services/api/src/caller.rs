@@ -27,6 +27,7 @@ use crate::{
     error::{ApiError, Code},
     portal::{self, Link},
     secret_key,
+    shares::Holder,
 };
 
 /// Why a change is made, in the caller's words, for those who read the configuration's history.
@@ -45,6 +46,8 @@ pub(crate) struct Caller {
     pub(crate) trace: TraceContext,
     tenant: Option<TenantId>,
     role: Role,
+    /// What the token says, if it is one.
+    link: Option<Link>,
     writes: WriteFlag,
 }
 
@@ -159,6 +162,7 @@ impl Caller {
             trace: trace_of(headers),
             tenant,
             role,
+            link: None,
             writes: parts.extensions.get::<WriteFlag>().cloned().unwrap_or_default(),
         }
     }
@@ -169,8 +173,28 @@ impl Caller {
     }
 
     fn of_link(link: Link, parts: &Parts) -> Self {
-        let Link { id, key, tenant, role, user, .. } = link;
-        Self::new(parts, Credential::Link { id, key, user }, Some(tenant), role)
+        let (id, key, user) = (link.id, link.key, link.user.clone());
+        let (tenant, role) = (Some(link.tenant.clone()), link.role);
+        let caller = Self::new(parts, Credential::Link { id, key, user }, tenant, role);
+        Self { link: Some(link), ..caller }
+    }
+
+    /// Refuses a caller whose key or link has ended meanwhile: it was let in by what this process
+    /// knew, and that may have been old.
+    pub(crate) fn still_stands(&self, app: &App) -> Result<(), ApiError> {
+        let stands = app.directory.read(|directory| match (&self.credential, &self.link) {
+            (Credential::Link { .. }, Some(link)) => directory.link_stands(link, app.now()),
+            (Credential::Link { .. }, None) => false,
+            (Credential::Key { id, .. }, _) => directory.key_stands(*id, app.now()),
+        });
+        if stands { Ok(()) } else { Err(Code::Unauthenticated.into()) }
+    }
+
+    /// Returns whose request this is: that of the tenant in its path, where the caller sees it.
+    pub(crate) async fn holder(&self, parts: &mut Parts, app: &App) -> Holder {
+        let named = path_param(parts, app, "tenant").await.ok();
+        let named = named.and_then(|text| text.parse().ok()).filter(|tenant| self.sees(tenant));
+        named.or_else(|| self.tenant.clone()).map_or(Holder::Operator, Holder::Tenant)
     }
 
     /// Returns who changes something, as the configuration's history keeps it.
@@ -273,7 +297,10 @@ impl<P: Permission> FromRequestParts<App> for InTenant<P> {
             return Err(Code::TenantNotFound.into());
         }
         caller.may(P::ACTION)?;
-        let tenant = find_tenant(app, &tenant, P::ACTION).await?.ok_or(Code::TenantNotFound)?;
+        let found = find_tenant(app, &tenant, P::ACTION).await?;
+        caller.still_stands(app)?;
+        parts.extensions.insert(Holder::Tenant(tenant));
+        let tenant = found.ok_or(Code::TenantNotFound)?;
         Ok(Self { caller, tenant, permission: PhantomData })
     }
 }
@@ -288,6 +315,7 @@ impl<P: Permission> FromRequestParts<App> for Operator<P> {
         }
         caller.may(P::ACTION)?;
         app.confirm().await?;
+        caller.still_stands(app)?;
         Ok(Self { caller, permission: PhantomData })
     }
 }
@@ -327,17 +355,19 @@ pub(crate) async fn path_param(
     found.map(|(_, value)| String::from(value)).ok_or_else(|| Code::NotFound.into())
 }
 
-/// Publishing looks first and asks only if the tenant is not there: ingest checks it anyway.
+/// Publishing is content with what was there a second ago, and asks if the tenant is not: ingest
+/// checks that anyway.
 async fn find_tenant(
     app: &App,
     id: &TenantId,
     action: Action,
 ) -> Result<Option<Revised<Tenant>>, ApiError> {
     let find = || app.directory.read(|directory| directory.tenant(id));
-    if action == Action::Publish
-        && let Some(tenant) = find()
-    {
-        return Ok(Some(tenant));
+    if action == Action::Publish {
+        app.confirm_lately().await?;
+        if let Some(tenant) = find() {
+            return Ok(Some(tenant));
+        }
     }
     app.confirm().await?;
     Ok(find())

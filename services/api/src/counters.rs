@@ -16,7 +16,7 @@ use fanfare_service::{
 };
 use tokio::sync::Semaphore;
 
-use crate::directory::Directory;
+use crate::{directory::Directory, shares::Shares};
 
 /// The classes of status, from 100 on.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -56,13 +56,22 @@ impl Counters {
     }
 }
 
+/// What there is only so much of.
+pub(crate) struct Limited {
+    /// One permit for each connection.
+    pub(crate) connections: Arc<Semaphore>,
+    /// How many connections there may be.
+    pub(crate) connections_max: usize,
+    /// Requests that read the journal.
+    pub(crate) scans: Shares,
+    /// Bytes of bodies.
+    pub(crate) bodies: Shares,
+}
+
 /// Has what is in hand read.
-pub(crate) fn register(
-    metrics: &Metrics,
-    view: ConfigView<Directory>,
-    (connections, connections_max): (Arc<Semaphore>, usize),
-    (scans, scans_max): (Arc<Semaphore>, usize),
-) {
+pub(crate) fn register(metrics: &Metrics, view: ConfigView<Directory>, limited: &Limited) {
+    let connections_max = limited.connections_max;
+    let connections = Arc::clone(&limited.connections);
     metrics.gauge(
         Metric::new(
             "fanfare.api.config_revision",
@@ -83,9 +92,10 @@ pub(crate) fn register(
         ),
         move || connections_max,
     );
+    let (scans, scans_max) = (limited.scans.clone(), limited.scans.max());
     metrics.level(
         Metric::new("fanfare.api.scans", "{request}", "Requests that read the journal."),
-        move || scans_max.saturating_sub(scans.available_permits()),
+        move || scans.taken(),
     );
     metrics.level(
         Metric::new(
@@ -94,6 +104,19 @@ pub(crate) fn register(
             "Requests that may read the journal at once; more wait.",
         ),
         move || scans_max,
+    );
+    let (bodies, bodies_max) = (limited.bodies.clone(), limited.bodies.max());
+    metrics.level(
+        Metric::new("fanfare.api.bodies.size", "By", "Bytes of bodies that there is room for."),
+        move || bodies.taken(),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.bodies.size.limit",
+            "By",
+            "Bytes of bodies that there may be room for; requests about one tenant get a quarter.",
+        ),
+        move || bodies_max,
     );
 }
 

@@ -240,6 +240,12 @@ impl Directory {
         (same && live).then(|| Arc::clone(&key.value))
     }
 
+    /// Tells whether a key is there and has not expired.
+    pub(crate) fn key_stands(&self, id: KeyId, now: Timestamp) -> bool {
+        let key = self.keys.get(&id);
+        key.is_some_and(|key| key.value.expires_at.is_none_or(|end| now < end))
+    }
+
     /// Tells whether a portal link is in force: its tenant is the one that it was made for, and the
     /// key that made it may still do so.
     pub(crate) fn link_stands(&self, link: &Link, now: Timestamp) -> bool {

@@ -186,6 +186,7 @@ fn why_unreadable(cause: &StoreError) -> String {
         | StoreError::Older { .. }
         | StoreError::Unmade
         | StoreError::Foreign
+        | StoreError::Unknown
         | StoreError::TooManyTypes
         | StoreError::Malformed { .. } => cause.to_string(),
     }
@@ -201,7 +202,7 @@ impl IntoResponse for ApiError {
         if code == Code::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if matches!(code, Code::Unavailable | Code::DeliveryLogUnavailable) {
+        if code.asks_for_patience() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
@@ -236,6 +237,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Older { .. }
             | StoreError::Unmade
             | StoreError::Foreign
+            | StoreError::Unknown
             | StoreError::Malformed { .. } => Self::DeliveryLog(cause),
         }
     }

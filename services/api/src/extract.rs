@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use axum::{
-    body::{self, Bytes},
+    body::{self, Bytes, HttpBody as _},
     extract::{FromRequest, FromRequestParts, Query, Request},
     http::{HeaderMap, header, request::Parts},
 };
@@ -14,6 +14,7 @@ use crate::{
     app::{App, BODY_TIMEOUT},
     caller::path_param,
     error::{ApiError, Code},
+    visit::Visit,
 };
 
 /// A body: JSON, with nothing in it that the operation does not know.
@@ -104,7 +105,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        json(request, app.body_bytes_max()).await.map(Self)
+        json(request, app, app.body_bytes_max()).await.map(Self)
     }
 }
 
@@ -113,7 +114,7 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalBody<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let is_json = is_json(request.headers());
-        let bytes = read(request, app.body_bytes_max()).await?;
+        let bytes = read(request, app, app.body_bytes_max()).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -131,25 +132,30 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 /// Reads a body of JSON.
 pub(crate) async fn json<T: DeserializeOwned>(
     request: Request,
+    app: &App,
     bytes_max: usize,
 ) -> Result<T, ApiError> {
     let is_json = is_json(request.headers());
-    let bytes = read(request, bytes_max).await?;
+    let bytes = read(request, app, bytes_max).await?;
     if !is_json {
         return Err(Code::MediaTypeUnsupported.into());
     }
     parse(&bytes)
 }
 
-/// Reads a body.
-pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
+/// Reads a body, once there is room for it. Whose it is has to be known by then.
+pub(crate) async fn read(request: Request, app: &App, bytes_max: usize) -> Result<Bytes, ApiError> {
     // What is too large is refused before it is read, where the caller says so.
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > bytes_max) {
         return Err(Code::BodyTooLarge.into());
     }
-    let read = body::to_bytes(request.into_body(), bytes_max);
+    let (parts, body) = request.into_parts();
+    let upper = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+    let bytes = upper.unwrap_or(bytes_max).min(bytes_max);
+    Visit::of(&parts.extensions).make_room(app, &parts.extensions, bytes).await?;
+    let read = body::to_bytes(body, bytes_max);
     match tokio::time::timeout(BODY_TIMEOUT, read).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(refused)) => Err(broken(&refused).into()),

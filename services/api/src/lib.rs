@@ -29,6 +29,7 @@ mod etag;
 mod extract;
 mod limits;
 mod openapi;
+mod pace;
 mod page;
 mod portal;
 mod repeat;
@@ -38,10 +39,16 @@ mod scan;
 mod secret_key;
 mod server;
 mod settings;
+mod shares;
 mod url_rules;
 mod uses;
+mod visit;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use fanfare_delivery_log::Database;
@@ -51,17 +58,29 @@ use fanfare_service::{Context, check_keyring, load_keyring, load_profiles};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::info;
 
-use crate::{app::App, counters::Counters, directory::Directory, errands::Errands, uses::Uses};
+use crate::{
+    app::App,
+    counters::{Counters, Limited},
+    directory::Directory,
+    errands::Errands,
+    pace::Pace,
+    shares::Shares,
+    uses::Uses,
+    visit::{BODIES_BYTES_EACH_MAX, BODIES_BYTES_MAX},
+};
 
 pub use bootstrap::check_files;
 pub use openapi::document as openapi_document;
 pub use secret_key::generate_key;
 pub use settings::{EndpointHttps, MalformedEndpointHttps, Settings};
 
-/// How many requests may read the journal at once.
-const SCANS_MAX: usize = 4;
-/// How many batches of events may be in memory at once.
-const BATCHES_MAX: usize = 16;
+/// How many requests may read the journal at once, of all tenants and of one.
+const SCANS_MAX: (usize, u32) = (4, 2);
+/// How many batches of events may be on their way to ingest at once, of all tenants and of one.
+const BATCHES_MAX: (usize, u32) = (16, 8);
+/// How often a key may have filters tried, and how many at once.
+const TRIAL_EVERY: Duration = Duration::from_millis(100);
+const TRIALS_AT_ONCE: u32 = 20;
 
 /// Connects to the log, folds the configuration, and serves the API.
 pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
@@ -102,14 +121,16 @@ pub async fn bind_and_start(
         jobs.context("follow the jobs")
     });
     let metrics = context.metrics().clone();
-    let [connections, scans] =
-        [server::CONNECTIONS_MAX, SCANS_MAX].map(|max| Arc::new(Semaphore::new(max)));
-    counters::register(
-        &metrics,
-        directory.clone(),
-        (Arc::clone(&connections), server::CONNECTIONS_MAX),
-        (Arc::clone(&scans), SCANS_MAX),
-    );
+    let connections = Arc::new(Semaphore::new(server::CONNECTIONS_MAX));
+    let scans = Shares::new(SCANS_MAX.0, SCANS_MAX.1);
+    let bodies = Shares::new(BODIES_BYTES_MAX, BODIES_BYTES_EACH_MAX);
+    let limited = Limited {
+        connections: Arc::clone(&connections),
+        connections_max: server::CONNECTIONS_MAX,
+        scans: scans.clone(),
+        bodies: bodies.clone(),
+    };
+    counters::register(&metrics, directory.clone(), &limited);
     let (errands, taken) = Errands::new();
     let app = App::new(app::Parts {
         publisher: log.publisher(),
@@ -117,6 +138,7 @@ pub async fn bind_and_start(
         log,
         directory,
         database: database.clone(),
+        streams: Mutex::default(),
         keyring,
         profiles,
         endpoint_https: settings.endpoint_https,
@@ -126,7 +148,9 @@ pub async fn bind_and_start(
         counters: Counters::new(&metrics),
         metrics,
         scans,
-        batches: Semaphore::new(BATCHES_MAX),
+        bodies,
+        batches: Shares::new(BATCHES_MAX.0, BATCHES_MAX.1),
+        trials: Pace::new(TRIAL_EVERY, TRIALS_AT_ONCE),
         uses: Uses::default(),
         errands,
     });

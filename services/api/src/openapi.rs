@@ -9,7 +9,10 @@ use utoipa::{
     },
 };
 
-use crate::{error::Problem, routes};
+use crate::{
+    error::Problem,
+    routes::{self, endpoints::reveal},
+};
 
 /// What the name of the security scheme is.
 const SCHEME: &str = "key";
@@ -66,7 +69,8 @@ pub fn document() -> String {
         describe(operation);
         add_problem(operation);
     }
-    for operation in document.paths.paths.values_mut().filter_map(|item| item.post.as_mut()) {
+    let keyed = document.paths.paths.iter_mut().filter(|(path, _)| *path != reveal::PATH);
+    for operation in keyed.filter_map(|(_, item)| item.post.as_mut()) {
         add_idempotency_key(operation);
     }
     let mut text = document.to_pretty_json().expect("a document of strings and numbers is JSON");

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! An answer is final once the operation has begun to change something, or was refused for a reason
-//! that stays. What failed before that leaves the key free. A process that dies in between leaves a
+//! that stays. What failed before that leaves the key free, and so does a batch of which nothing was
+//! taken. A process that dies in between leaves a
 //! claim behind, and nobody knows what became of its request: the repeat is told so, and nothing
 //! is done twice.
 
@@ -18,7 +19,7 @@ use anyhow::anyhow;
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{FromRequestParts as _, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request::Parts, response},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -26,18 +27,19 @@ use fanfare_domain::chain;
 use fanfare_event_log::{AnswerKey, HeldAnswer, Kept};
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tracing::warn;
 
 use self::record::{Answer, Claim, Judgement, Record};
 use crate::{
     app::{App, REQUEST_TIMEOUT},
-    caller::{Caller, WriteFlag},
+    caller::{Caller, InTenant, Publishes, WriteFlag},
     error::{ApiError, Code},
     extract::read,
     limits,
-    routes::events,
+    routes::{endpoints::reveal, events},
+    visit::Visit,
 };
 
 /// The header that names a key.
@@ -55,6 +57,10 @@ const STORING: Duration = Duration::from_secs(10);
 /// How long a claim counts after its request can have ended: clocks of machines differ.
 const SLACK: Duration = Duration::from_secs(20);
 
+/// On an answer inside the process: nothing was changed, and a repeat may fare better.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeavesKeyFree;
+
 /// Answers a request that names a key as the first one with this key was answered.
 pub(crate) async fn once(State(app): State<App>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST || !request.headers().contains_key(HEADER) {
@@ -62,11 +68,9 @@ pub(crate) async fn once(State(app): State<App>, request: Request, next: Next) -
     }
     let path = request.extensions().get::<MatchedPath>().map(|path| String::from(path.as_str()));
     match path.as_deref() {
-        None | Some(events::PATH) => next.run(request).await,
-        Some(path) => {
-            let bytes_max = events::bytes_max(&app, path);
-            keyed(app, request, next, bytes_max).await.unwrap_or_else(ApiError::into_response)
-        }
+        // What is kept of an answer must not show secrets again: each time is on record.
+        None | Some(events::PATH | reveal::PATH) => next.run(request).await,
+        Some(path) => keyed(app, request, next, path).await.unwrap_or_else(ApiError::into_response),
     }
 }
 
@@ -84,16 +88,12 @@ struct Asked {
     key: String,
 }
 
-async fn keyed(
-    app: App,
-    request: Request,
-    next: Next,
-    bytes_max: usize,
-) -> Result<Response, ApiError> {
+async fn keyed(app: App, request: Request, next: Next, path: &str) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
-    let caller = Caller::from_request_parts(&mut parts, &app).await?;
+    let caller = admit(&mut parts, &app, path).await?;
     let key = key(&parts.headers)?;
-    let body = read(Request::from_parts(parts.clone(), body), bytes_max).await?;
+    let bytes_max = events::bytes_max(&app, path);
+    let body = read(Request::from_parts(parts.clone(), body), &app, bytes_max).await?;
     let until = app.now().saturating_add(REQUEST_TIMEOUT + STORING + SLACK);
     let claim = Claim::new(record::fingerprint(&parts, &body), until);
     let asked = Asked { app, parts, body, next, claim, scope: caller.scope(), key };
@@ -109,6 +109,20 @@ async fn keyed(
             Waited::Free(sequence) => sequence,
         };
     }
+}
+
+/// Lets a caller in that may be told what was answered before, and may send what is read next.
+async fn admit(parts: &mut Parts, app: &App, path: &str) -> Result<Caller, ApiError> {
+    if path == events::batch::PATH {
+        let access = InTenant::<Publishes>::from_request_parts(parts, app).await?;
+        return Ok(access.caller);
+    }
+    let caller = Caller::from_request_parts(parts, app).await?;
+    app.confirm().await?;
+    caller.still_stands(app)?;
+    let holder = caller.holder(parts, app).await;
+    parts.extensions.insert(holder);
+    Ok(caller)
 }
 
 fn key(headers: &HeaderMap) -> Result<String, ApiError> {
@@ -200,15 +214,17 @@ impl Asked {
         let Self { app, mut parts, body, next, claim, .. } = self;
         let writes = WriteFlag::default();
         parts.extensions.insert(writes.clone());
+        // The body's room is kept as long as this runs, also when the caller has gone.
+        let visit = Visit::of(&parts.extensions);
         let request = Request::from_parts(parts, Body::from(body));
-        let ran = timeout(REQUEST_TIMEOUT, next.run(request)).await;
+        let ran = timeout_at(visit.began + REQUEST_TIMEOUT, next.run(request)).await;
         let response =
             ran.unwrap_or_else(|_elapsed| ApiError::from(Code::TimedOut).into_response());
         let (head, body) = response.into_parts();
         let Ok(body) = to_bytes(body, usize::MAX).await else {
             return ApiError::Internal(anyhow!("an answer broke off")).into_response();
         };
-        let kept = if stays(head.status, &writes) {
+        let kept = if stays(&head, &writes) {
             match Answer::seal(&app.keyring, &owner, &head, &body, app.log.payload_max()) {
                 Some(answer) if !head.status.is_server_error() => claim.answered(answer),
                 Some(_) | None => claim.unknown(),
@@ -228,8 +244,11 @@ impl Asked {
 }
 
 /// Tells whether the key stands for what became of the request; otherwise it is free again.
-fn stays(status: StatusCode, writes: &WriteFlag) -> bool {
+fn stays(head: &response::Parts, writes: &WriteFlag) -> bool {
     let passing =
         [StatusCode::UNAUTHORIZED, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
-    writes.is_set() || !(status.is_server_error() || passing.contains(&status))
+    if head.extensions.get::<LeavesKeyFree>().is_some() {
+        return false;
+    }
+    writes.is_set() || !(head.status.is_server_error() || passing.contains(&head.status))
 }

@@ -1,6 +1,6 @@
 //! HTTP: connections, and what is the same for every request.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -20,7 +20,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, error, field::Empty, info_span, warn};
@@ -29,6 +28,7 @@ use crate::{
     app::{App, REQUEST_TIMEOUT, trace_of},
     error::{ApiError, Code},
     openapi, repeat, routes,
+    visit::Visit,
 };
 
 /// How many connections there may be at once; more wait to be accepted.
@@ -56,8 +56,11 @@ pub(crate) fn router(app: App) -> Router {
 
 /// Bounds a request in time, traces and counts it, and sets what every answer has.
 async fn frame(State(app): State<App>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let (span, request) = traced(request);
+    let (span, mut request) = traced(request);
+    // Its body's room is kept until there is an answer.
+    let visit = Visit::begin();
+    request.extensions_mut().insert(visit.clone());
+    let began = visit.began;
     let answered = span.clone();
     async move {
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
@@ -127,19 +130,15 @@ pub(crate) async fn serve(
 ) {
     let mut connections = JoinSet::new();
     loop {
-        let permit = tokio::select! {
-            () = stop.cancelled() => break,
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-        };
-        let Ok(permit) = permit else { break };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => {
                 note(ended);
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &permits) => accepted,
         };
+        let Some((accepted, permit)) = accepted else { break };
         match accepted {
             Ok((stream, _peer)) => {
                 connections.spawn(connection(stream, router.clone(), stop.clone(), permit));
@@ -154,6 +153,18 @@ pub(crate) async fn serve(
     while let Some(ended) = connections.join_next().await {
         note(ended);
     }
+}
+
+/// Accepts a connection once there may be one more. Cancel safe.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(io::Result<(TcpStream, SocketAddr)>, OwnedSemaphorePermit)> {
+    // The permit is taken once there is a connection, so that permits in use are connections.
+    // Nobody else takes any, so it is still there.
+    drop(permits.acquire().await.ok()?);
+    let accepted = listener.accept().await;
+    Some((accepted, Arc::clone(permits).try_acquire_owned().ok()?))
 }
 
 async fn connection(

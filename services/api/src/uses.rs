@@ -53,6 +53,11 @@ impl Uses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
 
+    fn keys(&self) -> Vec<KeyId> {
+        let uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        uses.keys().copied().collect()
+    }
+
     fn unwritten(&self) -> Vec<(KeyId, Timestamp)> {
         let uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let open = uses.iter().filter(|(_, noted)| !noted.written);
@@ -78,25 +83,34 @@ pub(crate) async fn last_uses(app: &App, keys: Vec<KeyId>) -> Vec<Option<Timesta
     stream::iter(keys).map(look).buffered(AT_ONCE).collect().await
 }
 
-/// Forgets when a key was last used that was deleted. What cannot be forgotten now stays, and does
-/// no harm.
+/// Forgets when a key was last used that was deleted. What cannot be forgotten now is tried again
+/// later.
 pub(crate) async fn forget(app: &App, key: KeyId) {
-    app.uses.forget(key);
     match tokio::time::timeout(PATIENCE, app.log.forget_key_use(key)).await {
-        Ok(Ok(())) | Err(_) => {}
+        Ok(Ok(())) => app.uses.forget(key),
         Ok(Err(cause)) => {
-            warn!(key_id = %key, error = chain(&cause), "the use of a key is not forgotten");
+            warn!(key_id = %key, error = chain(&cause), "the use of a key is not forgotten yet");
+            app.uses.note(key, Timestamp::EPOCH);
         }
+        Err(_elapsed) => app.uses.note(key, Timestamp::EPOCH),
     }
 }
 
-/// Writes what is noted until `stop`, and then what is left.
+/// Writes what is noted until `stop`, and then what can be written at once. Each process forgets the
+/// deleted keys that it knows of: it may have written a use after somebody else forgot it.
 pub(crate) async fn keep(app: App, stop: CancellationToken) -> anyhow::Result<()> {
     while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
         write(&app).await;
+        let deleted = app.uses.keys().into_iter().filter(|key| !is_there(&app, *key));
+        stream::iter(deleted).for_each_concurrent(AT_ONCE, |key| forget(&app, key)).await;
     }
-    write(&app).await;
+    // What is not written by then is written by the key's next use, or lost.
+    drop(tokio::time::timeout(PATIENCE, write(&app)).await);
     Ok(())
+}
+
+fn is_there(app: &App, key: KeyId) -> bool {
+    app.directory.read(|directory| directory.key(key).is_some())
 }
 
 async fn write(app: &App) {
@@ -110,7 +124,8 @@ async fn write(app: &App) {
             Err(_elapsed) => {}
         }
     };
-    stream::iter(app.uses.unwritten()).for_each_concurrent(AT_ONCE, put).await;
+    let live = app.uses.unwritten().into_iter().filter(|(key, _)| is_there(app, *key));
+    stream::iter(live).for_each_concurrent(AT_ONCE, put).await;
 }
 
 fn hour_of(now: Timestamp) -> Timestamp {

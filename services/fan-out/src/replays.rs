@@ -4,43 +4,38 @@
 //! JOBS ─▶ what is next ─▶ room? ─▶ routed facts ─▶ tasks ─▶ JOBS (how far it is)
 //! ```
 //!
-//! One process has the post and runs all jobs, a few at once. How far a job is stands in JOBS, by
+//! One process has the post and runs all jobs, by turns. How far a job is stands in JOBS, by
 //! compare-and-set: a person who cancels it, or whoever has the post next, is noticed with the next
 //! write. What is done twice after a crash has the same ids, and refers to a place in the journal
 //! from before the first time, so that dispatchers know it again.
 
 mod run;
+mod shift;
 mod source;
 mod survey;
-mod window;
+mod turns;
+mod unfinished;
+mod watch;
 mod writing;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use fanfare_domain::JobId;
 use fanfare_event_log::{
     ConfigView, EventLog, JobsView,
     membership::{Duty, Membership},
 };
 use fanfare_service::{Clock, random_bytes};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
 
+use self::{shift::Shift, watch::Watch};
 use crate::{
-    allowances::Allowances, conditions::Conditions, outlet::Outlet, replays::run::Run,
-    routes::Routes, spans::Spans,
+    allowances::Allowances, conditions::Conditions, outlet::Outlet, routes::Routes, spans::Spans,
 };
 
 /// The role with the one post.
 const ROLE: &str = "replays";
-
-/// How many jobs are run at once.
-const JOBS_MAX: usize = 4;
-
-/// How often it is looked for jobs.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a job rests that could not go on.
 const REST: Duration = Duration::from_secs(5);
@@ -84,50 +79,18 @@ impl Desk {
 
     /// Runs jobs until the post is to be handed over.
     async fn run_jobs(self: Arc<Self>, duty: Duty) -> anyhow::Result<()> {
-        let (mut active, mut runs) = (BTreeSet::new(), JoinSet::new());
         // What is to go on was written by whoever had the post before.
         let confirmed = duty.stop.run_until_cancelled(self.jobs.confirm()).await;
         confirmed.transpose().context("confirm the jobs")?;
-        while !duty.stop.is_cancelled() {
-            let room = JOBS_MAX.saturating_sub(active.len());
-            let next: Vec<_> = self.jobs.read(|jobs| {
-                let waiting = jobs.running().filter(|it| !active.contains(&it.replay.id));
-                waiting.take(room).cloned().collect()
-            });
-            for stored in next {
-                active.insert(stored.replay.id);
-                let (desk, stop) = (Arc::clone(&self), duty.stop.clone());
-                runs.spawn(async move { (stored.replay.id, run(desk, stored, stop).await) });
-            }
-            tokio::select! {
-                () = duty.stop.cancelled() => {}
-                Some(done) = runs.join_next() => {
-                    let (job, ()) = done.context("a job panicked")?;
-                    active.remove(&job);
-                }
-                () = sleep(LOOK_EVERY) => {}
-            }
+        let watch = Arc::new(Watch::default());
+        let shift = Shift::new(Arc::clone(&self), Arc::clone(&watch), duty.stop.clone());
+        tokio::select! {
+            worked = shift.work() => worked,
+            () = watch.follow(&self.log) => Ok(()),
         }
-        while let Some(done) = runs.join_next().await {
-            done.context("a job panicked")?;
-        }
-        Ok(())
     }
 }
 
 async fn work(desk: Arc<Desk>, membership: Membership) -> anyhow::Result<()> {
     membership.work(|duty| Arc::clone(&desk).run_jobs(duty)).await
-}
-
-/// Runs one job as far as it goes. What goes wrong is told, and the job goes on later.
-async fn run(desk: Arc<Desk>, stored: fanfare_event_log::StoredReplay, stop: CancellationToken) {
-    let job: JobId = stored.replay.id;
-    match Box::pin(Run::of(desk, &stored, stop.clone()).finish()).await {
-        Ok(state) => info!(job_id = %job, state, "a replay stands"),
-        Err(_) if stop.is_cancelled() => {}
-        Err(error) => {
-            error!(job_id = %job, error = format!("{error:#}"), "a replay goes on later");
-            stop.run_until_cancelled(sleep(REST)).await;
-        }
-    }
 }

@@ -290,7 +290,7 @@ mod tests {
             "fanfare key create --tenant acme --role publish --expires 30d",
             "fanfare key revoke key_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare demo --stay",
-            "fanfare delivery-log rebuild --set database=postgres://me@there/fanfare",
+            "fanfare delivery-log rebuild --take-over --set database=postgres://me@there/fanfare",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {parsed:?}");

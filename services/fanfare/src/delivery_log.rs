@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use fanfare_projector::Settings;
+use fanfare_projector::{Settings, Whose};
 use fanfare_service::{Clock as _, SettingsFile, SystemClock, Traces, process_env};
 use serde_json::json;
 
@@ -35,6 +35,10 @@ pub(crate) struct Options {
     /// One setting, over file and environment, for example `database=sqlite:delivery-log.sqlite`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Drop also tables of another installation, of streams that were replaced, or of anything else
+    /// that has their names. Without this, such tables are left alone.
+    #[arg(long)]
+    pub(crate) take_over: bool,
 }
 
 /// Does what was asked for.
@@ -49,7 +53,9 @@ pub(crate) async fn run(
     let settings = settings(&options, connection)?;
     let mut bar = output.progress(0);
     let show = |folded: fanfare_projector::Folded| bar.reach(folded.done, folded.of);
-    let rebuilt = Box::pin(fanfare_projector::rebuild(&settings, SystemClock.now(), show)).await?;
+    let whose = if options.take_over { Whose::Anybodys } else { Whose::Ours };
+    let now = SystemClock.now();
+    let rebuilt = Box::pin(fanfare_projector::rebuild(&settings, whose, now, show)).await?;
     let took = bar.end();
     let progress = rebuilt.progress;
     if output.json {

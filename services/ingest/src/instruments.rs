@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fanfare_domain::ShardCount;
 use fanfare_event_log::{ConfigView, ReaderState, StreamState};
 use fanfare_service::{Metric, Metrics, metrics::as_f64};
 
@@ -178,8 +179,12 @@ fn in_hand(metrics: &Metrics, counters: &Arc<Counters>, settings: &Settings) {
     );
 }
 
-/// Has what was seen of the streams read.
-pub(crate) fn register_streams(metrics: &Metrics, seen: &Seen) {
+/// Has what was seen of the streams read, and how many shards there are.
+pub(crate) fn register_streams(metrics: &Metrics, seen: &Seen, shards: ShardCount) {
+    metrics.level(
+        Metric::new("fanfare.log.shards", "{shard}", "Shards that the installation has."),
+        move || usize::from(shards.get()),
+    );
     for (name, unit, help, of) in OF_STREAMS {
         let seen = seen.clone();
         metrics.family(Metric::new(name, unit, help), move |tell| {

@@ -102,7 +102,7 @@ pub async fn start_counted(
         .context("read the configuration")?;
     let seen = Seen::default();
     instruments::register(context.metrics(), &counters, directory.clone(), &settings);
-    instruments::register_streams(context.metrics(), &seen);
+    instruments::register_streams(context.metrics(), &seen, log.shards());
     let (judge_clock, judge_counters) = (Arc::clone(&clock), Arc::clone(&counters));
     let judge = Arc::new(Judge::new(directory, rules, judge_clock, judge_counters));
     let keys = Keys::open(&log, Arc::clone(&clock), settings.log.duplicate_window)

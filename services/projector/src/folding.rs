@@ -5,8 +5,8 @@ use std::time::Duration;
 use fanfare_delivery_log::{Changes, Progress, Store, StoreError};
 use fanfare_domain::{StoredEvent, Timestamp};
 use fanfare_event_log::{
-    ConfigFollower, EventFollower, EventLog, JournalBatch, JournalFilter, JournalReader, ReadError,
-    StoredChange, journal::From,
+    ConfigFollower, EventFollower, EventLog, JournalBatch, JournalFilter, JournalReader, Marks,
+    ReadError, StoredChange, journal::From,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -31,6 +31,50 @@ pub(crate) enum FoldError {
     /// The streams.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A stream ends before what was folded from it.
+    #[error(
+        "the delivery log has {stream} up to message {folded}, and the stream ends at {last}: it was \
+         restored from a backup, or lost its end. Make the log anew with \
+         `fanfare delivery-log rebuild`"
+    )]
+    Beyond {
+        /// Which stream, and when it was made.
+        stream: String,
+        /// How far it is folded.
+        folded: u64,
+        /// How far it goes.
+        last: u64,
+    },
+}
+
+impl FoldError {
+    /// What went wrong, for those who look for its type.
+    pub(crate) fn into_cause(self) -> anyhow::Error {
+        match self {
+            Self::Store(cause) => cause.into(),
+            Self::Read(cause) => cause.into(),
+            Self::Beyond { .. } => self.into(),
+        }
+    }
+}
+
+/// What the tables are to be folded from.
+pub(crate) fn sources(log: &EventLog, marks: &Marks) -> fanfare_delivery_log::Streams {
+    fanfare_delivery_log::Streams {
+        events: marks.events.stream.clone(),
+        journal: marks.journal.stream.clone(),
+        config: marks.config.stream.clone(),
+        inbox: String::from(log.inbox_identity()),
+    }
+}
+
+/// Finds a stream that ends before what was folded from it.
+pub(crate) fn beyond(progress: Progress, marks: &Marks) -> Option<FoldError> {
+    let Marks { events, journal, config } = marks;
+    let folded =
+        [(events, progress.events), (journal, progress.journal), (config, progress.config)];
+    let (mark, folded) = folded.into_iter().find(|(mark, folded)| *folded > mark.last)?;
+    Some(FoldError::Beyond { stream: mark.stream.clone(), folded, last: mark.last })
 }
 
 /// The streams, read from where the fold stands.
@@ -161,10 +205,41 @@ impl Portion {
         self.before == self.after
     }
 
-    /// Writes it; returns how far the fold is then.
+    /// Writes it, if there is anything; returns how far the fold is then.
     pub(crate) async fn write(self, store: &Store) -> Result<Progress, StoreError> {
         let Self { changes, before, after, .. } = self;
-        store.apply(changes, before, after).await?;
+        if before != after {
+            store.apply(changes, before, after).await?;
+        }
         Ok(after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_event_log::Mark;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_that_ends_before_what_was_folded_is_named() {
+        let mark = |stream: &str, last| Mark { stream: String::from(stream), last };
+        let marks = Marks {
+            events: mark("EVENTS@1", 7),
+            journal: mark("JOURNAL@1", 9),
+            config: mark("CONFIG@1", 3),
+        };
+        let found = |events, journal, config| {
+            let found = beyond(Progress { events, journal, config }, &marks);
+            found.map(|error| match error {
+                FoldError::Beyond { stream, folded, last } => (stream, folded, last),
+                other @ (FoldError::Store(_) | FoldError::Read(_)) => panic!("{other}"),
+            })
+        };
+        assert_eq!(found(7, 9, 3), None);
+        assert_eq!(found(0, 0, 0), None);
+        assert_eq!(found(8, 9, 3), Some((String::from("EVENTS@1"), 8, 7)));
+        assert_eq!(found(7, 10, 3), Some((String::from("JOURNAL@1"), 10, 9)));
+        assert_eq!(found(7, 9, 4), Some((String::from("CONFIG@1"), 4, 3)));
     }
 }

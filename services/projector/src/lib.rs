@@ -31,6 +31,7 @@ use fanfare_service::{Context, load_profiles};
 
 use crate::{counters::Counters, projecting::Projecting};
 
+pub use fanfare_delivery_log::Whose;
 pub use rebuilding::{Folded, Rebuilt, rebuild};
 pub use settings::Settings;
 

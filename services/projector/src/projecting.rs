@@ -2,14 +2,14 @@
 //!
 //! Whatever goes wrong with the database, there is one way to go on: ask it how far the fold is,
 //! and read the streams from there. A transaction of which nobody knows whether it was written, a
-//! database that was away, another projector and a restart are all the same. Tables that are not ours
-//! are waited for too, until a person has seen to them: where all services are one process, deliveries
-//! must not end for that.
+//! database that was away, another projector and a restart are all the same. Tables that are not ours,
+//! or that know more than the streams have, are waited for too, until a person has seen to them: where
+//! all services are one process, deliveries must not end for that.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use fanfare_delivery_log::{Database, Store, StoreError};
+use fanfare_delivery_log::{Database, Progress, Store, StoreError, TypeCursor};
 use fanfare_domain::chain;
 use fanfare_event_log::EventLog;
 use fanfare_service::Clock;
@@ -19,7 +19,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     counters::Counters,
-    folding::{FoldError, Limits, Streams},
+    folding::{FoldError, Limits, Streams, beyond, sources},
 };
 
 /// How long to wait before the database is asked again, at first and at most.
@@ -35,6 +35,14 @@ const FORGET_ROWS: u32 = 500;
 const FORGET_PAUSE: Duration = Duration::from_millis(200);
 /// How many rows are forgotten for each that was written, while there are old ones: more than come.
 const FORGET_RATIO: usize = 2;
+/// How many types are looked at then, whether something of them is left.
+const FORGET_TYPES: u32 = 500;
+/// How often it is looked whether the streams are still those that the tables are folded from.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often they are looked at again when they seem to end too early, and how long: a server that
+/// does not know yet that it leads no more tells an old end.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const OUTDATED: Duration = Duration::from_secs(10);
 /// How often a person is told of the same trouble again.
 const TELL_EVERY: Duration = Duration::from_mins(5);
 
@@ -74,7 +82,11 @@ impl Projecting {
                 }
                 Err(FoldError::Store(error)) => {
                     self.counters.note_failure(self.clock.now());
-                    patience.bear(&error)
+                    patience.bear(chain(&error), error.is_passing())
+                }
+                Err(error @ FoldError::Beyond { .. }) => {
+                    self.counters.note_failure(self.clock.now());
+                    patience.bear(chain(&error), false)
                 }
                 Err(FoldError::Read(error)) => return Err(error).context("read the streams"),
             };
@@ -84,16 +96,21 @@ impl Projecting {
         }
     }
 
-    /// Folds from where the tables stand until something goes wrong.
+    /// Folds from where the tables stand until something goes wrong, or the streams are others.
     async fn session(&self, patience: &mut Patience) -> Result<(), FoldError> {
-        let store = Store::open(&self.database, self.log.inbox_identity()).await?;
+        let streams = sources(&self.log, &self.log.marks().await?);
+        let store = Store::open(&self.database, &streams).await?;
         let store = store.erasing(self.erasing.clone());
         let mut progress = store.progress().await?;
         self.counters.begin(progress);
-        let mut streams = Streams::open(&self.log, progress).await?;
-        let mut forget_at = Instant::now();
+        if !self.are_there(&streams, progress).await? {
+            return Ok(());
+        }
+        let mut reading = Streams::open(&self.log, progress).await?;
+        let (mut forget_at, mut look_at) = (Instant::now(), Instant::now() + LOOK_EVERY);
+        let mut types = TypeCursor::default();
         loop {
-            let portion = streams.gather(progress, self.limits, forget_at).await?;
+            let portion = reading.gather(progress, self.limits, forget_at.min(look_at)).await?;
             let rows = portion.rows();
             if portion.has_deletions() {
                 forget_at = Instant::now();
@@ -106,7 +123,41 @@ impl Projecting {
                 patience.relax();
             }
             if Instant::now() >= forget_at {
-                forget_at = Instant::now() + self.forget(&store, rows).await?;
+                let wait = self.forget(&store, rows).await?;
+                if wait == FORGET_EVERY {
+                    types = store.forget_types(types, FORGET_TYPES).await?;
+                }
+                forget_at = Instant::now() + wait;
+            }
+            if Instant::now() >= look_at {
+                if !self.are_there(&streams, progress).await? {
+                    return Ok(());
+                }
+                look_at = Instant::now() + LOOK_EVERY;
+            }
+        }
+    }
+
+    /// Tells whether the streams are still these. Waits a little where they seem to end too early.
+    ///
+    /// # Errors
+    ///
+    /// [`FoldError::Beyond`] if they do end before what was folded.
+    async fn are_there(
+        &self,
+        streams: &fanfare_delivery_log::Streams,
+        progress: Progress,
+    ) -> Result<bool, FoldError> {
+        let begun = Instant::now();
+        loop {
+            let marks = self.log.marks().await?;
+            if sources(&self.log, &marks) != *streams {
+                return Ok(false);
+            }
+            match beyond(progress, &marks) {
+                None => return Ok(true),
+                Some(error) if begun.elapsed() > OUTDATED => return Err(error),
+                Some(_) => sleep(LOOK_AGAIN).await,
             }
         }
     }
@@ -139,8 +190,7 @@ impl Patience {
 
     /// Notes what went wrong; returns how long to wait. A person is told once, again when it has
     /// become worse, and then from time to time.
-    fn bear(&mut self, error: &StoreError) -> Duration {
-        let (cause, passing) = (chain(error), error.is_passing());
+    fn bear(&mut self, cause: String, passing: bool) -> Duration {
         let lately = |(at, was_passing): (Instant, bool)| {
             at.elapsed() < TELL_EVERY && (passing || !was_passing)
         };

@@ -93,6 +93,10 @@ impl Process {
         for (key, value) in settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }
+        if service == Service::Projector {
+            // Tests ask it where it is before they kill it.
+            command.args(["--metrics", "127.0.0.1:0"]);
+        }
         // What is set around the tests must not reach the services.
         let ours = std::env::vars_os().map(|(name, _)| name);
         for name in ours.filter(|name| {

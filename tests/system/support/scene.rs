@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
+use fanfare_delivery_log::Streams;
 use fanfare_domain::{TenantId, TypePattern};
 use fanfare_event_log::EventLog;
 use fanfare_testkit::wait_until;
@@ -61,6 +62,14 @@ impl Scene {
             kills: Vec::new(),
             keys: AtomicUsize::new(0),
         })
+    }
+
+    /// What the delivery log has to be folded from.
+    pub(crate) async fn streams(&self) -> Result<Streams> {
+        let marks = self.log.marks().await?;
+        let (events, journal, config) =
+            (marks.events.stream, marks.journal.stream, marks.config.stream);
+        Ok(Streams { events, journal, config, inbox: String::from(self.log.inbox_identity()) })
     }
 
     /// The API.

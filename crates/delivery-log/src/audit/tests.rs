@@ -20,9 +20,10 @@ use crate::{
         tests::{at, delivery, endpoint, made, record, routed, stored},
     },
     query::Filter,
+    schema::Whose,
     store::{
         Progress,
-        tests::{Home, homes},
+        tests::{Home, homes, made_anew, streams},
     },
 };
 
@@ -100,13 +101,23 @@ fn story() -> Vec<Change> {
     ]
 }
 
-async fn fold(home: &Home, installation: &str) -> Result<Store> {
-    let store = Store::renew(&home.database, installation, Timestamp::EPOCH).await?;
+async fn taken_over(home: &Home, installation: &str) -> Result<Store> {
+    let streams = streams(installation);
+    Ok(Store::renew(&home.database, &streams, Whose::Anybodys, Timestamp::EPOCH).await?)
+}
+
+/// Some changes of the configuration.
+pub(crate) fn changes() -> Changes {
     let mut changes = Changes::default();
-    for (number, change) in story().iter().enumerate() {
-        let revision = u64::try_from(number)? + 1;
-        changes.config(revision, at(revision), change);
+    for (revision, change) in (1..).zip(story()) {
+        changes.config(revision, at(revision), &change);
     }
+    changes
+}
+
+async fn fold(home: &Home, installation: &str) -> Result<Store> {
+    let store = taken_over(home, installation).await?;
+    let changes = changes();
     let after = Progress { config: 6, ..Progress::default() };
     store.apply(changes, Progress::default(), after).await?;
     Ok(store)
@@ -184,10 +195,10 @@ async fn it_outlives_the_other_tables_and_is_of_one_installation() -> Result<()>
     for home in homes("it_outlives_the_other_tables").await? {
         fold(&home, "test").await?;
         // CONFIG has forgotten everything by now.
-        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let store = made_anew(&home.database).await?;
         assert_eq!(store.progress().await?, Progress::default());
         assert_eq!(store.audit(&AuditFilter::default(), None, 10).await?.entries.len(), 6);
-        let other = Store::renew(&home.database, "other", Timestamp::EPOCH).await?;
+        let other = taken_over(&home, "other").await?;
         assert_eq!(other.audit(&AuditFilter::default(), None, 10).await?.entries, []);
         let back = fold(&home, "test").await?;
         assert_eq!(back.audit(&AuditFilter::default(), None, 10).await?.entries.len(), 6);
@@ -219,7 +230,7 @@ async fn the_history_of_a_deleted_endpoint_goes_and_stays_away() -> Result<()> {
             }
             changes
         };
-        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let store = made_anew(&home.database).await?;
         let kept = store.clone();
         let store = store.erasing([String::from("kryptos")].into());
         let at_end = |config, journal| Progress { journal, config, ..Progress::default() };

@@ -4,6 +4,7 @@
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::{fs::OpenOptions, path::Path, time::Duration};
 
+use futures_util::future::BoxFuture;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Pool, Postgres, Row as _, Sqlite,
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
@@ -53,10 +54,17 @@ pub enum StoreError {
     Unmade,
     /// The tables are of other streams.
     #[error(
-        "the delivery log is of another installation: name another database, or fold this one anew \
-         with `fanfare delivery-log rebuild`"
+        "the delivery log is of another installation, or its streams were replaced: name another \
+         database, or drop this one's tables and fold these streams with \
+         `fanfare delivery-log rebuild --take-over`"
     )]
     Foreign,
+    /// Something has the names of our tables.
+    #[error(
+        "the database has tables with the names of the delivery log's, which are none: name another \
+         database, or drop them with `fanfare delivery-log rebuild --take-over`"
+    )]
+    Unknown,
     /// A pattern chooses more types than are looked for at once, or is held against too many.
     #[error("the tenant has too many event types for this pattern")]
     TooManyTypes,
@@ -73,9 +81,11 @@ impl StoreError {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::Database(_) | Self::Moved | Self::Older { .. } | Self::Unmade => true,
-            Self::Newer { .. } | Self::Foreign | Self::TooManyTypes | Self::Malformed { .. } => {
-                false
-            }
+            Self::Newer { .. }
+            | Self::Foreign
+            | Self::Unknown
+            | Self::TooManyTypes
+            | Self::Malformed { .. } => false,
         }
     }
 }
@@ -94,6 +104,26 @@ enum Connections {
 pub(crate) enum Transaction {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
     Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+/// Who writes waits for it to be dropped.
+#[doc(hidden)]
+pub struct HeldUp {
+    transaction: Transaction,
+}
+
+impl HeldUp {
+    /// Tells whether somebody waits in the middle of a transaction; with SQLite nobody can.
+    pub async fn holds_somebody(&mut self) -> Result<bool, StoreError> {
+        if self.transaction.dialect() == Dialect::Sqlite {
+            return Ok(false);
+        }
+        let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted \
+            AND relation = to_regclass('fanfare_attempts')";
+        let rows = self.transaction.fetch(Statement::new(waiting)).await?;
+        let waiting = rows.first().map(|row| row.integer(0)).transpose()?.flatten();
+        Ok(waiting.is_some_and(|count| count > 0))
+    }
 }
 
 /// A row of an answer. Columns count from 0.
@@ -187,34 +217,70 @@ impl Database {
         }
     }
 
+    /// Holds up who writes until what is returned is dropped: with SQLite before a transaction begins,
+    /// with PostgreSQL in its middle. So a test knows where a writer is when it kills it.
+    #[doc(hidden)]
+    pub fn hold_up(&self) -> BoxFuture<'_, Result<HeldUp, StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.begin().await?;
+            if transaction.dialect() == Dialect::Postgres {
+                let lock = "LOCK TABLE fanfare_attempts IN ACCESS EXCLUSIVE MODE";
+                transaction.execute(Statement::new(lock)).await?;
+            }
+            Ok(HeldUp { transaction })
+        })
+    }
+
     /// Closes all connections.
-    pub async fn close(&self) {
-        match &self.0 {
-            Connections::Sqlite(pool) => pool.close().await,
-            Connections::Postgres(pool) => pool.close().await,
-        }
+    pub fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            match &self.0 {
+                Connections::Sqlite(pool) => pool.close().await,
+                Connections::Postgres(pool) => pool.close().await,
+            }
+        })
     }
 
     /// Begins a transaction that writes.
-    pub(crate) async fn begin(&self) -> Result<Transaction, StoreError> {
-        Ok(match &self.0 {
-            // Otherwise it could find out too late that somebody else writes.
-            Connections::Sqlite(pool) => {
-                Transaction::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?)
-            }
-            Connections::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
+    pub(crate) fn begin(&self) -> BoxFuture<'_, Result<Transaction, StoreError>> {
+        Box::pin(async move {
+            Ok(match &self.0 {
+                // Otherwise it could find out too late that somebody else writes.
+                Connections::Sqlite(pool) => {
+                    Transaction::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?)
+                }
+                Connections::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
+            })
+        })
+    }
+
+    /// Begins a transaction that only reads, and sees nothing of what happens meanwhile.
+    pub(crate) fn snapshot(&self) -> BoxFuture<'_, Result<Transaction, StoreError>> {
+        Box::pin(async move {
+            const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+            Ok(match &self.0 {
+                Connections::Sqlite(pool) => Transaction::Sqlite(pool.begin().await?),
+                Connections::Postgres(pool) => {
+                    Transaction::Postgres(pool.begin_with(SNAPSHOT).await?)
+                }
+            })
         })
     }
 
     /// Runs a query outside of transactions.
-    pub(crate) async fn fetch(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
-        Ok(match &self.0 {
-            Connections::Sqlite(pool) => {
-                run!(statement, pool, fetch_all).into_iter().map(Row::Sqlite).collect()
-            }
-            Connections::Postgres(pool) => {
-                run!(statement, pool, fetch_all).into_iter().map(Row::Postgres).collect()
-            }
+    pub(crate) fn fetch(
+        &self,
+        statement: Statement,
+    ) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
+        Box::pin(async move {
+            Ok(match &self.0 {
+                Connections::Sqlite(pool) => {
+                    run!(statement, pool, fetch_all).into_iter().map(Row::Sqlite).collect()
+                }
+                Connections::Postgres(pool) => {
+                    run!(statement, pool, fetch_all).into_iter().map(Row::Postgres).collect()
+                }
+            })
         })
     }
 }
@@ -228,37 +294,49 @@ impl Transaction {
     }
 
     /// Runs a statement; returns how many rows it changed.
-    pub(crate) async fn execute(&mut self, statement: Statement) -> Result<u64, StoreError> {
-        Ok(match self {
-            Self::Sqlite(transaction) => {
-                run!(statement, &mut **transaction, execute).rows_affected()
-            }
-            Self::Postgres(transaction) => {
-                run!(statement, &mut **transaction, execute).rows_affected()
-            }
+    pub(crate) fn execute(
+        &mut self,
+        statement: Statement,
+    ) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            Ok(match self {
+                Self::Sqlite(transaction) => {
+                    run!(statement, &mut **transaction, execute).rows_affected()
+                }
+                Self::Postgres(transaction) => {
+                    run!(statement, &mut **transaction, execute).rows_affected()
+                }
+            })
         })
     }
 
     /// Runs a query.
-    pub(crate) async fn fetch(&mut self, statement: Statement) -> Result<Vec<Row>, StoreError> {
-        Ok(match self {
-            Self::Sqlite(transaction) => {
-                let rows = run!(statement, &mut **transaction, fetch_all);
-                rows.into_iter().map(Row::Sqlite).collect()
-            }
-            Self::Postgres(transaction) => {
-                let rows = run!(statement, &mut **transaction, fetch_all);
-                rows.into_iter().map(Row::Postgres).collect()
-            }
+    pub(crate) fn fetch(
+        &mut self,
+        statement: Statement,
+    ) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
+        Box::pin(async move {
+            Ok(match self {
+                Self::Sqlite(transaction) => {
+                    let rows = run!(statement, &mut **transaction, fetch_all);
+                    rows.into_iter().map(Row::Sqlite).collect()
+                }
+                Self::Postgres(transaction) => {
+                    let rows = run!(statement, &mut **transaction, fetch_all);
+                    rows.into_iter().map(Row::Postgres).collect()
+                }
+            })
         })
     }
 
-    pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        match self {
-            Self::Sqlite(transaction) => transaction.commit().await?,
-            Self::Postgres(transaction) => transaction.commit().await?,
-        }
-        Ok(())
+    pub(crate) fn commit(self) -> BoxFuture<'static, Result<(), StoreError>> {
+        Box::pin(async move {
+            match self {
+                Self::Sqlite(transaction) => transaction.commit().await?,
+                Self::Postgres(transaction) => transaction.commit().await?,
+            }
+            Ok(())
+        })
     }
 }
 

@@ -1,18 +1,18 @@
-//! The statement that finds events, and the types that a text is in.
+//! The statements that find events, and the types that a text is in. As in [`walk`].
 
 use fanfare_domain::{EventType, TenantId, TypePattern};
 
 use super::{
     filter::{Cursor, EventFilter, Meant},
-    walk::{self, Types},
+    walk::{self, Span, Types},
 };
 use crate::{
-    database::{Row, Statement, StoreError},
+    database::{Row, Statement, StoreError, Value},
     store::{EVENT, Store},
 };
 
 /// How many types are walked along, each by itself; more are looked at on the way.
-const TYPES_MAX: usize = 16;
+const TYPES_MAX: usize = 500;
 /// How many types of a tenant a pattern is held against, and how many it may choose.
 const KNOWN_MAX: usize = 10_000;
 const CHOSEN_MAX: usize = 1_000;
@@ -83,49 +83,102 @@ fn pattern(text: &str) -> String {
     pattern
 }
 
-/// Makes the statement; `None` if nothing can be found.
-pub(super) fn statement(
-    filter: &EventFilter,
+/// What is looked for, made ready.
+pub(super) struct Search<'a> {
+    filter: &'a EventFilter,
+    /// What the text means.
+    meant: Option<Meant>,
     types: Types,
-    after: Option<Cursor>,
-    limit: usize,
-) -> Option<Statement> {
-    let meant = filter.text.as_deref().map(Meant::by);
-    // Deliveries are no events.
-    if matches!(meant, Some(Meant::Delivery(_))) {
-        return None;
+    span: Span,
+}
+
+/// A walk: a type, unless all of them count.
+type Walk = Option<EventType>;
+
+impl<'a> Search<'a> {
+    /// Makes it ready; `None` if nothing can be found.
+    pub(super) fn new(
+        filter: &'a EventFilter,
+        types: Types,
+        after: Option<Cursor>,
+    ) -> Option<Self> {
+        let meant = filter.text.as_deref().map(Meant::by);
+        // Deliveries are no events.
+        if matches!(meant, Some(Meant::Delivery(_))) {
+            return None;
+        }
+        let span = walk::span((filter.since, filter.until), meant.as_ref(), after)?;
+        let types = types.only(filter.event_type.as_ref(), filter.text.as_deref())?;
+        Some(Self { filter, meant, types, span })
     }
-    let (low, high) = walk::span((filter.since, filter.until), meant.as_ref(), after)?;
-    let types = types.only(filter.event_type.as_ref(), filter.text.as_deref())?;
-    let along: Vec<Option<&EventType>> = match &types {
-        Types::Few(types) => types.iter().map(Some).collect(),
-        Types::Any | Types::Many(_) | Types::Like(_) => vec![None],
-    };
-    let mut statement = Statement::new("SELECT ");
-    statement.push(EVENT).push(" FROM (");
-    for (index, event_type) in along.iter().enumerate() {
-        if index > 0 {
-            statement.push(" UNION ALL ");
+
+    /// All walks that there can be.
+    pub(super) fn walks(&self) -> Vec<Walk> {
+        match &self.types {
+            Types::Few(types) => types.iter().cloned().map(Some).collect(),
+            Types::Any | Types::Many(_) | Types::Like(_) => vec![None],
         }
-        statement.push("SELECT * FROM (SELECT ").push(EVENT);
-        statement.push(" FROM fanfare_events WHERE tenant = ").bind(filter.tenant.as_str());
-        if let Some(event_type) = event_type {
-            statement.push(" AND event_type = ").bind(event_type.as_str());
+    }
+
+    /// Asks which walks begin latest; [`begins`] reads the answer.
+    pub(super) fn beginnings(&self, limit: usize) -> Statement {
+        let mut statement = Statement::new(
+            "SELECT event_type, newest FROM (SELECT t.event_type AS event_type, \
+             (SELECT id FROM fanfare_events WHERE tenant = ",
+        );
+        statement.bind(self.filter.tenant.as_str()).push(" AND event_type = t.event_type");
+        self.within(&mut statement, 1);
+        statement.push(") AS newest FROM fanfare_types AS t WHERE t.tenant = ");
+        statement.bind(self.filter.tenant.as_str());
+        if let Types::Few(types) = &self.types {
+            let types = types.iter().map(|event_type| Value::from(event_type.as_str()));
+            statement.push(" AND t.event_type IN ").bind_list(types);
         }
-        walk::on_the_way(&mut statement, &types);
-        match &meant {
-            Some(Meant::Event(id)) => drop(statement.push(" AND id = ").bind(id.as_bytes())),
-            Some(Meant::Events(first, last)) => {
-                statement.push(" AND id >= ").bind(first.as_bytes());
-                statement.push(" AND id <= ").bind(last.as_bytes());
+        statement.push(") AS beginnings ORDER BY newest DESC NULLS LAST LIMIT ");
+        statement.bind(walk::rows(limit));
+        statement
+    }
+
+    /// Finds a page's events.
+    pub(super) fn page(&self, walks: &[Walk], limit: usize) -> Statement {
+        let mut statement = Statement::new("SELECT ");
+        statement.push(EVENT).push(" FROM fanfare_events WHERE id IN (SELECT id FROM (");
+        for (index, event_type) in walks.iter().enumerate() {
+            if index > 0 {
+                statement.push(" UNION ALL ");
             }
-            Some(Meant::Delivery(_) | Meant::Type) | None => {}
+            statement.push("SELECT id FROM (SELECT id FROM fanfare_events WHERE tenant = ");
+            statement.bind(self.filter.tenant.as_str());
+            if let Some(event_type) = event_type {
+                statement.push(" AND event_type = ").bind(event_type.as_str());
+            }
+            walk::on_the_way(&mut statement, &self.types);
+            match &self.meant {
+                Some(Meant::Event(id)) => drop(statement.push(" AND id = ").bind(id.as_bytes())),
+                Some(Meant::Events(first, last)) => {
+                    statement.push(" AND id >= ").bind(first.as_bytes());
+                    statement.push(" AND id <= ").bind(last.as_bytes());
+                }
+                Some(Meant::Delivery(_) | Meant::Type) | None => {}
+            }
+            self.within(&mut statement, limit);
+            statement.push(") AS walk");
         }
-        statement.push(" AND id >= ").bind(&low).push(" AND id <= ").bind(&high);
-        statement.push(" ORDER BY id DESC LIMIT ").bind(walk::rows(limit)).push(") AS walk");
+        statement.push(") AS walks ORDER BY id DESC LIMIT ").bind(walk::rows(limit));
+        statement.push(") ORDER BY id DESC");
+        statement
     }
-    statement.push(") AS e ORDER BY id DESC LIMIT ").bind(walk::rows(limit));
-    Some(statement)
+
+    fn within(&self, statement: &mut Statement, limit: usize) {
+        let (low, high) = &self.span;
+        statement.push(" AND id >= ").bind(low).push(" AND id <= ").bind(high);
+        statement.push(" ORDER BY id DESC LIMIT ").bind(walk::rows(limit));
+    }
+}
+
+/// Reads which types to walk along.
+pub(super) fn begins(row: &Row) -> Result<Option<EventType>, StoreError> {
+    if row.bytes(1)?.is_none() { Ok(None) } else { event_type(row).map(Some) }
 }
 
 #[cfg(test)]

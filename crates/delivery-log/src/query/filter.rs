@@ -1,6 +1,6 @@
 //! What can be looked for.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use data_encoding::BASE64URL_NOPAD;
 use fanfare_domain::{
@@ -17,7 +17,7 @@ pub struct Filter {
     /// To which endpoint.
     pub endpoint: Option<EndpointId>,
     /// In one of these states; none for any.
-    pub states: Vec<State>,
+    pub states: BTreeSet<State>,
     /// Of this type.
     pub event_type: Option<EventType>,
     /// Of a type that the pattern chooses.
@@ -39,7 +39,7 @@ impl Filter {
         Self {
             tenant,
             endpoint: None,
-            states: Vec::new(),
+            states: BTreeSet::new(),
             event_type: None,
             pattern: None,
             event: None,

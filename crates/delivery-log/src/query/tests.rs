@@ -1,11 +1,12 @@
 //! Searching finds what looking at every row would find, page by page.
 
 mod large;
+mod types;
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
-use fanfare_domain::{Conclusion, EventType, TenantId, Timestamp};
+use fanfare_domain::{Conclusion, EventType, TenantId};
 
 use super::*;
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     rows::State,
     store::{
         Progress,
-        tests::{Home, homes},
+        tests::{Home, homes, made_anew},
     },
 };
 
@@ -45,7 +46,7 @@ fn sample() -> Changes {
 }
 
 async fn filled(home: &Home) -> Result<(Store, Changes)> {
-    let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+    let store = made_anew(&home.database).await?;
     let changes = sample();
     let after = Progress { events: 60, journal: 60, config: 0 };
     store.apply(changes.clone(), Progress::default(), after).await?;
@@ -86,14 +87,14 @@ fn filters() -> Vec<Filter> {
     let mut filters = Vec::new();
     for text in &texts {
         for endpoint in [None, Some(endpoint(1)), Some(endpoint(9))] {
-            for states in [vec![], vec![State::Delivered], vec![State::Pending, State::Skipped]] {
+            for states in [&[][..], &[State::Delivered], &[State::Pending, State::Skipped]] {
                 for event_type in [None, Some("invoice.sent")] {
                     for (since, until) in [(None, None), (Some(at(5)), Some(at(9)))] {
                         for event in [None, Some(some.event)] {
                             filters.push(Filter {
                                 tenant: acme(),
                                 endpoint,
-                                states: states.clone(),
+                                states: states.iter().copied().collect(),
                                 event_type: event_type.map(|name| name.parse().unwrap()),
                                 pattern: None,
                                 event,
@@ -229,7 +230,7 @@ async fn events_are_searched_too() -> Result<()> {
 #[tokio::test]
 async fn a_pattern_chooses_types_also_when_they_are_many() -> Result<()> {
     for home in homes("a_pattern_chooses_types").await? {
-        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let store = made_anew(&home.database).await?;
         let mut changes = sample();
         for (number, row) in changes.events.values_mut().enumerate() {
             row.event_type = format!("order.n{number}.{}", number % 2).parse()?;
@@ -262,7 +263,7 @@ async fn a_pattern_chooses_types_also_when_they_are_many() -> Result<()> {
 #[tokio::test]
 async fn attempts_are_found_by_their_number_and_after_one() -> Result<()> {
     for home in homes("attempts_are_found_by_their_number").await? {
-        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let store = made_anew(&home.database).await?;
         let mut changes = Changes::default();
         let facts: Vec<_> =
             (1..=5).map(|number| record(made(delivery(1, 1), number, 500))).collect();
@@ -285,7 +286,7 @@ async fn attempts_are_found_by_their_number_and_after_one() -> Result<()> {
 #[tokio::test]
 async fn text_in_many_types_is_looked_for_on_the_way() -> Result<()> {
     for home in homes("text_in_many_types").await? {
-        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let store = made_anew(&home.database).await?;
         let mut changes = sample();
         for (number, row) in changes.events.values_mut().enumerate() {
             row.event_type = format!("Order_{number}.done").parse()?;

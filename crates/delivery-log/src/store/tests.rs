@@ -52,6 +52,22 @@ fn sqlite() -> Result<Home> {
     Ok(Home { database, url, _sqlite: directory, _postgres: None })
 }
 
+/// The streams of an installation.
+pub(crate) fn streams(name: &str) -> Streams {
+    let of = |stream: &str| format!("{name}_{stream}@1700000000000000000");
+    Streams {
+        events: of("EVENTS"),
+        journal: of("JOURNAL"),
+        config: of("CONFIG"),
+        inbox: of("INBOX"),
+    }
+}
+
+/// Empty tables of the installation `test`.
+pub(crate) async fn made_anew(database: &Database) -> Result<Store> {
+    Ok(Store::renew(database, &streams("test"), Whose::Ours, Timestamp::EPOCH).await?)
+}
+
 /// Everything that is in the tables.
 pub(crate) async fn content(store: &Store) -> Result<Changes> {
     let mut found = Changes::default();
@@ -83,7 +99,7 @@ pub(crate) async fn content(store: &Store) -> Result<Changes> {
 use super::read::delivery as delivery_row;
 
 async fn empty(home: &Home) -> Result<Store> {
-    Ok(Store::renew(&home.database, "test", Timestamp::EPOCH).await?)
+    made_anew(&home.database).await
 }
 
 /// The progress behind so many messages: what is counted is of no matter here.
@@ -108,7 +124,7 @@ async fn play(store: &Store, messages: &[Message], cuts: &[usize], back: usize) 
 fn portions_of_any_size_in_any_order_give_the_rows_of_the_fold() -> Result<()> {
     let runtime = Runtime::new()?;
     for home in runtime.block_on(homes("portions_of_any_size"))? {
-        let given = (history(), vec(any::<u32>(), 16), vec(any::<Index>(), 0..4), 0..3_usize);
+        let given = (history(), vec(any::<u32>(), 18), vec(any::<Index>(), 0..4), 0..3_usize);
         let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
         let played = TestRunner::new(config).run(&given, |(messages, keys, cuts, back)| {
             let mut shuffled: Vec<_> = messages.into_iter().zip(keys).collect();
@@ -171,17 +187,17 @@ async fn of_two_at_the_same_time_one_writes() -> Result<()> {
 #[tokio::test]
 async fn tables_of_another_installation_or_a_newer_version_are_left_alone() -> Result<()> {
     for home in homes("tables_of_another_installation").await? {
-        let store = Store::open(&home.database, "one").await?;
+        let store = Store::open(&home.database, &streams("one")).await?;
         store.apply(Changes::default(), Progress::default(), after(1)).await?;
-        let refused = Store::open(&home.database, "two").await;
+        let refused = Store::open(&home.database, &streams("two")).await;
         assert!(matches!(refused, Err(StoreError::Foreign)), "{refused:?}");
-        Store::open(&home.database, "one").await?;
+        Store::open(&home.database, &streams("one")).await?;
         assert_eq!(store.progress().await?, after(1), "opening again changes nothing");
         set_version(&home, schema::VERSION + 1).await?;
-        let refused = Store::open(&home.database, "one").await;
+        let refused = Store::open(&home.database, &streams("one")).await;
         assert!(matches!(refused, Err(StoreError::Newer { .. })), "{refused:?}");
         set_version(&home, schema::VERSION - 1).await?;
-        let anew = Store::open(&home.database, "one").await?;
+        let anew = Store::open(&home.database, &streams("one")).await?;
         assert_eq!(anew.progress().await?, Progress::default(), "an older one is folded anew");
     }
     Ok(())
@@ -231,20 +247,20 @@ async fn who_only_reads_makes_nothing_and_is_told_what_is_wrong() -> Result<()> 
     let home = sqlite()?;
     let url: crate::DatabaseUrl = home.url.parse()?;
     let reader = Database::to_read(&url)?;
-    let away = Store::attach(&reader, "test").await;
+    let away = Store::attach(&reader, &streams("test")).await;
     assert!(matches!(away, Err(StoreError::Database(_))), "{away:?}");
     let store = empty(&home).await?;
-    let found = Store::attach(&reader, "test").await?;
+    let found = Store::attach(&reader, &streams("test")).await?;
     assert_eq!(found.progress().await?, Progress::default());
     let refused = found.apply(Changes::default(), Progress::default(), after(1)).await;
     assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
-    let foreign = Store::attach(&reader, "other").await;
+    let foreign = Store::attach(&reader, &streams("other")).await;
     assert!(matches!(foreign, Err(StoreError::Foreign)), "{foreign:?}");
     // It sees what is written meanwhile.
     store.apply(Changes::default(), Progress::default(), after(1)).await?;
     assert_eq!(found.progress().await?, after(1));
     set_version(&home, schema::VERSION - 1).await?;
-    let older = Store::attach(&reader, "test").await;
+    let older = Store::attach(&reader, &streams("test")).await;
     assert!(matches!(older, Err(StoreError::Older { .. })), "{older:?}");
     Ok(())
 }
@@ -255,8 +271,8 @@ async fn who_only_reads_cannot_write_on_a_server_either() -> Result<()> {
         return Ok(());
     };
     let url: crate::DatabaseUrl = postgres.url().parse()?;
-    let store = Store::renew(&Database::new(&url)?, "test", Timestamp::EPOCH).await?;
-    let found = Store::attach(&Database::to_read(&url)?, "test").await?;
+    let store = made_anew(&Database::new(&url)?).await?;
+    let found = Store::attach(&Database::to_read(&url)?, &streams("test")).await?;
     let refused = found.apply(Changes::default(), Progress::default(), after(1)).await;
     assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
     assert_eq!(store.progress().await?, Progress::default());

@@ -3,10 +3,11 @@
 //! The number of rows in a statement is one of a few, so that each statement is prepared once.
 //! Each names a key once: PostgreSQL does not change a row twice in a statement.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fanfare_domain::{EndpointId, Outcome, TenantId, Timestamp, fact::ConclusionReason};
 
+use super::texts::Texts;
 use crate::{
     audit::AuditRow,
     database::{Statement, StoreError, Transaction, Value},
@@ -16,7 +17,9 @@ use crate::{
 };
 
 /// How many rows a statement may have.
-const PORTIONS: [usize; 4] = [64, 16, 4, 1];
+const PORTIONS: [usize; 4] = [PIECE, 16, 4, 1];
+/// The most of them.
+const PIECE: usize = 64;
 
 /// Splits rows into portions.
 pub(super) fn portions<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
@@ -45,15 +48,11 @@ pub(super) async fn types(
 
 pub(super) async fn events(
     transaction: &mut Transaction,
-    rows: impl Iterator<Item = EventRow>,
+    rows: impl Iterator<Item = EventRow> + Send,
 ) -> Result<(), StoreError> {
-    let head = "INSERT INTO fanfare_events (id, tenant, event_type, sequence, accepted_at, \
+    let head = "INSERT INTO fanfare_events AS e (id, tenant, event_type, sequence, accepted_at, \
         occurred_at, data_bytes, ordering_key, trace_id) VALUES ";
-    let tail = " ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, \
-        event_type = excluded.event_type, sequence = excluded.sequence, \
-        accepted_at = excluded.accepted_at, occurred_at = excluded.occurred_at, \
-        data_bytes = excluded.data_bytes, ordering_key = excluded.ordering_key, \
-        trace_id = excluded.trace_id WHERE excluded.sequence < fanfare_events.sequence";
+    let tail = Texts::of(transaction.dialect()).event;
     let rows = rows.map(|row| {
         vec![
             row.id.as_bytes().into(),
@@ -72,28 +71,12 @@ pub(super) async fn events(
 
 pub(super) async fn deliveries(
     transaction: &mut Transaction,
-    rows: impl Iterator<Item = DeliveryRow>,
+    rows: impl Iterator<Item = DeliveryRow> + Send,
 ) -> Result<(), StoreError> {
     let head = "INSERT INTO fanfare_deliveries AS d (id, tenant, event, event_sequence, endpoint, \
         generation, event_type, accepted_at, attempts, step, place, state, reason, \
         next_attempt_at, since) VALUES ";
-    let tail = " ON CONFLICT (id) DO UPDATE SET \
-        event_type = COALESCE(d.event_type, excluded.event_type), \
-        accepted_at = COALESCE(d.accepted_at, excluded.accepted_at), \
-        attempts = CASE WHEN excluded.attempts > d.attempts \
-            THEN excluded.attempts ELSE d.attempts END, \
-        step = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
-            THEN excluded.step ELSE d.step END, \
-        place = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
-            THEN excluded.place ELSE d.place END, \
-        state = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
-            THEN excluded.state ELSE d.state END, \
-        reason = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
-            THEN excluded.reason ELSE d.reason END, \
-        next_attempt_at = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
-            THEN excluded.next_attempt_at ELSE d.next_attempt_at END, \
-        since = CASE WHEN (excluded.step, excluded.place) > (d.step, d.place) \
-            THEN excluded.since ELSE d.since END";
+    let tail = Texts::of(transaction.dialect()).delivery;
     let rows = rows.map(|row| {
         let DeliveryRow { origin, standing, .. } = &row;
         let event_type = origin.as_ref().map(|origin| origin.event_type.as_str());
@@ -120,7 +103,7 @@ pub(super) async fn deliveries(
 
 pub(super) async fn attempts(
     transaction: &mut Transaction,
-    rows: impl Iterator<Item = AttemptRow>,
+    rows: impl Iterator<Item = AttemptRow> + Send,
 ) -> Result<(), StoreError> {
     let head = "INSERT INTO fanfare_attempts (delivery, number, endpoint, place, outcome, status, fault, \
         retry_after, started_at, duration, config_revision, retry_at, batch, batch_size, \
@@ -169,7 +152,7 @@ fn attempt(row: &AttemptRow) -> Vec<Value> {
 pub(super) async fn audit(
     transaction: &mut Transaction,
     installation: &str,
-    rows: impl Iterator<Item = AuditRow>,
+    rows: impl Iterator<Item = AuditRow> + Send,
 ) -> Result<(), StoreError> {
     let head = "INSERT INTO fanfare_audit (installation, revision, recorded_at, tenant, kind, \
         entity, deleted, actor, reason, trace_id, document) VALUES ";
@@ -208,27 +191,40 @@ pub(super) async fn deleted(
 async fn write(
     transaction: &mut Transaction,
     (head, tail): (&'static str, &'static str),
-    rows: impl Iterator<Item = Vec<Value>>,
+    rows: impl Iterator<Item = Vec<Value>> + Send,
 ) -> Result<(), StoreError> {
-    let mut rows: Vec<Vec<Value>> = rows.collect();
-    let sizes: Vec<usize> = portions(&rows).map(<[_]>::len).collect();
-    let mut rows = rows.drain(..);
-    for size in sizes {
+    for statement in statements((head, tail), rows) {
+        transaction.execute(statement).await?;
+    }
+    Ok(())
+}
+
+/// Makes the statements one by one: what rows become in between takes more memory than they do, and
+/// is there for no more than the rows of one statement.
+fn statements(
+    (head, tail): (&'static str, &'static str),
+    mut rows: impl Iterator<Item = Vec<Value>>,
+) -> impl Iterator<Item = Statement> {
+    let mut piece: VecDeque<Vec<Value>> = VecDeque::with_capacity(PIECE);
+    std::iter::from_fn(move || {
+        piece.extend(rows.by_ref().take(PIECE - piece.len()));
+        let size = PORTIONS.into_iter().find(|portion| *portion <= piece.len())?;
         let mut statement = Statement::new(head);
-        for (index, row) in rows.by_ref().take(size).enumerate() {
+        for (index, row) in piece.drain(..size).enumerate() {
             if index > 0 {
                 statement.push(", ");
             }
             statement.bind_list(row);
         }
         statement.push(tail);
-        transaction.execute(statement).await?;
-    }
-    Ok(())
+        Some(statement)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -238,6 +234,24 @@ mod tests {
             let split: Vec<&[usize]> = portions(&rows).collect();
             assert_eq!(split.concat(), rows);
             assert!(split.iter().all(|portion| PORTIONS.contains(&portion.len())), "{split:?}");
+        }
+    }
+
+    #[test]
+    fn rows_are_turned_into_statements_piece_by_piece() {
+        for count in [0, 1, 3, 64, 150] {
+            let turned = Cell::new(0);
+            let rows = (0..count).map(|row: i64| {
+                turned.set(turned.get() + 1);
+                vec![Value::from(row)]
+            });
+            let (mut written, mut values) = (0, Vec::new());
+            for statement in statements(("HEAD ", " TAIL"), rows) {
+                written += statement.values.len();
+                values.extend(statement.values);
+                assert!(turned.get() - written < PIECE, "{} before {written}", turned.get());
+            }
+            assert_eq!(values, (0..count).map(Value::from).collect::<Vec<_>>());
         }
     }
 }

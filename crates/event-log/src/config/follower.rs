@@ -6,7 +6,7 @@ use tracing::error;
 
 use crate::{
     EventLog, ReadError,
-    read::{Ordered, Selection, Start},
+    read::{Numbered, Ordered, Selection, Start},
     topology::Stream,
 };
 
@@ -52,24 +52,36 @@ impl ConfigFollower {
     pub async fn next(&mut self) -> Result<StoredChange, ReadError> {
         loop {
             let next = self.messages.next().await?;
-            let (revision, stored_at) = (next.sequence, next.stored_at);
-            match decode_change(next.message.payload.clone()) {
-                Ok(change) => return Ok(StoredChange { revision, stored_at, change }),
-                Err(source @ DecodeError::UnknownValue { .. }) => {
-                    let stream = self.log.topology().stream(Stream::Config);
-                    return Err(ReadError::Unreadable { stream, sequence: revision, source });
-                }
-                Err(unreadable) => {
-                    let error = chain(&unreadable);
-                    error!(revision, error, "a change cannot be read and is passed over");
-                }
+            if let Some(change) = self.read(&next)? {
+                return Ok(change);
             }
         }
     }
 
-    /// How many messages were ahead when the server last said so; those that cannot be decoded
-    /// count. Cancel safe.
-    pub async fn pending(&mut self) -> Result<u64, ReadError> {
-        self.messages.pending().await
+    /// Returns the next change at or before `last`, or `None` once all of them are read, whatever
+    /// comes meanwhile. Cancel safe. `last` is not behind the end that the stream had when it was opened.
+    pub async fn next_until(&mut self, last: u64) -> Result<Option<StoredChange>, ReadError> {
+        while let Some(next) = self.messages.next_until(last).await? {
+            if let Some(change) = self.read(&next)? {
+                return Ok(Some(change));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(&self, next: &Numbered) -> Result<Option<StoredChange>, ReadError> {
+        let (revision, stored_at) = (next.sequence, next.stored_at);
+        match decode_change(next.message.payload.clone()) {
+            Ok(change) => Ok(Some(StoredChange { revision, stored_at, change })),
+            Err(source @ DecodeError::UnknownValue { .. }) => {
+                let stream = self.log.topology().stream(Stream::Config);
+                Err(ReadError::Unreadable { stream, sequence: revision, source })
+            }
+            Err(unreadable) => {
+                let error = chain(&unreadable);
+                error!(revision, error, "a change cannot be read and is passed over");
+                Ok(None)
+            }
+        }
     }
 }

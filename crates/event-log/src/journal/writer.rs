@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::{HeaderName, HeaderValue, jetstream::message::StreamMessage};
 use bytes::Bytes;
 use fanfare_domain::{Fact, Record, Shard, Timestamp, TraceContext, fact::ShardClaimed};
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -88,49 +89,51 @@ impl EventLog {
     ///
     /// `owner` is unique to a process's run. Dropped half-way, it leaves open whether the claim
     /// is on record: then nobody else's is superseded by anything but a later claim.
-    pub async fn claim(
-        &self,
+    pub fn claim<'a>(
+        &'a self,
         shard: Shard,
         column: Column,
-        owner: &str,
+        owner: &'a str,
         now: Timestamp,
-    ) -> Result<JournalWriter, AppendError> {
-        let mut writer = JournalWriter {
-            log: self.clone(),
-            shard,
-            column,
-            epoch: 0,
-            owner: owner.to_owned(),
-            claimed_at: 0,
-            claimed_after: 0,
-            last: 0,
-            batch: 0,
-        };
-        loop {
-            let found = writer.look().await?;
-            let before = found.as_ref().and_then(|found| found.mark.as_ref());
-            writer.epoch = before.map_or(0, |mark| mark.epoch) + 1;
-            writer.last = found.map_or(0, |found| found.sequence);
-            writer.claimed_after = writer.last;
-            writer.batch = 0;
-            let owner = writer.owner.clone();
-            let fact = Fact::ShardClaimed(ShardClaimed { shard, epoch: writer.epoch, owner });
-            let record = Record { recorded_at: now, trace: TraceContext::default(), fact };
-            match writer.append(&[record]).await {
-                Ok(sequence) => {
-                    writer.claimed_at = sequence;
-                    let (epoch, column) = (writer.epoch, column.as_str());
-                    info!(%shard, column, epoch, sequence, "claimed a shard");
-                    return Ok(writer);
-                }
-                Err(AppendError::Superseded { owner, epoch, .. }) => {
-                    debug!(%shard, owner, epoch, "somebody else claimed at the same time");
-                }
-                Err(error @ (AppendError::Refused(_) | AppendError::Unreadable(_))) => {
-                    return Err(error);
+    ) -> BoxFuture<'a, Result<JournalWriter, AppendError>> {
+        Box::pin(async move {
+            let mut writer = JournalWriter {
+                log: self.clone(),
+                shard,
+                column,
+                epoch: 0,
+                owner: owner.to_owned(),
+                claimed_at: 0,
+                claimed_after: 0,
+                last: 0,
+                batch: 0,
+            };
+            loop {
+                let found = writer.look().await?;
+                let before = found.as_ref().and_then(|found| found.mark.as_ref());
+                writer.epoch = before.map_or(0, |mark| mark.epoch) + 1;
+                writer.last = found.map_or(0, |found| found.sequence);
+                writer.claimed_after = writer.last;
+                writer.batch = 0;
+                let owner = writer.owner.clone();
+                let fact = Fact::ShardClaimed(ShardClaimed { shard, epoch: writer.epoch, owner });
+                let record = Record { recorded_at: now, trace: TraceContext::default(), fact };
+                match writer.append(&[record]).await {
+                    Ok(sequence) => {
+                        writer.claimed_at = sequence;
+                        let (epoch, column) = (writer.epoch, column.as_str());
+                        info!(%shard, column, epoch, sequence, "claimed a shard");
+                        return Ok(writer);
+                    }
+                    Err(AppendError::Superseded { owner, epoch, .. }) => {
+                        debug!(%shard, owner, epoch, "somebody else claimed at the same time");
+                    }
+                    Err(error @ (AppendError::Refused(_) | AppendError::Unreadable(_))) => {
+                        return Err(error);
+                    }
                 }
             }
-        }
+        })
     }
 }
 
@@ -216,32 +219,38 @@ impl JournalWriter {
     }
 
     /// Reads the column's last message. `None` if the batch is to be written again.
-    async fn find_out(&mut self, mark: &Mark, payload: &Bytes) -> Result<Option<u64>, AppendError> {
-        let Some(found) = self.look().await? else {
-            // What was there has aged out.
-            self.last = 0;
-            return Ok(None);
-        };
-        let expected = self.last;
-        match found.mark {
-            _ if found.sequence == expected => return Ok(None),
-            Some(ref last) if last == mark && found.payload == *payload => {
-                self.last = found.sequence;
-                return Ok(Some(found.sequence));
+    fn find_out<'a>(
+        &'a mut self,
+        mark: &'a Mark,
+        payload: &'a Bytes,
+    ) -> BoxFuture<'a, Result<Option<u64>, AppendError>> {
+        Box::pin(async move {
+            let Some(found) = self.look().await? else {
+                // What was there has aged out.
+                self.last = 0;
+                return Ok(None);
+            };
+            let expected = self.last;
+            match found.mark {
+                _ if found.sequence == expected => return Ok(None),
+                Some(ref last) if last == mark && found.payload == *payload => {
+                    self.last = found.sequence;
+                    return Ok(Some(found.sequence));
+                }
+                // An earlier batch of ours, which nobody waited for.
+                Some(ref last) if last.owner == self.owner && last.epoch == self.epoch => {}
+                Some(Mark { owner, epoch, .. }) => {
+                    return Err(AppendError::Superseded { shard: self.shard, owner, epoch });
+                }
+                None => {
+                    let (shard, column) = (self.shard, self.column.as_str());
+                    let sequence = found.sequence;
+                    warn!(%shard, column, sequence, "somebody who is no writer wrote to the journal");
+                }
             }
-            // An earlier batch of ours, which nobody waited for.
-            Some(ref last) if last.owner == self.owner && last.epoch == self.epoch => {}
-            Some(Mark { owner, epoch, .. }) => {
-                return Err(AppendError::Superseded { shard: self.shard, owner, epoch });
-            }
-            None => {
-                let (shard, column) = (self.shard, self.column.as_str());
-                let sequence = found.sequence;
-                warn!(%shard, column, sequence, "somebody who is no writer wrote to the journal");
-            }
-        }
-        self.last = found.sequence;
-        Ok(None)
+            self.last = found.sequence;
+            Ok(None)
+        })
     }
 
     async fn wait(&self, pause: &mut Duration) -> Result<(), PublishError> {

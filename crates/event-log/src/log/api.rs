@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_nats::{
-    RequestError,
+    Message, RequestError,
     client::Request,
     jetstream::{self, Context, ErrorCode, response::Response, stream::Info},
 };
 use bytes::Bytes;
 use fanfare_domain::Timestamp;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What the subjects of the API begin with.
@@ -95,14 +96,24 @@ async fn request<V: DeserializeOwned>(
     subject: &str,
     body: Bytes,
 ) -> Result<V, ApiError> {
-    // Not the client's own way, which cannot leave the body empty, as some questions must be.
-    let request = Request::new().payload(body).timeout(Some(ANSWER));
-    let answer = context.client().send_request(format!("{PREFIX}.{subject}"), request).await?;
+    let answer = exchange(context, format!("{PREFIX}.{subject}"), body).await?;
     match serde_json::from_slice(&answer.payload) {
         Ok(Response::Ok(answer)) => Ok(answer),
         Ok(Response::Err { error }) => Err(ApiError::Refused(error)),
         Err(source) => Err(senseless("the answer", source)),
     }
+}
+
+// Not the client's own way, which cannot leave the body empty, as some questions must be.
+fn exchange(
+    context: &Context,
+    subject: String,
+    body: Bytes,
+) -> BoxFuture<'_, Result<Message, RequestError>> {
+    Box::pin(async move {
+        let request = Request::new().payload(body).timeout(Some(ANSWER));
+        context.client().send_request(subject, request).await
+    })
 }
 
 fn senseless(what: &'static str, source: serde_json::Error) -> ApiError {

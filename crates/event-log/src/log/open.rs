@@ -10,6 +10,7 @@ use std::{
 
 use async_nats::jetstream;
 use fanfare_domain::ShardCount;
+use futures_util::future::BoxFuture;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -178,22 +179,24 @@ impl EventLog {
     /// `patience` without an answer, and all else no sooner. So a test can tell a question that
     /// is asked again because of something from one that only waited long enough.
     #[doc(hidden)]
-    pub async fn open_patiently(
-        name: &str,
-        settings: &Settings,
+    pub fn open_patiently<'a>(
+        name: &'a str,
+        settings: &'a Settings,
         patience: Duration,
-    ) -> Result<Self, OpenError> {
-        let deadline = Instant::now() + START;
-        let road = Road::to(name, settings, patience, deadline).await?;
-        let checked = durability::at_start(settings).await?;
-        let topology = Topology::new(&settings.prefix);
-        let found = bootstrap::run(&road.jetstream, &topology, settings, deadline).await?;
-        let (shards, inbox_identity) = (found.shards, found.inbox_identity);
-        let settings = settings.clone();
-        let log = road.lead(Installation { settings, checked, shards, inbox_identity }).await?;
-        let settings = &log.inner.settings;
-        info!(url = settings.shown_url(), prefix = settings.prefix, "the event log is open");
-        Ok(log)
+    ) -> BoxFuture<'a, Result<Self, OpenError>> {
+        Box::pin(async move {
+            let deadline = Instant::now() + START;
+            let road = Road::to(name, settings, patience, deadline).await?;
+            let checked = durability::at_start(settings).await?;
+            let topology = Topology::new(&settings.prefix);
+            let found = bootstrap::run(&road.jetstream, &topology, settings, deadline).await?;
+            let (shards, inbox_identity) = (found.shards, found.inbox_identity);
+            let settings = settings.clone();
+            let log = road.lead(Installation { settings, checked, shards, inbox_identity }).await?;
+            let settings = &log.inner.settings;
+            info!(url = settings.shown_url(), prefix = settings.prefix, "the event log is open");
+            Ok(log)
+        })
     }
 }
 

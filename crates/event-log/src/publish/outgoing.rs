@@ -8,6 +8,7 @@ use async_nats::{
     header::NATS_MESSAGE_ID,
 };
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
@@ -185,50 +186,54 @@ impl EventLog {
     }
 
     /// Sends a message again, unless it turns out to be there.
-    async fn again(
-        &self,
-        message: &Outgoing,
-        doubt: &mut Doubt,
+    fn again<'a>(
+        &'a self,
+        message: &'a Outgoing,
+        doubt: &'a mut Doubt,
         why: &'static str,
-    ) -> Result<Again, PublishError> {
-        let subject = message.subject.as_str();
-        if !doubt.worried && doubt.sent.elapsed() > WORRY {
-            doubt.worried = true;
-            warn!(why, subject, "a publish is repeated and its outcome still unknown");
-        }
-        debug!(why, subject, "the outcome of a publish is unknown: repeating it");
-        doubt.patience = (doubt.patience * 3 / 2).min(ANSWER_MAX);
-        loop {
-            sleep(doubt.pause).await;
-            doubt.pause = (doubt.pause * 2).min(PAUSE_MAX);
-            self.inner.link.up(&self.inner.client).await;
-            let known = doubt.covered.elapsed() <= self.inner.settings.duplicate_window / 2;
-            if known || !message.must_be_unique() {
-                return self.send(message).await.map(Again::Sent);
+    ) -> BoxFuture<'a, Result<Again, PublishError>> {
+        Box::pin(async move {
+            let subject = message.subject.as_str();
+            if !doubt.worried && doubt.sent.elapsed() > WORRY {
+                doubt.worried = true;
+                warn!(why, subject, "a publish is repeated and its outcome still unknown");
             }
-            let looked = Instant::now();
-            match self.look_for(message, doubt.sent).await {
-                Ok(Some(sequence)) => return Ok(Again::Found(sequence)),
-                Ok(None) => {
-                    doubt.covered = looked;
+            debug!(why, subject, "the outcome of a publish is unknown: repeating it");
+            doubt.patience = (doubt.patience * 3 / 2).min(ANSWER_MAX);
+            loop {
+                sleep(doubt.pause).await;
+                doubt.pause = (doubt.pause * 2).min(PAUSE_MAX);
+                self.inner.link.up(&self.inner.client).await;
+                let known = doubt.covered.elapsed() <= self.inner.settings.duplicate_window / 2;
+                if known || !message.must_be_unique() {
                     return self.send(message).await.map(Again::Sent);
                 }
-                Err(error) => debug!(%error, subject, "cannot look for a message yet"),
+                let looked = Instant::now();
+                match self.look_for(message, doubt.sent).await {
+                    Ok(Some(sequence)) => return Ok(Again::Found(sequence)),
+                    Ok(None) => {
+                        doubt.covered = looked;
+                        return self.send(message).await.map(Again::Sent);
+                    }
+                    Err(error) => debug!(%error, subject, "cannot look for a message yet"),
+                }
             }
-        }
+        })
     }
 
     /// Looks in the stream itself, because the server may have forgotten the id.
-    async fn look_for(
-        &self,
-        message: &Outgoing,
+    fn look_for<'a>(
+        &'a self,
+        message: &'a Outgoing,
         sent: Instant,
-    ) -> Result<Option<u64>, async_nats::Error> {
-        let Some(id) = &message.id else { return Ok(None) };
-        let stream = self.topology().stream(message.stream);
-        let now = server_time(&self.inner.jetstream, &stream).await?;
-        let since = now.saturating_sub(sent.elapsed() + MARGIN);
-        Ok(self.find_id(message.stream, message.subject.as_str(), id, since).await?)
+    ) -> BoxFuture<'a, Result<Option<u64>, async_nats::Error>> {
+        Box::pin(async move {
+            let Some(id) = &message.id else { return Ok(None) };
+            let stream = self.topology().stream(message.stream);
+            let now = server_time(&self.inner.jetstream, &stream).await?;
+            let since = now.saturating_sub(sent.elapsed() + MARGIN);
+            Ok(self.find_id(message.stream, message.subject.as_str(), id, since).await?)
+        })
     }
 
     pub(crate) fn full(&self, stream: Stream) -> PublishError {

@@ -2,6 +2,7 @@
 
 use async_nats::{HeaderName, HeaderValue, Message};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tracing::warn;
 
 use crate::{
@@ -36,26 +37,34 @@ impl Unreadable {
 impl EventLog {
     /// Copies a record to `<prefix>.aside.<stream>` of REJECTED, with where it was and what is
     /// wrong with it. Doing so again changes nothing.
-    pub(crate) async fn set_aside(self, record: Unreadable) -> Result<(), PublishError> {
-        let Unreadable { stream, sequence, subject, payload, error } = record;
-        let name = self.topology().stream(stream);
-        warn!(stream = name, sequence, subject, error, "set aside a record that cannot be read");
-        let room = self.payload_max().saturating_sub(HEADROOM + subject.len());
-        let told: String = error.chars().take(ERROR_MAX).collect();
-        let message = Outgoing {
-            stream: Stream::Rejected,
-            subject: self.topology().aside(stream).into(),
-            id: Some(format!("aside/{name}/{sequence}")),
-            headers: vec![
-                (HeaderName::from_static(header::ASIDE_STREAM), publish::line(&name)),
-                (HeaderName::from_static(header::ASIDE_SEQUENCE), HeaderValue::from(sequence)),
-                (HeaderName::from_static(header::ASIDE_SUBJECT), publish::line(&subject)),
-                (HeaderName::from_static(header::ASIDE_ERROR), publish::line(&told)),
-            ],
-            payload: payload.slice(..payload.len().min(room)),
-        };
-        let sent = tokio::time::Instant::now();
-        let ticket = self.send(&message).await?;
-        self.outcome(&message, ticket, sent).await.map(drop)
+    pub(crate) fn set_aside(
+        self,
+        record: Unreadable,
+    ) -> BoxFuture<'static, Result<(), PublishError>> {
+        Box::pin(async move {
+            let Unreadable { stream, sequence, subject, payload, error } = record;
+            let name = self.topology().stream(stream);
+            warn!(
+                stream = name,
+                sequence, subject, error, "set aside a record that cannot be read"
+            );
+            let room = self.payload_max().saturating_sub(HEADROOM + subject.len());
+            let told: String = error.chars().take(ERROR_MAX).collect();
+            let message = Outgoing {
+                stream: Stream::Rejected,
+                subject: self.topology().aside(stream).into(),
+                id: Some(format!("aside/{name}/{sequence}")),
+                headers: vec![
+                    (HeaderName::from_static(header::ASIDE_STREAM), publish::line(&name)),
+                    (HeaderName::from_static(header::ASIDE_SEQUENCE), HeaderValue::from(sequence)),
+                    (HeaderName::from_static(header::ASIDE_SUBJECT), publish::line(&subject)),
+                    (HeaderName::from_static(header::ASIDE_ERROR), publish::line(&told)),
+                ],
+                payload: payload.slice(..payload.len().min(room)),
+            };
+            let sent = tokio::time::Instant::now();
+            let ticket = self.send(&message).await?;
+            self.outcome(&message, ticket, sent).await.map(drop)
+        })
     }
 }

@@ -11,8 +11,8 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, DeliverPolicy, pull},
 };
 use fanfare_domain::Timestamp;
-use futures_util::StreamExt as _;
-use tokio::time::sleep;
+use futures_util::{StreamExt as _, future::BoxFuture};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::ReusableBoxFuture;
 use tracing::debug;
 
@@ -32,6 +32,8 @@ const EXPIRES: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// After how long without requests the server forgets the consumer.
 const FORGET: Duration = Duration::from_mins(1);
+/// After how long without a message to ask again whether there is one to wait for.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long to wait before making another consumer.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -133,13 +135,37 @@ impl Ordered {
         }
     }
 
-    /// Forgets the consumer on the server too, so that they do not pile up.
-    pub(crate) async fn close(mut self) {
-        let Some(open) = self.open.take() else { return };
-        let Ok(stream) = self.log.stream_named(&self.what.stream).await else { return };
-        if let Err(error) = stream.delete_consumer(&open.name).await {
-            debug!(%error, "a consumer is left to be forgotten");
+    /// Returns the next message at or before `last`, or `None` once there is none. Cancel safe. It asks
+    /// again now and then: what was there may have aged out.
+    pub(crate) async fn next_until(&mut self, last: u64) -> Result<Option<Numbered>, ReadError> {
+        loop {
+            if matches!(self.next, Start::Sequence(next) if next > last) {
+                return Ok(None);
+            }
+            if self.pending().await? == 0 {
+                return Ok(None);
+            }
+            match timeout(ASK_AGAIN, self.next()).await {
+                Ok(Ok(next)) if next.sequence > last => {
+                    // For those who read on.
+                    (self.next, self.open) = (Start::Sequence(next.sequence), None);
+                    return Ok(None);
+                }
+                Ok(next) => return next.map(Some),
+                Err(_) => self.open = None,
+            }
         }
+    }
+
+    /// Forgets the consumer on the server too, so that they do not pile up.
+    pub(crate) fn close(mut self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Some(open) = self.open.take() else { return };
+            let Ok(stream) = self.log.stream_named(&self.what.stream).await else { return };
+            if let Err(error) = stream.delete_consumer(&open.name).await {
+                debug!(%error, "a consumer is left to be forgotten");
+            }
+        })
     }
 
     /// Takes a message if it is the next one.
@@ -164,7 +190,7 @@ impl Ordered {
         if self.open.is_none() {
             let opening = self.opening.get_or_insert_with(|| {
                 let (log, what) = (self.log.clone(), self.what.clone());
-                ReusableBoxFuture::new(open(log, what, self.next))
+                opening(log, what, self.next)
             });
             let opened = opening.await;
             self.opening = None;
@@ -172,6 +198,14 @@ impl Ordered {
         }
         Ok(self.open.as_mut().expect("it was opened just now"))
     }
+}
+
+fn opening(
+    log: EventLog,
+    what: What,
+    next: Start,
+) -> ReusableBoxFuture<'static, Result<Open, ReadError>> {
+    ReusableBoxFuture::new(open(log, what, next))
 }
 
 async fn open(log: EventLog, what: What, next: Start) -> Result<Open, ReadError> {

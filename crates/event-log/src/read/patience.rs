@@ -10,6 +10,7 @@ use async_nats::jetstream::{
     },
 };
 use fanfare_domain::chain;
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
@@ -42,32 +43,37 @@ impl Patience {
     }
 
     /// Waits before the next try; an error if there is no use in it.
-    pub(crate) async fn bear(&mut self, error: async_nats::Error) -> Result<(), ReadError> {
-        let closed = self.log.inner.closed.clone();
-        if closed.is_cancelled() {
-            return Err(ReadError::Closed);
-        }
-        let cause = chain(error.as_ref());
-        debug!(cause, stream = self.stream, "trying to read again");
-        if is_refusal(&error) {
-            let since = *self.refused.get_or_insert_with(Instant::now);
-            if since.elapsed() > BEARABLE {
-                return Err(ReadError::Refused { stream: self.stream.clone(), source: error });
+    pub(crate) fn bear(
+        &mut self,
+        error: async_nats::Error,
+    ) -> BoxFuture<'_, Result<(), ReadError>> {
+        Box::pin(async move {
+            let closed = self.log.inner.closed.clone();
+            if closed.is_cancelled() {
+                return Err(ReadError::Closed);
             }
-        } else {
-            self.refused = None;
-        }
-        if !self.worried && self.begun.elapsed() > WORRY {
-            self.worried = true;
-            warn!(cause, stream = self.stream, "nothing can be read, and it is tried again");
-        }
-        let waiting = async {
-            sleep(self.pause).await;
-            self.log.inner.link.up(&self.log.inner.client).await;
-        };
-        closed.run_until_cancelled(waiting).await.ok_or(ReadError::Closed)?;
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        Ok(())
+            let cause = chain(error.as_ref());
+            debug!(cause, stream = self.stream, "trying to read again");
+            if is_refusal(&error) {
+                let since = *self.refused.get_or_insert_with(Instant::now);
+                if since.elapsed() > BEARABLE {
+                    return Err(ReadError::Refused { stream: self.stream.clone(), source: error });
+                }
+            } else {
+                self.refused = None;
+            }
+            if !self.worried && self.begun.elapsed() > WORRY {
+                self.worried = true;
+                warn!(cause, stream = self.stream, "nothing can be read, and it is tried again");
+            }
+            let waiting = async {
+                sleep(self.pause).await;
+                self.log.inner.link.up(&self.log.inner.client).await;
+            };
+            closed.run_until_cancelled(waiting).await.ok_or(ReadError::Closed)?;
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+            Ok(())
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, DeliverPolicy, Info, pull},
 };
 use fanfare_domain::Timestamp;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::BoxFuture};
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 use tokio_util::sync::ReusableBoxFuture;
@@ -80,31 +80,33 @@ struct Durable {
 impl Queue {
     /// Opens it. An exclusive one is taken from whoever has it: what was handed out to them and
     /// is not settled comes to us at once, and their requests end.
-    pub(crate) async fn open(log: &EventLog, place: Place) -> Result<Self, ReadError> {
-        let name = log.topology().stream(place.stream);
-        let mark = place.exclusive.then(|| log.inner.client.new_inbox());
-        let durable = Durable { log: log.clone(), place, mark };
-        let mut patience = Patience::new(log, name);
-        if durable.place.exclusive {
-            loop {
-                match log.answer(durable.take_over()).await {
-                    Ok(Ok(())) => break,
-                    Ok(Err(error)) => patience.bear(error).await?,
-                    Err(lost) => patience.bear(lost.into()).await?,
+    pub(crate) fn open(log: &EventLog, place: Place) -> BoxFuture<'_, Result<Self, ReadError>> {
+        Box::pin(async move {
+            let name = log.topology().stream(place.stream);
+            let mark = place.exclusive.then(|| log.inner.client.new_inbox());
+            let durable = Durable { log: log.clone(), place, mark };
+            let mut patience = Patience::new(log, name);
+            if durable.place.exclusive {
+                loop {
+                    match log.answer(durable.take_over()).await {
+                        Ok(Ok(())) => break,
+                        Ok(Err(error)) => patience.bear(error).await?,
+                        Err(lost) => patience.bear(lost.into()).await?,
+                    }
                 }
             }
-        }
-        let mut queue = Self {
-            durable,
-            messages: None,
-            taken: VecDeque::new(),
-            opening: None,
-            since: None,
-            synchronising: None,
-        };
-        queue.reopen().await?;
-        queue.synchronise().await;
-        Ok(queue)
+            let mut queue = Self {
+                durable,
+                messages: None,
+                taken: VecDeque::new(),
+                opening: None,
+                since: None,
+                synchronising: None,
+            };
+            queue.reopen().await?;
+            queue.synchronise().await;
+            Ok(queue)
+        })
     }
 
     /// Waits for messages, and returns what is there, up to `max`, with the time before which a
@@ -179,9 +181,8 @@ impl Queue {
         }
         self.since = None;
         let durable = &self.durable;
-        let synchronising = self
-            .synchronising
-            .get_or_insert_with(|| ReusableBoxFuture::new(durable.clone().since(now)));
+        let synchronising =
+            self.synchronising.get_or_insert_with(|| durable.clone().synchronising(now));
         let since = synchronising.await;
         self.synchronising = None;
         // It may have been begun on the connection before.
@@ -190,8 +191,7 @@ impl Queue {
 
     async fn reopen(&mut self) -> Result<(), ReadError> {
         let durable = &self.durable;
-        let opening =
-            self.opening.get_or_insert_with(|| ReusableBoxFuture::new(durable.clone().reopen()));
+        let opening = self.opening.get_or_insert_with(|| durable.clone().opening());
         let opened = opening.await;
         self.opening = None;
         self.messages = Some(opened?);
@@ -200,6 +200,17 @@ impl Queue {
 }
 
 impl Durable {
+    fn synchronising(
+        self,
+        connection: u64,
+    ) -> ReusableBoxFuture<'static, Option<(u64, Timestamp)>> {
+        ReusableBoxFuture::new(self.since(connection))
+    }
+
+    fn opening(self) -> ReusableBoxFuture<'static, Result<pull::Stream, ReadError>> {
+        ReusableBoxFuture::new(self.reopen())
+    }
+
     /// What the server's clock says, with the connection that it was asked on.
     async fn since(self, connection: u64) -> Option<(u64, Timestamp)> {
         let stream = self.log.topology().stream(self.place.stream);

@@ -13,6 +13,8 @@ mod durability;
 #[cfg(test)]
 mod feeds;
 #[cfg(test)]
+mod follow;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod idempotency;

@@ -45,6 +45,7 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `endpoints_limit` | The tenant may have no more endpoints. |
 /// | 409 | `endpoint_disabled` | The endpoint is disabled: enable it first. |
 /// | 409 | `endpoint_paused` | The endpoint is paused: resume it first. |
+/// | 409 | `replays_limit` | The tenant has as many replays under way as it may: wait, or cancel some. |
 /// | 409 | `delivery_concluded` | The delivery has ended. |
 /// | 409 | `delivery_under_way` | The delivery has not ended. |
 /// | 409 | `changed_meanwhile` | It was changed by others at the same time: try again. |
@@ -55,8 +56,10 @@ use fanfare_domain::url::UrlError;
 /// | 415 | `media_type_unsupported` | The body must be application/json. |
 /// | 422 | `event_refused` | The event cannot be taken. |
 /// | 422 | `idempotency_reused` | The Idempotency-Key came with another request before. |
+/// | 429 | `too_often` | This key asks for it too often: try again later. |
 /// | 500 | `internal` | Something went wrong on our side. |
 /// | 503 | `unavailable` | The service cannot do this at the moment: try again. |
+/// | 503 | `busy` | Too much of this kind is under way: try again. |
 /// | 503 | `timed_out` | The request took too long. |
 /// | 503 | `journal_too_long` | There is too much to read for one request. |
 /// | 503 | `delivery_log_unavailable` | The delivery log cannot be read at the moment; deliveries are made all the same. |
@@ -101,6 +104,7 @@ pub(crate) enum Code {
     EndpointsLimit,
     EndpointDisabled,
     EndpointPaused,
+    ReplaysLimit,
     DeliveryConcluded,
     DeliveryUnderWay,
     ChangedMeanwhile,
@@ -111,8 +115,10 @@ pub(crate) enum Code {
     MediaTypeUnsupported,
     EventRefused,
     IdempotencyReused,
+    TooOften,
     Internal,
     Unavailable,
+    Busy,
     TimedOut,
     JournalTooLong,
     DeliveryLogUnavailable,
@@ -134,6 +140,14 @@ impl Code {
             UrlError::Forbidden(_) => Self::UrlAddress,
             UrlError::Port(_) => Self::UrlPort,
         }
+    }
+
+    /// Tells whether the same request may fare better a second later.
+    pub(crate) const fn asks_for_patience(self) -> bool {
+        matches!(
+            self,
+            Self::TooOften | Self::Unavailable | Self::Busy | Self::DeliveryLogUnavailable
+        )
     }
 
     /// Returns the HTTP status.
@@ -192,6 +206,7 @@ impl Code {
             Self::EndpointsLimit => (StatusCode::CONFLICT, "endpoints_limit", "The tenant may have no more endpoints."),
             Self::EndpointDisabled => (StatusCode::CONFLICT, "endpoint_disabled", "The endpoint is disabled: enable it first."),
             Self::EndpointPaused => (StatusCode::CONFLICT, "endpoint_paused", "The endpoint is paused: resume it first."),
+            Self::ReplaysLimit => (StatusCode::CONFLICT, "replays_limit", "The tenant has as many replays under way as it may: wait, or cancel some."),
             Self::DeliveryConcluded => (StatusCode::CONFLICT, "delivery_concluded", "The delivery has ended."),
             Self::DeliveryUnderWay => (StatusCode::CONFLICT, "delivery_under_way", "The delivery has not ended."),
             Self::ChangedMeanwhile => (StatusCode::CONFLICT, "changed_meanwhile", "It was changed by others at the same time: try again."),
@@ -202,8 +217,10 @@ impl Code {
             Self::MediaTypeUnsupported => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", "The body must be application/json."),
             Self::EventRefused => (StatusCode::UNPROCESSABLE_ENTITY, "event_refused", "The event cannot be taken."),
             Self::IdempotencyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_reused", "The Idempotency-Key came with another request before."),
+            Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too_often", "This key asks for it too often: try again later."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side."),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot do this at the moment: try again."),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too much of this kind is under way: try again."),
             Self::TimedOut => (StatusCode::SERVICE_UNAVAILABLE, "timed_out", "The request took too long."),
             Self::JournalTooLong => (StatusCode::SERVICE_UNAVAILABLE, "journal_too_long", "There is too much to read for one request."),
             Self::DeliveryLogUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "delivery_log_unavailable", "The delivery log cannot be read at the moment; deliveries are made all the same."),
@@ -215,7 +232,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 54] = [
+    pub(crate) const ALL: [Self; 57] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -254,6 +271,7 @@ impl Code {
         Self::EndpointsLimit,
         Self::EndpointDisabled,
         Self::EndpointPaused,
+        Self::ReplaysLimit,
         Self::DeliveryConcluded,
         Self::DeliveryUnderWay,
         Self::ChangedMeanwhile,
@@ -264,8 +282,10 @@ impl Code {
         Self::MediaTypeUnsupported,
         Self::EventRefused,
         Self::IdempotencyReused,
+        Self::TooOften,
         Self::Internal,
         Self::Unavailable,
+        Self::Busy,
         Self::TimedOut,
         Self::JournalTooLong,
         Self::DeliveryLogUnavailable,

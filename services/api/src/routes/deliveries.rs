@@ -12,8 +12,8 @@ pub(crate) mod trace;
 pub(crate) mod view;
 
 use axum::{Json, extract::State};
-use fanfare_domain::{DeliveryId, EndpointId, EventId};
-use tokio::sync::SemaphorePermit;
+use fanfare_domain::{DeliveryId, EndpointId, EventId, TenantId};
+use tokio::time::{Duration, Instant};
 
 use crate::{
     app::App,
@@ -22,6 +22,7 @@ use crate::{
     extract::{Params, PathId},
     page::{Page, Paging, cursor},
     scan::{self, Budget, FoundDelivery, Place},
+    shares::{Holder, Share},
 };
 
 use state::DeliveryView;
@@ -29,6 +30,8 @@ use view::{DeliveryOfEvent, FactView};
 
 /// How many facts of one delivery are read to find out its state; it has two per attempt.
 const FACTS_MAX: usize = 10_000;
+/// How long a request waits until it may read the journal.
+const PERMIT_WAIT: Duration = Duration::from_secs(10);
 
 /// Lists what became of an event for each endpoint that wanted it.
 #[utoipa::path(
@@ -47,7 +50,7 @@ pub(crate) async fn list_deliveries_of_event(
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<DeliveryOfEvent>>, ApiError> {
     let (limit, after) = (paging.limit()?, paging.after::<EndpointId>()?);
-    let _permit = permit(&app).await?;
+    let _permit = permit(&app, access.id()).await?;
     let mut budget = Budget::start();
     let found = scan::event(&app.log, access.id(), id, &mut budget).await?;
     let endpoints = found.ok_or(Code::EventNotFound)?.endpoints.into_iter();
@@ -76,7 +79,7 @@ pub(crate) async fn get_delivery(
     access: InTenant<Reads>,
     PathId(id): PathId<DeliveryId>,
 ) -> Result<Json<DeliveryView>, ApiError> {
-    let _permit = permit(&app).await?;
+    let _permit = permit(&app, access.id()).await?;
     let mut budget = Budget::start();
     let found = find(&app, &access, id, &mut budget).await?;
     let facts = scan::facts(&app.log, &found, None, FACTS_MAX, &mut budget).await?;
@@ -108,7 +111,7 @@ pub(crate) async fn list_facts_of_delivery(
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<FactView>>, ApiError> {
     let (limit, from) = (paging.limit()?, paging.after::<Place>()?);
-    let _permit = permit(&app).await?;
+    let _permit = permit(&app, access.id()).await?;
     let mut budget = Budget::start();
     let found = find(&app, &access, id, &mut budget).await?;
     let facts = scan::facts(&app.log, &found, from, limit, &mut budget).await?;
@@ -129,7 +132,8 @@ async fn find<P>(
 }
 
 /// Waits until the journal may be read: a few requests at once, so that they do not starve what
-/// else the service does.
-pub(crate) async fn permit(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
-    app.scans.acquire().await.map_err(|closed| ApiError::Internal(closed.into()))
+/// else the service does, and not all of them about one tenant.
+pub(crate) async fn permit(app: &App, tenant: &TenantId) -> Result<Share, ApiError> {
+    let until = Instant::now() + PERMIT_WAIT;
+    app.scans.take(&Holder::Tenant(tenant.clone()), 1, until).await
 }

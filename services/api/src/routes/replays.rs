@@ -28,6 +28,8 @@ use view::{ReplayView, WhichName};
 
 /// How often a cancellation is tried while the replay comes on at the same time.
 const TRIES_MAX: usize = 32;
+/// The most replays of a tenant that are not over.
+const RUNNING_MAX: usize = 20;
 /// The most patterns of event types.
 const TYPES_MAX: usize = 100;
 
@@ -260,6 +262,7 @@ pub(crate) async fn cancel_replay(
         match app.log.write_replay(&replay, stored.revision).await? {
             JobWritten::Stored(_) => return Ok(Json(ReplayView::of(&replay, generation))),
             JobWritten::Conflict => {}
+            JobWritten::Gone => return Err(Code::ReplayNotFound.into()),
         }
     }
     Err(Code::ChangedMeanwhile.into())
@@ -278,7 +281,7 @@ async fn failed(
     let ids: Vec<_> =
         ids.collect::<Result<_, _>>().map_err(|why| ApiError::value("deliveries", why))?;
     let wanted: BTreeSet<DeliveryId> = ids.iter().copied().collect();
-    let _permit = permit(app).await?;
+    let _permit = permit(app, access.id()).await?;
     let mut budget = Budget::start();
     let found = scan::conclusions(&app.log, access.id(), &wanted, &mut budget).await?;
     let mut past = Vec::with_capacity(wanted.len());
@@ -316,6 +319,13 @@ async fn create(
     access: &InTenant<Writes>,
     scope: Scope,
 ) -> Result<(StatusCode, Json<ReplayView>), ApiError> {
+    app.jobs.confirm().await?;
+    let running = app
+        .jobs
+        .read(|jobs| jobs.of_tenant(access.id()).filter(|stored| !stored.replay.is_over()).count());
+    if running >= RUNNING_MAX {
+        return Err(Code::ReplaysLimit.into());
+    }
     let created_at = app.now();
     let replay = Replay {
         id: JobId::new(created_at, random_bytes()),
@@ -334,6 +344,6 @@ async fn create(
             let generation = u32::try_from(revision).unwrap_or(u32::MAX);
             Ok((StatusCode::ACCEPTED, Json(ReplayView::of(&replay, generation))))
         }
-        JobWritten::Conflict => Err(Code::ChangedMeanwhile.into()),
+        JobWritten::Conflict | JobWritten::Gone => Err(Code::ChangedMeanwhile.into()),
     }
 }

@@ -83,3 +83,29 @@ async fn a_filter_is_tried_without_an_event() -> Result<()> {
     assert_eq!(read.status, StatusCode::OK);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_key_has_filters_tried_so_often_and_no_more() -> Result<()> {
+    let world = World::new().await?;
+    world.tenant("acme", "kryptos").await?;
+    let (_, reader) = world.key(Some("acme"), "read").await?;
+    let path = "/v1/tenants/acme/filter/test";
+    let trial = json!({"filter": "data > 1", "event": {"type": "a", "data": 2}});
+    let call = |key: String| {
+        let (api, trial) = (&world.api, trial.clone());
+        async move { api.call(Method::POST, path, Some(&key), trial).await }
+    };
+    // In rounds: on a busy machine many of them may take longer than their pace allows.
+    fanfare_testkit::wait_until("one to be refused", async || {
+        let all = futures_util::future::join_all((0..100).map(|_| call(reader.clone()))).await;
+        let told = all.into_iter().flatten().filter(|told| told.status != StatusCode::OK);
+        match told.map(|told| (told.code() == "too_often", told)).next() {
+            Some((true, told)) if told.headers["retry-after"] == "1" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let other = call(world.operator.clone()).await?;
+    assert_eq!(other.status, StatusCode::OK, "each key has its own pace: {other:?}");
+    Ok(())
+}

@@ -103,6 +103,18 @@ async fn an_operator_reads_metrics_also_while_the_log_is_away() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_connection_is_counted_while_it_is_open_and_none_before() -> Result<()> {
+    let world = World::new().await?;
+    let key = &world.operator;
+    let head = format!(
+        "GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n"
+    );
+    let answer = raw(&world, head.as_bytes()).await?;
+    assert!(answer.contains("\nfanfare_api_connections 1\n"), "{answer}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_document_is_served() -> Result<()> {
     let world = World::new().await?;
     let answer = world.api.call(Method::GET, "/openapi.json", None, Value::Null).await?;

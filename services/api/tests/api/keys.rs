@@ -4,7 +4,7 @@ use anyhow::Result;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{World, holds};
+use crate::support::{Answer, World, holds};
 
 #[tokio::test]
 async fn the_operators_key_is_admitted_once_and_deleted_for_good() -> Result<()> {
@@ -25,6 +25,81 @@ async fn the_operators_key_is_admitted_once_and_deleted_for_good() -> Result<()>
     let left = again.call(Method::GET, "/v1/keys", Some(&new), Value::Null).await?;
     assert_eq!(left.data().len(), 1);
     again.stop().await
+}
+
+#[tokio::test]
+async fn a_deleted_key_changes_nothing_and_is_told_nothing_by_any_process() -> Result<()> {
+    let world = World::new().await?;
+    world.tenant("acme", "kryptos").await?;
+    let other = world.another().await?;
+    let path = "/v1/tenants/acme/endpoints";
+    let endpoint = json!({"url": "https://example.com/hook", "event_types": ["a"]});
+    for round in 0..20 {
+        let (id, key) = world.key(Some("acme"), "admin").await?;
+        let create = || {
+            let request = other.request(Method::POST, path).bearer_auth(&key);
+            request.json(&endpoint)
+        };
+        let made = Answer::of(create().header("idempotency-key", "kept")).await?;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+        world.call(Method::DELETE, &format!("/v1/tenants/acme/keys/{id}"), Value::Null).await?;
+        // Side by side: the first of them must not be what tells the others.
+        let refused = futures_util::future::join_all([
+            Answer::of(create()),
+            Answer::of(create().header("idempotency-key", "kept")),
+            Answer::of(create().header("idempotency-key", "new")),
+        ]);
+        for refused in refused.await {
+            let refused = refused?;
+            assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "round {round}: {refused:?}");
+        }
+    }
+    assert_eq!(world.get(path).await?.data().len(), 20);
+    other.stop().await
+}
+
+#[tokio::test]
+async fn a_deleted_key_publishes_no_more_within_a_moment() -> Result<()> {
+    let world = World::new().await?;
+    world.tenant("acme", "kryptos").await?;
+    let other = world.another().await?;
+    let (id, key) = world.key(Some("acme"), "publish").await?;
+    world.call(Method::DELETE, &format!("/v1/tenants/acme/keys/{id}"), Value::Null).await?;
+    fanfare_testkit::wait_until("the key to be refused", async || {
+        let event = json!({"type": "a", "data": 1});
+        let told = other.call(Method::POST, "/v1/tenants/acme/events", Some(&key), event).await;
+        match told {
+            Ok(told) if told.status == StatusCode::UNAUTHORIZED => Ok(()),
+            told => Err(format!("{told:?}")),
+        }
+    })
+    .await;
+    other.stop().await
+}
+
+#[tokio::test]
+async fn a_use_that_is_written_after_its_key_was_deleted_is_forgotten_too() -> Result<()> {
+    let world = World::new().await?;
+    world.tenant("acme", "kryptos").await?;
+    let (id, key) = world.key(Some("acme"), "read").await?;
+    let hour = fanfare_domain::Timestamp::from_millis(3_600_000);
+    world.api.call(Method::GET, "/v1/tenants/acme", Some(&key), Value::Null).await?;
+    let another = world.another().await?;
+    another.call(Method::GET, "/v1/tenants/acme", Some(&key), Value::Null).await?;
+    world.call(Method::DELETE, &format!("/v1/tenants/acme/keys/{id}"), Value::Null).await?;
+    // As the other process would, had it looked a moment before.
+    world.log.key_used(id.parse()?, hour).await?;
+    fanfare_testkit::wait_until("the use to be forgotten", async || {
+        match id.parse().map(|id| world.log.key_last_used(id)) {
+            Ok(used) => match used.await {
+                Ok(None) => Ok(()),
+                other => Err(format!("{other:?}")),
+            },
+            Err(malformed) => Err(format!("{malformed:?}")),
+        }
+    })
+    .await;
+    another.stop().await
 }
 
 #[tokio::test]
@@ -110,7 +185,7 @@ async fn only_an_operators_key_made_for_it_shows_secrets_again_and_says_why() ->
     let reveal = async |key: &str, reason: &str| {
         let request = world.api.request(Method::POST, &format!("{path}/reveal-secrets"));
         let request = request.bearer_auth(key).header("fanfare-reason", reason);
-        crate::support::Answer::of(request).await
+        Answer::of(request).await
     };
     assert_eq!(reveal(&world.operator, "why").await?.code(), "forbidden");
     let new = json!({"role": "admin", "reveals_secrets": true});
@@ -131,7 +206,20 @@ async fn only_an_operators_key_made_for_it_shows_secrets_again_and_says_why() ->
     let change = world.log.configured(revision).await?.expect("it is the last revision");
     assert_eq!(change.reason, "showed the secrets: ticket 7");
     assert_ne!(after.etag(), before.etag());
+    // An Idempotency-Key keeps no secrets: each time is a time of its own, and on record.
+    let again = async || {
+        let request = world.api.request(Method::POST, &format!("{path}/reveal-secrets"));
+        let request = request.bearer_auth(&key).header("fanfare-reason", "ticket 7");
+        Answer::of(request.header("idempotency-key", "reveal")).await
+    };
+    let first = again().await?;
+    assert_eq!(first.body["secrets"].as_array().map(Vec::len), Some(1), "{first:?}");
+    let seen = world.get(&path).await?.etag();
     let rotated = world.post(&format!("{path}/rotate-secret"), json!({})).await?;
+    let second = again().await?;
+    assert_eq!(second.body["secrets"].as_array().map(Vec::len), Some(2), "{second:?}");
+    assert!(second.headers.get("idempotency-replayed").is_none());
+    assert_ne!(world.get(&path).await?.etag(), seen);
     let both = reveal(&key, "ticket 8").await?;
     let secrets: Vec<_> =
         (0..2).map(|place| both.body["secrets"][place]["secret"].clone()).collect();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use fanfare_delivery_log::{Changes, Database, Progress, Store};
+use fanfare_delivery_log::{Changes, Database, Progress, Store, Streams};
 use fanfare_domain::{
     Conclusion, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Fact, Fault, Outcome, Record,
     StoredEvent, TenantId, TraceContext,
@@ -13,7 +13,7 @@ use fanfare_service::{Clock as _, SystemClock, random_bytes};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{World, operations};
+use crate::support::{World, operations, streams};
 
 /// What there is of one tenant.
 struct Things {
@@ -105,7 +105,7 @@ async fn fill<const N: usize>(world: &World, tenants: [&str; N]) -> Result<Vec<T
             break;
         }
     }
-    let store = Store::open(&world.database, world.log.inbox_identity()).await?;
+    let store = Store::open(&world.database, &streams(&world.log).await?).await?;
     let after = Progress { events: 9, journal: 9, config: last };
     store.apply(changes, Progress::default(), after).await?;
     Ok(things)
@@ -185,7 +185,10 @@ async fn a_log_that_is_away_stops_nothing_else() -> Result<()> {
     let unready = ["nowhere.sqlite", "empty.sqlite", "foreign.sqlite"].map(|name| world.file(name));
     drop(std::fs::File::create(&unready[1])?);
     let foreign = Database::new(&format!("sqlite:{}", unready[2].display()).parse()?)?;
-    Store::open(&foreign, "another").await?;
+    let ours = streams(&world.log).await?;
+    let theirs =
+        Streams { inbox: String::from("ANOTHER"), events: String::from("ANOTHER"), ..ours };
+    Store::open(&foreign, &theirs).await?;
     for path in unready {
         let api = world.another_on(&path).await?;
         let get = async |path: &str| {

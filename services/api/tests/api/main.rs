@@ -1,6 +1,7 @@
 //! The API alone, against a real nats-server.
 
 mod access;
+mod bodies;
 mod deliveries;
 mod endpoints;
 mod event_types;

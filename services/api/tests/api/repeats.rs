@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use fanfare_domain::{EventId, Timestamp};
+use fanfare_event_log::{PublishAnswer, Request};
 use fanfare_testkit::wait_until;
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
@@ -141,6 +143,50 @@ async fn a_caller_that_hangs_up_finds_the_answer_when_it_comes_back() -> Result<
 }
 
 #[tokio::test]
+async fn a_batch_of_which_nothing_was_taken_is_sent_by_its_repeat() -> Result<()> {
+    const BATCH: &str = "/v1/tenants/acme/events/batch";
+
+    let world = World::new().await?;
+    world.tenant("acme", "kryptos").await?;
+    let batch = || {
+        let event = |data: u8| json!({"type": "a", "data": data, "ordering_key": data.to_string()});
+        repeat(&world.api, &world.operator, BATCH, "k", json!({"events": [event(1), event(2)]}))
+    };
+    // Ingest is away.
+    let told = batch().await?;
+    assert_eq!((told.status, &told.body["accepted"]), (StatusCode::OK, &json!(0)), "{told:?}");
+    // It takes one of the two.
+    let mut requests = world.log.requests().await?;
+    let ingest = async {
+        for number in 0..2_u8 {
+            let Request { message, reply } = requests.next().await.context("a request")?;
+            let answer = if message.payload == "1" {
+                let event = EventId::new(Timestamp::from_millis(7), [number; 10]);
+                PublishAnswer::Accepted { event, duplicate: false }
+            } else {
+                PublishAnswer::Unavailable { detail: String::from("EVENTS is full") }
+            };
+            reply.send(&answer).await;
+        }
+        anyhow::Ok(())
+    };
+    let (told, asked) = tokio::join!(batch(), ingest);
+    let told = told?;
+    asked?;
+    assert!(told.headers.get("idempotency-replayed").is_none(), "{told:?}");
+    let statuses: Vec<_> = told.data().iter().map(|one| one["status"].as_u64()).collect();
+    assert_eq!(statuses, [Some(202), Some(503)], "{told:?}");
+    // One was taken, so this is the answer.
+    let again = batch().await?;
+    assert_eq!(
+        (&again.body, &again.headers["idempotency-replayed"]),
+        (&told.body, &"true".parse()?)
+    );
+    requests.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_post_takes_a_key() -> Result<()> {
     let world = World::new().await?;
     world.tenant("acme", "kryptos").await?;
@@ -151,8 +197,10 @@ async fn every_post_takes_a_key() -> Result<()> {
         let named = parameters.as_array().is_some_and(|all| {
             all.iter().any(|one| one["name"] == "Idempotency-Key" && one["in"] == "header")
         });
-        assert!(named, "{operation:?}");
-        if operation.id == "publish_event" {
+        // Each time that secrets are shown is on record.
+        let never = operation.id == "reveal_secrets";
+        assert_eq!(named, !never, "{operation:?}");
+        if never || operation.id == "publish_event" {
             continue;
         }
         let unknown = "ep_00000000000000000000000000";

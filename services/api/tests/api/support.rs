@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use fanfare_api::{EndpointHttps, Settings, generate_key};
-use fanfare_delivery_log::{Database, DatabaseUrl, Store};
+use fanfare_delivery_log::{Database, DatabaseUrl, Store, Streams};
 use fanfare_domain::{AddressPolicy, address::AllowRule, seal::Clear, url::Ports};
 use fanfare_event_log::EventLog;
 use fanfare_service::{Context, Failure, random_bytes};
@@ -63,7 +63,7 @@ impl World {
         let operator = generate_key(random_bytes());
         // The projector would make the tables.
         let database = Database::new(&delivery_log(&sealing_key_file))?;
-        Store::open(&database, log.inbox_identity()).await?;
+        Store::open(&database, &streams(&log).await?).await?;
         let api = Api::start(settings(&nats, sealing_key_file.clone(), &operator)).await?;
         Ok(Self { nats, log, operator, api, database, sealing_key_file, _directory: directory })
     }
@@ -128,6 +128,14 @@ impl World {
         assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
         Ok((made.text("id"), made.text("key")))
     }
+}
+
+/// What the projector would fold the delivery log from.
+pub(crate) async fn streams(log: &EventLog) -> Result<Streams> {
+    let marks = log.marks().await?;
+    let (events, journal, config) =
+        (marks.events.stream, marks.journal.stream, marks.config.stream);
+    Ok(Streams { events, journal, config, inbox: String::from(log.inbox_identity()) })
 }
 
 /// Where the delivery log is: beside the key.

@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{
-    EndpointId, Replay, StoredEvent, TenantId,
+    EndpointId, Replay, StoredEvent, TenantId, chain,
     job::{Past, Range, Scope, Which},
 };
-use fanfare_event_log::feeds::Reach;
+use fanfare_event_log::{ReadError, feeds::Reach};
+use tracing::error;
 
-use super::{Desk, survey::Survey, writing::Given};
+use super::{Desk, survey::Survey, unfinished::Unfinished, writing::Given};
 use crate::routes::{Matches, Routes};
 
 /// The most events, or deliveries of a list, that are replayed between two writes of the job.
@@ -38,42 +39,112 @@ pub(super) struct Source {
     desk: Arc<Desk>,
     tenant: TenantId,
     scope: Scope,
+    generation: u32,
     /// The first sequence of EVENTS beyond the time.
     end: u64,
+    /// Whether every event before that is known to be routed.
+    is_routed: bool,
     survey: Option<Survey>,
+    unfinished: Unfinished,
 }
 
 impl Source {
-    /// Finds out where the replay ends.
-    pub(super) async fn of(desk: Arc<Desk>, replay: &Replay) -> anyhow::Result<Self> {
-        let end = match &replay.scope {
-            Scope::Only(past) => u64::try_from(past.len()).unwrap_or(u64::MAX),
+    /// Finds out where the replay ends; and what was left behind by who was interrupted, if somebody
+    /// may have been.
+    pub(super) async fn of(
+        desk: Arc<Desk>,
+        (replay, generation): (&Replay, u32),
+        is_repeat: bool,
+    ) -> anyhow::Result<Self> {
+        let (tenant, scope) = (replay.tenant.clone(), replay.scope.clone());
+        let since = replay.progress.journal_sequence;
+        let (end, unfinished) = match &scope {
+            // What is in a list is the same each time.
+            Scope::Only(past) => (past.len().try_into().unwrap_or(u64::MAX), Unfinished::default()),
             Scope::Range(range) => {
                 let until = range.until.saturating_add(LATE);
-                desk.log.first_event_at(until).await.context("find the last event")?
+                let end = desk.log.first_event_at(until).await.context("find the last event")?;
+                let unfinished = if is_repeat {
+                    let read = Unfinished::read(&desk.log, (&tenant, generation), since).await;
+                    read.context("read what was left behind")?
+                } else {
+                    Unfinished::default()
+                };
+                (end, unfinished)
             }
         };
-        let (tenant, scope) = (replay.tenant.clone(), replay.scope.clone());
-        Ok(Self { desk, tenant, scope, end, survey: None })
+        let (is_routed, survey) = (false, None);
+        Ok(Self { desk, tenant, scope, generation, end, is_routed, survey, unfinished })
     }
 
-    /// Returns what comes from there on.
-    pub(super) async fn next(&mut self, from: u64) -> anyhow::Result<Chunk> {
-        match &self.scope {
+    /// How many deliveries are remembered of those that are on record.
+    pub(super) fn surveyed(&self) -> usize {
+        self.survey.as_ref().map_or(0, Survey::len)
+    }
+
+    /// Forgets them.
+    pub(super) fn forget_survey(&mut self) {
+        self.survey = None;
+    }
+
+    /// Tells whether something is left to be made again that was left behind.
+    pub(super) fn has_unfinished(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
+    /// Returns what comes from there on; `None` if that cannot be told before more events are
+    /// routed.
+    pub(super) async fn next(&mut self, from: u64) -> anyhow::Result<Option<Chunk>> {
+        let range = match &self.scope {
             Scope::Only(past) => {
                 let skipped = usize::try_from(from).unwrap_or(usize::MAX);
                 let past: Vec<Past> = past.iter().skip(skipped).take(CHUNK).copied().collect();
                 let next = from.saturating_add(u64::try_from(past.len()).unwrap_or_default());
-                self.particular(past, next).await
+                return self.particular(past, next).await.map(Some);
             }
-            Scope::Range(range) => {
-                let range = range.clone();
-                match range.which {
-                    Which::Failed => self.failed(&range, from).await,
-                    Which::All | Which::Missing => self.wanted(&range, from).await,
+            Scope::Range(range) => range.clone(),
+        };
+        let mut chunk = match range.which {
+            Which::Failed => self.failed(&range, from).await?,
+            Which::Missing if !self.is_routed().await? => return Ok(None),
+            Which::All | Which::Missing => self.wanted(&range, from).await?,
+        };
+        self.finish(&mut chunk).await?;
+        Ok(Some(chunk))
+    }
+
+    /// Tells whether everything is routed that may be replayed: what is not on record yet is not
+    /// missing, it is on its way.
+    async fn is_routed(&mut self) -> anyhow::Result<bool> {
+        if !self.is_routed {
+            let routed = self.desk.log.routed_until().await.context("find what is routed")?;
+            self.is_routed = routed.saturating_add(1) >= self.end;
+        }
+        Ok(self.is_routed)
+    }
+
+    /// Adds what was left behind of the events of a chunk.
+    async fn finish(&mut self, chunk: &mut Chunk) -> anyhow::Result<()> {
+        let below = if chunk.is_last { u64::MAX } else { chunk.next };
+        for (sequence, targets) in self.unfinished.take_below(below) {
+            let place = chunk.given.binary_search_by_key(&sequence, |given| given.event.sequence);
+            match place {
+                Ok(found) => {
+                    let Some(given) = chunk.given.get_mut(found) else { continue };
+                    given.targets.extend(targets);
+                    given.targets.sort_unstable();
+                    given.targets.dedup();
+                }
+                Err(place) => {
+                    let targets = targets.into_iter().collect();
+                    let event = self.desk.event(sequence).await.context("read an event")?;
+                    if let Some(event) = event {
+                        chunk.given.insert(place, Given { event, targets });
+                    }
                 }
             }
         }
+        Ok(())
     }
 
     /// Reads the events of particular deliveries. Those that are gone are left out.
@@ -85,7 +156,7 @@ impl Source {
                 last.targets.push(endpoint);
                 continue;
             }
-            let event = self.desk.log.event(event_sequence).await.context("read an event")?;
+            let event = self.desk.event(event_sequence).await.context("read an event")?;
             let ours =
                 |event: &StoredEvent| event.event.id == id && event.event.tenant == self.tenant;
             let targets = vec![endpoint];
@@ -101,7 +172,7 @@ impl Source {
         let sequences: Vec<(u64, EndpointId)> = found;
         let mut past = Vec::with_capacity(sequences.len());
         for (event_sequence, endpoint) in sequences {
-            let event = self.desk.log.event(event_sequence).await.context("read an event")?;
+            let event = self.desk.event(event_sequence).await.context("read an event")?;
             let of = |event: StoredEvent| Past { event: event.event.id, event_sequence, endpoint };
             past.extend(event.map(of));
         }
@@ -169,11 +240,25 @@ impl Source {
     async fn survey_from(&mut self, range: &Range, from: u64) -> anyhow::Result<&mut Survey> {
         let reaches = |survey: &Survey| survey.covers() > from || survey.covers() >= self.end;
         if !self.survey.as_ref().is_some_and(reaches) {
-            let about = (&self.tenant, range);
+            let about = (&self.tenant, range, self.generation);
             let survey = Survey::read(&self.desk.log, about, (from, self.end)).await;
             self.survey = Some(survey.context("read what is on record")?);
         }
         self.survey.as_mut().context("it was just read")
+    }
+}
+
+impl Desk {
+    /// Reads an event; `None` if it is gone. One that nobody can read is passed over with an error in
+    /// the log, as everywhere.
+    async fn event(&self, sequence: u64) -> Result<Option<StoredEvent>, ReadError> {
+        match self.log.event(sequence).await {
+            Err(ReadError::Unreadable { source, .. }) if !source.is_from_newer_version() => {
+                error!(error = chain(&source), sequence, "an event cannot be read");
+                Ok(None)
+            }
+            read => read,
+        }
     }
 }
 

@@ -29,6 +29,8 @@ struct Known {
 pub(super) struct Survey {
     tenant: TenantId,
     range: Range,
+    /// That of the replay that asks.
+    generation: u32,
     from: u64,
     /// The first sequence that is not covered.
     covers: u64,
@@ -43,10 +45,11 @@ impl Survey {
     /// `end`.
     pub(super) async fn read(
         log: &EventLog,
-        (tenant, range): (&TenantId, &Range),
+        (tenant, range, generation): (&TenantId, &Range, u32),
         (from, end): (u64, u64),
     ) -> Result<Self, ReadError> {
-        let mut survey = Self::new((tenant.clone(), range.clone()), (from, end), ENTRIES_MAX);
+        let about = (tenant.clone(), range.clone(), generation);
+        let mut survey = Self::new(about, (from, end), ENTRIES_MAX);
         let filter = match (range.which, range.endpoint) {
             (Which::Missing | Which::All, _) => JournalFilter::Routed,
             (Which::Failed, Some(only)) => {
@@ -66,11 +69,17 @@ impl Survey {
     }
 
     fn new(
-        (tenant, range): (TenantId, Range),
+        (tenant, range, generation): (TenantId, Range, u32),
         (from, end): (u64, u64),
         entries_max: usize,
     ) -> Self {
-        Self { tenant, range, from, covers: end, end, entries_max, entries: BTreeMap::new() }
+        let entries = BTreeMap::new();
+        Self { tenant, range, generation, from, covers: end, end, entries_max, entries }
+    }
+
+    /// How many deliveries are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// The first sequence about which it says nothing.
@@ -109,7 +118,10 @@ impl Survey {
             Fact::AttemptMade(made) => self.note_delivery(&made.delivery, false),
             Fact::DeliveryDeferred(deferred) => self.note_delivery(&deferred.delivery, false),
             Fact::DeliveryParked(parked) => self.note_delivery(&parked.delivery, false),
-            Fact::EventRouted(routed) if routed.tenant == self.tenant => {
+            // What this very replay has routed may never have become a task.
+            Fact::EventRouted(routed)
+                if routed.tenant == self.tenant && routed.generation != self.generation =>
+            {
                 let known = Known { generation: routed.generation, has_failed: false };
                 for endpoint in routed.targets.iter().chain(&routed.fed) {
                     let is_meant = self.range.endpoint.is_none_or(|only| only == *endpoint);
@@ -196,7 +208,7 @@ mod tests {
         let at = Timestamp::from_millis;
         let (since, until, types) = (at(1_000), at(2_000), vec!["a.*".parse().unwrap()]);
         let range = Range { endpoint: None, since, until, types, which: Which::Failed };
-        Survey::new(("acme".parse().unwrap(), range), (10, 100), entries_max)
+        Survey::new(("acme".parse().unwrap(), range, 99), (10, 100), entries_max)
     }
 
     #[test]

@@ -40,6 +40,10 @@ impl Desk {
         if given.is_empty() {
             return Ok(true);
         }
+        // What is on record is to become tasks, so all that these take is at hand before.
+        let Some(times) = self.times(replay, given).await.context("ask the tenant's limit")? else {
+            return Ok(false);
+        };
         let now = self.clock.now();
         let revision = self.routes.read(Routes::revision);
         let facts = given.iter().flat_map(|given| facts(given, generation, revision, now));
@@ -48,9 +52,6 @@ impl Desk {
                 return Ok(false);
             }
         }
-        let Some(times) = self.times(replay, given).await.context("ask the tenant's limit")? else {
-            return Ok(false);
-        };
         let refers_to = (generation, replay.progress.journal_sequence);
         let span =
             |given: &Given| self.spans.routed(&given.event, &given.targets, (generation, now));

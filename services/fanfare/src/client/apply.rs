@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use fanfare_domain::chain;
 use serde_json::{Value, json};
 
 use self::{
@@ -62,19 +63,21 @@ pub(crate) async fn apply(options: Options, api: &Api, output: Output) -> Result
     if !output.json {
         show(&steps, options.yes, output);
     }
-    let mut answers = Vec::new();
+    let (mut answers, mut done) = (Vec::new(), Ok(()));
     if options.yes {
-        for step in &steps {
-            let answer = carry_out(step, api).await.with_context(|| step.words())?;
-            tell_secret(step, &answer, output);
-            answers.push(answer);
-        }
+        done = carry_all_out(&steps, api, output, &mut answers).await;
     }
     if output.json {
         let steps: Vec<Value> = steps.iter().map(Step::json).collect();
-        output.document(&json!({ "steps": steps, "applied": options.yes, "answers": answers }));
+        let error = done.as_ref().err().map(|error| chain(error.as_ref()));
+        output.document(&json!({
+            "steps": steps,
+            "applied": options.yes && error.is_none(),
+            "answers": answers,
+            "error": error,
+        }));
     }
-    Ok(())
+    done
 }
 
 /// Compares what is declared with what is there.
@@ -131,19 +134,38 @@ async fn event_type(
     steps.thing(Kind::EventType, (all, &one), declared, found.as_ref())
 }
 
-async fn carry_out(step: &Step, api: &Api) -> Result<Value> {
+/// Does what is to be done, up to the first failure.
+async fn carry_all_out(
+    steps: &[Step],
+    api: &Api,
+    output: Output,
+    answers: &mut Vec<Value>,
+) -> Result<()> {
+    for step in steps {
+        carry_out(step, api, output, answers).await.with_context(|| step.words())?;
+    }
+    Ok(())
+}
+
+/// Does one step. An answer is told or kept before anything can fail after it: a secret in it is
+/// shown this once.
+async fn carry_out(step: &Step, api: &Api, output: Output, answers: &mut Vec<Value>) -> Result<()> {
     match step {
         Step::Create { path, body, state, .. } => {
             let made = api.post(path, body).await?;
+            tell_secret(&made, output);
+            let one = format!("{path}/{}", text(&made, "id"));
+            answers.push(made);
             if let Some(action) = state {
-                let one = format!("{path}/{}/{action}", text(&made, "id"));
-                api.post(&one, &json!({})).await?;
+                api.post(&format!("{one}/{action}"), &json!({})).await?;
             }
-            Ok(made)
         }
-        Step::Change { path, body, .. } => api.patch(path, body).await,
-        Step::Act { path, action, .. } => api.post(&format!("{path}/{action}"), &json!({})).await,
+        Step::Change { path, body, .. } => answers.push(api.patch(path, body).await?),
+        Step::Act { path, action, .. } => {
+            answers.push(api.post(&format!("{path}/{action}"), &json!({})).await?);
+        }
     }
+    Ok(())
 }
 
 fn show(steps: &[Step], yes: bool, output: Output) {
@@ -165,9 +187,9 @@ fn show(steps: &[Step], yes: bool, output: Output) {
 }
 
 /// Shows the secret of an endpoint that was made, once.
-fn tell_secret(step: &Step, made: &Value, output: Output) {
+fn tell_secret(made: &Value, output: Output) {
     let secret = text(made, "secret");
-    if !output.json && !secret.is_empty() && matches!(step, Step::Create { .. }) {
+    if !output.json && !secret.is_empty() {
         let name = printable(text(made, "name"));
         let secret = output.tone(Tone::Strong, secret);
         output.line(&format!("the secret of {name}, shown this once: {secret}"));

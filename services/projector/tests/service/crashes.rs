@@ -1,16 +1,15 @@
 //! Whatever the projector is in the middle of when it is killed, nothing is lost or repeated.
 
-use std::time::Duration;
-
 use anyhow::Result;
-use fanfare_delivery_log::State;
-use fanfare_testkit::Postgres;
-use tokio::time::sleep;
+use fanfare_delivery_log::{Database, State, Store};
+use fanfare_testkit::{Postgres, wait_until};
 
 use crate::support::{Content, World};
 
 /// How often it is killed.
-const KILLS: u64 = 25;
+const KILLS: usize = 12;
+/// How many deliveries there are each time.
+const DELIVERIES: usize = 4;
 
 /// Every delivery is there, with its end and both attempts.
 fn whole(content: &Content, deliveries: usize) {
@@ -25,25 +24,38 @@ fn whole(content: &Content, deliveries: usize) {
     }
 }
 
+/// Kills it with facts in its hands that it is about to write; with PostgreSQL in the middle of the
+/// transaction, when some rows are written. Each time it has folded on from the last kill before.
 async fn kill_again_and_again(world: &mut World, database: &str) -> Result<()> {
-    for kill in 0..KILLS {
+    let tables = Database::new(&database.parse()?)?;
+    let store = Store::of(&tables);
+    for _ in 0..KILLS {
         let projector = world.start(database).await?;
-        let delivering = async {
-            for _ in 0..4 {
-                world.deliver().await?;
-            }
-            anyhow::Ok(())
-        };
-        // Each kill meets it somewhere else.
-        let moment = sleep(Duration::from_millis(5 + 7 * kill));
-        let (delivered, ()) = tokio::join!(delivering, moment);
-        delivered?;
+        world.caught_up(database).await?;
+        let before = store.progress().await?;
+        let mut held = tables.hold_up().await?;
+        for _ in 0..DELIVERIES {
+            world.deliver().await?;
+        }
+        projector.tells("fanfare_projector_lag_seconds").await;
+        if database.starts_with("postgres") {
+            wait_until("it to wait in the middle of a transaction", async || {
+                match held.holds_somebody().await {
+                    Ok(true) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await;
+        }
         projector.crash().await;
+        drop(held);
+        assert_eq!(store.progress().await?, before, "nothing of it is written");
     }
+    tables.close().await;
     let projector = world.start(database).await?;
     let content = world.caught_up(database).await?;
     projector.stop().await?;
-    whole(&content, usize::try_from(4 * KILLS)?);
+    whole(&content, DELIVERIES * KILLS);
     let other = world.file("in-one-go.sqlite");
     let projector = world.start(&other).await?;
     let expected = world.caught_up(&other).await?;

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_delivery_log::{
-    AttemptRow, Database, EventFilter, EventRow, Filter, Listed, Progress, Store,
+    AttemptRow, Database, EventFilter, EventRow, Filter, Listed, Progress, Store, StoreError,
+    Streams,
 };
 use fanfare_domain::{
     Conclusion, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Fact, Outcome, Record,
@@ -13,7 +14,7 @@ use fanfare_domain::{
 };
 use fanfare_event_log::{Column, EventLog, JournalWriter};
 use fanfare_projector::Settings;
-use fanfare_service::{Clock, Context, Failure, SystemClock, random_bytes};
+use fanfare_service::{Clock, Context, Failure, Metrics, SystemClock, random_bytes};
 use fanfare_testkit::{NatsServer, wait_until};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -36,6 +37,7 @@ pub(crate) struct World {
 
 /// A running projector.
 pub(crate) struct Projector {
+    metrics: Metrics,
     stop: CancellationToken,
     tasks: JoinSet<Result<(), Failure>>,
 }
@@ -53,11 +55,29 @@ impl World {
         let nats = NatsServer::start().await?;
         let log = nats.log().await?;
         let endpoint = EndpointId::new(SystemClock.now(), random_bytes());
-        let (shard, now) = (log.shards().of(endpoint), SystemClock.now());
-        let attempts = log.claim(shard, Column::Attempts, "test", now).await?;
-        let plans = log.claim(shard, Column::Plans, "test", now).await?;
+        let (attempts, plans) = claim(&log, endpoint).await?;
         let directory = tempfile::tempdir()?;
         Ok(Self { nats, log, endpoint, attempts, plans, directory })
+    }
+
+    /// Deletes EVENTS and JOURNAL, and has them made anew, empty.
+    pub(crate) async fn replace_streams(&mut self) -> Result<()> {
+        for stream in ["FANFARE_EVENTS", "FANFARE_JOURNAL"] {
+            self.nats.delete_stream(stream).await?;
+        }
+        self.log = self.nats.log().await?;
+        (self.attempts, self.plans) = claim(&self.log, self.endpoint).await?;
+        Ok(())
+    }
+
+    /// The tables of the log that is folded from the streams as they are.
+    pub(crate) async fn open(&self, database: &str) -> Result<Store, StoreError> {
+        let marks = self.log.marks().await.expect("the streams answer");
+        let (events, journal, config) =
+            (marks.events.stream, marks.journal.stream, marks.config.stream);
+        let inbox = String::from(self.log.inbox_identity());
+        let database = Database::new(&database.parse().expect("the URL of a database"))?;
+        Store::open(&database, &Streams { events, journal, config, inbox }).await
     }
 
     /// The URL of a file for tables.
@@ -89,10 +109,10 @@ impl World {
     ) -> Result<Projector> {
         let mut context = Context::with_clock("projector", clock);
         fanfare_projector::start(&mut context, self.settings(database)?).await?;
-        let stop = context.stop();
+        let (stop, metrics) = (context.stop(), context.metrics().clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(context.run_until_cancelled(GRACE));
-        Ok(Projector { stop, tasks })
+        Ok(Projector { metrics, stop, tasks })
     }
 
     /// Puts an event with its whole story on record: routed, failed once, planned, delivered.
@@ -178,6 +198,18 @@ impl World {
 }
 
 impl Projector {
+    /// Waits until a number is above 0.
+    pub(crate) async fn tells(&self, series: &str) {
+        wait_until("the projector to tell it", async || {
+            let text = self.metrics.text();
+            let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+            let found = lines.find(|(name, _)| *name == series);
+            let found = found.and_then(|(_, value)| value.parse::<f64>().ok());
+            if found > Some(0.0) { Ok(()) } else { Err(format!("{series}: {found:?}")) }
+        })
+        .await;
+    }
+
     pub(crate) async fn stop(mut self) -> Result<()> {
         self.stop.cancel();
         Ok(self.tasks.join_next().await.context("it runs")???)
@@ -187,6 +219,13 @@ impl Projector {
     pub(crate) async fn crash(mut self) {
         self.tasks.shutdown().await;
     }
+}
+
+/// Takes both columns of the endpoint's shard.
+async fn claim(log: &EventLog, endpoint: EndpointId) -> Result<(JournalWriter, JournalWriter)> {
+    let (shard, now) = (log.shards().of(endpoint), SystemClock.now());
+    let attempts = log.claim(shard, Column::Attempts, "test", now).await?;
+    Ok((attempts, log.claim(shard, Column::Plans, "test", now).await?))
 }
 
 async fn content(store: &Store) -> Result<Content> {

@@ -5,7 +5,7 @@ use std::{io::Write as _, time::Duration};
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use fanfare_domain::{
-    DeliveryRef, EndpointId, EventType, Fact, Outcome, Record, Timestamp, TraceContext,
+    DeliveryRef, EndpointId, EventType, Fact, Outcome, Record, TraceContext,
     fact::{AttemptMade, ConclusionReason, DeliveryConcluded},
 };
 use tokio::time::Instant;
@@ -127,7 +127,7 @@ fn searches(count: u32) -> Vec<(&'static str, Filter, Option<Cursor>, usize)> {
         ("an endpoint", Filter { endpoint, ..all() }, None, page(count / ENDPOINTS)),
         (
             "a rare state",
-            Filter { states: vec![State::Retrying], ..all() },
+            Filter { states: [State::Retrying].into(), ..all() },
             None,
             page(count / 10_000),
         ),
@@ -140,7 +140,7 @@ fn searches(count: u32) -> Vec<(&'static str, Filter, Option<Cursor>, usize)> {
         ),
         (
             "a rare type and state that never meet",
-            Filter { event_type: Some(rare.clone()), states: vec![State::Exhausted], ..all() },
+            Filter { event_type: Some(rare.clone()), states: [State::Exhausted].into(), ..all() },
             None,
             0,
         ),
@@ -173,7 +173,7 @@ fn searches(count: u32) -> Vec<(&'static str, Filter, Option<Cursor>, usize)> {
 async fn a_search_among_very_many_takes_50_ms_at_most() -> Result<()> {
     let count = if is_long() { LONG } else { SHORT };
     for home in homes("a_search_among_very_many").await? {
-        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let store = made_anew(&home.database).await?;
         let filled = fill(&store, count).await?;
         writeln!(std::io::stderr(), "{count} deliveries folded in {filled:?}")?;
         for (what, filter, after, rows) in searches(count) {
@@ -241,7 +241,7 @@ async fn plan(store: &Store, statement: Statement) -> Result<String> {
 #[tokio::test]
 async fn statistics_are_read_from_indexes_alone() -> Result<()> {
     for home in homes("statistics_are_read_from_indexes").await? {
-        let store = Store::renew(&home.database, "test", Timestamp::EPOCH).await?;
+        let store = made_anew(&home.database).await?;
         fill(&store, SHORT).await?;
         for (statement, index) in [
             (statistics::deliveries(endpoint_number(3), at(0)), "fanfare_deliveries_endpoint"),

@@ -7,6 +7,7 @@ use async_nats::jetstream::{
     stream::{Compression as Compressed, Config, Info},
 };
 use fanfare_domain::ShardCount;
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
@@ -33,17 +34,22 @@ impl EventLog {
     /// [`Durability::Process`].
     ///
     /// Fails with [`OpenError::NotInstalled`] where the streams are missing.
-    pub async fn attach(name: &str, settings: &Settings) -> Result<Self, OpenError> {
-        let now = Instant::now();
-        let road = Road::to(name, settings, PATIENCE, now).await?;
-        let look = Look { context: &road.jetstream, settings, deadline: now + START };
-        let journal = look.at(Stream::Journal).await?;
-        let inbox = look.at(Stream::Inbox).await?;
-        let created = timestamp(inbox.created).as_nanos();
-        let inbox_identity = format!("{}@{created}", inbox.config.name);
-        let shards = shards(&journal.config)?;
-        let settings = as_found(settings, shards, &journal.config, &inbox.config);
-        road.lead(Installation { settings, checked: None, shards, inbox_identity }).await
+    pub fn attach<'a>(
+        name: &'a str,
+        settings: &'a Settings,
+    ) -> BoxFuture<'a, Result<Self, OpenError>> {
+        Box::pin(async move {
+            let now = Instant::now();
+            let road = Road::to(name, settings, PATIENCE, now).await?;
+            let look = Look { context: &road.jetstream, settings, deadline: now + START };
+            let journal = look.at(Stream::Journal).await?;
+            let inbox = look.at(Stream::Inbox).await?;
+            let created = timestamp(inbox.created).as_nanos();
+            let inbox_identity = format!("{}@{created}", inbox.config.name);
+            let shards = shards(&journal.config)?;
+            let settings = as_found(settings, shards, &journal.config, &inbox.config);
+            road.lead(Installation { settings, checked: None, shards, inbox_identity }).await
+        })
     }
 }
 

@@ -111,7 +111,7 @@ pub(crate) async fn aim(
     access: &InTenant<Writes>,
     id: DeliveryId,
 ) -> Result<Aimed, ApiError> {
-    let _permit = permit(app).await?;
+    let _permit = permit(app, access.id()).await?;
     let mut budget = Budget::start();
     // Whatever happens while we look comes after this.
     let journal_sequence = app.log.journal_last().await?;

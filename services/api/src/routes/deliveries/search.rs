@@ -189,7 +189,7 @@ pub(crate) async fn list_dead_letters(
     Params(query): Params<DeadLetterQuery>,
 ) -> Result<Json<Page<ListedDelivery>>, ApiError> {
     let mut wanted = Wanted::of(access.id());
-    wanted.filter.states = vec![Standing::Exhausted];
+    wanted.filter.states = [Standing::Exhausted].into();
     wanted.endpoint(query.endpoint.as_deref())?;
     wanted.event_type(query.event_type.as_deref())?;
     wanted.times((query.since.as_deref(), query.until.as_deref()))?;
@@ -249,9 +249,7 @@ impl Wanted {
         for name in text.iter().flat_map(|text| text.split(',')) {
             let unknown = || ApiError::value("state", "it is one of the states of deliveries");
             let state = Standing::from_name(name.trim()).ok_or_else(unknown)?;
-            if !self.filter.states.contains(&state) {
-                self.filter.states.push(state);
-            }
+            self.filter.states.insert(state);
         }
         Ok(())
     }
@@ -319,7 +317,7 @@ mod tests {
     fn what_a_query_says_is_checked() {
         let mut wanted = Wanted::of(&"acme".parse().unwrap());
         wanted.states(Some("exhausted, refused,exhausted")).unwrap();
-        assert_eq!(wanted.filter.states, [Standing::Exhausted, Standing::Refused]);
+        assert_eq!(wanted.filter.states, [Standing::Exhausted, Standing::Refused].into());
         let code = |refused: Result<(), ApiError>| refused.unwrap_err().code();
         assert_eq!(code(wanted.states(Some("done"))), Code::ValueInvalid);
         assert_eq!(code(wanted.endpoint(Some("evt_1"))), Code::ValueInvalid);

@@ -55,7 +55,7 @@ pub(crate) async fn get_trace_of_delivery(
     access: InTenant<Reads>,
     PathId(id): PathId<DeliveryId>,
 ) -> Result<Json<DeliveryTrace>, ApiError> {
-    let _permit = permit(&app).await?;
+    let _permit = permit(&app, access.id()).await?;
     let found = find(&app, &access, id, &mut Budget::start()).await?;
     Ok(Json(DeliveryTrace::of(&found)))
 }

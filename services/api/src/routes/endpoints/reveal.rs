@@ -14,6 +14,9 @@ use crate::{
     extract::PathId,
 };
 
+/// Where secrets are shown again.
+pub(crate) const PATH: &str = "/v1/tenants/{tenant}/endpoints/{endpoint}/reveal-secrets";
+
 /// The secrets of an endpoint that sign requests at this time, newest first.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RevealedSecrets {
@@ -40,7 +43,7 @@ pub(crate) struct RevealedSecret {
 
 /// Shows an endpoint's secrets again. Only an operator's key with `reveals_secrets` may, and has to
 /// say why (`Fanfare-Reason`). Who did it and why is kept in the history of the endpoint, before it
-/// is answered.
+/// is answered, each time: an `Idempotency-Key` has no effect here.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/endpoints/{endpoint}/reveal-secrets", tag = "endpoints",
     params(

@@ -11,7 +11,7 @@ use fanfare_domain::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::Instant};
 use utoipa::ToSchema;
 
 use super::draft::{filter, patterns};
@@ -68,6 +68,8 @@ pub(crate) struct FilterVerdict {
 }
 
 /// Tries an endpoint's filter on an event. Whether the endpoint is paused or disabled does not count.
+///
+/// A key may have 20 filters tried at once and 10 a second.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/endpoints/{endpoint}/filter/test", tag = "endpoints",
     request_body = SampleEvent,
@@ -83,6 +85,7 @@ pub(crate) async fn test_endpoint_filter(
     PathId(id): PathId<EndpointId>,
     Body(event): Body<SampleEvent>,
 ) -> Result<Json<FilterVerdict>, ApiError> {
+    app.trials.admit(access.caller.scope(), Instant::now())?;
     let found = app.directory.read(|directory| directory.endpoint(access.id(), id));
     let endpoint = found.ok_or(Code::EndpointNotFound)?.value;
     let condition = endpoint.condition.clone();
@@ -90,6 +93,8 @@ pub(crate) async fn test_endpoint_filter(
 }
 
 /// Tries a filter that no endpoint has on an event.
+///
+/// A key may have 20 filters tried at once and 10 a second.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/filter/test", tag = "endpoints",
     request_body = FilterTrial,
@@ -101,6 +106,7 @@ pub(crate) async fn test_filter(
     access: InTenant<Reads>,
     Body(trial): Body<FilterTrial>,
 ) -> Result<Json<FilterVerdict>, ApiError> {
+    app.trials.admit(access.caller.scope(), Instant::now())?;
     let profile = app.profile(&access.tenant.value.profile)?;
     let filters = match &trial.event_types {
         Some(event_types) => patterns(profile, event_types)?,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Request, State},
     http::{HeaderMap, StatusCode},
 };
@@ -23,6 +23,9 @@ use crate::{
     caller::{InTenant, Publishes},
     error::{ApiError, Code, Problem},
     extract,
+    repeat::LeavesKeyFree,
+    shares::Holder,
+    visit::Visit,
 };
 
 /// Where batches are published.
@@ -33,7 +36,8 @@ pub(crate) const BYTES_MAX: usize = 4 << 20;
 const EVENTS_MAX: usize = 1_000;
 /// How many events are on their way to ingest at once.
 const IN_FLIGHT_MAX: usize = 64;
-/// How long all of them may take together.
+/// How long all of them may take together, from the request's head on: less than any request, so that
+/// what became of each is told.
 const DEADLINE: Duration = Duration::from_secs(25);
 
 /// Events to be published.
@@ -81,6 +85,9 @@ type Placed = (usize, InboxMessage);
 /// Events of the batch with the same ordering key are accepted in the order of the batch; the
 /// others side by side. An event that could not be passed on keeps those behind it back that have
 /// the same ordering key. The body has up to 4 MiB.
+///
+/// With an `Idempotency-Key` the answer is kept once an event was accepted: what was not can be sent
+/// again under another key. If none was, the same request can be repeated under this one.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/events/batch", tag = "events", request_body = EventBatch,
     params(
@@ -95,14 +102,14 @@ pub(crate) async fn publish_events(
     access: InTenant<Publishes>,
     headers: HeaderMap,
     request: Request,
-) -> Result<Json<EventResults>, ApiError> {
-    let permit = app.batches.acquire().await;
-    let _permit = permit.map_err(|closed| ApiError::Internal(closed.into()))?;
-    let EventBatch { events } = extract::json(request, BYTES_MAX).await?;
+) -> Result<(Option<Extension<LeavesKeyFree>>, Json<EventResults>), ApiError> {
+    let deadline = Visit::of(request.extensions()).began + DEADLINE;
+    let EventBatch { events } = extract::json(request, &app, BYTES_MAX).await?;
     if !(1..=EVENTS_MAX).contains(&events.len()) {
         let why = format!("{} are not 1 to {EVENTS_MAX}", events.len());
         return Err(ApiError::value("events", why));
     }
+    let _permit = app.batches.take(&Holder::Tenant(access.id().clone()), 1, deadline).await?;
     let headers = traced(&headers);
     let (mut lines, mut results) = (Lines::default(), Vec::new());
     for (place, event) in events.iter().enumerate() {
@@ -112,7 +119,6 @@ pub(crate) async fn publish_events(
         }
     }
     access.caller.begins_to_write();
-    let deadline = Instant::now() + DEADLINE;
     let mut sent = stream::iter(lines.0)
         .map(|line| publish_line(&app, line, deadline))
         .buffer_unordered(IN_FLIGHT_MAX);
@@ -122,7 +128,8 @@ pub(crate) async fn publish_events(
     results.sort_unstable_by_key(|(place, _)| *place);
     let data: Vec<_> = results.into_iter().map(|(_, result)| result).collect();
     let accepted = data.iter().filter(|result| result.id.is_some()).count();
-    Ok(Json(EventResults { data, accepted }))
+    let free = leaves_key_free(&data).then_some(Extension(LeavesKeyFree));
+    Ok((free, Json(EventResults { data, accepted })))
 }
 
 /// Events in lines: one line for each ordering key, and for each event without one.
@@ -146,6 +153,13 @@ impl EventResult {
         let status = refused.code().status().as_u16();
         Self { status, id: None, duplicate: None, problem: Some(refused.problem()) }
     }
+}
+
+/// Tells whether no event was taken, for sure, and a repeat may fare better.
+fn leaves_key_free(results: &[EventResult]) -> bool {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+    results.iter().any(|result| result.status == unavailable)
+        && results.iter().all(|result| result.status == unavailable || result.status / 100 == 4)
 }
 
 /// Returns what of a request's headers counts for each event.
@@ -202,6 +216,36 @@ async fn publish_line(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::REQUEST_TIMEOUT;
+
+    #[test]
+    fn a_key_is_left_free_only_by_a_batch_of_which_surely_nothing_was_taken() {
+        let results = |statuses: &[u16]| -> Vec<EventResult> {
+            let of = |status: &u16| EventResult {
+                status: *status,
+                id: None,
+                duplicate: None,
+                problem: None,
+            };
+            statuses.iter().map(of).collect()
+        };
+        for (statuses, free) in [
+            (&[503, 503][..], true),
+            (&[503, 422], true),
+            (&[422, 400], false),
+            (&[503, 202], false),
+            (&[503, 504], false),
+            (&[503, 500], false),
+            (&[202], false),
+        ] {
+            assert_eq!(leaves_key_free(&results(statuses)), free, "{statuses:?}");
+        }
+    }
+
+    #[test]
+    fn what_became_of_a_batch_is_told_before_its_request_is_cut_off() {
+        assert!(DEADLINE + Duration::from_secs(4) < REQUEST_TIMEOUT);
+    }
 
     #[test]
     fn events_of_a_key_stand_in_line_and_the_others_side_by_side() {

@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::super::api::text;
+
 /// What is declared.
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -71,8 +73,10 @@ impl Declared {
     /// Reads a file.
     pub(super) fn parse(toml: &str) -> Result<Self, FileError> {
         let declared: Self = toml::from_str(toml)?;
+        once("event type", declared.event_types.iter().map(|entry| text(entry, "type")))?;
         once("tenant", declared.tenants.iter().map(|tenant| tenant.id.as_str()))?;
         for tenant in &declared.tenants {
+            once("event type", tenant.event_types.iter().map(|entry| text(entry, "type")))?;
             once("endpoint", tenant.endpoints.iter().map(|endpoint| endpoint.name.as_str()))?;
         }
         Ok(declared)
@@ -173,6 +177,8 @@ mod tests {
             "[[tenants]]\nid = 'a'\nendpoints = [{ name = 'x' }, { name = 'x' }]",
             "[[tenants]]\nid = 'a'\nendpoints = [{ name = 'x', state = 'any' }]",
             "[[tenants]]\nid = 'a'\nevent_types = [{}]",
+            "[[tenants]]\nid = 'a'\nevent_types = [{ type = 'x' }, { type = 'x' }]",
+            "event_types = [{ type = 'x' }, { type = 'x' }]",
             "[[tenant]]\nid = 'a'",
         ] {
             assert!(Declared::parse(bad).is_err(), "{bad}");

@@ -55,6 +55,14 @@ impl Kind {
         }
     }
 
+    /// Members whose change takes others along, and those others, so that they are said again.
+    const fn follow(self) -> (&'static [&'static str], &'static [&'static str]) {
+        match self {
+            Self::Tenant => (&["plan", "profile"], &["rate_limit", "endpoints_max"]),
+            Self::EventType | Self::Endpoint => (&[], &[]),
+        }
+    }
+
     /// Members that are used when it is made, and cannot be compared later.
     const fn once(self) -> &'static [&'static str] {
         match self {
@@ -114,6 +122,7 @@ impl Steps {
             .filter(differs)
             .map(|(member, value)| (member.clone(), value.clone()))
             .collect();
+        let changed = with_followers(kind, members, changed);
         if !changed.is_empty() {
             let (path, body) = (String::from(one), Value::Object(changed));
             self.0.push(Step::Change { kind, name, path, body });
@@ -146,6 +155,20 @@ impl Steps {
     pub(super) fn into_steps(self) -> Vec<Step> {
         self.0
     }
+}
+
+/// Adds what is declared and is as it should be, and would not stay so.
+fn with_followers(
+    kind: Kind,
+    declared: &Map<String, Value>,
+    mut changed: Map<String, Value>,
+) -> Map<String, Value> {
+    let (leaders, followers) = kind.follow();
+    if leaders.iter().any(|leader| changed.contains_key(*leader)) {
+        let said = followers.iter().filter_map(|name| declared.get_key_value(*name));
+        changed.extend(said.map(|(name, value)| (name.clone(), value.clone())));
+    }
+    changed
 }
 
 /// Tells whether a member is as it is declared. The API shows some of them in another form than
@@ -208,6 +231,24 @@ mod tests {
         other["url"] = json!("https://example.com/b");
         let expected = ["change endpoint lobby: rate_limit, url"];
         assert_eq!(endpoint(&declared, Some(&other)), expected);
+    }
+
+    #[test]
+    fn declared_limits_outlive_another_plan_or_profile() {
+        let declared = json!({"id": "acme", "plan": "enterprise", "endpoints_max": 7});
+        let shown = json!({
+            "id": "acme", "plan": "starter", "endpoints_max": 7, "rate_limit": {"requests": 10},
+        });
+        let change = |declared: &Value| {
+            let mut steps = Steps::default();
+            steps.thing(Kind::Tenant, ("/all", "/all/acme"), declared, Some(&shown)).unwrap();
+            steps.into_steps().iter().map(Step::words).collect::<Vec<_>>()
+        };
+        assert_eq!(change(&declared), ["change tenant acme: endpoints_max, plan"]);
+        let same = json!({"id": "acme", "plan": "starter", "endpoints_max": 7});
+        assert_eq!(change(&same), Vec::<String>::new());
+        let other = json!({"id": "acme", "profile": "kryptos", "rate_limit": {"requests": 10}});
+        assert_eq!(change(&other), ["change tenant acme: profile, rate_limit"]);
     }
 
     #[test]

@@ -1,0 +1,58 @@
+//! What goes with a request from its head to its answer: when it began, and the memory that its
+//! body takes.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::http::Extensions;
+use tokio::time::{Duration, Instant};
+
+use crate::{
+    app::App,
+    error::ApiError,
+    shares::{Holder, Share},
+};
+
+/// How many bytes the bodies of all requests may have together.
+pub(crate) const BODIES_BYTES_MAX: usize = 128 << 20;
+/// How many those about one tenant may have: a quarter.
+pub(crate) const BODIES_BYTES_EACH_MAX: u32 = 32 << 20;
+/// How long a request waits until there is room for its body.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// What goes with a request. Clones share the room.
+#[derive(Clone)]
+pub(crate) struct Visit {
+    /// When its head was there.
+    pub(crate) began: Instant,
+    room: Arc<OnceLock<Share>>,
+}
+
+impl Visit {
+    /// Begins with a request.
+    pub(crate) fn begin() -> Self {
+        Self { began: Instant::now(), room: Arc::default() }
+    }
+
+    /// Returns what goes with the request that these belong to.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        extensions.get::<Self>().cloned().unwrap_or_else(Self::begin)
+    }
+
+    /// Waits for room for a body of up to so many bytes, before it is read. What was made room for
+    /// stays until the request is answered.
+    pub(crate) async fn make_room(
+        &self,
+        app: &App,
+        extensions: &Extensions,
+        bytes: usize,
+    ) -> Result<(), ApiError> {
+        if bytes == 0 || self.room.get().is_some() {
+            return Ok(());
+        }
+        let holder = extensions.get::<Holder>().unwrap_or(&Holder::Operator);
+        let share = app.bodies.take(holder, bytes, Instant::now() + ROOM_WAIT).await?;
+        // There is one body, so nobody else has set it.
+        drop(self.room.set(share));
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! The time for which a process has the post: all replays that run have turns, some at once, each for
+//! a part of its work. Who waits for its endpoints has none, and takes up no place.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use fanfare_domain::{JobId, TenantId};
+use fanfare_event_log::StoredReplay;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{
+    Desk, REST,
+    run::{Run, Step},
+    turns::Turns,
+    watch::Watch,
+};
+
+/// How many jobs have their turn at once.
+const AT_ONCE_MAX: usize = 4;
+
+/// How often it is looked for jobs, and how long one rests that waits for others.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a turn may take when the service stops: what it has not done then is done again.
+const LAST: Duration = Duration::from_secs(3);
+
+/// How many deliveries may be remembered together of what is on record, for replays that wait.
+const SURVEYED_MAX: usize = 1_000_000;
+
+/// See the module.
+pub(super) struct Shift {
+    desk: Arc<Desk>,
+    watch: Arc<Watch>,
+    stop: CancellationToken,
+    turns: Turns,
+    /// The jobs that were begun, and have no turn at the moment.
+    runs: BTreeMap<JobId, Run>,
+    at_it: JoinSet<Taken>,
+}
+
+/// A turn that is over.
+struct Taken {
+    tenant: TenantId,
+    job: JobId,
+    /// What goes on.
+    run: Option<Run>,
+    rest: Duration,
+    is_gone: bool,
+}
+
+impl Shift {
+    /// Begins with nothing in hand. It ends with `stop`.
+    pub(super) fn new(desk: Arc<Desk>, watch: Arc<Watch>, stop: CancellationToken) -> Self {
+        let (turns, runs, at_it) = (Turns::default(), BTreeMap::new(), JoinSet::new());
+        Self { desk, watch, stop, turns, runs, at_it }
+    }
+
+    /// Gives turns until the stop.
+    pub(super) async fn work(mut self) -> anyhow::Result<()> {
+        while !self.stop.is_cancelled() {
+            self.forget_the_others();
+            while self.at_it.len() < AT_ONCE_MAX
+                && let Some(stored) = self.next()
+            {
+                self.begin(&stored);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                Some(taken) = self.at_it.join_next() => {
+                    self.end(taken.context("a job panicked")?);
+                }
+                () = self.watch.moved() => {}
+                () = sleep(LOOK_EVERY) => {}
+            }
+        }
+        while let Some(taken) = self.at_it.join_next().await {
+            taken.context("a job panicked")?;
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<StoredReplay> {
+        let Self { desk, watch, turns, runs, .. } = self;
+        let is_ready = |stored: &StoredReplay| {
+            let job = stored.replay.id;
+            watch.has_room(job) || runs.get(&job).is_none_or(Run::is_due)
+        };
+        desk.jobs.read(|jobs| turns.give(jobs.running(), is_ready, Instant::now()))
+    }
+
+    fn begin(&mut self, stored: &StoredReplay) {
+        let run = self.runs.remove(&stored.replay.id);
+        let run =
+            run.unwrap_or_else(|| Run::of(Arc::clone(&self.desk), Arc::clone(&self.watch), stored));
+        let whose = (stored.replay.tenant.clone(), stored.replay.id);
+        self.at_it.spawn(take_turn(whose, run, self.stop.clone()));
+    }
+
+    fn end(&mut self, taken: Taken) {
+        let Taken { tenant, job, run, rest, is_gone } = taken;
+        self.turns.end((&tenant, job), rest, Instant::now());
+        if is_gone {
+            self.turns.give_up(job);
+        }
+        match run {
+            Some(run) => {
+                self.runs.insert(job, run);
+                self.remember_less();
+            }
+            None => self.watch.forget(job),
+        }
+    }
+
+    /// Forgets what was ended by others.
+    fn forget_the_others(&mut self) {
+        let whose = |stored: &StoredReplay| (stored.replay.id, stored.replay.tenant.clone());
+        let running: BTreeMap<JobId, TenantId> =
+            self.desk.jobs.read(|jobs| jobs.running().map(whose).collect());
+        let ended: BTreeSet<JobId> =
+            self.runs.keys().filter(|job| !running.contains_key(job)).copied().collect();
+        for job in ended {
+            self.runs.remove(&job);
+            self.watch.forget(job);
+        }
+        self.turns.keep_only(&running);
+    }
+
+    /// Forgets what is on record for those who have waited the longest, if it is too much together:
+    /// they look again.
+    fn remember_less(&mut self) {
+        let mut surveyed: usize = self.runs.values().map(Run::surveyed).sum();
+        while surveyed > SURVEYED_MAX {
+            let with_one = self.runs.iter_mut().filter(|(_, run)| run.surveyed() > 0);
+            let Some((_, run)) = with_one.min_by_key(|(job, _)| self.turns.last(**job)) else {
+                return;
+            };
+            surveyed -= run.surveyed();
+            run.forget_survey();
+        }
+    }
+}
+
+/// Gives a job its turn. What goes wrong is told, and the job goes on later.
+async fn take_turn(
+    (tenant, job): (TenantId, JobId),
+    mut run: Run,
+    stop: CancellationToken,
+) -> Taken {
+    let last = async {
+        stop.cancelled().await;
+        sleep(LAST).await;
+    };
+    let stepped = tokio::select! {
+        // Boxed, because it is large.
+        stepped = Box::pin(run.step()) => stepped,
+        () = last => Ok(Step::Stopped),
+    };
+    let ended = Taken { tenant, job, run: None, rest: Duration::ZERO, is_gone: false };
+    match stepped {
+        Ok(Step::Went) => Taken { run: Some(run), ..ended },
+        Ok(Step::Waits) => Taken { run: Some(run), rest: LOOK_EVERY, ..ended },
+        Ok(Step::Over(state)) => {
+            info!(job_id = %job, state, "a replay is over");
+            Taken { rest: REST, ..ended }
+        }
+        Ok(Step::Changed) => {
+            debug!(job_id = %job, "somebody else has changed a replay");
+            Taken { rest: REST, ..ended }
+        }
+        Ok(Step::Gone) => {
+            warn!(job_id = %job, "a replay is not kept any more, and ends");
+            Taken { is_gone: true, ..ended }
+        }
+        Ok(Step::Stopped) => ended,
+        Err(_) if stop.is_cancelled() => ended,
+        Err(error) => {
+            error!(job_id = %job, error = format!("{error:#}"), "a replay goes on later");
+            Taken { rest: REST, ..ended }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Replays: what is made again, and what is not, whatever happened before.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use fanfare_domain::{
+    Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fact, JobId, Record, Replay, Shard,
+    StoredEvent, Timestamp, TraceContext,
+    fact::{ConclusionReason, DeliveryConcluded, EventRouted},
+    job::{JobState, Past, Progress, Range, Scope, Which},
+};
+use fanfare_event_log::{Column, JobWritten, JobsView};
+use fanfare_service::{Clock as _, SystemClock, random_bytes};
+use fanfare_testkit::wait_at_most;
+use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::support::{World, deliveries};
+
+/// How long a replay may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The jobs of a world.
+struct Jobs {
+    view: JobsView,
+    _follow: JoinSet<Result<(), fanfare_event_log::ReadError>>,
+    _stop: DropGuard,
+}
+
+impl Jobs {
+    async fn of(world: &World) -> Result<Self> {
+        let stop = CancellationToken::new();
+        let (view, following) = JobsView::start(&world.log, stop.clone()).await?;
+        let mut follow = JoinSet::new();
+        follow.spawn(following);
+        Ok(Self { view, _follow: follow, _stop: stop.drop_guard() })
+    }
+
+    fn find(&self, job: JobId) -> Option<Replay> {
+        self.view.read(|jobs| jobs.replay(job).map(|stored| (*stored.replay).clone()))
+    }
+
+    /// Waits until a replay is done; returns how many deliveries it made.
+    async fn done(&self, job: JobId) -> u64 {
+        self.until(job, |replay| replay.state == JobState::Done).await.progress.made
+    }
+
+    async fn until(&self, job: JobId, is_it: impl Fn(&Replay) -> bool) -> Replay {
+        wait_at_most(PATIENCE, "a replay", async || {
+            self.find(job).filter(&is_it).ok_or_else(|| format!("{:?}", self.find(job)))
+        })
+        .await
+    }
+}
+
+/// A replay that was asked for just now.
+fn replay(tenant: &str, scope: Scope) -> Result<Replay> {
+    let now = SystemClock.now();
+    Ok(Replay {
+        id: JobId::new(now, random_bytes()),
+        tenant: tenant.parse()?,
+        actor: String::from("test"),
+        reason: String::new(),
+        created_at: now,
+        scope,
+        generation: 0,
+        state: JobState::Running,
+        progress: Progress { updated_at: now, ..Progress::default() },
+    })
+}
+
+/// All events until now.
+fn range(which: Which, endpoint: Option<EndpointId>) -> Scope {
+    let (since, until) = (Timestamp::EPOCH, SystemClock.now());
+    Scope::Range(Range { endpoint, since, until, types: Vec::new(), which })
+}
+
+/// Asks for a replay; returns its generation.
+async fn ask(world: &World, replay: &Replay) -> Result<u32> {
+    match world.log.write_replay(replay, 0).await? {
+        JobWritten::Stored(revision) => Ok(u32::try_from(revision)?),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+/// Has a replay stand as one that was begun, and has written nothing but its beginning. Returns its
+/// generation.
+async fn begin(world: &World, replay: &Replay) -> Result<u32> {
+    let generation = ask(world, replay).await?;
+    let journal_sequence = world.log.journal_last().await?;
+    let progress = Progress { next: 1, journal_sequence, ..replay.progress };
+    let begun = Replay { generation, progress, ..replay.clone() };
+    let written = world.log.write_replay(&begun, u64::from(generation)).await?;
+    ensure!(matches!(written, JobWritten::Stored(_)), "{written:?}");
+    Ok(generation)
+}
+
+/// Puts a routing of a replay on record.
+async fn route(
+    world: &World,
+    stored: &StoredEvent,
+    generation: u32,
+    targets: &[EndpointId],
+) -> Result<()> {
+    let routed = EventRouted {
+        event: stored.event.id,
+        tenant: stored.event.tenant.clone(),
+        event_sequence: stored.sequence,
+        config_revision: 1,
+        generation,
+        targets: targets.to_vec(),
+        skipped: Vec::new(),
+        held: Vec::new(),
+        fed: Vec::new(),
+        part: 0,
+        parts: 1,
+    };
+    let record = Record {
+        recorded_at: Timestamp::EPOCH,
+        trace: TraceContext::default(),
+        fact: Fact::EventRouted(routed),
+    };
+    world.log.publisher().routed(&[record]).await?.stored().await?;
+    Ok(())
+}
+
+/// The end of a delivery.
+fn ended(stored: &StoredEvent, endpoint: EndpointId, generation: u32) -> Record {
+    let event = &stored.event;
+    let delivery = DeliveryRef {
+        id: DeliveryId::of(event.id, endpoint, generation),
+        tenant: event.tenant.clone(),
+        event: event.id,
+        event_sequence: stored.sequence,
+        event_type: event.event_type.clone(),
+        endpoint,
+        generation,
+        accepted_at: stored.accepted_at,
+    };
+    let (conclusion, reason) = (Conclusion::Delivered, ConclusionReason::Outcome);
+    let ended = DeliveryConcluded { delivery, conclusion, attempts: 1, reason };
+    let (recorded_at, trace) = (SystemClock.now(), TraceContext::default());
+    Record { recorded_at, trace, fact: Fact::DeliveryConcluded(ended) }
+}
+
+async fn publish(world: &World, count: usize) -> Result<Vec<EventId>> {
+    let mut events = Vec::with_capacity(count);
+    for _ in 0..count {
+        events.push(world.publish("a").await?);
+    }
+    Ok(events)
+}
+
+fn again(events: &[EventId], endpoint: EndpointId, generation: u32) -> BTreeSet<DeliveryId> {
+    events.iter().map(|event| DeliveryId::of(*event, endpoint, generation)).collect()
+}
+
+#[tokio::test]
+async fn what_an_interrupted_replay_put_on_record_is_delivered() -> Result<()> {
+    let world = World::new().await?;
+    let first = world.create(&["a"]).await?.endpoint.id;
+    let fan_out = world.start().await?;
+    let events = publish(&world, 3).await?;
+    world.routings(&events).await?;
+    let mut queues = world.queues().await?;
+    let mut expected: BTreeSet<_> =
+        events.iter().flat_map(|event| deliveries(*event, [&first])).collect();
+    queues.take(&expected).await?;
+    fan_out.stop().await?;
+
+    let (late, gone) = (world.create(&["a"]).await?, world.create(&["a"]).await?);
+    let (late, of_gone) = (late.endpoint.id, gone.endpoint.id);
+    let missing = replay("acme", range(Which::Missing, None))?;
+    let generation = begin(&world, &missing).await?;
+    for event in &events[..2] {
+        route(&world, &world.stored(*event).await?, generation, &[late, of_gone]).await?;
+    }
+    // What it was to get is on record all the same, and has to come to an end.
+    world.delete(gone).await?;
+    let fan_out = world.start().await?;
+    let jobs = Jobs::of(&world).await?;
+    expected.extend(again(&events, late, generation));
+    expected.extend(again(&events[..2], of_gone, generation));
+    queues.take(&expected).await?;
+    assert_eq!(jobs.done(missing.id).await, 5);
+    fan_out.stop().await
+}
+
+#[tokio::test]
+async fn what_was_accepted_and_is_not_routed_yet_is_not_missing() -> Result<()> {
+    let world = World::with(|settings| settings.ack_wait = PATIENCE * 5).await?;
+    let endpoint = world.create(&["a"]).await?.endpoint.id;
+    let other = world.create_of("other", &["a"]).await?.endpoint.id;
+    let fan_out = world.start().await?;
+    let mut queues = world.queues().await?;
+    let known = world.publish_of("other", "a").await?;
+    let mut expected = deliveries(known, [&other]);
+    queues.take(&expected).await?;
+    fan_out.stop().await?;
+
+    // Another process has them in hand.
+    let events = publish(&world, 3).await?;
+    let mut reader = world.log.read_events().await?;
+    let mut in_hand = Vec::new();
+    while in_hand.len() < events.len() {
+        in_hand.extend(reader.next_batch(8).await?);
+    }
+    let missing = replay("acme", range(Which::Missing, Some(endpoint)))?;
+    ask(&world, &missing).await?;
+    let fan_out = world.start().await?;
+    let jobs = Jobs::of(&world).await?;
+    jobs.until(missing.id, |replay| replay.generation > 0).await;
+    // By then the first one has had its turn several times.
+    for _ in 0..5 {
+        let all = replay("other", range(Which::All, Some(other)))?;
+        let generation = ask(&world, &all).await?;
+        assert_eq!(jobs.done(all.id).await, 1);
+        expected.extend(again(&[known], other, generation));
+    }
+    let waits = jobs.find(missing.id).context("a replay")?;
+    assert_eq!((waits.state, waits.progress.made), (JobState::Running, 0));
+    for unsettled in in_hand {
+        unsettled.settler.redeliver(Duration::ZERO).await;
+    }
+    drop(reader);
+    assert_eq!(jobs.done(missing.id).await, 0, "all of them are delivered as they are");
+    expected.extend(events.iter().flat_map(|event| deliveries(*event, [&endpoint])));
+    queues.take(&expected).await?;
+    fan_out.stop().await
+}
+
+#[tokio::test]
+async fn a_replay_goes_on_when_what_it_makes_again_was_attempted_before() -> Result<()> {
+    let world = World::new().await?;
+    let mut endpoints = Vec::new();
+    for _ in 0..6 {
+        endpoints.push(world.create(&["a"]).await?.endpoint.id);
+    }
+    let events = publish(&world, 70).await?;
+    let all = replay("acme", range(Which::All, None))?;
+    let generation = begin(&world, &all).await?;
+    // Its tasks were stored, and dispatchers were faster than it.
+    let mut facts = Vec::new();
+    for event in &events[..64] {
+        let stored = world.stored(*event).await?;
+        facts.extend(endpoints.iter().map(|endpoint| ended(&stored, *endpoint, generation)));
+    }
+    let shard = Shard::from_index(0);
+    let claim = world.log.claim(shard, Column::Attempts, "test", SystemClock.now());
+    let mut writer = claim.await?;
+    for batch in facts.chunks(256) {
+        writer.append(batch).await?;
+    }
+    let fan_out = world.start().await?;
+    let jobs = Jobs::of(&world).await?;
+    assert_eq!(jobs.done(all.id).await, 6 * 70);
+    fan_out.stop().await
+}
+
+#[tokio::test]
+async fn replays_that_wait_for_their_endpoints_stop_no_others() -> Result<()> {
+    let world = World::new().await?;
+    for _ in 0..5 {
+        world.create(&["a"]).await?;
+    }
+    publish(&world, 70).await?;
+    let mut waiting = Vec::new();
+    for _ in 0..6 {
+        let slow = replay("acme", range(Which::All, None))?;
+        ask(&world, &slow).await?;
+        waiting.push(slow.id);
+    }
+    let other = world.create_of("other", &["a"]).await?.endpoint.id;
+    let event = world.publish_of("other", "a").await?;
+    let fan_out = world.start().await?;
+    let jobs = Jobs::of(&world).await?;
+    // Nobody takes what they have made.
+    for job in &waiting {
+        jobs.until(*job, |replay| replay.progress.made == 5 * 64).await;
+    }
+    let all = replay("other", range(Which::All, Some(other)))?;
+    ask(&world, &all).await?;
+    assert_eq!(jobs.done(all.id).await, 1);
+    let sequence = world.stored(event).await?.sequence;
+    let past = Past { event, event_sequence: sequence, endpoint: other };
+    let only = replay("other", Scope::Only(vec![past]))?;
+    ask(&world, &only).await?;
+    assert_eq!(jobs.done(only.id).await, 1);
+    for job in &waiting {
+        let waits = jobs.find(*job).context("a replay")?;
+        assert_eq!((waits.state, waits.progress.made), (JobState::Running, 5 * 64));
+    }
+    fan_out.stop().await
+}
