@@ -27,8 +27,11 @@ async fn redriven(profile: &str, event_type: &str, endpoint: &Value) -> Result<V
     let event = api.publish("acme", event_type, r#"{"amount":98.5}"#, "key").await?;
     let path = format!("/v1/tenants/acme/events/{event}/deliveries");
     wait_at_most(PATIENCE, "the delivery to fail for good", async || {
-        let found = api.get(&path).await.map_err(|error| format!("{error:#}"))?;
-        let is_over = found["data"][0]["state"] == "exhausted";
+        let told = async |path: &str| api.get(path).await.map_err(|error| format!("{error:#}"));
+        let found = told(&path).await?;
+        let Some(id) = found["data"][0]["id"].as_str() else { return Err(found.to_string()) };
+        let found = told(&format!("/v1/tenants/acme/deliveries/{id}")).await?;
+        let is_over = found["state"] == "exhausted";
         is_over.then_some(()).ok_or(found.to_string())
     })
     .await;
