@@ -5,7 +5,7 @@
 
 mod http;
 
-use std::{env, ffi::OsString};
+use std::{env, ffi::OsString, time::Duration};
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::ExporterBuildError;
@@ -18,8 +18,12 @@ use crate::random_bytes;
 const DISABLED: &str = "OTEL_SDK_DISABLED";
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+const TIMEOUT: &str = "OTEL_EXPORTER_OTLP_TIMEOUT";
 const SERVICE: &str = "OTEL_SERVICE_NAME";
 const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+
+/// How long a collector may take over a batch, unless the variables say otherwise.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is exported.
 pub(crate) struct Signal {
@@ -29,6 +33,8 @@ pub(crate) struct Signal {
     pub(crate) endpoint: &'static str,
     /// The variable with its own protocol; [`PROTOCOL`] holds for all.
     pub(crate) protocol: &'static str,
+    /// The variable with its own time-out; [`TIMEOUT`] holds for all.
+    pub(crate) timeout: &'static str,
     /// Names of exporters that need no OTLP.
     pub(crate) others: &'static [&'static str],
 }
@@ -40,6 +46,17 @@ pub(crate) enum Protocol {
     Grpc,
     /// Protocol buffers over HTTP.
     Http,
+}
+
+/// Where it is sent, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Collector {
+    /// How.
+    pub(crate) protocol: Protocol,
+    /// Where, if not where the variables say.
+    pub(crate) address: Option<String>,
+    /// How long it may take over a batch, connecting and repeating included.
+    pub(crate) patience: Duration,
 }
 
 /// The standard variables ask for what there is not.
@@ -88,8 +105,31 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 }
 
 impl Signal {
-    /// Returns how it is to be exported, if it is.
-    pub(crate) fn wanted(
+    /// Returns where it is to be exported, if it is.
+    pub(crate) fn collector(
+        &self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Collector>, ExportError> {
+        let Some(protocol) = self.wanted(&variable)? else { return Ok(None) };
+        let patience = self.patience(variable)?;
+        Ok(Some(Collector { protocol, address: None, patience }))
+    }
+
+    /// Returns how long a collector may take.
+    fn patience(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Duration, ExportError> {
+        for name in [self.timeout, TIMEOUT] {
+            let Some(text) = variable(name).filter(|text| !text.trim().is_empty()) else {
+                continue;
+            };
+            return match text.trim().parse() {
+                Ok(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
+                Ok(_) | Err(_) => Err(ExportError::NotANumber { variable: name, text }),
+            };
+        }
+        Ok(PATIENCE)
+    }
+
+    fn wanted(
         &self,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Protocol>, ExportError> {
@@ -158,6 +198,7 @@ mod tests {
         exporter: "OTEL_METRICS_EXPORTER",
         endpoint: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
         protocol: "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+        timeout: "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
         others: &["prometheus"],
     };
 
@@ -200,6 +241,24 @@ mod tests {
         assert_eq!(http, Some(Protocol::Http));
         let grpc = wanted(&[endpoint, (all, "http/protobuf"), (own, "grpc")]).unwrap();
         assert_eq!(grpc, Some(Protocol::Grpc));
+    }
+
+    #[test]
+    fn a_signals_own_time_out_goes_before_that_of_all() {
+        let patience = |variables: &[(&str, &str)]| {
+            SIGNAL.patience(|name| {
+                let found = variables.iter().find(|(other, _)| *other == name);
+                found.map(|(_, text)| String::from(*text))
+            })
+        };
+        let (all, own) = (TIMEOUT, "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT");
+        assert_eq!(patience(&[(own, " ")]).unwrap(), PATIENCE);
+        assert_eq!(patience(&[(all, "70")]).unwrap(), Duration::from_millis(70));
+        assert_eq!(patience(&[(all, "70"), (own, "8")]).unwrap(), Duration::from_millis(8));
+        for bad in ["0", "10s", "-1"] {
+            let error = patience(&[(all, bad)]).unwrap_err().to_string();
+            assert!(error.contains(all), "{error}");
+        }
     }
 
     #[test]

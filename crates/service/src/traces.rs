@@ -29,9 +29,10 @@ use tokio::sync::mpsc;
 
 pub use export::Exporter;
 
+use self::export::Client;
 use crate::{
     ExportError, Metric, Metrics,
-    otlp::{Protocol, Signal, variable},
+    otlp::{Collector, PATIENCE, Protocol, Signal, variable},
 };
 
 /// The variables, of which OTLP's own ones are read where the exporter is made.
@@ -39,6 +40,7 @@ const TRACES: Signal = Signal {
     exporter: "OTEL_TRACES_EXPORTER",
     endpoint: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     protocol: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    timeout: "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
     others: &[],
 };
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
@@ -70,7 +72,7 @@ struct Counts {
     exported: AtomicU64,
     /// There was no room in the queue.
     dropped: AtomicU64,
-    /// The collector did not take them.
+    /// The collector did not take them, or not in time.
     refused: AtomicU64,
 }
 
@@ -100,14 +102,15 @@ impl Traces {
     ///
     /// If the variables ask for what there is not.
     pub fn from_env(service: &str) -> Result<(Self, Option<Exporter>), ExportError> {
-        let Some(protocol) = TRACES.wanted(variable)? else { return Ok((Self::default(), None)) };
+        let Some(collector) = TRACES.collector(variable)? else {
+            return Ok((Self::default(), None));
+        };
         let given = |name| variable(name).filter(|text| !text.trim().is_empty());
         let sampler = match given(SAMPLER) {
             Some(name) => Sampler::named(name.trim(), given(SAMPLER_ARGUMENT).as_deref())?,
             None => Sampler::default(),
         };
-        let to = (protocol, None);
-        let (traces, exporter) = Self::over(to, sampler, Pace::read(given)?, service)?;
+        let (traces, exporter) = Self::over(collector, sampler, Pace::read(given)?, service)?;
         Ok((traces, Some(exporter)))
     }
 
@@ -117,16 +120,18 @@ impl Traces {
     ///
     /// If the address is none.
     pub fn to(address: &str, service: &str) -> Result<(Self, Exporter), ExportError> {
-        Self::over((Protocol::Http, Some(address)), Sampler::default(), Pace::default(), service)
+        let address = Some(String::from(address));
+        let collector = Collector { protocol: Protocol::Http, address, patience: PATIENCE };
+        Self::over(collector, Sampler::default(), Pace::default(), service)
     }
 
     fn over(
-        to: (Protocol, Option<&str>),
+        collector: Collector,
         sampler: Sampler,
         pace: Pace,
         service: &str,
     ) -> Result<(Self, Exporter), ExportError> {
-        let client = export::client(to, service)?;
+        let client = Client::new(collector, service)?;
         let (queue, coming) = mpsc::channel(pace.queue_max);
         let counts = Arc::<Counts>::default();
         let exporter = Exporter::new(client, coming, pace, Arc::clone(&counts));

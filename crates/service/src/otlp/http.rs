@@ -1,6 +1,6 @@
 //! OTLP over HTTP, on the process's runtime.
 
-use std::{fmt, pin::Pin};
+use std::{fmt, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
@@ -16,11 +16,12 @@ pub(crate) struct OnRuntime {
 }
 
 impl OnRuntime {
-    /// Makes a client. Must be called inside a Tokio runtime.
-    pub(crate) fn new() -> Result<Self, ExportError> {
+    /// Makes a client whose requests end in this time, well or not. Must be called inside a Tokio
+    /// runtime.
+    pub(crate) fn new(patience: Duration) -> Result<Self, ExportError> {
         // What it sends to a collector, keys included, is for no other server.
         let redirects = reqwest::redirect::Policy::none();
-        let client = reqwest::Client::builder().redirect(redirects).build();
+        let client = reqwest::Client::builder().redirect(redirects).timeout(patience).build();
         Ok(Self { client: client.map_err(ExportError::Client)?, runtime: Handle::current() })
     }
 }

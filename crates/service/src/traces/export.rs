@@ -6,10 +6,14 @@ use std::{
 };
 
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use opentelemetry_sdk::{
+    Resource,
+    error::{OTelSdkError, OTelSdkResult},
+    trace::{SpanData, SpanExporter as _},
+};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -17,7 +21,7 @@ use tracing::{debug, warn};
 use super::{Counts, Item, Pace, convert};
 use crate::{
     Context, ExportError,
-    otlp::{self, OnRuntime, Protocol},
+    otlp::{self, Collector, OnRuntime, Protocol},
 };
 
 /// How long what is left may take when the process ends.
@@ -27,33 +31,65 @@ const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// Sends spans to the collector.
 pub struct Exporter {
-    client: SpanExporter,
+    client: Client,
     coming: mpsc::Receiver<Item>,
     pace: Pace,
     counts: Arc<Counts>,
     told: Option<Instant>,
 }
 
-/// Makes what speaks to the collector: at an address, or where the variables say.
-pub(super) fn client(
-    (protocol, address): (Protocol, Option<&str>),
-    service: &str,
-) -> Result<SpanExporter, ExportError> {
+/// What speaks to the collector.
+pub(super) struct Client {
+    exporter: SpanExporter,
+    collector: Collector,
+    resource: Resource,
+}
+
+fn exporter(collector: &Collector, resource: &Resource) -> Result<SpanExporter, ExportError> {
+    let Collector { protocol, address, patience } = collector;
     let builder = SpanExporter::builder();
-    let made = match (protocol, address) {
-        (Protocol::Grpc, None) => builder.with_tonic().build(),
-        (Protocol::Grpc, Some(address)) => builder.with_tonic().with_endpoint(address).build(),
-        (Protocol::Http, address) => {
-            let builder = builder.with_http().with_http_client(OnRuntime::new()?);
+    let made = match protocol {
+        Protocol::Grpc => {
+            let builder = builder.with_tonic().with_timeout(*patience);
+            match address {
+                Some(address) => builder.with_endpoint(address).build(),
+                None => builder.build(),
+            }
+        }
+        Protocol::Http => {
+            let client = OnRuntime::new(*patience)?;
+            let builder = builder.with_http().with_http_client(client).with_timeout(*patience);
             match address {
                 Some(address) => builder.with_endpoint(address).build(),
                 None => builder.build(),
             }
         }
     };
-    let mut client = made.map_err(ExportError::Unusable)?;
-    client.set_resource(&otlp::resource(service));
-    Ok(client)
+    let mut exporter = made.map_err(ExportError::Unusable)?;
+    exporter.set_resource(resource);
+    Ok(exporter)
+}
+
+impl Client {
+    pub(super) fn new(collector: Collector, service: &str) -> Result<Self, ExportError> {
+        let resource = otlp::resource(service);
+        Ok(Self { exporter: exporter(&collector, &resource)?, collector, resource })
+    }
+
+    /// Sends a batch, and waits for the collector as long as it may take and no longer.
+    async fn send(&mut self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let (began, patience) = (Instant::now(), self.collector.patience);
+        let sent = timeout(patience, self.exporter.export(batch)).await;
+        let sent = sent.unwrap_or(Err(OTelSdkError::Timeout(patience)));
+        if sent.is_err() && began.elapsed() >= patience {
+            // A connection that nothing comes back from may never end by itself.
+            match exporter(&self.collector, &self.resource) {
+                Ok(exporter) => self.exporter = exporter,
+                Err(error) => debug!(%error, "the collector is not connected to anew"),
+            }
+        }
+        sent
+    }
 }
 
 impl Context {
@@ -69,7 +105,7 @@ impl Context {
 
 impl Exporter {
     pub(super) fn new(
-        client: SpanExporter,
+        client: Client,
         coming: mpsc::Receiver<Item>,
         pace: Pace,
         counts: Arc<Counts>,
@@ -93,7 +129,7 @@ impl Exporter {
     async fn send_all(&mut self, stop: &CancellationToken) {
         while let Some(batch) = self.next(stop).await {
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            match self.client.export(batch).await {
+            match self.client.send(batch).await {
                 Ok(()) => {
                     self.counts.exported.fetch_add(count, Ordering::Relaxed);
                     self.told = None;
@@ -106,7 +142,7 @@ impl Exporter {
         }
     }
 
-    fn tell(&mut self, cause: &opentelemetry_sdk::error::OTelSdkError) {
+    fn tell(&mut self, cause: &OTelSdkError) {
         if self.told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
             self.told = Some(Instant::now());
             warn!(%cause, "the collector does not take spans, which are dropped");

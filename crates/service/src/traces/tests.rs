@@ -7,7 +7,10 @@ use fanfare_domain::{
     trace::span::{Kind, Link, Value},
 };
 use opentelemetry::trace::{SpanKind, Status};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -35,8 +38,13 @@ fn span(number: u64) -> Span {
 }
 
 fn over(address: &str, pace: Pace) -> (Traces, Exporter) {
+    within(PATIENCE, Protocol::Http, address, pace)
+}
+
+fn within(patience: Duration, protocol: Protocol, address: &str, pace: Pace) -> (Traces, Exporter) {
     crate::install_crypto_provider();
-    Traces::over((Protocol::Http, Some(address)), Sampler::default(), pace, "some").unwrap()
+    let collector = Collector { protocol, address: Some(String::from(address)), patience };
+    Traces::over(collector, Sampler::default(), pace, "some").unwrap()
 }
 
 fn counts(traces: &Traces) -> (u64, u64) {
@@ -79,6 +87,64 @@ async fn a_collector_that_hangs_is_given_up_when_the_process_ends() {
     let (sent, dropped) = counts(&traces);
     assert_eq!(sent, 0);
     assert!(dropped >= 5, "{dropped}");
+}
+
+/// How long the collector may take, where it does not answer.
+const SHORT: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn a_collector_that_hung_gets_spans_again_once_it_answers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+    let pace = Pace { queue_max: 4, batch_max: 1, delay: Duration::ZERO };
+    let (traces, exporter) = within(SHORT, Protocol::Http, &address, pace);
+    let running = exporter.run(CancellationToken::new());
+    let collecting = async {
+        traces.export(span(1));
+        let (_silent, _peer) = listener.accept().await.unwrap();
+        // Now it answers; under load that may be late again, and then there is a new connection.
+        while counts(&traces).0 == 0 {
+            traces.export(span(2));
+            let (mut stream, _peer) = listener.accept().await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            let mut some = [0; 4_096];
+            while matches!(stream.read(&mut some).await, Ok(1..)) && counts(&traces).0 == 0 {
+                stream.write_all(answer).await.ok();
+                traces.export(span(3));
+            }
+        }
+    };
+    tokio::select! {
+        () = running => panic!("it ended by itself"),
+        () = collecting => {}
+        () = tokio::time::sleep(Duration::from_mins(1)) => panic!("it never got a span"),
+    }
+    let refused = traces.0.as_ref().unwrap().counts.refused.load(Ordering::Relaxed);
+    assert!(refused >= 1, "{refused}");
+}
+
+#[tokio::test]
+async fn a_connection_that_nothing_comes_back_from_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for scheme in ["http", "https"] {
+        let address = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let pace = Pace { queue_max: 4, batch_max: 1, delay: Duration::ZERO };
+        let (traces, exporter) = within(SHORT, Protocol::Grpc, &address, pace);
+        let stop = CancellationToken::new();
+        let running = exporter.run(stop.clone());
+        let collecting = async {
+            let mut open = Vec::new();
+            for number in 1..=3 {
+                traces.export(span(number));
+                open.push(listener.accept().await.unwrap());
+            }
+        };
+        tokio::select! {
+            () = running => panic!("it ended by itself"),
+            () = collecting => {}
+            () = tokio::time::sleep(Duration::from_mins(1)) => panic!("it connected no more"),
+        }
+    }
 }
 
 #[test]
