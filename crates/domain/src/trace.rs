@@ -14,6 +14,9 @@ use data_encoding::HEXLOWER;
 pub use place::{Place, SpanId, TraceId};
 pub use sampler::{Sampler, SamplerError};
 
+/// The longest `traceparent` that is looked at, in bytes: later versions may be longer than ours.
+const TRACEPARENT_MAX: usize = 256;
+
 /// Where a record stands in a distributed trace (W3C Trace Context, level 1).
 ///
 /// Empty when nobody traces. What comes from outside is kept only if it is well formed.
@@ -85,20 +88,26 @@ impl TraceContext {
 }
 
 fn is_traceparent(text: &str) -> bool {
+    if text.len() > TRACEPARENT_MAX {
+        return false;
+    }
     let hex = |part: &str, length: usize| {
         part.len() == length
             && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
     let some = |part: &str| part.bytes().any(|byte| byte != b'0');
-    let parts: Vec<&str> = text.split('-').collect();
-    let [version, trace, span, flags, ..] = parts.as_slice() else { return false };
+    let mut parts = text.splitn(5, '-');
+    let (Some(version), Some(trace), Some(span), Some(flags)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
     hex(version, 2)
-        && *version != "ff"
-        && (*version != "00" || parts.len() == 4)
+        && version != "ff"
+        && (version != "00" || parts.next().is_none())
         && (hex(trace, 32) && some(trace))
         && (hex(span, 16) && some(span))
         && hex(flags, 2)
-        && text.len() <= 256
 }
 
 #[cfg(test)]
@@ -112,6 +121,17 @@ mod tests {
         let child = TraceContext::from_headers(Some(PARENT), Some("a=b")).child([1; 8]);
         assert_eq!(child.traceparent, "00-0af7651916cd43dd8448eb211c80319c-0101010101010101-01");
         assert_eq!(child.tracestate, "a=b");
+    }
+
+    #[test]
+    fn a_later_versions_parent_may_say_more_up_to_a_length() {
+        let later = PARENT.replacen("00", "01", 1);
+        let of_length = |length| format!("{later}{}", "-".repeat(length - later.len()));
+        for (length, is_taken) in [(later.len(), true), (256, true), (257, false), (65_536, false)]
+        {
+            let context = TraceContext::from_headers(Some(&of_length(length)), None);
+            assert_eq!(!context.is_empty(), is_taken, "{length}");
+        }
     }
 
     #[test]

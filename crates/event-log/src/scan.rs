@@ -23,6 +23,17 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// After how long without a message to ask again how far to go.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// What is on record of an event that was routed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routing {
+    /// All parts merged into one fact.
+    pub routed: EventRouted,
+    /// The sequence of its first part in the journal.
+    pub sequence: u64,
+    /// When its first part was recorded.
+    pub recorded_at: Timestamp,
+}
+
 impl EventLog {
     /// Which of these events are in EVENTS, stored at `since` or later. Reads headers only, one
     /// pass to the stream's end as of the call, or until all are found.
@@ -61,28 +72,32 @@ impl EventLog {
         }
     }
 
-    /// The recorded routing of these events (all parts merged into one fact; events with parts
-    /// missing are left out), looked for in `journal.routed` from `since` on. With it the
-    /// sequence of its first part. Of an event that was routed twice, the first routing counts.
+    /// The recorded routing of these events (events with parts missing are left out), looked for
+    /// in `journal.routed` from `since` on, in so many messages at most. Of an event that was
+    /// routed twice, the first routing counts.
     pub async fn routed_on_record(
         &self,
         wanted: &BTreeSet<(EventId, u32)>,
         since: Timestamp,
-    ) -> Result<BTreeMap<(EventId, u32), (EventRouted, u64)>, ReadError> {
+        messages_max: usize,
+    ) -> Result<BTreeMap<(EventId, u32), Routing>, ReadError> {
         let mut routings = Routings::default();
-        if wanted.is_empty() {
+        if wanted.is_empty() || messages_max == 0 {
             return Ok(routings.whole);
         }
         let subjects = vec![self.topology().routed()];
         let selection = Selection { stream: Stream::Journal, subjects, headers_only: false };
+        let mut messages = 0;
         self.pass(selection, since, |numbered| {
+            messages += 1;
             match fanfare_proto::decode_journal(numbered.message.payload.clone()) {
                 Ok(records) => {
                     for record in records {
                         if let Fact::EventRouted(routed) = record.fact
                             && wanted.contains(&(routed.event, routed.generation))
                         {
-                            routings.add(routed, numbered.sequence);
+                            let (sequence, recorded_at) = (numbered.sequence, record.recorded_at);
+                            routings.add(Routing { routed, sequence, recorded_at });
                         }
                     }
                 }
@@ -91,7 +106,7 @@ impl EventLog {
                     warn!(error = chain(&error), numbered.sequence, "passed over a batch of facts");
                 }
             }
-            routings.whole.len() < wanted.len()
+            routings.whole.len() < wanted.len() && messages < messages_max
         })
         .await?;
         Ok(routings.whole)
@@ -132,20 +147,24 @@ impl EventLog {
         let mut end = self.last_of(&selection, start).await?;
         let mut messages = Ordered::new(self, selection.clone(), Start::Time(start));
         let mut reached = 0;
-        while reached < end {
-            let Ok(next) = timeout(ASK_AGAIN, messages.next()).await else {
-                // The end may have aged out meanwhile.
-                end = end.min(self.last_of(&selection, start).await?);
-                continue;
-            };
-            let numbered = next?;
-            reached = numbered.sequence;
-            if reached > end || !look(&numbered) {
-                break;
+        let showing = async {
+            while reached < end {
+                let Ok(next) = timeout(ASK_AGAIN, messages.next()).await else {
+                    // The end may have aged out meanwhile.
+                    end = end.min(self.last_of(&selection, start).await?);
+                    continue;
+                };
+                let numbered = next?;
+                reached = numbered.sequence;
+                if reached > end || !look(&numbered) {
+                    break;
+                }
             }
-        }
+            Ok(())
+        };
+        let shown = showing.await;
         messages.close().await;
-        Ok(())
+        shown
     }
 
     /// The last sequence under the selection's subjects; 0 if nothing was stored since `start`.
@@ -171,17 +190,18 @@ fn message_id(numbered: &Numbered) -> Option<&str> {
 /// Routings put together from their parts.
 #[derive(Default)]
 struct Routings {
-    whole: BTreeMap<(EventId, u32), (EventRouted, u64)>,
+    whole: BTreeMap<(EventId, u32), Routing>,
     /// By event, generation, revision and number of parts: two routings of one event may lie
     /// between each other.
     parts: BTreeMap<(EventId, u32, u64, u32), Parts>,
 }
 
-/// By their number, with where they are.
-type Parts = BTreeMap<u32, (EventRouted, u64)>;
+/// By their number.
+type Parts = BTreeMap<u32, Routing>;
 
 impl Routings {
-    fn add(&mut self, routed: EventRouted, sequence: u64) {
+    fn add(&mut self, part: Routing) {
+        let routed = &part.routed;
         let event = (routed.event, routed.generation);
         if self.whole.contains_key(&event) {
             return;
@@ -189,7 +209,7 @@ impl Routings {
         let count = routed.parts;
         let key = (routed.event, routed.generation, routed.config_revision, count);
         let parts = self.parts.entry(key).or_default();
-        parts.entry(routed.part).or_insert((routed, sequence));
+        parts.entry(routed.part).or_insert(part);
         if parts.len() < usize::try_from(count).unwrap_or(usize::MAX) {
             return;
         }
@@ -198,17 +218,17 @@ impl Routings {
     }
 }
 
-fn merge(
-    (mut whole, first): (EventRouted, u64),
-    (part, sequence): (EventRouted, u64),
-) -> (EventRouted, u64) {
+fn merge(mut all: Routing, Routing { routed: part, sequence, recorded_at }: Routing) -> Routing {
+    let whole = &mut all.routed;
     whole.targets.extend(part.targets);
     whole.skipped.extend(part.skipped);
     whole.held.extend(part.held);
     whole.fed.extend(part.fed);
     whole.part = 0;
     whole.parts = 1;
-    (whole, first.min(sequence))
+    all.sequence = all.sequence.min(sequence);
+    all.recorded_at = all.recorded_at.min(recorded_at);
+    all
 }
 
 #[cfg(test)]
@@ -217,9 +237,9 @@ mod tests {
 
     use super::*;
 
-    fn part(part: u32, parts: u32, revision: u64) -> EventRouted {
+    fn part(part: u32, parts: u32, revision: u64, sequence: u64) -> Routing {
         let now = Timestamp::from_millis(1);
-        EventRouted {
+        let routed = EventRouted {
             event: EventId::new(now, [1; 10]),
             tenant: "acme".parse().unwrap(),
             event_sequence: 1,
@@ -231,29 +251,32 @@ mod tests {
             fed: Vec::new(),
             part,
             parts,
-        }
+        };
+        let recorded_at = Timestamp::from_millis(100 + sequence);
+        Routing { routed, sequence, recorded_at }
     }
 
     #[test]
     fn parts_are_merged_in_their_order_once_all_are_there() {
         let mut routings = Routings::default();
-        routings.add(part(1, 2, 5), 11);
-        routings.add(part(1, 2, 5), 12);
+        routings.add(part(1, 2, 5, 11));
+        routings.add(part(1, 2, 5, 12));
         assert!(routings.whole.is_empty());
-        routings.add(part(0, 2, 5), 13);
-        let (routed, sequence) = routings.whole.values().next().unwrap();
-        let expected = [part(0, 2, 5), part(1, 2, 5)].map(|part| part.targets[0]);
+        routings.add(part(0, 2, 5, 13));
+        let Routing { routed, sequence, recorded_at } = routings.whole.values().next().unwrap();
+        let expected = [part(0, 2, 5, 13), part(1, 2, 5, 11)].map(|part| part.routed.targets[0]);
         assert_eq!(routed.targets, expected);
         assert_eq!((routed.part, routed.parts, *sequence), (0, 1, 11));
+        assert_eq!(*recorded_at, Timestamp::from_millis(111));
     }
 
     #[test]
     fn of_two_routings_the_first_whole_one_counts() {
         let mut routings = Routings::default();
-        routings.add(part(0, 2, 5), 11);
-        routings.add(part(0, 1, 6), 12);
-        routings.add(part(1, 2, 5), 13);
-        let (routed, sequence) = routings.whole.values().next().unwrap();
-        assert_eq!((routed.config_revision, *sequence), (6, 12));
+        routings.add(part(0, 2, 5, 11));
+        routings.add(part(0, 1, 6, 12));
+        routings.add(part(1, 2, 5, 13));
+        let whole = routings.whole.values().next().unwrap();
+        assert_eq!((whole.routed.config_revision, whole.sequence), (6, 12));
     }
 }

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -43,6 +43,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// How long to wait after a connection could not be accepted, for want of file descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What an unknown method is called, by the semantic conventions.
+const OTHER: &str = "_OTHER";
 
 /// Returns everything that is served.
 pub(crate) fn router(app: App) -> Router {
@@ -86,18 +89,18 @@ async fn frame(State(app): State<App>, request: Request, next: Next) -> Response
 /// the one that the request came from: what is asked next because of it is below it.
 fn traced(mut request: Request) -> (Span, Request) {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let method = request.method().as_str();
-    if matches!(route, Some("/healthz" | "/readyz" | "/metrics")) {
-        // Those who look after the process ask every few seconds: nobody wants a trace of it.
+    let method = known(request.method());
+    if !is_of_interest(route) {
+        let method = method.unwrap_or(OTHER);
         return (info_span!("request", http.request.method = method, http.route = route), request);
     }
     let span = info_span!(
         target: requests::TARGET,
         "request",
-        otel.name = [method, route.unwrap_or_default()].join(" ").trim_end(),
+        otel.name = [method.unwrap_or("HTTP"), route.unwrap_or_default()].join(" "),
         otel.kind = "server",
         otel.status_code = Empty,
-        http.request.method = method,
+        http.request.method = method.unwrap_or(OTHER),
         http.route = route,
         http.response.status_code = Empty,
         trace_id = Empty,
@@ -115,6 +118,28 @@ fn traced(mut request: Request) -> (Span, Request) {
         }
     }
     (span, request)
+}
+
+/// Tells whether anybody wants a trace of a request: not where those ask who look after the process,
+/// every few seconds, and not where there is nothing, for which anybody asks.
+fn is_of_interest(route: Option<&str>) -> bool {
+    !matches!(route, None | Some("/healthz" | "/readyz" | "/metrics"))
+}
+
+/// Returns a method by name. Whoever asks may call another one whatever they like, at any length.
+fn known(method: &Method) -> Option<&'static str> {
+    let known = [
+        (Method::GET, "GET"),
+        (Method::HEAD, "HEAD"),
+        (Method::POST, "POST"),
+        (Method::PUT, "PUT"),
+        (Method::PATCH, "PATCH"),
+        (Method::DELETE, "DELETE"),
+        (Method::OPTIONS, "OPTIONS"),
+        (Method::CONNECT, "CONNECT"),
+        (Method::TRACE, "TRACE"),
+    ];
+    known.iter().find(|(other, _)| other == method).map(|(_, name)| *name)
 }
 
 /// Notes on the span of a request how it was answered.
@@ -214,5 +239,35 @@ async fn connection(
 fn note(ended: Result<(), tokio::task::JoinError>) {
     if let Err(cause) = ended {
         error!(%cause, "a connection's task did not end well");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_told_of_by_name_only_if_it_is_known() {
+        let long = Method::from_bytes("X".repeat(60_000).as_bytes()).unwrap();
+        for (method, name) in [
+            (Method::GET, Some("GET")),
+            (Method::DELETE, Some("DELETE")),
+            (Method::from_bytes(b"get").unwrap(), None),
+            (long, None),
+        ] {
+            assert_eq!(known(&method), name);
+        }
+    }
+
+    #[test]
+    fn a_request_is_traced_only_where_there_is_something_to_do() {
+        for (route, is_traced) in [
+            (Some("/v1/tenants/{tenant}/events"), true),
+            (Some("/healthz"), false),
+            (Some("/metrics"), false),
+            (None, false),
+        ] {
+            assert_eq!(is_of_interest(route), is_traced, "{route:?}");
+        }
     }
 }

@@ -28,6 +28,8 @@ pub struct Counters {
     pub exhausted: Count,
     /// Endpoints that were disabled.
     pub disabled: Count,
+    /// Deliveries above whose failed attempts no spans were made afterwards.
+    pub spans_left_out: Count,
     /// Deliveries that wait for their time, at this moment.
     pub waiting: Count,
     /// Deliveries that wait for their endpoint to be resumed, at this moment.

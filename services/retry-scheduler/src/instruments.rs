@@ -13,7 +13,7 @@ use crate::{
 /// What is counted: its name, what it counts, what it means, and where it is.
 type Counted = (&'static str, &'static str, &'static str, fn(&Counters) -> &Count);
 
-const COUNTED: [Counted; 7] = [
+const COUNTED: [Counted; 8] = [
     (
         "fanfare.retry_scheduler.batches",
         "{batch}",
@@ -52,6 +52,12 @@ const COUNTED: [Counted; 7] = [
         "{endpoint}",
         "Endpoints that were disabled because they kept failing.",
         |it| &it.disabled,
+    ),
+    (
+        "fanfare.retry_scheduler.spans_left_out",
+        "{delivery}",
+        "Exhausted deliveries that sampling left out, and whose spans could not be made afterwards.",
+        |it| &it.spans_left_out,
     ),
 ];
 

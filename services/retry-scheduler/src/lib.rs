@@ -76,7 +76,8 @@ pub async fn start_counted(
     let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
     view.read(|directory| directory.install(profiles));
     instruments::register(context.metrics(), &counters, view.clone());
-    let (afterwards, maker) = spans::afterwards(context.traces().clone(), log.clone());
+    let traces = context.traces().clone();
+    let (afterwards, maker) = spans::afterwards(traces, log.clone(), Arc::clone(&counters));
     let common = Common {
         schedules: log.schedules(),
         publisher: log.publisher(),

@@ -261,10 +261,11 @@ async fn recorded_routings_are_found_whole_or_not_at_all() -> Result<()> {
     publisher.routed(&[routed(1, 0, 2)]).await?.stored().await?;
     publisher.routed(&[routed(1, 1, 2), routed(2, 0, 2)]).await?.stored().await?;
     let wanted: BTreeSet<_> = [1, 2, 3].map(|number| (event(number).id, 0)).into();
-    let found = log.routed_on_record(&wanted, Timestamp::EPOCH).await?;
+    let found = log.routed_on_record(&wanted, Timestamp::EPOCH, 2).await?;
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), [(event(1).id, 0)]);
-    let (whole, sequence) = &found[&(event(1).id, 0)];
-    assert_eq!((whole.targets.len(), *sequence), (2, 1));
+    let whole = &found[&(event(1).id, 0)];
+    assert_eq!((whole.routed.targets.len(), whole.sequence), (2, 1));
+    assert!(log.routed_on_record(&wanted, Timestamp::EPOCH, 1).await?.is_empty());
     Ok(())
 }
 
