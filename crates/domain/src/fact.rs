@@ -384,6 +384,20 @@ impl EventRouted {
 }
 
 impl Fact {
+    /// Returns the attempt that was made, if the fact says so.
+    pub fn attempt_made(&self) -> Option<&AttemptMade> {
+        match self {
+            Self::AttemptMade(made) => Some(made),
+            Self::ShardClaimed(_)
+            | Self::ShardReleased(_)
+            | Self::DeliveryDeferred(_)
+            | Self::DeliveryParked(_)
+            | Self::DeliveryConcluded(_)
+            | Self::RetryScheduled(_)
+            | Self::EventRouted(_) => None,
+        }
+    }
+
     /// Returns the delivery that the fact is about, if it is about one.
     pub fn delivery(&self) -> Option<&DeliveryRef> {
         match self {

@@ -190,7 +190,7 @@ impl Caller {
 
     /// Refuses a caller whose key or link has ended meanwhile: it was let in by what this process
     /// knew, and that may have been old.
-    pub(crate) fn still_stands(&self, app: &App) -> Result<(), ApiError> {
+    fn still_stands(&self, app: &App) -> Result<(), ApiError> {
         let stands = app.directory.read(|directory| match (&self.credential, &self.link) {
             (Credential::Link { .. }, Some(link)) => directory.link_stands(link, app.now()),
             (Credential::Link { .. }, None) => false,
@@ -252,6 +252,13 @@ impl Caller {
         if may { Ok(()) } else { Err(Code::Forbidden.into()) }
     }
 
+    /// Brings the configuration up to date, and looks the caller up in it again: the key or link may
+    /// have been revoked on another process.
+    pub(crate) async fn confirm(&self, app: &App) -> Result<(), ApiError> {
+        app.confirm().await?;
+        self.still_stands(app)
+    }
+
     fn sees(&self, tenant: &TenantId) -> bool {
         self.tenant.as_ref().is_none_or(|own| own == tenant)
     }
@@ -302,16 +309,19 @@ async fn admitted<T>(app: &App, find: impl Fn() -> Option<T> + Send) -> Result<T
     find().ok_or_else(|| Code::Unauthenticated.into())
 }
 
+/// Returns the tenant that the path names, if the caller may know of it.
+async fn named_tenant(parts: &mut Parts, app: &App, caller: &Caller) -> Result<TenantId, ApiError> {
+    let tenant = path_param(parts, app, "tenant").await?;
+    let tenant: TenantId = tenant.parse().map_err(|_| Code::TenantNotFound)?;
+    if caller.sees(&tenant) { Ok(tenant) } else { Err(Code::TenantNotFound.into()) }
+}
+
 impl<P: Permission> FromRequestParts<App> for InTenant<P> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, app).await?;
-        let tenant = path_param(parts, app, "tenant").await?;
-        let tenant: TenantId = tenant.parse().map_err(|_| Code::TenantNotFound)?;
-        if !caller.sees(&tenant) {
-            return Err(Code::TenantNotFound.into());
-        }
+        let tenant = named_tenant(parts, app, &caller).await?;
         caller.may(P::ACTION)?;
         let found = find_tenant(app, &tenant, P::ACTION).await?;
         caller.still_stands(app)?;
@@ -330,8 +340,7 @@ impl<P: Permission> FromRequestParts<App> for Operator<P> {
             return Err(Code::Forbidden.into());
         }
         caller.may(P::ACTION)?;
-        app.confirm().await?;
-        caller.still_stands(app)?;
+        caller.confirm(app).await?;
         Ok(Self { caller, permission: PhantomData })
     }
 }
@@ -341,16 +350,12 @@ impl<P: Permission> FromRequestParts<App> for OnTenant<P> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, app).await?;
-        let tenant = path_param(parts, app, "tenant").await?;
-        let tenant: TenantId = tenant.parse().map_err(|_| Code::TenantNotFound)?;
-        if !caller.sees(&tenant) {
-            return Err(Code::TenantNotFound.into());
-        }
+        let tenant = named_tenant(parts, app, &caller).await?;
         if caller.tenant.is_some() {
             return Err(Code::Forbidden.into());
         }
         caller.may(P::ACTION)?;
-        app.confirm().await?;
+        caller.confirm(app).await?;
         Ok(Self { caller, tenant, permission: PhantomData })
     }
 }

@@ -118,8 +118,7 @@ async fn admit(parts: &mut Parts, app: &App, path: &str) -> Result<Caller, ApiEr
         return Ok(access.caller);
     }
     let caller = Caller::from_request_parts(parts, app).await?;
-    app.confirm().await?;
-    caller.still_stands(app)?;
+    caller.confirm(app).await?;
     let holder = caller.holder(parts, app).await;
     parts.extensions.insert(holder);
     Ok(caller)

@@ -212,16 +212,7 @@ impl Desk {
 
     /// What the facts about an attempt say about its endpoint.
     pub(crate) fn signal<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Signal {
-        let made = records.into_iter().find_map(|record| match &record.fact {
-            Fact::AttemptMade(made) => Some(made),
-            Fact::ShardClaimed(_)
-            | Fact::ShardReleased(_)
-            | Fact::DeliveryDeferred(_)
-            | Fact::DeliveryParked(_)
-            | Fact::DeliveryConcluded(_)
-            | Fact::RetryScheduled(_)
-            | Fact::EventRouted(_) => None,
-        });
+        let made = records.into_iter().find_map(|record| record.fact.attempt_made());
         let Some(made) = made else { return Signal::default() };
         self.guard.view().read(|registry: &Registry| {
             let profile = self.profile(registry.profile_of(made.delivery.endpoint));

@@ -47,18 +47,22 @@ async fn a_deleted_key_changes_nothing_and_is_told_nothing_by_any_process() -> R
     let links = "/v1/tenants/acme/portal-links";
     let link = other.call(Method::POST, links, Some(&key), json!({"role": "admin"})).await?;
     let link = link.text("token");
+    let (operators_id, operators) = world.key(None, "admin").await?;
+    let expunge = other.request(Method::POST, "/v1/tenants/acme/expunge").bearer_auth(&operators);
+    let expunge = Answer::of(expunge.json(&json!({"confirm": "acme"})));
     let made = create(&key, Some("kept")).await?;
     assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
     // The other process does not hear of the deletion until requests have come that it would let in.
     proxy.hold_answers();
     world.call(Method::DELETE, &format!("/v1/tenants/acme/keys/{id}"), Value::Null).await?;
+    world.call(Method::DELETE, &format!("/v1/keys/{operators_id}"), Value::Null).await?;
     let calls = [(&key, None), (&key, Some("kept")), (&key, Some("new")), (&link, None)];
-    let calls = calls.map(|(bearer, key)| create(bearer, key));
+    let calls = calls.map(|(bearer, key)| create(bearer, key)).into_iter().chain([expunge]);
     let releasing = async {
         fanfare_testkit::wait_until("the requests to come", async || {
             let told = other.call(Method::GET, "/metrics", Some(&world.operator), Value::Null);
             let told = told.await.map(|told| told.body.as_str().map(open_connections));
-            if matches!(told, Ok(Some(5..))) { Ok(()) } else { Err(format!("{told:?}")) }
+            if matches!(told, Ok(Some(6..))) { Ok(()) } else { Err(format!("{told:?}")) }
         })
         .await;
         proxy.release();

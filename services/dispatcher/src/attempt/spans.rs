@@ -49,16 +49,7 @@ impl Desk {
     /// Tells of an attempt, if there is one among the facts: of each that failed, and of others where
     /// their trace is sampled.
     pub(super) fn tell(&self, facts: &[Fact], context: &TraceContext, moments: &Moments) {
-        let made = facts.iter().find_map(|fact| match fact {
-            Fact::AttemptMade(made) => Some(made),
-            Fact::ShardClaimed(_)
-            | Fact::ShardReleased(_)
-            | Fact::DeliveryDeferred(_)
-            | Fact::DeliveryParked(_)
-            | Fact::DeliveryConcluded(_)
-            | Fact::RetryScheduled(_)
-            | Fact::EventRouted(_) => None,
-        });
+        let made = facts.iter().find_map(Fact::attempt_made);
         let Some(made) = made else { return };
         log(made, context);
         if !self.traces.is_on() {
