@@ -203,6 +203,21 @@ impl Directory {
         all.map(|endpoint| endpoint.packed.unpack())
     }
 
+    /// Returns up to `limit` endpoints of all tenants, in the order of tenants and of ids, behind one.
+    pub(crate) fn endpoints_behind(
+        &self,
+        after: Option<&(TenantId, EndpointId)>,
+        limit: usize,
+    ) -> Vec<Revised<Endpoint>> {
+        let first = after.map_or(Bound::Unbounded, |(tenant, _)| Bound::Included(tenant));
+        let tenants = self.endpoints.range::<TenantId, _>((first, Bound::Unbounded));
+        let of_tenant = |(tenant, endpoints): (&TenantId, &'_ Endpoints)| {
+            let after = after.filter(|(known, _)| known == tenant).map(|(_, id)| id);
+            page(&endpoints.by_id, after).take(limit).map(Kept::revised).collect::<Vec<_>>()
+        };
+        tenants.flat_map(of_tenant).take(limit).collect()
+    }
+
     /// Tells how many endpoints of a tenant are active, not counting one.
     pub(crate) fn active_besides(&self, tenant: &TenantId, id: EndpointId) -> u32 {
         let own = u32::from(self.active_before(tenant, id).is_some());
