@@ -38,6 +38,7 @@ use fanfare_domain::url::UrlError;
 /// | 408 | `body_timed_out` | The body did not arrive in time. |
 /// | 409 | `tenant_exists` | There is a tenant with this id. |
 /// | 409 | `tenant_expunging` | The tenant of this id is being expunged: wait until that is done. |
+/// | 409 | `tenant_expunged_recently` | The tenant of this id was expunged not long ago: its id rests. |
 /// | 409 | `event_type_exists` | The event type is in this catalogue. |
 /// | 409 | `event_types_limit` | The catalogue has no room for another event type. |
 /// | 409 | `tenant_not_empty` | The tenant has endpoints: delete them first. |
@@ -99,6 +100,7 @@ pub(crate) enum Code {
     BodyTimedOut,
     TenantExists,
     TenantExpunging,
+    TenantExpungedRecently,
     EventTypeExists,
     EventTypesLimit,
     TenantNotEmpty,
@@ -203,6 +205,7 @@ impl Code {
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timed_out", "The body did not arrive in time."),
             Self::TenantExists => (StatusCode::CONFLICT, "tenant_exists", "There is a tenant with this id."),
             Self::TenantExpunging => (StatusCode::CONFLICT, "tenant_expunging", "The tenant of this id is being expunged: wait until that is done."),
+            Self::TenantExpungedRecently => (StatusCode::CONFLICT, "tenant_expunged_recently", "The tenant of this id was expunged not long ago: its id rests."),
             Self::EventTypeExists => (StatusCode::CONFLICT, "event_type_exists", "The event type is in this catalogue."),
             Self::EventTypesLimit => (StatusCode::CONFLICT, "event_types_limit", "The catalogue has no room for another event type."),
             Self::TenantNotEmpty => (StatusCode::CONFLICT, "tenant_not_empty", "The tenant has endpoints: delete them first."),
@@ -238,7 +241,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 59] = [
+    pub(crate) const ALL: [Self; 60] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -270,6 +273,7 @@ impl Code {
         Self::BodyTimedOut,
         Self::TenantExists,
         Self::TenantExpunging,
+        Self::TenantExpungedRecently,
         Self::EventTypeExists,
         Self::EventTypesLimit,
         Self::TenantNotEmpty,
