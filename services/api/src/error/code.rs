@@ -53,6 +53,7 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `changed_meanwhile` | It was changed by others at the same time: try again. |
 /// | 409 | `idempotency_in_progress` | The first request with this Idempotency-Key is not answered yet: try again. |
 /// | 409 | `idempotency_unknown` | The answer to the first request with this Idempotency-Key is not known: look, and use another key. |
+/// | 410 | `place_gone` | It cannot be gone on from this place: begin anew, and look up what happened meanwhile. |
 /// | 412 | `precondition_failed` | It has changed since the version that If-Match names. |
 /// | 413 | `body_too_large` | The body is too large. |
 /// | 415 | `media_type_unsupported` | The body must be application/json. |
@@ -115,6 +116,7 @@ pub(crate) enum Code {
     ChangedMeanwhile,
     IdempotencyInProgress,
     IdempotencyUnknown,
+    PlaceGone,
     PreconditionFailed,
     BodyTooLarge,
     MediaTypeUnsupported,
@@ -220,6 +222,7 @@ impl Code {
             Self::ChangedMeanwhile => (StatusCode::CONFLICT, "changed_meanwhile", "It was changed by others at the same time: try again."),
             Self::IdempotencyInProgress => (StatusCode::CONFLICT, "idempotency_in_progress", "The first request with this Idempotency-Key is not answered yet: try again."),
             Self::IdempotencyUnknown => (StatusCode::CONFLICT, "idempotency_unknown", "The answer to the first request with this Idempotency-Key is not known: look, and use another key."),
+            Self::PlaceGone => (StatusCode::GONE, "place_gone", "It cannot be gone on from this place: begin anew, and look up what happened meanwhile."),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed", "It has changed since the version that If-Match names."),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large."),
             Self::MediaTypeUnsupported => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", "The body must be application/json."),
@@ -241,7 +244,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 60] = [
+    pub(crate) const ALL: [Self; 61] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -288,6 +291,7 @@ impl Code {
         Self::ChangedMeanwhile,
         Self::IdempotencyInProgress,
         Self::IdempotencyUnknown,
+        Self::PlaceGone,
         Self::PreconditionFailed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,

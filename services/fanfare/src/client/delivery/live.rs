@@ -76,6 +76,10 @@ pub(super) async fn run(options: Options, api: &Api, output: Output) -> Result<(
             Ok(Ended::Unauthorized) => {
                 bail!("the API key does not work any more, or the tenant is gone");
             }
+            Err(error) if is_gone(&error) && !place.is_empty() => {
+                output.note("some of what happened meanwhile is not shown: going on from now");
+                place.clear();
+            }
             Err(error) if place.is_empty() || is_final(&error) => return Err(error),
             Err(error) if !away => {
                 output.note(&format!("{error:#}: going on where it ended"));
@@ -88,6 +92,11 @@ pub(super) async fn run(options: Options, api: &Api, output: Output) -> Result<(
             () = stop.asked() => return Ok(()),
         }
     }
+}
+
+/// Tells whether it cannot be gone on where it ended.
+fn is_gone(error: &anyhow::Error) -> bool {
+    Problem::of(error).is_some_and(|problem| problem.code.as_deref() == Some("place_gone"))
 }
 
 fn is_final(error: &anyhow::Error) -> bool {
