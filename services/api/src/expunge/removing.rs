@@ -32,6 +32,12 @@ pub(super) async fn remove(
     settled: bool,
 ) -> Result<(Removed, bool), ApiError> {
     let mut removed = Removed::new();
+    app.confirm().await?;
+    let id = &expunging.tenant.id;
+    if app.directory.read(|directory| directory.tenant_vacancy(id)) != expunging.revision {
+        // This process stood meanwhile, or another one was faster: look again.
+        return Err(Code::ChangedMeanwhile.into());
+    }
     strike_things(app, expunging, &mut removed).await?;
     let (replays, waits) = remove_replays(app, expunging, settled).await?;
     removed.insert("replays", replays);
@@ -54,7 +60,6 @@ async fn strike_things(
     removed: &mut Removed,
 ) -> Result<(), ApiError> {
     let id = &expunging.tenant.id;
-    app.confirm().await?;
     loop {
         let (endpoints, types, keys) = app.directory.read(|directory| {
             (

@@ -62,7 +62,7 @@ pub(crate) async fn rest(world: &World) -> Result<()> {
     let all = world.log.last_changes_of(&"acme".parse()?, 0).await?;
     let found = all.into_iter().find_map(|(stored, _)| match &stored.change.entity {
         Entity::Tenant(tenant) => Some((Tenant::clone(tenant), stored)),
-        _ => None,
+        Entity::Endpoint(_) | Entity::EventType(_) | Entity::Profile(_) | Entity::ApiKey(_) => None,
     });
     let (mut tenant, stored) = found.context("the tenant's record")?;
     let expunge = tenant.expunge.as_mut().context("it was expunged")?;

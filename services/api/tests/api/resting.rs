@@ -6,6 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
+    log::publish,
     expunge::{EXPUNGE, finished, rest},
     support::{World, holds},
 };
@@ -23,7 +24,11 @@ async fn expunged(world: &World) -> Result<Value> {
 async fn the_id_of_an_expunged_tenant_rests_and_can_be_used_again_then() -> Result<()> {
     let world = World::new().await?;
     world.tenant("acme", "kryptos").await?;
+    for _ in 0..3 {
+        publish(&world, &"acme".parse()?).await?;
+    }
     let done = expunged(&world).await?;
+    assert_eq!(done["removed"]["events"], json!(3), "{done}");
     let until = done["id_rests_until"].as_str().unwrap_or_default();
     assert!(until > done["finished_at"].as_str().unwrap_or("~"), "{done}");
     let refused = world.post("/v1/tenants", json!({"id": "acme"})).await?;
