@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::{
-    Answer, Expected, Hooks, Needles, Options, Refused, Scene, Service, api::Made, api::text,
+    Answer, Expected, Hooks, Needles, Options, Refused, Scene, Service,
+    api::Made,
+    api::text,
     binary, evidence,
     scene::{TENANT, tenant},
 };

@@ -131,7 +131,10 @@ impl Store {
         let mut all = Vec::new();
         for row in &rows {
             let (tenant, stage) = (tenant_of(row)?, row.integer(3)?.unwrap_or_default());
-            all.push((Doomed { tenant, through: number(row, 1)?, revision: number(row, 2)? }, stage));
+            all.push((
+                Doomed { tenant, through: number(row, 1)?, revision: number(row, 2)? },
+                stage,
+            ));
         }
         if let Some((doomed, _)) = all.iter().find(|(_, stage)| *stage == MARKED) {
             self.redact(doomed, cursor, limit).await?;

@@ -99,7 +99,8 @@ impl Working {
         let (running, ended) = self.app.directory.read(|directory| {
             let expunges = directory.expunges();
             // Of an id that was used again, nothing is the removed tenant's any more.
-            let is_last = |one: &Expunging| directory.tenant_vacancy(&one.tenant.id) == one.revision;
+            let is_last =
+                |one: &Expunging| directory.tenant_vacancy(&one.tenant.id) == one.revision;
             let ended = expunges.ended_since(now.saturating_sub(AFTER)).into_iter();
             (expunges.running(), ended.filter(is_last).collect::<Vec<_>>())
         });
@@ -124,11 +125,7 @@ impl Working {
     }
 }
 
-async fn pass(
-    app: &App,
-    expunging: &Expunging,
-    standing: &mut Standing,
-) -> Result<(), ApiError> {
+async fn pass(app: &App, expunging: &Expunging, standing: &mut Standing) -> Result<(), ApiError> {
     let tasks_last = app.log.tasks_last().await?;
     let settled = standing.is_settled(Instant::now());
     let (mut removed, mut waits) = remove(app, expunging, settled).await?;

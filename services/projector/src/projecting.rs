@@ -9,9 +9,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use fanfare_delivery_log::{
-    Database, ExpungeCursor, Progress, Store, StoreError, TypeCursor,
-};
+use fanfare_delivery_log::{Database, ExpungeCursor, Progress, Store, StoreError, TypeCursor};
 use fanfare_domain::chain;
 use fanfare_event_log::EventLog;
 use fanfare_service::Clock;

@@ -7,8 +7,10 @@ use std::{
 };
 
 use fanfare_domain::{
-    ApiKey, Change, DeliveryRef, EndpointId, EndpointState, Entity, KeyId, PauseMode, Profile, Profiles, Tenant,
-    TenantId, Timestamp, endpoint::DisableReason, retry::Policy,
+    ApiKey, Change, DeliveryRef, EndpointId, EndpointState, Entity, KeyId, PauseMode, Profile,
+    Profiles, Tenant, TenantId, Timestamp,
+    endpoint::DisableReason,
+    retry::Policy,
     tenant::{ExpungeStage, TenantIds},
 };
 use fanfare_event_log::ConfigFold;
@@ -300,10 +302,7 @@ impl ConfigFold for Directory {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use fanfare_domain::{
-        DeliveryId, Endpoint, EventId, TraceContext,
-        tenant::Expunge,
-    };
+    use fanfare_domain::{DeliveryId, Endpoint, EventId, TraceContext, tenant::Expunge};
 
     use super::*;
 

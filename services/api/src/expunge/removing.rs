@@ -85,9 +85,7 @@ async fn strike_things(
         }
         for entry in types {
             let event_type = &entry.value.event_type;
-            let find = |directory: &Directory| {
-                directory.event_type(Some(id), event_type)
-            };
+            let find = |directory: &Directory| directory.event_type(Some(id), event_type);
             let struck = app.strike(expunging, find).await?;
             *removed.entry("event_types").or_default() += u64::from(struck);
         }

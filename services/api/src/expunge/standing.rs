@@ -179,7 +179,10 @@ mod tests {
         for _ in 0..9 {
             standing.note(&tenant, wrong(), begun + WORRY + PAUSE_MIN);
         }
-        assert!(standing.failing.as_ref().is_some_and(|failing| failing.told), "also beside others");
+        assert!(
+            standing.failing.as_ref().is_some_and(|failing| failing.told),
+            "also beside others"
+        );
         assert!(!standing.is_due(begun + WORRY + PAUSE_MAX));
         standing.note(&tenant, None, begun + WORRY);
         assert!(standing.is_due(begun));

@@ -6,8 +6,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    log::publish,
     expunge::{EXPUNGE, finished, rest},
+    log::publish,
     support::{World, holds},
 };
 
@@ -32,7 +32,10 @@ async fn the_id_of_an_expunged_tenant_rests_and_can_be_used_again_then() -> Resu
     let until = done["id_rests_until"].as_str().unwrap_or_default();
     assert!(until > done["finished_at"].as_str().unwrap_or("~"), "{done}");
     let refused = world.post("/v1/tenants", json!({"id": "acme"})).await?;
-    assert_eq!((refused.status, refused.code()), (StatusCode::CONFLICT, "tenant_expunged_recently"));
+    assert_eq!(
+        (refused.status, refused.code()),
+        (StatusCode::CONFLICT, "tenant_expunged_recently")
+    );
     assert!(refused.text("detail").contains(until), "it says when: {refused:?}");
     rest(&world).await?;
     world.tenant("acme", "kryptos").await?;
@@ -89,11 +92,9 @@ async fn whoever_was_away_learns_what_was_deleted_before_the_removal() -> Result
     rest(&world).await?;
     world.tenant("acme", "kryptos").await?;
     proxy.cut();
-    let seen = wait_until("the other process to know the log again", async || {
-        match look().await {
-            Ok(answer) if answer.status != StatusCode::SERVICE_UNAVAILABLE => Ok(answer.status),
-            other => Err(format!("{other:?}")),
-        }
+    let seen = wait_until("the other process to know the log again", async || match look().await {
+        Ok(answer) if answer.status != StatusCode::SERVICE_UNAVAILABLE => Ok(answer.status),
+        other => Err(format!("{other:?}")),
     });
     assert_eq!(seen.await, StatusCode::UNAUTHORIZED, "an old key opens the new tenant");
     // What this process knows of the type's deletion is still so.

@@ -209,8 +209,7 @@ async fn show(app: &App, id: &TenantId) -> Result<Json<ExpungeView>, ApiError> {
             (ExpungeState::Finished, Some(at))
         }
     };
-    let waits =
-        finished_at.is_none() && !is_audited(app, found.revision).await.unwrap_or_default();
+    let waits = finished_at.is_none() && !is_audited(app, found.revision).await.unwrap_or_default();
     Ok(Json(ExpungeView {
         tenant_id: id.to_string(),
         state,
