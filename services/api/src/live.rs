@@ -101,6 +101,8 @@ pub(crate) struct Live {
     feed: watch::Sender<Option<broadcast::Sender<Arc<Batch>>>>,
     /// The last sequence of the journal that the shared reader has passed on.
     reached: AtomicU64,
+    /// The last sequence of the journal that is in the queue, or was.
+    queued: AtomicU64,
     /// Wakes the reader.
     wake: Notify,
     /// How many may read what they missed.
@@ -150,6 +152,7 @@ impl Live {
             clients: Mutex::default(),
             feed: watch::Sender::default(),
             reached: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
             wake: Notify::new(),
             past: Shares::new(PAST_MAX.0, PAST_MAX.1),
             held: Arc::default(),
@@ -191,7 +194,7 @@ impl Live {
         });
         clients.all.insert(number, Arc::clone(&client));
         drop(clients);
-        self.wake.notify_one();
+        self.wake.notify_waiters();
         Ok((number, client))
     }
 
@@ -252,7 +255,7 @@ impl Live {
         let clients: Vec<_> = self.lock().all.values().cloned().collect();
         let taken: Vec<_> =
             clients.iter().map(|client| client.taken.load(Ordering::Acquire)).collect();
-        let Some(limit) = furthest_behind(&taken, self.reached.load(Ordering::Acquire)) else {
+        let Some(limit) = furthest_behind(&taken, self.queued.load(Ordering::Acquire)) else {
             return;
         };
         for (client, _) in clients.iter().zip(&taken).filter(|(_, taken)| **taken <= limit) {
@@ -278,29 +281,17 @@ impl Live {
     }
 }
 
-/// Of those who have taken so much of what was passed on, returns up to where those have come who are
+/// Of those who have taken so much of what was queued, returns up to where those have come who are
 /// to be cut off: they hold the older half. Nobody if nobody is behind.
-fn furthest_behind(taken: &[u64], reached: u64) -> Option<u64> {
-    let last = taken.iter().min().copied().filter(|last| *last < reached)?;
-    Some(last + (reached - last) / 2)
+fn furthest_behind(taken: &[u64], queued: u64) -> Option<u64> {
+    let last = taken.iter().min().copied().filter(|last| *last < queued)?;
+    Some(last + (queued - last) / 2)
 }
 
 /// Reads the journal while somebody watches, until the service stops; then ends every stream.
 pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
     let live = &app.live;
-    while stop.run_until_cancelled(live.wanted()).await.is_some() {
-        let reading = Box::pin(read(&app));
-        match stop.run_until_cancelled(reading).await {
-            None => break,
-            Some(Ok(())) => {}
-            Some(Err(cause)) => {
-                warn!(error = chain(&cause), "deliveries cannot be watched at the moment");
-                live.feed.send_replace(None);
-                live.end_all(Ending::Interrupted);
-                stop.run_until_cancelled(sleep(PAUSE)).await;
-            }
-        }
-    }
+    tokio::join!(pass_on(&app, &stop), stop.run_until_cancelled(look_after(&app)));
     live.lock().stopped = true;
     live.feed.send_replace(None);
     live.end_all(Ending::Interrupted);
@@ -312,6 +303,35 @@ pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()>
         client.cut.cancel();
     }
     Ok(())
+}
+
+/// Passes on what the journal says while somebody watches, until the service stops.
+async fn pass_on(app: &App, stop: &CancellationToken) {
+    let live = &app.live;
+    while stop.run_until_cancelled(live.wanted()).await.is_some() {
+        let reading = Box::pin(read(app));
+        match stop.run_until_cancelled(reading).await {
+            None => break,
+            Some(Ok(())) => {}
+            Some(Err(cause)) => {
+                warn!(error = chain(&cause), "deliveries cannot be watched at the moment");
+                live.feed.send_replace(None);
+                live.end_all(Ending::Interrupted);
+                stop.run_until_cancelled(sleep(PAUSE)).await;
+            }
+        }
+    }
+}
+
+/// Looks after those who watch, whether the journal can be read or not.
+async fn look_after(app: &App) {
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        app.live.wanted().await;
+        look.tick().await;
+        app.live.look(app);
+    }
 }
 
 /// Reads until nobody watches any more.
@@ -330,13 +350,13 @@ async fn read(app: &App) -> Result<(), ReadError> {
                 let tenants = live.tenants();
                 let told = Batch::of(&batch, |tenant| tenants.contains(tenant));
                 if !told.items.is_empty() {
+                    live.queued.store(batch.sequence, Ordering::Release);
                     // Nobody may be there to take it.
                     drop(queue.send(Arc::new(told.weighed(&live.held))));
                 }
                 live.reached.store(batch.sequence, Ordering::Release);
             }
             _ = look.tick() => {
-                live.look(app);
                 if !live.has_room() {
                     live.make_room();
                 }

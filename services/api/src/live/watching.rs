@@ -173,8 +173,8 @@ impl Seat {
         loop {
             if let Some(queue) = &*feed.borrow_and_update() {
                 let queue = queue.subscribe();
-                let reached = live.reached.load(Ordering::Acquire);
-                self.client.taken.store(reached, Ordering::Release);
+                let queued = live.queued.load(Ordering::Acquire);
+                self.client.taken.store(queued, Ordering::Release);
                 return queue;
             }
             // The sender lives as long as the service.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use fanfare_domain::{EndpointId, TenantId, TypePattern};
 use serde_json::Value;
@@ -25,6 +25,8 @@ Examples:
 
 /// How long the stream may be silent: it says something every ten seconds.
 const SILENCE: Duration = Duration::from_secs(35);
+/// How long one message can be: that of a delivery is some hundred bytes.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// How long to wait before going on where it ended.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -131,6 +133,7 @@ async fn watch(api: &Api, path: &str, place: &mut String, output: Output) -> Res
                 *place = message.id;
             }
         }
+        ensure!(lines.bytes.len() <= MESSAGE_BYTES_MAX, "it is no stream of deliveries");
     }
 }
 
