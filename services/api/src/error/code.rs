@@ -38,6 +38,7 @@ use fanfare_domain::url::UrlError;
 /// | 408 | `body_timed_out` | The body did not arrive in time. |
 /// | 409 | `tenant_exists` | There is a tenant with this id. |
 /// | 409 | `tenant_expunging` | The tenant of this id is being expunged: wait until that is done. |
+/// | 409 | `tenant_expunged_recently` | The tenant of this id was expunged not long ago: its id rests. |
 /// | 409 | `event_type_exists` | The event type is in this catalogue. |
 /// | 409 | `event_types_limit` | The catalogue has no room for another event type. |
 /// | 409 | `tenant_not_empty` | The tenant has endpoints: delete them first. |
@@ -52,6 +53,7 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `changed_meanwhile` | It was changed by others at the same time: try again. |
 /// | 409 | `idempotency_in_progress` | The first request with this Idempotency-Key is not answered yet: try again. |
 /// | 409 | `idempotency_unknown` | The answer to the first request with this Idempotency-Key is not known: look, and use another key. |
+/// | 410 | `place_gone` | It cannot be gone on from this place: begin anew, and look up what happened meanwhile. |
 /// | 412 | `precondition_failed` | It has changed since the version that If-Match names. |
 /// | 413 | `body_too_large` | The body is too large. |
 /// | 415 | `media_type_unsupported` | The body must be application/json. |
@@ -99,6 +101,7 @@ pub(crate) enum Code {
     BodyTimedOut,
     TenantExists,
     TenantExpunging,
+    TenantExpungedRecently,
     EventTypeExists,
     EventTypesLimit,
     TenantNotEmpty,
@@ -113,6 +116,7 @@ pub(crate) enum Code {
     ChangedMeanwhile,
     IdempotencyInProgress,
     IdempotencyUnknown,
+    PlaceGone,
     PreconditionFailed,
     BodyTooLarge,
     MediaTypeUnsupported,
@@ -203,6 +207,7 @@ impl Code {
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timed_out", "The body did not arrive in time."),
             Self::TenantExists => (StatusCode::CONFLICT, "tenant_exists", "There is a tenant with this id."),
             Self::TenantExpunging => (StatusCode::CONFLICT, "tenant_expunging", "The tenant of this id is being expunged: wait until that is done."),
+            Self::TenantExpungedRecently => (StatusCode::CONFLICT, "tenant_expunged_recently", "The tenant of this id was expunged not long ago: its id rests."),
             Self::EventTypeExists => (StatusCode::CONFLICT, "event_type_exists", "The event type is in this catalogue."),
             Self::EventTypesLimit => (StatusCode::CONFLICT, "event_types_limit", "The catalogue has no room for another event type."),
             Self::TenantNotEmpty => (StatusCode::CONFLICT, "tenant_not_empty", "The tenant has endpoints: delete them first."),
@@ -217,6 +222,7 @@ impl Code {
             Self::ChangedMeanwhile => (StatusCode::CONFLICT, "changed_meanwhile", "It was changed by others at the same time: try again."),
             Self::IdempotencyInProgress => (StatusCode::CONFLICT, "idempotency_in_progress", "The first request with this Idempotency-Key is not answered yet: try again."),
             Self::IdempotencyUnknown => (StatusCode::CONFLICT, "idempotency_unknown", "The answer to the first request with this Idempotency-Key is not known: look, and use another key."),
+            Self::PlaceGone => (StatusCode::GONE, "place_gone", "It cannot be gone on from this place: begin anew, and look up what happened meanwhile."),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed", "It has changed since the version that If-Match names."),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large."),
             Self::MediaTypeUnsupported => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", "The body must be application/json."),
@@ -238,7 +244,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 59] = [
+    pub(crate) const ALL: [Self; 61] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -270,6 +276,7 @@ impl Code {
         Self::BodyTimedOut,
         Self::TenantExists,
         Self::TenantExpunging,
+        Self::TenantExpungedRecently,
         Self::EventTypeExists,
         Self::EventTypesLimit,
         Self::TenantNotEmpty,
@@ -284,6 +291,7 @@ impl Code {
         Self::ChangedMeanwhile,
         Self::IdempotencyInProgress,
         Self::IdempotencyUnknown,
+        Self::PlaceGone,
         Self::PreconditionFailed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,

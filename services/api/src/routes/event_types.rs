@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use axum::{Json, extract::State, http::StatusCode};
-use fanfare_domain::{EventType, TenantId, config::EventTypeEntry, profile::Profile};
+use fanfare_domain::{EventType, TenantId, Timestamp, config::EventTypeEntry, profile::Profile};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -33,6 +33,8 @@ const TYPES_MAX: usize = 1_000;
 #[derive(Clone, Copy)]
 struct Catalogue<'a> {
     tenant: Option<&'a TenantId>,
+    /// Since when there is this tenant.
+    since: Timestamp,
     /// The tenant's profile, which has to be able to carry the types.
     profile: Option<&'a Profile>,
 }
@@ -151,7 +153,8 @@ impl<'a> Catalogue<'a> {
     /// A tenant's.
     fn of<P>(app: &'a App, access: &'a InTenant<P>) -> Result<Self, ApiError> {
         let profile = app.profile(&access.tenant.value.profile)?;
-        Ok(Self { tenant: Some(access.id()), profile: Some(profile) })
+        let since = access.tenant.value.created_at;
+        Ok(Self { tenant: Some(access.id()), since, profile: Some(profile) })
     }
 
     /// Adds an entry.
@@ -206,12 +209,12 @@ impl<'a> Catalogue<'a> {
         added: &[String],
     ) -> Result<(), ApiError> {
         let Some(tenant) = self.tenant else { return Ok(()) };
-        if app.directory.read(|directory| directory.tenant(tenant).is_some()) {
+        if app.directory.read(|directory| directory.has_tenant_since(tenant, self.since)) {
             return Ok(());
         }
         for event_type in added.iter().filter_map(|name| name.parse::<EventType>().ok()) {
             let find = |directory: &Directory| directory.event_type(Some(tenant), &event_type);
-            app.delete(caller, &IfMatch::Absent, find).await?;
+            app.withdraw(caller, find).await?;
         }
         Err(Code::TenantNotFound.into())
     }

@@ -138,10 +138,9 @@ pub(crate) async fn create_tenant_key(
     Body(new): Body<NewKey>,
 ) -> Result<Created<KeyWithSecret>, ApiError> {
     let created = create(&app, &access.caller, Some(access.id()), new).await?;
-    if app.directory.read(|directory| directory.tenant(access.id()).is_none()) {
+    if !access.is_there(&app) {
         // The tenant was deleted meanwhile: whichever of the two comes last deletes the key.
-        let find = |directory: &crate::directory::Directory| directory.key(created.id);
-        app.delete(&access.caller, &IfMatch::Absent, find).await?;
+        app.withdraw(&access.caller, |directory| directory.key(created.id)).await?;
         return Err(Code::TenantNotFound.into());
     }
     Ok(created.reply)

@@ -347,9 +347,28 @@ async fn create(
     access.caller.begins_to_write();
     match app.log.write_replay(&replay, 0).await? {
         JobWritten::Stored(revision) => {
+            unless_deleted(app, access, &replay, revision).await?;
             let generation = u32::try_from(revision).unwrap_or(u32::MAX);
             Ok((StatusCode::ACCEPTED, Json(ReplayView::of(&replay, generation))))
         }
         JobWritten::Conflict | JobWritten::Gone => Err(Code::ChangedMeanwhile.into()),
     }
+}
+
+/// Cancels what was made, if the tenant was deleted meanwhile.
+async fn unless_deleted(
+    app: &App,
+    access: &InTenant<Writes>,
+    replay: &Replay,
+    revision: u64,
+) -> Result<(), ApiError> {
+    app.confirm().await?;
+    if access.is_there(app) {
+        return Ok(());
+    }
+    let progress = Progress { updated_at: app.now(), ..replay.progress };
+    let replay = Replay { state: JobState::Cancelled, progress, ..replay.clone() };
+    // If somebody else has changed it, that was the tenant's removal.
+    app.log.write_replay(&replay, revision).await?;
+    Err(Code::TenantNotFound.into())
 }

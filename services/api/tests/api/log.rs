@@ -27,7 +27,7 @@ fn record(fact: Fact) -> Record {
 }
 
 /// Publishes an event of a tenant to EVENTS.
-async fn publish(world: &World, tenant: &TenantId) -> Result<StoredEvent> {
+pub(crate) async fn publish(world: &World, tenant: &TenantId) -> Result<StoredEvent> {
     let now = SystemClock.now();
     let event = Event {
         id: EventId::new(now, random_bytes()),

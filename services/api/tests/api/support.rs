@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use fanfare_api::{EndpointHttps, Settings, generate_key};
-use fanfare_delivery_log::{Database, DatabaseUrl, Store, Streams};
+use fanfare_delivery_log::{Changes, Database, DatabaseUrl, Progress, Store, Streams};
 use fanfare_domain::{AddressPolicy, address::AllowRule, seal::Clear, url::Ports};
 use fanfare_event_log::EventLog;
 use fanfare_service::{Context, Failure, random_bytes};
@@ -66,6 +66,24 @@ impl World {
         Store::open(&database, &streams(&log).await?).await?;
         let api = Api::start(settings(&nats, sealing_key_file.clone(), &operator)).await?;
         Ok(Self { nats, log, operator, api, database, sealing_key_file, _directory: directory })
+    }
+
+    /// Has the delivery log take in what was configured, as the projector would.
+    pub(crate) async fn fold_config(&self) -> Result<Store> {
+        let store = Store::open(&self.database, &streams(&self.log).await?).await?;
+        let (before, last) = (store.progress().await?, self.log.config_last().await?);
+        if last > before.config {
+            let mut config = self.log.follow_config(before.config + 1).await?;
+            let mut changes = Changes::default();
+            let mut reached = before.config;
+            while reached < last {
+                let stored = config.next().await?;
+                reached = stored.revision;
+                changes.config(reached, stored.stored_at, &stored.change);
+            }
+            store.apply(changes, before, Progress { config: reached, ..before }).await?;
+        }
+        Ok(store)
     }
 
     /// Starts one more API on the same log.

@@ -190,9 +190,12 @@ async fn tell_all(
     chosen: &[Exhausted],
     suspect_before: Timestamp,
 ) -> Result<(), NotTold> {
-    let write = |told: &Exhausted| bury(tools.publisher.clone(), told.clone());
+    let chosen: Vec<&Exhausted> = tools.view.read(|directory: &Directory| {
+        chosen.iter().filter(|told| !directory.is_expunged(&told.delivery)).collect()
+    });
+    let write = |told: &&Exhausted| bury(tools.publisher.clone(), (*told).clone());
     all(chosen.iter().map(write).collect()).await?;
-    for told in chosen {
+    for told in &chosen {
         info!(
             delivery_id = %told.delivery.id,
             endpoint_id = %told.delivery.endpoint,
@@ -207,7 +210,7 @@ async fn tell_all(
     if !tools.view.read(|directory: &Directory| directory.has_tenant(operator)) {
         return Ok(());
     }
-    let events = chosen.iter().filter_map(|told| notices::exhausted(operator, told));
+    let events = chosen.into_iter().filter_map(|told| notices::exhausted(operator, told));
     publish(tools, events.collect(), suspect_before).await
 }
 
