@@ -42,6 +42,18 @@ pub struct Feed {
     /// Sequences of events whose deliveries were ended before the cursor has come to them, or while
     /// they wait in `blocked`; in order.
     pub ended: Vec<u64>,
+    /// First attempts that had been put off when the feed took them over: their alarm clocks may be
+    /// set, and nothing is to be done when they go off. In order.
+    pub taken_over: Vec<PutOff>,
+}
+
+/// A first attempt that was put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PutOff {
+    /// The sequence of its event.
+    pub sequence: u64,
+    /// Until when.
+    pub until: Timestamp,
 }
 
 /// Whether a feed goes on.
@@ -163,6 +175,7 @@ mod tests {
             blocked: vec![Blocked { key: Feed::GIVEN_UP, by: 0, waiting: vec![7, 90] }],
             past: vec![Interval { from: 10, until: 20, closed_at: AT }],
             ended: Vec::new(),
+            taken_over: Vec::new(),
         }
     }
 

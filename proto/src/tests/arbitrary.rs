@@ -14,7 +14,7 @@ use fanfare_domain::{
         DeliveryParked, EventRouted, InBatch, InFlight, LimitState, RetryScheduled, ShardClaimed,
         ShardReleased,
     },
-    feed::{Blocked, Feed, Interval, Phase, Reason},
+    feed::{Blocked, Feed, Interval, Phase, PutOff, Reason},
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -329,10 +329,24 @@ pub(super) fn feed() -> impl Strategy<Value = Feed> {
         closed_at,
     });
     let whose = (tenant_id(), endpoint_id(), reason, time());
-    let ended = vec(number(), 0..4);
+    let put_off = (number(), time()).prop_map(|(sequence, until)| PutOff { sequence, until });
+    let ended = (vec(number(), 0..4), vec(put_off, 0..4));
     (whose, phase, (number(), number()), (vec(blocked, 0..3), ended), vec(past, 0..3)).prop_map(
-        |((tenant, endpoint, reason, opened_at), phase, (from, next), (blocked, ended), past)| {
-            Feed { tenant, endpoint, from, phase, reason, opened_at, next, blocked, past, ended }
+        |((tenant, endpoint, reason, opened_at), phase, (from, next), (blocked, over), past)| {
+            let (ended, taken_over) = over;
+            Feed {
+                tenant,
+                endpoint,
+                from,
+                phase,
+                reason,
+                opened_at,
+                next,
+                blocked,
+                past,
+                ended,
+                taken_over,
+            }
         },
     )
 }

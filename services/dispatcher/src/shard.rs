@@ -379,7 +379,7 @@ impl ShardWorker {
             if job.is_first_of_task() && self.feeds.take_over(&job.delivery, message) {
                 return self.ledger.withdraw(job.delivery.id);
             }
-            self.feeds.put_off(&job.delivery);
+            self.feeds.put_off(&job.delivery, until);
         }
         let trace = job.trace();
         let attempt = (job.delivery, job.attempt, job.batch);

@@ -12,6 +12,7 @@
 
 mod ended;
 mod storing;
+mod taken_over;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -106,6 +107,8 @@ pub(crate) struct Cursor {
     looked_to: Option<u64>,
     look_at: Timestamp,
     saved: Saved,
+    /// Since when it is in our hands.
+    since: Timestamp,
 }
 
 impl Cursor {
@@ -144,6 +147,7 @@ impl Cursor {
             looked_to: None,
             look_at: Timestamp::EPOCH,
             saved,
+            since: now,
         }
     }
 
@@ -294,7 +298,10 @@ impl Cursor {
         }
         match fed {
             Some(fed) => self.put_back(fed),
-            None => self.concluded(sequence),
+            None => {
+                self.alarm_counts(sequence);
+                self.concluded(sequence);
+            }
         }
     }
 

@@ -30,6 +30,7 @@ pub(crate) async fn write(
         blocked: Vec::new(),
         past: Vec::new(),
         ended: Vec::new(),
+        taken_over: Vec::new(),
     };
     let shard = world.log.shards().of(endpoint);
     match world.log.write_feed(shard, &feed, revision).await? {

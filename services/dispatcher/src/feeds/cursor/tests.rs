@@ -32,6 +32,7 @@ fn feed(from: u64) -> Feed {
         blocked: Vec::new(),
         past: Vec::new(),
         ended: Vec::new(),
+        taken_over: Vec::new(),
     }
 }
 
