@@ -222,7 +222,9 @@ impl ShardWorker {
                 self.tell_gauges();
             }
             done = self.work.done() => self.fed(done).await?,
-            done = self.orders.done() => self.ordered(done.context("carry out a command")?).await,
+            done = self.orders.done() => {
+                self.ordered(done).await.context("look for what is on record")?;
+            }
             batch = self.commands.next_batch(orders::BATCH_MAX), if self.orders.has_room() => {
                 let read = batch.context("read commands")?;
                 self.take_commands(read).await.context("look for what is on record")?;

@@ -23,6 +23,7 @@ const DRAIN: Duration = Duration::from_millis(400);
 impl ShardWorker {
     /// Writes the last facts, and gives back what waits. What is returned has to be seen through.
     pub(super) async fn release(mut self) -> Result<Leftovers> {
+        self.orders.close();
         let mut drained = pin!(sleep(DRAIN));
         while self.attempts.busy() > 0 {
             self.pen.write(&mut self.messages, fanfare_event_log::record_length);
