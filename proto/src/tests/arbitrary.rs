@@ -225,11 +225,10 @@ fn shard_released() -> impl Strategy<Value = Fact> {
             InFlight { delivery: id, attempt, endpoint, ends_by, request }
         },
     );
-    let limit = (delivery(), time(), time()).prop_map(|(delivery, gate, plan)| LimitState {
-        endpoint: delivery.endpoint,
-        gate,
-        plan,
-    });
+    let limit =
+        (delivery(), time(), time(), of(time())).prop_map(|(delivery, gate, plan, quiet_until)| {
+            LimitState { endpoint: delivery.endpoint, gate, plan, quiet_until }
+        });
     let left = (vec(in_flight, 0..4), vec(limit, 0..4));
     (shard(), number(), time(), left, 0..u32::MAX).prop_map(
         |(shard, epoch, limits_since, (in_flight, limits), part)| {

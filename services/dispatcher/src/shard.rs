@@ -147,7 +147,7 @@ impl ShardWorker {
             Fate::Released { limits_since } => limits_since,
             Fate::None | Fate::Died => claimed_at,
         };
-        let (foreign, limits) = parts.legacy.into_parts();
+        let mut left = parts.legacy.into_left();
         let mut worker = Self {
             shard: parts.shard,
             tasks: parts.tasks,
@@ -182,9 +182,11 @@ impl ShardWorker {
             rulebook: Rulebook::default(),
             tidying: tokio::time::interval(TIDY_EVERY),
         };
-        // What an owner left that died since says nothing of what it sent.
-        let limits = if fate == Fate::Died { &[] } else { &*limits };
-        worker.inherit(foreign.into_values().collect(), limits);
+        if fate == Fate::Died {
+            // What an owner left that died since says nothing of what it sent.
+            left.limits.clear();
+        }
+        worker.inherit(left);
         worker
     }
 
