@@ -96,7 +96,7 @@ impl Shift {
             let job = stored.replay.id;
             let is_its_turn =
                 in_line.get(&job).is_none_or(|needed| surveyed + needed <= SURVEYED_MAX);
-            (is_its_turn && watch.has_room(job)) || runs.get(&job).is_none_or(Run::is_due)
+            is_its_turn && (watch.has_room(job) || runs.get(&job).is_none_or(Run::is_due))
         };
         let next = desk.jobs.read(|jobs| turns.give(jobs.running(), is_ready, Instant::now()))?;
         in_line.remove(&next.replay.id);
@@ -140,7 +140,7 @@ impl Shift {
             self.runs.remove(&job);
             self.watch.forget(job);
         }
-        self.in_line.retain(|job, _| running.contains_key(job));
+        self.in_line.retain(|job, _| self.runs.contains_key(job));
         self.turns.keep_only(&running);
     }
 
