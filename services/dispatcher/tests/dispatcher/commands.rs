@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
     Command, CommandId, Conclusion, DeliveryId, DeliveryRef, EndpointId, EndpointState, Fact,
-    RetryDue, TraceContext,
+    RetryDue, Timestamp, TraceContext,
     command::{Aim, Order},
     endpoint::PauseMode,
-    fact::ConclusionReason,
+    fact::{ConclusionReason, DeferReason, DeliveryDeferred, InFlight, ShardReleased},
 };
 use fanfare_event_log::{
     FeedsView,
@@ -200,5 +200,48 @@ async fn nothing_that_has_not_ended_is_without_an_alarm_clock_also_where_a_shard
     let (set, ends) = alarms_and_ends(&world, &waiting).await?;
     assert!(set.is_empty(), "{} alarm clocks are left", set.len());
     assert_eq!(ends, waiting.iter().map(|id| (*id, 1)).collect());
+    dispatcher.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_is_made_where_what_an_owner_left_of_it_is_never_reported() -> Result<()> {
+    let world = World::new().await?;
+    let delivery = world.delivery(&world.store(1, String::from("{}")).await?);
+    let (endpoint, now) = (world.endpoint.id, SystemClock.now());
+    let ends_by = now.saturating_add(Duration::from_secs(2));
+    let deferred = DeliveryDeferred {
+        delivery: delivery.clone(),
+        attempt: 2,
+        until: now.saturating_add(Duration::from_hours(1)),
+        reason: DeferReason::LaneFull,
+        batch: None,
+    };
+    let id = delivery.id;
+    let released = ShardReleased {
+        shard: world.log.shards().of(endpoint),
+        epoch: 1,
+        limits_since: Timestamp::EPOCH,
+        in_flight: vec![InFlight { delivery: id, attempt: 2, endpoint, ends_by, request: id }],
+        limits: Vec::new(),
+        part: 0,
+        parts: 1,
+    };
+    let facts = vec![Fact::DeliveryDeferred(deferred), Fact::ShardReleased(Box::new(released))];
+    crate::hand_over::write_as_before(&world, facts).await?;
+    let (journal_sequence, trace) = (world.log.journal_last().await?, TraceContext::default());
+    let aim = Aim { delivery, attempt: 2, untouched: false, journal_sequence, trace };
+    command(&world, Order::RetryNow, aim).await?;
+    let dispatcher = world.run().await?;
+    let made = wait_at_most(PATIENCE, "an attempt to be made", async || {
+        let facts = crate::hand_over::facts(&world).await.map_err(|error| format!("{error:#}"))?;
+        let made = |fact: &Fact| {
+            let Fact::AttemptMade(made) = fact else { return None };
+            Some((made.attempt, made.started_at >= ends_by))
+        };
+        facts.iter().find_map(made).ok_or_else(|| format!("{facts:?}"))
+    })
+    .await;
+    assert_eq!(made, (2, true));
+    assert_eq!(world.receiver.count(), 1);
     dispatcher.stop().await
 }
