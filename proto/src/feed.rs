@@ -35,6 +35,7 @@ pub fn decode_feed(bytes: Bytes) -> Result<Feed, DecodeError> {
         blocked: wire.blocked.into_iter().map(blocked).collect(),
         past: wire.past.iter().map(interval).collect(),
         ended: wire.ended,
+        ended_since: wire.ended_since,
         taken_over: wire.taken_over.iter().map(put_off).collect(),
     })
 }
@@ -84,7 +85,7 @@ fn put_off(wire: &wire::FeedPutOff) -> PutOff {
 impl Fields for Feed {
     fn write(&self, out: &mut impl Sink) {
         let Self { tenant, endpoint, from, phase, reason, opened_at, .. } = self;
-        let Self { next, blocked, past, ended, taken_over, .. } = self;
+        let Self { next, blocked, past, ended, ended_since, taken_over, .. } = self;
         out.text(1, tenant.as_str());
         out.bytes(2, endpoint.as_bytes());
         out.uint(3, *from);
@@ -109,6 +110,7 @@ impl Fields for Feed {
         for put_off in taken_over {
             out.message(13, put_off);
         }
+        out.uint(14, *ended_since);
     }
 }
 

@@ -329,10 +329,10 @@ pub(super) fn feed() -> impl Strategy<Value = Feed> {
     });
     let whose = (tenant_id(), endpoint_id(), reason, time());
     let put_off = (number(), time()).prop_map(|(sequence, until)| PutOff { sequence, until });
-    let ended = (vec(number(), 0..4), vec(put_off, 0..4));
+    let ended = (vec(number(), 0..4), vec(put_off, 0..4), number());
     (whose, phase, (number(), number()), (vec(blocked, 0..3), ended), vec(past, 0..3)).prop_map(
         |((tenant, endpoint, reason, opened_at), phase, (from, next), (blocked, over), past)| {
-            let (ended, taken_over) = over;
+            let (ended, taken_over, ended_since) = over;
             Feed {
                 tenant,
                 endpoint,
@@ -344,6 +344,7 @@ pub(super) fn feed() -> impl Strategy<Value = Feed> {
                 blocked,
                 past,
                 ended,
+                ended_since,
                 taken_over,
             }
         },

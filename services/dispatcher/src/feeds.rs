@@ -87,6 +87,8 @@ pub(crate) struct Feeds {
     woken: BTreeSet<EndpointId>,
     /// When all were.
     looked_at: Timestamp,
+    /// The sequence of the journal up to which everything was written.
+    journal: u64,
 }
 
 /// What is found in the journal about feeds that are stored.
@@ -181,7 +183,7 @@ impl Feeds {
         let Some(cursor) = cursor.filter(|_| delivery.generation == 0) else { return true };
         let sequence = delivery.event_sequence;
         if cursor.may_end(sequence) {
-            cursor.end(sequence);
+            cursor.end(sequence, self.journal);
             return true;
         }
         !cursor.holds(sequence)
@@ -191,6 +193,11 @@ impl Feeds {
     pub(crate) fn remembers_end(&mut self, delivery: &DeliveryRef) -> bool {
         let cursor = self.cursors.get_mut(&delivery.endpoint).filter(|_| delivery.generation == 0);
         cursor.is_none_or(|cursor| cursor.remembers_end(delivery.event_sequence))
+    }
+
+    /// Notes up to where the journal was written.
+    pub(crate) fn reached(&mut self, journal: u64) {
+        self.journal = self.journal.max(journal);
     }
 
     /// Notes that a task was taken on.
@@ -281,6 +288,7 @@ impl Feeds {
             blocked: Vec::new(),
             past: Vec::new(),
             ended: Vec::new(),
+            ended_since: 0,
             taken_over: Vec::new(),
         };
         match self.cursors.get_mut(&endpoint) {

@@ -148,6 +148,7 @@ impl ShardWorker {
             Fate::None | Fate::Died => claimed_at,
         };
         let mut left = parts.legacy.into_left();
+        let claimed = parts.writer.claimed_at();
         let mut worker = Self {
             shard: parts.shard,
             tasks: parts.tasks,
@@ -182,6 +183,7 @@ impl ShardWorker {
             rulebook: Rulebook::default(),
             tidying: tokio::time::interval(TIDY_EVERY),
         };
+        worker.feeds.reached(claimed);
         if fate == Fate::Died {
             // What an owner left that died since says nothing of what it sent.
             left.limits.clear();
@@ -327,6 +329,7 @@ impl ShardWorker {
 
     async fn recorded(&mut self, batch: &Batch) {
         self.desk.counters().note(&batch.records);
+        self.feeds.reached(batch.sequence);
         for record in &batch.records {
             let place = Place { sequence: batch.sequence, at: record.recorded_at };
             self.ledger.record(&record.fact, place);

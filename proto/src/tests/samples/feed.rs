@@ -17,6 +17,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Feed)> {
         ("feed-closing", feed(Phase::Closing, Reason::Hold)),
         ("feed-closed", feed(closed, Reason::Ordered)),
         ("feed-ended", Feed { ended: vec![601, 1_000], ..feed(Phase::Open, Reason::Hold) }),
+        ("feed-ended-since", Feed { ended_since: 77, ..feed(Phase::Open, Reason::Hold) }),
         ("feed-taken-over", Feed { taken_over, ..feed(Phase::Open, Reason::Backlog) }),
     ]
     .into_iter()
@@ -40,6 +41,7 @@ fn feed(phase: Phase, reason: Reason) -> Feed {
             Interval { from: 300, until: 301, closed_at: at(50) },
         ],
         ended: Vec::new(),
+        ended_since: 0,
         taken_over: Vec::new(),
     }
 }

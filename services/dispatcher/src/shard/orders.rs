@@ -46,7 +46,7 @@ use crate::{
 pub(super) const BATCH_MAX: usize = 32;
 
 /// How many commands may be in hand before no more are taken.
-const IN_HAND_MAX: usize = 1_000;
+const IN_HAND_MAX: usize = 3_000;
 
 /// How long after a delivery's end its alarm clock is stopped again: by then the retry-scheduler
 /// has set the last one, or knows of the end.

@@ -23,6 +23,7 @@ pub(super) struct Saved {
     pub(super) next: u64,
     pub(super) blocked: Vec<Blocked>,
     pub(super) ended: Vec<u64>,
+    pub(super) ended_since: u64,
     taken_over: Vec<PutOff>,
     /// How many events were offered since.
     pub(super) offered: u64,
@@ -47,8 +48,8 @@ impl Cursor {
         if !waiting.is_empty() {
             blocked.push(Blocked { key: Feed::GIVEN_UP, by: 0, waiting });
         }
-        let ended = self.ended_from(next, &keyed);
-        Feed { next, blocked, ended, ..self.feed.clone() }
+        let (ended, ended_since) = self.ended_from(next, &keyed);
+        Feed { next, blocked, ended, ended_since, ..self.feed.clone() }
     }
 
     /// Notes what is stored.
@@ -70,9 +71,10 @@ impl Cursor {
         }
         let taken_over = self.may_go_off(now).collect();
         let feed = Feed { taken_over, ..self.to_store() };
-        let Saved { next, blocked, ended, taken_over, .. } = &self.saved;
+        let Saved { next, blocked, ended, ended_since, taken_over, .. } = &self.saved;
         let is_new = (&feed.next, &feed.blocked) != (next, blocked)
-            || (&feed.ended, &feed.taken_over) != (ended, taken_over);
+            || (&feed.ended, &feed.taken_over) != (ended, taken_over)
+            || feed.ended_since != *ended_since;
         if !is_new {
             // What is stored is right at this moment, too.
             self.saved = Saved::of(&feed, now);
@@ -111,6 +113,7 @@ impl Saved {
     pub(super) fn of(feed: &Feed, at: Timestamp) -> Self {
         let (blocked, ended) = (feed.blocked.clone(), feed.ended.clone());
         let taken_over = feed.taken_over.clone();
-        Self { at, next: feed.next, blocked, ended, taken_over, offered: 0 }
+        let ended_since = feed.ended_since;
+        Self { at, next: feed.next, blocked, ended, ended_since, taken_over, offered: 0 }
     }
 }
