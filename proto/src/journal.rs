@@ -100,10 +100,11 @@ impl Fields for InFlight {
 
 impl Fields for LimitState {
     fn write(&self, out: &mut impl Sink) {
-        let Self { endpoint, gate, plan } = self;
+        let Self { endpoint, gate, plan, quiet_until } = self;
         out.bytes(1, endpoint.as_bytes());
         out.time(2, *gate);
         out.time(3, *plan);
+        out.some_time(4, *quiet_until);
     }
 }
 

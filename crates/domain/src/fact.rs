@@ -134,6 +134,8 @@ pub struct LimitState {
     pub gate: Timestamp,
     /// Of the next delivery that is given a time.
     pub plan: Timestamp,
+    /// Until when the endpoint asked to be left alone.
+    pub quiet_until: Option<Timestamp>,
 }
 
 /// What came of a request that ran on after its shard was given away: what its sender tells the

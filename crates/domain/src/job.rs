@@ -98,15 +98,31 @@ pub struct Progress {
     pub made: u64,
     /// When it was last written.
     pub updated_at: Timestamp,
+    /// Whether something may be on record as routed for it that is not a delivery yet, though it is
+    /// over: whoever runs replays makes that.
+    pub unfinished: bool,
 }
 
 impl Replay {
     /// The most deliveries that one replay can name.
     pub const ONLY_MAX: usize = 1_000;
 
-    /// Tells whether there is nothing more to be done.
+    /// Tells whether it makes no more than what is on record.
     pub fn is_over(&self) -> bool {
         self.state != JobState::Running
+    }
+
+    /// Tells whether whoever runs replays has something to do about it.
+    pub fn wants_a_runner(&self) -> bool {
+        !self.is_over() || self.progress.unfinished
+    }
+
+    /// The replay as it is once a person has cancelled it. What is on record of it by then becomes
+    /// deliveries, whoever made it was interrupted or not.
+    pub fn cancelled(&self, now: Timestamp) -> Self {
+        let unfinished = self.generation > 0;
+        let progress = Progress { updated_at: now, unfinished, ..self.progress };
+        Self { state: JobState::Cancelled, progress, ..self.clone() }
     }
 }
 

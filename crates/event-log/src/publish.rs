@@ -14,7 +14,9 @@ pub(crate) mod verdict;
 use std::sync::Arc;
 
 use async_nats::{HeaderName, HeaderValue, Subject, jetstream};
-use fanfare_domain::{DeliveryRef, Event, Fact, Record, Shard, Task, TenantId, id::dedupe_key};
+use fanfare_domain::{
+    DeliveryRef, EndpointId, Event, Fact, Record, Shard, Task, TenantId, id::dedupe_key,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::Instant,
@@ -212,8 +214,9 @@ impl Publisher {
 
     /// Writes routed facts (`EventRouted` only, at least one) to `journal.routed` as one message.
     ///
-    /// Its id is made of the events, generations and parts. So a duplicate means that these
-    /// events were routed before, maybe otherwise: what is on record counts.
+    /// Its id is made of the events, generations and parts; for replays also of the endpoints, since
+    /// one can come to an event several times, for others. So a duplicate means that these events
+    /// were routed before, when they were accepted maybe otherwise: what is on record counts then.
     pub async fn routed(&self, facts: &[Record]) -> Result<Pending, PublishError> {
         let mut about = Vec::with_capacity(facts.len() * 24);
         for record in facts {
@@ -224,6 +227,13 @@ impl Publisher {
             about.extend_from_slice(routed.event.as_bytes());
             about.extend_from_slice(&routed.generation.to_be_bytes());
             about.extend_from_slice(&routed.part.to_be_bytes());
+            if routed.generation > 0 {
+                let lists = [&routed.targets, &routed.skipped, &routed.held, &routed.fed];
+                for list in lists {
+                    about.extend_from_slice(&list.len().to_be_bytes());
+                    about.extend(list.iter().flat_map(EndpointId::as_bytes));
+                }
+            }
         }
         self.publish(Outgoing {
             stream: Stream::Journal,

@@ -94,6 +94,7 @@ fn limit_state(wire: &wire::LimitState) -> Result<LimitState, DecodeError> {
         endpoint: parse::id(&wire.endpoint_id, "LimitState.endpoint_id", EndpointId::from_bytes)?,
         gate: Timestamp::from_nanos(wire.gate_ns),
         plan: Timestamp::from_nanos(wire.plan_ns),
+        quiet_until: parse::time(wire.quiet_until_ns),
     })
 }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
 use async_nats::jetstream::stream::Config;
-use fanfare_domain::Timestamp;
+use fanfare_domain::{EndpointId, Fact, Timestamp};
 use fanfare_event_log::{EventLog, Pending, PublishError, Settings};
 use fanfare_testkit::{NatsServer, Proxy};
 use tokio::time::Instant;
@@ -295,6 +295,34 @@ async fn recorded_routings_are_found_whole_or_not_at_all() -> Result<()> {
     let whole = &found[&(event(1).id, 0)];
     assert_eq!((whole.routed.targets.len(), whole.sequence), (2, 1));
     assert!(log.routed_on_record(&wanted, Timestamp::EPOCH, 1).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replay_puts_on_record_everybody_for_whom_it_comes_to_an_event() -> Result<()> {
+    let server = server().await?;
+    let publisher = log(&server).await?.publisher();
+    let of = |generation: u32, endpoints: &[u8]| {
+        let mut record = routed(1, 0, 1);
+        if let Fact::EventRouted(routed) = &mut record.fact {
+            routed.generation = generation;
+            routed.targets = endpoints.iter().map(|it| EndpointId::from_bytes([*it; 16])).collect();
+        }
+        record
+    };
+    for (record, is_known) in [
+        (of(7, &[1, 2]), false),
+        (of(7, &[3]), false),
+        (of(7, &[1, 2]), true),
+        (of(7, &[1, 2, 4]), false),
+        (of(8, &[3]), false),
+        // As it was when it was accepted counts, whatever it would be by now.
+        (of(0, &[1]), false),
+        (of(0, &[2]), true),
+    ] {
+        let stored = publisher.routed(&[record.clone()]).await?.stored().await?;
+        assert_eq!(stored.duplicate, is_known, "{:?}", record.fact);
+    }
     Ok(())
 }
 

@@ -54,7 +54,8 @@ fn shard_released() -> Record {
         ends_by: at(30_000_000_000),
         request: delivery().id,
     };
-    let limit = LimitState { endpoint: endpoint_id(2), gate: at(1_000_000), plan: at(2_000_000) };
+    let (gate, plan, quiet_until) = (at(1_000_000), at(2_000_000), None);
+    let limit = LimitState { endpoint: endpoint_id(2), gate, plan, quiet_until };
     let released = ShardReleased {
         shard: Shard::from_index(3),
         epoch: 12,

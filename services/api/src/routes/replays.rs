@@ -252,9 +252,7 @@ pub(crate) async fn cancel_replay(
         if stored.replay.is_over() {
             return Ok(Json(ReplayView::of(&stored.replay, generation)));
         }
-        let progress = Progress { updated_at: app.now(), ..stored.replay.progress };
-        let (state, replay) = (JobState::Cancelled, (*stored.replay).clone());
-        let replay = Replay { state, generation, progress, ..replay };
+        let replay = Replay { generation, ..stored.replay.cancelled(app.now()) };
         access.caller.begins_to_write();
         match app.log.write_replay(&replay, stored.revision).await? {
             JobWritten::Stored(_) => return Ok(Json(ReplayView::of(&replay, generation))),

@@ -187,6 +187,43 @@ async fn what_an_interrupted_replay_put_on_record_is_delivered() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_a_cancelled_replay_put_on_record_is_delivered_and_no_more() -> Result<()> {
+    let world = World::new().await?;
+    let endpoint = world.create(&["a"]).await?.endpoint.id;
+    let events = publish(&world, 3).await?;
+    // Whoever ran it was killed before the tasks were written, and a person cancels it.
+    let all = replay("acme", range(Which::All, None))?;
+    let generation = begin(&world, &all).await?;
+    for event in &events[..2] {
+        route(&world, &world.stored(*event).await?, generation, &[endpoint]).await?;
+    }
+    let jobs = Jobs::of(&world).await?;
+    jobs.view.confirm().await?;
+    let found = jobs.view.read(|jobs| jobs.replay(all.id).cloned()).context("a replay")?;
+    let cancelled = found.replay.cancelled(SystemClock.now());
+    world.log.write_replay(&cancelled, found.revision).await?;
+    // One that had not begun has nothing on record.
+    let other = replay("acme", range(Which::All, None))?;
+    let untouched = u64::from(ask(&world, &other).await?);
+    let other = other.cancelled(SystemClock.now());
+    assert!(!other.wants_a_runner());
+    world.log.write_replay(&other, untouched).await?;
+
+    let fan_out = world.start().await?;
+    let mut expected: BTreeSet<_> =
+        events.iter().flat_map(|event| deliveries(*event, [&endpoint])).collect();
+    expected.extend(again(&events[..2], endpoint, generation));
+    world.queues().await?.take(&expected).await?;
+    let done = jobs.until(all.id, |replay| !replay.wants_a_runner()).await;
+    assert_eq!((done.state, done.progress.made), (JobState::Cancelled, 2));
+    let one_more = replay("acme", range(Which::All, None))?;
+    ask(&world, &one_more).await?;
+    assert_eq!(jobs.done(one_more.id).await, 3);
+    assert_eq!(jobs.find(all.id).map(|replay| replay.progress.made), Some(2), "and no more");
+    fan_out.stop().await
+}
+
+#[tokio::test]
 async fn what_was_accepted_and_is_not_routed_yet_is_not_missing() -> Result<()> {
     let world = World::with(|settings| settings.ack_wait = PATIENCE * 5).await?;
     let endpoint = world.create(&["a"]).await?.endpoint.id;
@@ -274,9 +311,9 @@ async fn replays_that_wait_for_their_endpoints_stop_no_others() -> Result<()> {
     let event = world.publish_of("other", "a").await?;
     let fan_out = world.start().await?;
     let jobs = Jobs::of(&world).await?;
-    // Nobody takes what they have made.
+    // Nobody takes what they have made: as much as is enough for a turn.
     for job in &waiting {
-        jobs.until(*job, |replay| replay.progress.made == 5 * 64).await;
+        jobs.until(*job, |replay| replay.progress.made == 5 * 52).await;
     }
     let all = replay("other", range(Which::All, Some(other)))?;
     ask(&world, &all).await?;
@@ -288,7 +325,7 @@ async fn replays_that_wait_for_their_endpoints_stop_no_others() -> Result<()> {
     assert_eq!(jobs.done(only.id).await, 1);
     for job in &waiting {
         let waits = jobs.find(*job).context("a replay")?;
-        assert_eq!((waits.state, waits.progress.made), (JobState::Running, 5 * 64));
+        assert_eq!((waits.state, waits.progress.made), (JobState::Running, 5 * 52));
     }
     fan_out.stop().await
 }
