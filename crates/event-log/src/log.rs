@@ -72,7 +72,7 @@ impl EventLog {
     }
 
     /// How long events, facts and jobs are kept.
-    pub(crate) fn retention(&self) -> Duration {
+    pub fn retention(&self) -> Duration {
         self.inner.settings.retention
     }
 

@@ -11,6 +11,7 @@ use fanfare_domain::url::UrlError;
 /// | 400 | `query_malformed` | The query is not what this operation takes. |
 /// | 400 | `cursor_invalid` | The cursor is none that this list gave out. |
 /// | 400 | `value_invalid` | A value is not admitted. |
+/// | 400 | `profile_forbids` | The tenant's profile does not allow it. |
 /// | 400 | `batch_unsupported` | The profile has no batches. |
 /// | 400 | `batch_and_ordering` | An endpoint takes batches or wants order, not both. |
 /// | 400 | `url_too_long` | The URL is too long. |
@@ -40,6 +41,7 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `tenant_expunging` | The tenant of this id is being expunged: wait until that is done. |
 /// | 409 | `event_type_exists` | The event type is in this catalogue. |
 /// | 409 | `event_types_limit` | The catalogue has no room for another event type. |
+/// | 409 | `keys_limit` | There are as many API keys as there may be: delete some. |
 /// | 409 | `tenant_not_empty` | The tenant has endpoints: delete them first. |
 /// | 409 | `profile_fixed` | The tenant has endpoints, and so keeps its profile. |
 /// | 409 | `active_endpoints_limit` | The profile allows no more active endpoints. |
@@ -72,6 +74,7 @@ pub(crate) enum Code {
     QueryMalformed,
     CursorInvalid,
     ValueInvalid,
+    ProfileForbids,
     BatchUnsupported,
     BatchAndOrdering,
     UrlTooLong,
@@ -101,6 +104,7 @@ pub(crate) enum Code {
     TenantExpunging,
     EventTypeExists,
     EventTypesLimit,
+    KeysLimit,
     TenantNotEmpty,
     ProfileFixed,
     ActiveEndpointsLimit,
@@ -176,6 +180,7 @@ impl Code {
             Self::QueryMalformed => (StatusCode::BAD_REQUEST, "query_malformed", "The query is not what this operation takes."),
             Self::CursorInvalid => (StatusCode::BAD_REQUEST, "cursor_invalid", "The cursor is none that this list gave out."),
             Self::ValueInvalid => (StatusCode::BAD_REQUEST, "value_invalid", "A value is not admitted."),
+            Self::ProfileForbids => (StatusCode::BAD_REQUEST, "profile_forbids", "The tenant's profile does not allow it."),
             Self::BatchUnsupported => (StatusCode::BAD_REQUEST, "batch_unsupported", "The profile has no batches."),
             Self::BatchAndOrdering => (StatusCode::BAD_REQUEST, "batch_and_ordering", "An endpoint takes batches or wants order, not both."),
             Self::UrlTooLong => (StatusCode::BAD_REQUEST, UrlError::TooLong.as_str(), "The URL is too long."),
@@ -205,6 +210,7 @@ impl Code {
             Self::TenantExpunging => (StatusCode::CONFLICT, "tenant_expunging", "The tenant of this id is being expunged: wait until that is done."),
             Self::EventTypeExists => (StatusCode::CONFLICT, "event_type_exists", "The event type is in this catalogue."),
             Self::EventTypesLimit => (StatusCode::CONFLICT, "event_types_limit", "The catalogue has no room for another event type."),
+            Self::KeysLimit => (StatusCode::CONFLICT, "keys_limit", "There are as many API keys as there may be: delete some."),
             Self::TenantNotEmpty => (StatusCode::CONFLICT, "tenant_not_empty", "The tenant has endpoints: delete them first."),
             Self::ProfileFixed => (StatusCode::CONFLICT, "profile_fixed", "The tenant has endpoints, and so keeps its profile."),
             Self::ActiveEndpointsLimit => (StatusCode::CONFLICT, "active_endpoints_limit", "The profile allows no more active endpoints."),
@@ -238,11 +244,12 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 59] = [
+    pub(crate) const ALL: [Self; 61] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
         Self::ValueInvalid,
+        Self::ProfileForbids,
         Self::BatchUnsupported,
         Self::BatchAndOrdering,
         Self::UrlTooLong,
@@ -272,6 +279,7 @@ impl Code {
         Self::TenantExpunging,
         Self::EventTypeExists,
         Self::EventTypesLimit,
+        Self::KeysLimit,
         Self::TenantNotEmpty,
         Self::ProfileFixed,
         Self::ActiveEndpointsLimit,
