@@ -115,6 +115,7 @@ impl Fields for AttemptMade {
             attempt,
             started_at,
             duration,
+            timing,
             outcome,
             detail,
             config_revision,
@@ -150,6 +151,9 @@ impl Fields for AttemptMade {
         out.uint(14, u64::from(*response_truncated));
         out.some_time(15, *retry_at);
         out.in_batch(16, *batch);
+        for (number, after) in [(17, timing.connect), (18, timing.first_byte)] {
+            out.uint(number, after.map_or(0, |after| encode::nanos(after).max(1)));
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod ingest_keeps_order;
 mod killed_processes_lose_nothing;
 mod killed_servers_lose_nothing;
 mod limits_are_exact;
+mod managed_as_profiles_say;
 mod metrics_tell_what_happened;
 mod order_is_kept;
 mod paused_endpoints_get_nothing;

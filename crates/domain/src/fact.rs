@@ -161,6 +161,8 @@ pub struct AttemptMade {
     pub started_at: Timestamp,
     /// From the beginning to the outcome.
     pub duration: Duration,
+    /// How far it was by when.
+    pub timing: Timing,
     /// What came of it.
     pub outcome: Outcome,
     /// Words for a person on why it failed; empty where the outcome says it all.
@@ -179,10 +181,20 @@ pub struct AttemptMade {
     pub response_truncated: bool,
     /// When the next attempt is due, if there is to be one.
     pub retry_at: Option<Timestamp>,
-    /// The batch that it was made in. Then `started_at`, `duration`, `outcome` and `signature` are
-    /// those of the one request, which has a fact for each of its deliveries; the first of them
+    /// The batch that it was made in. Then its times, `outcome` and `signature` are those of the
+    /// one request, which has a fact for each of its deliveries; the first of them
     /// holds the whole answer, the others the beginning of its body.
     pub batch: Option<InBatch>,
+}
+
+/// How far an attempt was by when, counted from its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// It had a connection made for it: name, TCP, and TLS if it is spoken. `None` if it went over
+    /// one that was there already, or none came about.
+    pub connect: Option<Duration>,
+    /// The head of the answer was there. `None` if no answer came.
+    pub first_byte: Option<Duration>,
 }
 
 /// See [`Fact::DeliveryDeferred`].

@@ -81,8 +81,19 @@ pub enum JobState {
     Done,
     /// A person cancelled it.
     Cancelled,
-    /// It cannot be done.
+    /// It can never be done: the stable name of a [`Failure`].
     Failed(String),
+}
+
+/// Why a replay can never be done. What it has made by then goes its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The tenant was deleted.
+    TenantDeleted,
+    /// Every endpoint that it is for was deleted.
+    EndpointDeleted,
+    /// Every event that it is of is gone from the log.
+    EventsGone,
 }
 
 /// How far a replay is.
@@ -146,6 +157,23 @@ impl Which {
             Self::All => "all",
             Self::Missing => "missing",
         }
+    }
+}
+
+impl Failure {
+    /// Returns the stable name, as it stands in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TenantDeleted => "tenant_deleted",
+            Self::EndpointDeleted => "endpoint_deleted",
+            Self::EventsGone => "events_gone",
+        }
+    }
+}
+
+impl From<Failure> for JobState {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(String::from(failure.as_str()))
     }
 }
 

@@ -12,7 +12,7 @@ use fanfare_domain::{
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
         DeliveryParked, EventRouted, InBatch, InFlight, LimitState, RetryScheduled, ShardClaimed,
-        ShardReleased,
+        ShardReleased, Timing,
     },
     feed::{Blocked, Feed, Interval, Phase, PutOff, Reason},
 };
@@ -170,7 +170,9 @@ fn attempt_made() -> impl Strategy<Value = Fact> {
     let request = (delivery(), attempt(), time(), duration(), number(), text(), text());
     let headers = vec((text(), blob()), 0..4);
     let answer = (outcome(), text(), headers, blob(), any::<bool>(), of(time()), in_batch());
-    (request, answer).prop_map(|(request, answer)| {
+    let later = || duration().prop_map(|duration| duration.max(Duration::from_nanos(1)));
+    let timing = (of(later()), of(later()));
+    (request, timing, answer).prop_map(|(request, (connect, first_byte), answer)| {
         let (delivery, attempt, started_at, duration, config_revision, url, signature) = request;
         let (outcome, detail, response_headers, response_body, truncated, retry_at, batch) = answer;
         Fact::AttemptMade(Box::new(AttemptMade {
@@ -178,6 +180,7 @@ fn attempt_made() -> impl Strategy<Value = Fact> {
             attempt,
             started_at,
             duration,
+            timing: Timing { connect, first_byte },
             outcome,
             detail,
             config_revision,

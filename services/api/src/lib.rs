@@ -179,6 +179,7 @@ fn limited() -> Limited {
 
 /// Spawns what goes on beside the requests.
 fn spawn_keepers(context: &mut Context, app: &App) {
+    live::register(context.metrics(), app.clone());
     context.spawn("expunging", expunge::run(app.clone(), context.stop()));
     context.spawn("live", live::run(app.clone(), context.stop()));
     context.spawn("key uses", uses::keep(app.clone(), context.stop()));

@@ -27,6 +27,7 @@ use fanfare_event_log::{
     ReadError,
     journal::{From, JournalFilter},
 };
+use fanfare_service::{Metric, Metrics};
 use tokio::{
     sync::{Notify, broadcast, watch},
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -133,6 +134,22 @@ struct Client {
     /// The last sequence that was taken from the queue; the highest there is before it is joined.
     taken: AtomicU64,
     cut: CancellationToken,
+}
+
+/// Has it read how many watch.
+pub(crate) fn register(metrics: &Metrics, app: App) {
+    metrics.level(
+        Metric::new("fanfare.api.live_streams", "{stream}", "Live streams that are open."),
+        move || app.live.count(),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.live_streams.limit",
+            "{stream}",
+            "Live streams that may be open; a tenant gets a sixteenth.",
+        ),
+        || CLIENTS_MAX,
+    );
 }
 
 impl Client {

@@ -30,10 +30,7 @@ use fanfare_domain::{
     feed::Reason,
 };
 use fanfare_event_log::{FeedHints, HealthQuestions, JournalWriter, Reader, Reports, Trials};
-use tokio::{
-    task::JoinSet,
-    time::{Interval, MissedTickBehavior},
-};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::flying::{Begun, Finished};
@@ -116,7 +113,7 @@ pub(crate) struct ShardWorker {
     reports: Reports,
     questions: HealthQuestions,
     trials: Trials,
-    trying: JoinSet<()>,
+    trying: trying::Trying,
     feeds: Feeds,
     /// What the feeds ask of the servers.
     work: Work,
@@ -166,7 +163,7 @@ impl ShardWorker {
             reports: parts.reports,
             questions: parts.questions,
             trials: parts.trials,
-            trying: JoinSet::new(),
+            trying: trying::Trying::default(),
             work: Work::new(Arc::clone(&parts.desk), parts.shard),
             feeds: parts.feeds,
             hints: parts.hints,

@@ -8,7 +8,7 @@ use fanfare_domain::{
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
         DeliveryParked, EventRouted, InFlight, LimitState, RetryScheduled, ShardClaimed,
-        ShardReleased,
+        ShardReleased, Timing,
     },
 };
 
@@ -22,6 +22,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
         ("journal-shard-claimed", vec![shard_claimed()]),
         ("journal-attempt-accepted", vec![attempt_accepted()]),
         ("journal-attempt-refused", vec![attempt_refused()]),
+        ("journal-attempt-timed", vec![attempt_timed()]),
         ("journal-attempts-failed", Fault::ALL.map(attempt_failed).to_vec()),
         ("journal-deliveries-deferred", deferred([LaneFull, EventUnavailable])),
         ("journal-deliveries-deferred-by-limits", deferred([RateLimit, Breaker, RetryAfter])),
@@ -75,6 +76,7 @@ fn attempt(outcome: Outcome) -> AttemptMade {
         attempt: 2,
         started_at: at(150_000_000),
         duration: Duration::from_micros(12_345),
+        timing: Timing::default(),
         outcome,
         detail: String::new(),
         config_revision: 77,
@@ -111,6 +113,13 @@ pub(in crate::tests) fn attempt_refused() -> Record {
         retry_at: Some(at(300_000_000_000)),
         ..attempt(refused)
     };
+    record(Fact::AttemptMade(Box::new(made)))
+}
+
+fn attempt_timed() -> Record {
+    let (connect, first_byte) = (Duration::from_micros(2_345), Duration::from_micros(12_000));
+    let timing = Timing { connect: Some(connect), first_byte: Some(first_byte) };
+    let made = AttemptMade { timing, ..attempt(Outcome::Accepted { status: 200 }) };
     record(Fact::AttemptMade(Box::new(made)))
 }
 

@@ -11,6 +11,7 @@ use fanfare_domain::url::UrlError;
 /// | 400 | `query_malformed` | The query is not what this operation takes. |
 /// | 400 | `cursor_invalid` | The cursor is none that this list gave out. |
 /// | 400 | `value_invalid` | A value is not admitted. |
+/// | 400 | `profile_forbids` | The tenant's profile does not allow it. |
 /// | 400 | `batch_unsupported` | The profile has no batches. |
 /// | 400 | `batch_and_ordering` | An endpoint takes batches or wants order, not both. |
 /// | 400 | `url_too_long` | The URL is too long. |
@@ -41,6 +42,7 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `tenant_expunged_recently` | The tenant of this id was expunged not long ago: its id rests. |
 /// | 409 | `event_type_exists` | The event type is in this catalogue. |
 /// | 409 | `event_types_limit` | The catalogue has no room for another event type. |
+/// | 409 | `keys_limit` | There are as many API keys as there may be: delete some. |
 /// | 409 | `tenant_not_empty` | The tenant has endpoints: delete them first. |
 /// | 409 | `profile_fixed` | The tenant has endpoints, and so keeps its profile. |
 /// | 409 | `active_endpoints_limit` | The profile allows no more active endpoints. |
@@ -74,6 +76,7 @@ pub(crate) enum Code {
     QueryMalformed,
     CursorInvalid,
     ValueInvalid,
+    ProfileForbids,
     BatchUnsupported,
     BatchAndOrdering,
     UrlTooLong,
@@ -104,6 +107,7 @@ pub(crate) enum Code {
     TenantExpungedRecently,
     EventTypeExists,
     EventTypesLimit,
+    KeysLimit,
     TenantNotEmpty,
     ProfileFixed,
     ActiveEndpointsLimit,
@@ -180,6 +184,7 @@ impl Code {
             Self::QueryMalformed => (StatusCode::BAD_REQUEST, "query_malformed", "The query is not what this operation takes."),
             Self::CursorInvalid => (StatusCode::BAD_REQUEST, "cursor_invalid", "The cursor is none that this list gave out."),
             Self::ValueInvalid => (StatusCode::BAD_REQUEST, "value_invalid", "A value is not admitted."),
+            Self::ProfileForbids => (StatusCode::BAD_REQUEST, "profile_forbids", "The tenant's profile does not allow it."),
             Self::BatchUnsupported => (StatusCode::BAD_REQUEST, "batch_unsupported", "The profile has no batches."),
             Self::BatchAndOrdering => (StatusCode::BAD_REQUEST, "batch_and_ordering", "An endpoint takes batches or wants order, not both."),
             Self::UrlTooLong => (StatusCode::BAD_REQUEST, UrlError::TooLong.as_str(), "The URL is too long."),
@@ -210,6 +215,7 @@ impl Code {
             Self::TenantExpungedRecently => (StatusCode::CONFLICT, "tenant_expunged_recently", "The tenant of this id was expunged not long ago: its id rests."),
             Self::EventTypeExists => (StatusCode::CONFLICT, "event_type_exists", "The event type is in this catalogue."),
             Self::EventTypesLimit => (StatusCode::CONFLICT, "event_types_limit", "The catalogue has no room for another event type."),
+            Self::KeysLimit => (StatusCode::CONFLICT, "keys_limit", "There are as many API keys as there may be: delete some."),
             Self::TenantNotEmpty => (StatusCode::CONFLICT, "tenant_not_empty", "The tenant has endpoints: delete them first."),
             Self::ProfileFixed => (StatusCode::CONFLICT, "profile_fixed", "The tenant has endpoints, and so keeps its profile."),
             Self::ActiveEndpointsLimit => (StatusCode::CONFLICT, "active_endpoints_limit", "The profile allows no more active endpoints."),
@@ -249,6 +255,7 @@ impl Code {
         Self::QueryMalformed,
         Self::CursorInvalid,
         Self::ValueInvalid,
+        Self::ProfileForbids,
         Self::BatchUnsupported,
         Self::BatchAndOrdering,
         Self::UrlTooLong,
@@ -279,6 +286,7 @@ impl Code {
         Self::TenantExpungedRecently,
         Self::EventTypeExists,
         Self::EventTypesLimit,
+        Self::KeysLimit,
         Self::TenantNotEmpty,
         Self::ProfileFixed,
         Self::ActiveEndpointsLimit,

@@ -194,10 +194,28 @@ impl<'a> Catalogue<'a> {
         let value = Arc::new(entry);
         let entity = EventTypeEntry::entity(Arc::clone(&value));
         match app.write(caller, entity, false, vacancy).await {
-            Ok(revision) => Ok(Revised { value, revision }),
+            Ok(revision) => {
+                self.within_limit(app, caller, &value.event_type).await?;
+                Ok(Revised { value, revision })
+            }
             Err(ApiError::Plain(Code::ChangedMeanwhile)) => Err(Code::EventTypeExists.into()),
             Err(other) => Err(other),
         }
+    }
+
+    /// Takes back what was added, if that is too much: of those that were added at the same time, it
+    /// is those that CONFIG has later.
+    async fn within_limit(
+        self,
+        app: &App,
+        caller: &Caller,
+        event_type: &EventType,
+    ) -> Result<(), ApiError> {
+        let before = app.directory.read(|it| it.event_types_before(self.tenant, event_type));
+        let Some(count) = before.filter(|count| *count >= TYPES_MAX) else { return Ok(()) };
+        let find = |directory: &Directory| directory.event_type(self.tenant, event_type);
+        app.delete(caller, &IfMatch::Absent, find).await?;
+        Err(ApiError::detailed(Code::EventTypesLimit, format_args!("it has {count}")))
     }
 
     /// Takes back what was added, if the tenant was deleted meanwhile: whichever of the two comes last

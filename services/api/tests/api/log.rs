@@ -63,6 +63,7 @@ fn fold(changes: &mut Changes, stored: &StoredEvent, endpoint: EndpointId) -> De
         attempt: 1,
         started_at: SystemClock.now(),
         duration: Duration::from_millis(12),
+        timing: fanfare_domain::fact::Timing::default(),
         outcome: Outcome::Failed(Fault::TimedOut),
         detail: String::new(),
         config_revision: 1,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use bytes::Bytes;
 use fanfare_domain::{
     Conclusion, DeliveryRef, Fact, Fault, Outcome, Timestamp,
-    fact::{AttemptMade, ConclusionReason, DeliveryConcluded, InBatch},
+    fact::{AttemptMade, ConclusionReason, DeliveryConcluded, InBatch, Timing},
     retry::{Judged, Policy, Verdict},
 };
 
@@ -38,6 +38,7 @@ pub(super) struct Reply {
     body: Bytes,
     truncated: bool,
     duration: Duration,
+    timing: Timing,
 }
 
 impl Reply {
@@ -49,6 +50,7 @@ impl Reply {
             body: answer.body,
             truncated: answer.truncated,
             duration: answer.duration,
+            timing: answer.moments.timing(),
         }
     }
 
@@ -60,6 +62,7 @@ impl Reply {
             body: self.body.slice(..length),
             truncated: self.truncated || length < self.body.len(),
             duration: self.duration,
+            timing: self.timing,
         }
     }
 }
@@ -88,12 +91,13 @@ impl Made {
             Verdict::Delivered | Verdict::GiveUp(_) => None,
         };
         let ending = verdict.conclusion().map(|it| concluded(delivery.clone(), attempt, it));
-        let Reply { headers, body, truncated, duration } = reply.unwrap_or_default();
+        let Reply { headers, body, truncated, duration, timing } = reply.unwrap_or_default();
         let made = Fact::AttemptMade(Box::new(AttemptMade {
             delivery,
             attempt,
             started_at: now,
             duration,
+            timing,
             outcome,
             detail: detail.into_owned(),
             config_revision: revision,
@@ -171,6 +175,7 @@ mod tests {
             body: Bytes::from(vec![b'x'; length]),
             truncated,
             duration: Duration::from_millis(3),
+            timing: Timing { connect: None, first_byte: Some(Duration::from_millis(2)) },
         };
         for (length, truncated, kept, expected) in [
             (0, false, 0, false),
@@ -182,6 +187,7 @@ mod tests {
             assert_eq!((excerpt.body.len(), excerpt.truncated), (kept, expected), "{length}");
             assert!(excerpt.headers.is_empty());
             assert_eq!(excerpt.duration, Duration::from_millis(3));
+            assert_eq!(excerpt.timing.first_byte, Some(Duration::from_millis(2)));
         }
     }
 }

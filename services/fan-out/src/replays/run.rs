@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use fanfare_domain::{
     DeliveryId, Replay, TenantId,
-    job::{JobState, Scope},
+    job::{Failure, JobState, Scope},
 };
 use fanfare_event_log::{JobWritten, StoredReplay};
 use tokio::time::Instant;
@@ -91,6 +91,12 @@ impl Run {
     pub(super) async fn step(&mut self) -> anyhow::Result<Step> {
         if self.replay.is_over() {
             return self.finish().await;
+        }
+        // What was put on record before an interruption is made first.
+        if !self.is_repeat
+            && let Some(failure) = self.desk.failure(&self.replay).await?
+        {
+            return self.end(failure.into()).await;
         }
         if self.replay.generation == 0 {
             return self.begin().await;
@@ -180,9 +186,19 @@ impl Run {
         if !chunk.is_last {
             return self.save(Step::Went).await;
         }
-        self.replay.state = JobState::Done;
-        let state = self.replay.state.as_str();
-        self.save(Step::Over(state)).await
+        let has_found_none = match &self.replay.scope {
+            Scope::Only(past) => progress.made == 0 && !past.is_empty(),
+            Scope::Range(_) => false,
+        };
+        let state = if has_found_none { Failure::EventsGone.into() } else { JobState::Done };
+        self.end(state).await
+    }
+
+    /// Ends it.
+    async fn end(&mut self, state: JobState) -> anyhow::Result<Step> {
+        let name = state.as_str();
+        self.replay.state = state;
+        self.save(Step::Over(name)).await
     }
 
     /// Writes how far it is. Whatever is made before the next time refers to the journal's end as of

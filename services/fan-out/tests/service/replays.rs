@@ -347,3 +347,42 @@ async fn an_event_that_nobody_can_read_is_left_out() -> Result<()> {
     assert_eq!(jobs.done(only.id).await, 1);
     fan_out.stop().await
 }
+
+#[tokio::test]
+async fn a_replay_that_can_never_be_done_fails_and_says_why() -> Result<()> {
+    let world = World::new().await?;
+    let (there, gone) = (world.create(&["a"]).await?, world.create(&["a"]).await?);
+    let (there, of_gone) = (there.endpoint.id, gone.endpoint.id);
+    let event = world.publish("a").await?;
+    let event_sequence = world.stored(event).await?.sequence;
+    world.delete(gone).await?;
+    let past = |event_sequence, endpoint| Past { event, event_sequence, endpoint };
+    let long_ago = Scope::Range(Range {
+        endpoint: None,
+        since: Timestamp::EPOCH,
+        until: Timestamp::from_millis(1),
+        types: Vec::new(),
+        which: Which::All,
+    });
+    let fan_out = world.start().await?;
+    let jobs = Jobs::of(&world).await?;
+    for (scope, expected) in [
+        (range(Which::All, Some(of_gone)), "endpoint_deleted"),
+        (range(Which::Missing, Some(of_gone)), "endpoint_deleted"),
+        (Scope::Only(vec![past(event_sequence, of_gone)]), "endpoint_deleted"),
+        (Scope::Only(vec![past(event_sequence + 1, there)]), "events_gone"),
+        (long_ago, "events_gone"),
+    ] {
+        let never = replay("acme", scope)?;
+        ask(&world, &never).await?;
+        let ended = jobs.until(never.id, Replay::is_over).await;
+        let failed = JobState::Failed(String::from(expected));
+        assert_eq!((ended.state, ended.progress.made), (failed, 0), "{:?}", ended.scope);
+    }
+    // Where one of its endpoints is there, it goes on.
+    let only = Scope::Only(vec![past(event_sequence, of_gone), past(event_sequence, there)]);
+    let some = replay("acme", only)?;
+    ask(&world, &some).await?;
+    assert_eq!(jobs.done(some.id).await, 2);
+    fan_out.stop().await
+}

@@ -4,7 +4,9 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{Kind, Link, Span, Told, Value, span};
 use crate::{
-    Conclusion, Outcome, SpanId, Timestamp, TraceContext, fact::AttemptMade, trace::Place,
+    Conclusion, Outcome, SpanId, Timestamp, TraceContext,
+    fact::{AttemptMade, Timing},
+    trace::Place,
 };
 
 /// When the parts of a request were done, from its beginning on; `None` for what there was not, or
@@ -27,6 +29,15 @@ pub struct Moments {
 const SCHEMES: [(&str, u16); 2] = [("https://", 443), ("http://", 80)];
 
 impl Moments {
+    /// Returns what goes on record of it.
+    ///
+    /// A connection that was there later than the request was sent is not the one that it went over:
+    /// another one had become free meanwhile.
+    pub fn timing(&self) -> Timing {
+        let is_own = |at: &Duration| self.sent.is_none_or(|sent| *at <= sent);
+        Timing { connect: self.connected.filter(is_own), first_byte: self.first_byte }
+    }
+
     fn events(&self, start: Timestamp) -> Vec<(&'static str, Timestamp)> {
         let parts = [
             ("dns", self.dns),

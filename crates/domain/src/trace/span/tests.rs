@@ -37,6 +37,7 @@ fn made(attempt: u32, outcome: Outcome) -> AttemptMade {
         attempt,
         started_at: at(100),
         duration: Duration::from_millis(30),
+        timing: crate::fact::Timing::default(),
         outcome,
         detail: String::from("words"),
         config_revision: 1,
