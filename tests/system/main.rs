@@ -11,6 +11,7 @@ mod batches_carry_every_event;
 mod commands_are_carried_out;
 mod configuration_reads_its_own_writes;
 mod content_decides;
+mod dashboards_tell_what_happened;
 mod duplicate_is_delivered_once;
 mod durability_is_checked;
 mod endpoints_are_small;

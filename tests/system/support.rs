@@ -3,6 +3,7 @@
 
 pub(crate) mod api;
 pub(crate) mod binary;
+pub(crate) mod boards;
 pub(crate) mod checker;
 pub(crate) mod evidence;
 pub(crate) mod foreign;
@@ -13,6 +14,7 @@ pub(crate) mod nemesis;
 pub(crate) mod otelite;
 mod process;
 pub(crate) mod producer;
+pub(crate) mod prometheus;
 pub(crate) mod scene;
 mod search;
 pub(crate) mod servers;

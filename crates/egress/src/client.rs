@@ -15,7 +15,7 @@ use crate::{
     fault,
     guard::{DIAL, Guard, Refusal, Route, WANTED, Wanted},
     marks::{MARKS, Marks},
-    resolve::Resolver,
+    resolve::{LOOKUPS_MAX, Resolver},
     tls::{self, TlsError},
 };
 
@@ -113,6 +113,15 @@ impl Client {
             body_bytes_max: settings.body_bytes_max,
         };
         Ok(Self { http, guard, limits, roots_trusted })
+    }
+
+    /// How many names may be looked up at once; further ones wait.
+    pub const LOOKUPS_MAX: usize = LOOKUPS_MAX;
+
+    /// Returns what tells how many names are being looked up. It keeps no connection.
+    pub fn lookups(&self) -> impl Fn() -> usize + Send + Sync + 'static + use<> {
+        let resolver = self.guard.resolver.clone();
+        move || resolver.under_way()
     }
 
     /// Returns how many certificate authorities are trusted. Without any, no HTTPS endpoint is.

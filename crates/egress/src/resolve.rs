@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// How many look-ups may be under way at once, each on a thread.
-const LOOKUPS_MAX: usize = 256;
+pub(crate) const LOOKUPS_MAX: usize = 256;
 /// The most addresses that a name may have.
 const ADDRESSES_MAX: usize = 64;
 
@@ -62,6 +62,11 @@ impl Resolver {
         let permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
         let lookups = Lookups { under_way: Mutex::default(), permits, system };
         Self { lookups: Arc::new(lookups), timeout }
+    }
+
+    /// Returns how many names are being looked up.
+    pub(crate) fn under_way(&self) -> usize {
+        LOOKUPS_MAX.saturating_sub(self.lookups.permits.available_permits())
     }
 
     /// Returns the addresses of a name: at least one.

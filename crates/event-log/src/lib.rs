@@ -49,7 +49,7 @@ pub use jobs::{JobWritten, Jobs, JobsView, StoredReplay};
 pub use journal::{AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter};
 pub use log::{EventLog, OpenError};
 pub use marks::{Mark, Marks};
-pub use publish::{Pending, PublishError, Publisher, Stored};
+pub use publish::{Pending, PublishError, Publisher, Stored, Windows};
 pub use read::{Headers, InboxMessage, Position, ReadError, Reader, Settler, Unsettled};
 pub use reports::{Receipt, Reported, Reports};
 pub use requests::{PublishAnswer, PublishRequestError, Reply, Request, Requests};

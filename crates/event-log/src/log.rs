@@ -31,7 +31,7 @@ pub(crate) use self::{
 };
 use crate::{
     ReadError, Settings,
-    publish::acks::Acks,
+    publish::{Windows, acks::Acks},
     read::Patience,
     topology::{Stream, Topology},
 };
@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     /// Who waits for which acknowledgement.
     pub(crate) acks: Arc<Acks>,
     pub(crate) link: Arc<Link>,
+    /// Of all publishers.
+    pub(crate) windows: Windows,
     /// The highest sequence of JOURNAL that this process knows of.
     pub(crate) journal_seen: AtomicU64,
     /// Cancelled when the log is being closed.

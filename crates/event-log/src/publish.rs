@@ -10,6 +10,7 @@ mod lane;
 pub(crate) mod outgoing;
 pub(crate) mod policy;
 pub(crate) mod verdict;
+mod windows;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use tokio::{
     time::Instant,
 };
 
+pub use self::windows::Windows;
 use self::{
     acks::Ticket,
     batch::is_batch_header,
@@ -137,9 +139,14 @@ impl PublishError {
 }
 
 impl EventLog {
+    /// Returns how full the windows of its publishers are, to be read at any time.
+    pub fn windows(&self) -> Windows {
+        self.inner.windows.clone()
+    }
+
     /// Makes a publisher with a window of its own.
     pub fn publisher(&self) -> Publisher {
-        let window = Arc::new(Semaphore::new(self.inner.settings.window));
+        let window = self.inner.windows.open();
         let lanes = Arc::new(Lanes::new(&self.inner.settings));
         Publisher { log: self.clone(), window, lanes }
     }

@@ -130,6 +130,7 @@ pub async fn bind_and_start(
     counters::register(&metrics, directory.clone(), &limited);
     let Limited { connections, connections_max: _, scans, bodies, batches } = limited;
     let (errands, taken) = Errands::new();
+    counters::register_waits(&metrics, &log, (&batches, &errands));
     let app = App::new(app::Parts {
         publisher: log.publisher(),
         jobs,

@@ -53,6 +53,14 @@ impl Conditions {
         Self(Arc::new(Inner { clock, counters, told, turns }))
     }
 
+    /// How many parts of the work may be done at once; more wait.
+    pub(crate) const AT_ONCE: usize = AT_ONCE;
+
+    /// How many parts of the work are being done.
+    pub(crate) fn under_way(&self) -> usize {
+        AT_ONCE.saturating_sub(self.0.turns.available_permits())
+    }
+
     /// Decides whatever depends on content. Cancel safe: items that are dropped are handed out again.
     pub(crate) async fn answer(&self, items: Vec<Item>) -> anyhow::Result<Vec<Item>> {
         if !items.iter().any(|item| weight(item) > 0) {

@@ -119,6 +119,7 @@ impl Projecting {
             }
             if !portion.is_empty() {
                 let count = portion.count();
+                self.counters.note_portion(count.max(rows));
                 self.counters.note_read(portion.oldest());
                 progress = portion.write(&store).await?;
                 self.counters.note_written(count, progress);

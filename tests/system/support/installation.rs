@@ -61,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) dispatcher_allows_loopback: bool,
     /// Variables that the services get beside their settings.
     pub(crate) variables: Vec<(String, String)>,
+    /// Where the delivery log is; a file of SQLite without.
+    pub(crate) database: Option<String>,
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
             api_allows_loopback: true,
             dispatcher_allows_loopback: true,
             variables: Vec::new(),
+            database: None,
         }
     }
 }
@@ -277,12 +280,14 @@ impl Installation {
         set("log.shards", self.options.shards.to_string());
         set("log.duplicate_window", millis(self.options.duplicate_window));
         set("log.ack_wait", millis(self.options.ack_wait));
+        let sqlite = || format!("sqlite:{}", self.directory.path().join(DELIVERY_LOG).display());
+        let database = self.options.database.clone().unwrap_or_else(sqlite);
         let file = |name: &str| self.directory.path().join(name).display().to_string();
         match service {
             Service::FanOut => {}
             Service::Projector => {
                 set("profiles_dir", file(PROFILES));
-                set("database", format!("sqlite:{}", file(DELIVERY_LOG)));
+                set("database", database);
                 // More transactions, and so more places to be killed at.
                 set("batch_max", String::from("16"));
                 set("batch_wait", String::from("10ms"));
@@ -306,7 +311,7 @@ impl Installation {
                 set("profiles_dir", file(PROFILES));
                 set("sealing_key_file", file(SEALING_KEY));
                 set("operator_key_file", file(OPERATOR_KEY));
-                set("database", format!("sqlite:{}", file(DELIVERY_LOG)));
+                set("database", database);
                 set("endpoint_https", String::from("optional"));
                 set("endpoint_ports", String::from("1-65535"));
                 // Clients know the API by its first port.
@@ -348,7 +353,9 @@ impl Installation {
             }
             if api.address().is_none() {
                 let lines = logs::read(&log).unwrap_or_default();
-                let Some(address) = lines.iter().find_map(|line| line.field("address")) else {
+                let listens = |line: &&logs::Line| line.field("message") == Some("listening");
+                let said = lines.iter().find(listens);
+                let Some(address) = said.and_then(|line| line.field("address")) else {
                     return Err(lines.last().map(|line| line.text.clone()).unwrap_or_default());
                 };
                 api.set_address(address);

@@ -19,7 +19,7 @@ use super::{EventLog, Inner, Link, connect};
 use crate::{
     Settings, bootstrap,
     durability::{self, Checked, DurabilityError, VERSION_MIN, Version},
-    publish::acks::Acks,
+    publish::{Windows, acks::Acks},
     topology::Topology,
 };
 
@@ -232,6 +232,7 @@ impl Road {
         tasks.spawn(async move {
             let _closed = watching.await;
         });
+        let windows = Windows::new(settings.window);
         let inner = Inner {
             client,
             jetstream,
@@ -242,6 +243,7 @@ impl Road {
             inbox_identity,
             acks,
             link,
+            windows,
             journal_seen: AtomicU64::new(0),
             closed,
             _tasks: tasks,
