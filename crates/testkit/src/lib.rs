@@ -2,6 +2,7 @@
 
 mod cluster;
 mod jetstream;
+mod name_server;
 mod nats;
 mod postgres;
 mod proxy;
@@ -10,6 +11,7 @@ mod streams;
 mod wait;
 
 pub use cluster::NatsCluster;
+pub use name_server::{NameServer, Named};
 pub use nats::NatsServer;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
