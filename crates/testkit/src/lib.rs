@@ -2,6 +2,7 @@
 
 mod cluster;
 mod jetstream;
+mod name_server;
 mod nats;
 mod postgres;
 mod proxy;
@@ -11,6 +12,7 @@ mod streams;
 mod wait;
 
 pub use cluster::NatsCluster;
+pub use name_server::{NameServer, Named};
 pub use nats::NatsServer;
 pub use postgres::Postgres;
 pub use proxy::Proxy;

@@ -410,7 +410,7 @@ async fn send(
                 made.detail.clone_from(&failure.detail);
             }
             moments = answer.moments;
-            made.reply = Some(Reply::of(answer));
+            made.reply = Some(Reply::of(answer, ready));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }

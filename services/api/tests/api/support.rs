@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use fanfare_api::{EndpointHttps, Settings, generate_key};
 use fanfare_delivery_log::{Changes, Database, DatabaseUrl, Progress, Store, Streams};
-use fanfare_domain::{AddressPolicy, address::AllowRule, seal::Clear, url::Ports};
+use fanfare_domain::{AddressPolicy, address::AddressRule, seal::Clear, url::Ports};
 use fanfare_event_log::EventLog;
 use fanfare_service::{Context, Failure, random_bytes};
 use fanfare_testkit::{NatsServer, Proxy, StoredMessage};
@@ -179,7 +179,10 @@ fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Set
         profiles_dir: None,
         endpoint_https: EndpointHttps::ByProfile,
         endpoint_ports: Ports::default(),
-        endpoint_addresses: AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() },
+        endpoint_addresses: AddressPolicy {
+            allow: AddressRule::LOOPBACK.to_vec(),
+            deny: Vec::new(),
+        },
     }
 }
 

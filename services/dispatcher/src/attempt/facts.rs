@@ -10,7 +10,7 @@ use fanfare_domain::{
 };
 
 use super::{Desk, Job, Looked};
-use crate::runtime::Unready;
+use crate::runtime::{Ready, Unready};
 
 /// How many bytes of an answer's headers are kept.
 const HEADERS_KEPT_MAX: usize = 8 << 10;
@@ -42,12 +42,13 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// Keeps what is kept of an answer.
-    pub(super) fn of(answer: fanfare_egress::Answer) -> Self {
+    /// Keeps what is kept of an answer of an endpoint.
+    pub(super) fn of(answer: fanfare_egress::Answer, ready: &Ready) -> Self {
         let headers = answer.result.as_ref().map(|head| head.pairs(HEADERS_KEPT_MAX));
+        let headers = headers.unwrap_or_default().into_iter();
         Self {
-            headers: headers.unwrap_or_default(),
-            body: answer.body,
+            headers: headers.map(|(name, value)| (name, ready.conceal(value))).collect(),
+            body: ready.conceal(answer.body),
             truncated: answer.truncated,
             duration: answer.duration,
             timing: answer.moments.timing(),

@@ -83,7 +83,7 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
                 made.detail.clone_from(&failure.detail);
             }
             moments = answer.moments;
-            made.reply = Some(Reply::of(answer));
+            made.reply = Some(Reply::of(answer, &ready));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }
