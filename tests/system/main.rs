@@ -13,6 +13,7 @@ mod configuration_reads_its_own_writes;
 mod content_decides;
 mod duplicate_is_delivered_once;
 mod durability_is_checked;
+mod each_service_has_its_permissions;
 mod endpoints_are_small;
 mod endpoints_are_tried;
 mod flood_stops_no_one;

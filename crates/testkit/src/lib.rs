@@ -9,7 +9,7 @@ pub mod receiver;
 mod streams;
 mod wait;
 
-pub use cluster::NatsCluster;
+pub use cluster::{NatsCluster, free_ports};
 pub use nats::NatsServer;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
