@@ -14,6 +14,7 @@ mod content_decides;
 mod dashboards_tell_what_happened;
 mod duplicate_is_delivered_once;
 mod durability_is_checked;
+mod each_service_has_its_permissions;
 mod endpoints_are_small;
 mod endpoints_are_tried;
 mod flood_stops_no_one;

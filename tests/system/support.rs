@@ -9,6 +9,7 @@ pub(crate) mod evidence;
 pub(crate) mod foreign;
 pub(crate) mod hooks;
 pub(crate) mod installation;
+pub(crate) mod locked;
 pub(crate) mod logs;
 pub(crate) mod nemesis;
 pub(crate) mod otelite;

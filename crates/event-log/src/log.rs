@@ -2,6 +2,7 @@
 
 mod api;
 mod connect;
+mod denial;
 mod link;
 mod open;
 
@@ -24,10 +25,13 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub use self::open::OpenError;
 pub(crate) use self::{
-    api::{ApiError, ask, server_time, stream_info, tell, tell_within},
+    api::{ApiError, api_subject, ask, server_time, stream_info, tell, tell_within},
     link::{Connection, Link, Lost, number},
+};
+pub use self::{
+    denial::{Act, Denial},
+    open::{Lack, OpenError, Provisioned},
 };
 use crate::{
     ReadError, Settings,

@@ -11,7 +11,7 @@ pub mod receiver;
 mod streams;
 mod wait;
 
-pub use cluster::NatsCluster;
+pub use cluster::{NatsCluster, free_ports};
 pub use name_server::{NameServer, Named};
 pub use nats::NatsServer;
 pub use postgres::Postgres;

@@ -126,9 +126,29 @@ impl Installation {
         let processes = BTreeMap::new();
         let mut installation =
             Self { processes, servers, api, binary, options, directory, finished: false };
+        installation.provision().await?;
         installation.start_all().await?;
         installation.all_run().await?;
         Ok(installation)
+    }
+
+    /// Makes the streams where the services may not.
+    async fn provision(&self) -> Result<()> {
+        if let Servers::Locked(locked) = &self.servers {
+            locked.bootstrap(&self.common()).await?;
+        }
+        Ok(())
+    }
+
+    /// What all services are told of the streams.
+    fn common(&self) -> BTreeMap<String, String> {
+        let millis = |span: Duration| format!("{}ms", span.as_millis());
+        let pairs = [
+            ("log.shards", self.options.shards.to_string()),
+            ("log.duplicate_window", millis(self.options.duplicate_window)),
+            ("log.ack_wait", millis(self.options.ack_wait)),
+        ];
+        pairs.map(|(key, value)| (String::from(key), value)).into()
     }
 
     /// Starts every service that does not run, and waits until the API is ready.
@@ -271,15 +291,9 @@ impl Installation {
 
     /// What a service is told.
     pub(crate) fn settings(&self, service: Service) -> BTreeMap<String, String> {
-        let millis = |span: Duration| format!("{}ms", span.as_millis());
-        let mut settings = BTreeMap::new();
+        let mut settings = self.servers.settings_of(service, self.options.durability);
+        settings.extend(self.common());
         let mut set = |key: &str, value: String| settings.insert(String::from(key), value);
-        for (key, value) in self.servers.settings(self.options.durability) {
-            set(key, value);
-        }
-        set("log.shards", self.options.shards.to_string());
-        set("log.duplicate_window", millis(self.options.duplicate_window));
-        set("log.ack_wait", millis(self.options.ack_wait));
         let sqlite = || format!("sqlite:{}", self.directory.path().join(DELIVERY_LOG).display());
         let database = self.options.database.clone().unwrap_or_else(sqlite);
         let file = |name: &str| self.directory.path().join(name).display().to_string();
