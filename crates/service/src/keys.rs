@@ -92,8 +92,7 @@ pub enum KeysError {
 pub fn load_keyring(setting: &Path) -> Result<Keyring, KeysError> {
     let said = setting.to_str().unwrap_or_default();
     let text = if let Some(name) = said.strip_prefix(VARIABLE) {
-        let variable = env::var(name).map(Zeroizing::new);
-        variable.map_err(|_| KeysError::NoVariable { name: String::from(name) })?
+        variable(name).ok_or_else(|| KeysError::NoVariable { name: String::from(name) })?
     } else if let Some(command) = said.strip_prefix(COMMAND) {
         printed(command).map_err(|what| KeysError::Command { what })?
     } else {
@@ -102,6 +101,11 @@ pub fn load_keyring(setting: &Path) -> Result<Keyring, KeysError> {
             .map_err(|cause| KeysError::Unreadable { path: setting.to_owned(), cause })?
     };
     Keyring::parse(&text).map_err(|cause| KeysError::Malformed { path: setting.to_owned(), cause })
+}
+
+fn variable(name: &str) -> Option<Zeroizing<String>> {
+    let found = env::vars_os().find(|(known, _)| known == name);
+    found.and_then(|(_, text)| text.into_string().ok()).map(Zeroizing::new)
 }
 
 /// Returns what a command prints, or what is wrong with it.
