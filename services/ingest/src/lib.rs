@@ -112,6 +112,7 @@ pub async fn start_counted(
         inbox_identity: log.inbox_identity().to_owned(),
         judge: Arc::clone(&judge),
         keys: keys.clone(),
+        stored: tokio::sync::Mutex::new(log.event_ids()),
         keys_max: settings.keys_max,
     };
     let inbox =

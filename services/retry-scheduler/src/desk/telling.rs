@@ -221,7 +221,11 @@ async fn publish(
     let wanted: BTreeSet<EventId> = suspects().map(|event| event.id).collect();
     let oldest = suspects().map(|event| event.occurred_at).min();
     let known = match oldest {
-        Some(oldest) => tools.log.events_on_record(&wanted, oldest.saturating_sub(SKEW)).await?,
+        Some(oldest) => {
+            let operator = Some(&tools.settings.operator_tenant);
+            let since = oldest.saturating_sub(SKEW);
+            tools.log.events_on_record(&wanted, since, operator).await?
+        }
         None => BTreeSet::new(),
     };
     let new = events.into_iter().filter(|event| !known.contains(&event.id));
