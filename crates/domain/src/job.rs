@@ -119,6 +119,7 @@ impl Replay {
 
     /// The replay as it is once a person has cancelled it. What is on record of it by then becomes
     /// deliveries, whoever made it was interrupted or not.
+    #[must_use]
     pub fn cancelled(&self, now: Timestamp) -> Self {
         let unfinished = self.generation > 0;
         let progress = Progress { updated_at: now, unfinished, ..self.progress };
