@@ -117,7 +117,7 @@ pub(in crate::tests) fn attempt_refused() -> Record {
 }
 
 fn attempt_timed() -> Record {
-    let (connect, first_byte) = (Duration::from_micros(2_345), Duration::from_micros(12_000));
+    let (connect, first_byte) = (Duration::from_micros(2_345), Duration::from_millis(12));
     let timing = Timing { connect: Some(connect), first_byte: Some(first_byte) };
     let made = AttemptMade { timing, ..attempt(Outcome::Accepted { status: 200 }) };
     record(Fact::AttemptMade(Box::new(made)))
