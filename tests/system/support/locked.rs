@@ -132,10 +132,8 @@ impl Locked {
         let text = fs::read_to_string(self.user(user).join("log.toml")).context("read a file")?;
         let table: toml::Table = text.parse().context("read a file")?;
         let log = table.get("log").and_then(toml::Value::as_table).context("a section")?;
-        let text = |value: &toml::Value| match value {
-            toml::Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        let text =
+            |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), String::from);
         Ok(log.iter().map(|(key, value)| (format!("log.{key}"), text(value))).collect())
     }
 
