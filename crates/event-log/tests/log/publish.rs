@@ -320,7 +320,7 @@ async fn a_replay_puts_on_record_everybody_for_whom_it_comes_to_an_event() -> Re
         (of(0, &[1]), false),
         (of(0, &[2]), true),
     ] {
-        let stored = publisher.routed(&[record.clone()]).await?.stored().await?;
+        let stored = publisher.routed(std::slice::from_ref(&record)).await?.stored().await?;
         assert_eq!(stored.duplicate, is_known, "{:?}", record.fact);
     }
     Ok(())

@@ -296,12 +296,11 @@ impl Cursor {
         if !self.fetching.remove(&sequence) {
             return;
         }
-        match fed {
-            Some(fed) => self.put_back(fed),
-            None => {
-                self.alarm_counts(sequence);
-                self.concluded(sequence);
-            }
+        if let Some(fed) = fed {
+            self.put_back(fed);
+        } else {
+            self.alarm_counts(sequence);
+            self.concluded(sequence);
         }
     }
 

@@ -89,7 +89,7 @@ mod tests {
             });
             for forgetting in too_much(all.collect(), 1_000) {
                 let place = (0..6).position(|n| job(n) == forgetting).unwrap();
-                (known[usize::from(place)], in_line[usize::from(place)]) = (0, true);
+                (known[place], in_line[place]) = (0, true);
             }
         }
         assert_eq!(looked, [1; 6]);
