@@ -124,6 +124,7 @@ impl Fields for AttemptMade {
             response_truncated,
             retry_at,
             batch,
+            trace_sampled,
         } = self;
         out.message(1, delivery);
         out.uint(2, u64::from(*attempt));
@@ -149,6 +150,9 @@ impl Fields for AttemptMade {
         out.uint(14, u64::from(*response_truncated));
         out.some_time(15, *retry_at);
         out.in_batch(16, *batch);
+        if let Some(sampled) = trace_sampled {
+            out.some_uint(19, u64::from(*sampled));
+        }
     }
 }
 

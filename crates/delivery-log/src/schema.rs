@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The version of the tables. Another one makes them anew: they are a fold.
-pub(crate) const VERSION: i64 = 4;
+pub(crate) const VERSION: i64 = 5;
 
 /// The tables, in the order in which they are dropped. That of the audit is not among them: it keeps
 /// what CONFIG may have forgotten.
@@ -66,6 +66,7 @@ const SQLITE: [&str; 4] = [
         outcome TEXT NOT NULL, status BIGINT, fault TEXT, retry_after BIGINT,
         started_at BIGINT NOT NULL, duration BIGINT NOT NULL, config_revision BIGINT NOT NULL,
         retry_at BIGINT, batch BLOB, batch_size BIGINT, truncated BIGINT NOT NULL,
+        trace_sampled BIGINT,
         url TEXT NOT NULL, signature TEXT NOT NULL, detail TEXT NOT NULL, headers TEXT NOT NULL,
         body BLOB NOT NULL, PRIMARY KEY (delivery, number)
     )",
@@ -93,6 +94,7 @@ const POSTGRES: [&str; 4] = [
         outcome TEXT NOT NULL, status BIGINT, fault TEXT, retry_after BIGINT,
         started_at BIGINT NOT NULL, duration BIGINT NOT NULL, config_revision BIGINT NOT NULL,
         retry_at BIGINT, batch BYTEA, batch_size BIGINT, truncated BIGINT NOT NULL,
+        trace_sampled BIGINT,
         url TEXT NOT NULL, signature TEXT NOT NULL, detail TEXT NOT NULL, headers TEXT NOT NULL,
         body BYTEA NOT NULL, PRIMARY KEY (delivery, number)
     )",

@@ -200,10 +200,15 @@ where
         Box::pin(async move {
             let dial = guard.admit(declared.map_err(|_| Refusal::Undeclared)?).await?;
             // The connection may outlive the call that asked for it: the pool then finishes it.
-            let connection = DIAL.scope(dial, connecting).await?;
-            if let Some(marks) = marks {
-                marks.connected();
-            }
+            let connecting = DIAL.scope(dial, connecting);
+            let connection = match marks {
+                Some(marks) => {
+                    let connection = MARKS.scope(marks.clone(), connecting).await?;
+                    marks.connected();
+                    connection
+                }
+                None => connecting.await?,
+            };
             // Name, TCP and TLS can take seconds, and a request may only begin while it is wanted.
             if wanted.is_some_and(|is_wanted| !is_wanted()) {
                 return Err(Refusal::Withdrawn.into());

@@ -24,6 +24,7 @@ mod fault;
 mod guard;
 mod marks;
 mod resolve;
+mod sessions;
 mod settings;
 mod tls;
 

@@ -170,7 +170,8 @@ fn attempt_made() -> impl Strategy<Value = Fact> {
     let request = (delivery(), attempt(), time(), duration(), number(), text(), text());
     let headers = vec((text(), blob()), 0..4);
     let answer = (outcome(), text(), headers, blob(), any::<bool>(), of(time()), in_batch());
-    (request, answer).prop_map(|(request, answer)| {
+    let parts = (request, answer, of(any::<bool>()));
+    parts.prop_map(|(request, answer, trace_sampled)| {
         let (delivery, attempt, started_at, duration, config_revision, url, signature) = request;
         let (outcome, detail, response_headers, response_body, truncated, retry_at, batch) = answer;
         Fact::AttemptMade(Box::new(AttemptMade {
@@ -188,6 +189,7 @@ fn attempt_made() -> impl Strategy<Value = Fact> {
             response_truncated: truncated,
             retry_at,
             batch,
+            trace_sampled,
         }))
     })
 }

@@ -107,14 +107,15 @@ pub(super) async fn attempts(
 ) -> Result<(), StoreError> {
     let head = "INSERT INTO fanfare_attempts (delivery, number, endpoint, place, outcome, status, fault, \
         retry_after, started_at, duration, config_revision, retry_at, batch, batch_size, \
-        truncated, url, signature, detail, headers, body) VALUES ";
+        truncated, trace_sampled, url, signature, detail, headers, body) VALUES ";
     let tail = " ON CONFLICT (delivery, number) DO UPDATE SET place = excluded.place, \
         outcome = excluded.outcome, status = excluded.status, fault = excluded.fault, \
         retry_after = excluded.retry_after, started_at = excluded.started_at, \
         duration = excluded.duration, config_revision = excluded.config_revision, \
         retry_at = excluded.retry_at, batch = excluded.batch, batch_size = excluded.batch_size, \
-        truncated = excluded.truncated, url = excluded.url, signature = excluded.signature, \
-        detail = excluded.detail, headers = excluded.headers, body = excluded.body \
+        truncated = excluded.truncated, trace_sampled = excluded.trace_sampled, \
+        url = excluded.url, signature = excluded.signature, detail = excluded.detail, \
+        headers = excluded.headers, body = excluded.body \
         WHERE excluded.place > fanfare_attempts.place";
     write(transaction, (head, tail), rows.map(|row| attempt(&row))).await
 }
@@ -141,6 +142,7 @@ fn attempt(row: &AttemptRow) -> Vec<Value> {
         row.batch.as_ref().map(|batch| batch.id.as_bytes()).into(),
         row.batch.map(|batch| i64::from(batch.size)).into(),
         i64::from(row.response_truncated).into(),
+        row.trace_sampled.map(i64::from).into(),
         row.url.as_str().into(),
         row.signature.as_str().into(),
         row.detail.as_str().into(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use fanfare_api::{EndpointHttps, Settings, generate_key};
+use fanfare_api::{EndpointHttps, Settings, TraceTrust, generate_key};
 use fanfare_delivery_log::{Database, DatabaseUrl, Store, Streams};
 use fanfare_domain::{AddressPolicy, address::AllowRule, seal::Clear, url::Ports};
 use fanfare_event_log::EventLog;
@@ -162,6 +162,7 @@ fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Set
         endpoint_https: EndpointHttps::ByProfile,
         endpoint_ports: Ports::default(),
         endpoint_addresses: AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() },
+        trace_context: TraceTrust::default(),
     }
 }
 

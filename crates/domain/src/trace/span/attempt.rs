@@ -13,8 +13,10 @@ use crate::{
 pub struct Moments {
     /// The name was resolved.
     pub dns: Option<Duration>,
-    /// There was a connection: TCP, and TLS if it is spoken.
+    /// There was a TCP connection; through a proxy, to it.
     pub connected: Option<Duration>,
+    /// TLS was spoken on it.
+    pub tls: Option<Duration>,
     /// The request was handed to the connection.
     pub sent: Option<Duration>,
     /// The head of the answer was there.
@@ -31,6 +33,7 @@ impl Moments {
         let parts = [
             ("dns", self.dns),
             ("connect", self.connected),
+            ("tls", self.tls),
             ("request sent", self.sent),
             ("first byte", self.first_byte),
             ("body", self.body),
@@ -93,6 +96,13 @@ pub fn attempt(
     span.error = error;
     span.events = moments.events(made.started_at);
     span
+}
+
+/// An attempt that is no delivery's: a trial, made at once for a request to us, below whose span it is.
+pub fn trial(made: &AttemptMade, context: &TraceContext, moments: &Moments) -> Span {
+    let place = Told::of_delivery(&made.delivery, context).place();
+    let span = attempt(made, context, None, moments);
+    Span { parent: place.parent, parent_is_remote: true, ..span }
 }
 
 fn error(outcome: &Outcome) -> Option<Cow<'static, str>> {
