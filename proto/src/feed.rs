@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fanfare_domain::{
     EndpointId, Feed, Timestamp,
-    feed::{Blocked, Interval, Phase},
+    feed::{Blocked, Interval, Phase, PutOff},
 };
 use prost::encoding::{WireType, encoded_len_varint};
 
@@ -35,6 +35,8 @@ pub fn decode_feed(bytes: Bytes) -> Result<Feed, DecodeError> {
         blocked: wire.blocked.into_iter().map(blocked).collect(),
         past: wire.past.iter().map(interval).collect(),
         ended: wire.ended,
+        ended_since: wire.ended_since,
+        taken_over: wire.taken_over.iter().map(put_off).collect(),
     })
 }
 
@@ -76,10 +78,14 @@ fn interval(wire: &wire::FeedInterval) -> Interval {
     Interval { from: wire.from, until: wire.until, closed_at }
 }
 
+fn put_off(wire: &wire::FeedPutOff) -> PutOff {
+    PutOff { sequence: wire.sequence, until: Timestamp::from_nanos(wire.until_ns) }
+}
+
 impl Fields for Feed {
     fn write(&self, out: &mut impl Sink) {
-        let Self { tenant, endpoint, from, phase, reason, opened_at, next, blocked, past, ended } =
-            self;
+        let Self { tenant, endpoint, from, phase, reason, opened_at, .. } = self;
+        let Self { next, blocked, past, ended, ended_since, taken_over, .. } = self;
         out.text(1, tenant.as_str());
         out.bytes(2, endpoint.as_bytes());
         out.uint(3, *from);
@@ -101,6 +107,18 @@ impl Fields for Feed {
             out.message(11, past);
         }
         packed(out, 12, ended);
+        for put_off in taken_over {
+            out.message(13, put_off);
+        }
+        out.uint(14, *ended_since);
+    }
+}
+
+impl Fields for PutOff {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { sequence, until } = self;
+        out.uint(1, *sequence);
+        out.time(2, *until);
     }
 }
 

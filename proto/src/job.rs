@@ -38,6 +38,7 @@ pub fn decode_replay(bytes: Bytes) -> Result<Replay, DecodeError> {
             looked_at: wire.looked_at,
             made: wire.made,
             updated_at: Timestamp::from_nanos(wire.updated_at_ns),
+            unfinished: wire.unfinished,
         },
     })
 }
@@ -94,7 +95,8 @@ impl Fields for Replay {
     fn write(&self, out: &mut impl Sink) {
         let Self { id, tenant, actor, reason, created_at, scope, generation, state, progress } =
             self;
-        let Progress { next, journal_sequence, looked_at, made, updated_at } = *progress;
+        let Progress { next, journal_sequence, looked_at, made, updated_at, unfinished } =
+            *progress;
         out.bytes(1, id.as_bytes());
         out.text(2, tenant.as_str());
         out.text(3, actor);
@@ -118,6 +120,7 @@ impl Fields for Replay {
         out.uint(13, looked_at);
         out.uint(14, made);
         out.time(15, updated_at);
+        out.uint(16, u64::from(unfinished));
     }
 }
 

@@ -100,10 +100,11 @@ impl Fields for InFlight {
 
 impl Fields for LimitState {
     fn write(&self, out: &mut impl Sink) {
-        let Self { endpoint, gate, plan } = self;
+        let Self { endpoint, gate, plan, quiet_until } = self;
         out.bytes(1, endpoint.as_bytes());
         out.time(2, *gate);
         out.time(3, *plan);
+        out.some_time(4, *quiet_until);
     }
 }
 
@@ -114,6 +115,7 @@ impl Fields for AttemptMade {
             attempt,
             started_at,
             duration,
+            timing,
             outcome,
             detail,
             config_revision,
@@ -150,6 +152,9 @@ impl Fields for AttemptMade {
         out.uint(14, u64::from(*response_truncated));
         out.some_time(15, *retry_at);
         out.in_batch(16, *batch);
+        for (number, after) in [(17, timing.connect), (18, timing.first_byte)] {
+            out.uint(number, after.map_or(0, |after| encode::nanos(after).max(1)));
+        }
         if let Some(sampled) = trace_sampled {
             out.some_uint(19, u64::from(*sampled));
         }

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Write as _,
-    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
@@ -19,13 +18,14 @@ use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
 use crate::support::{
     Answer, Hooks,
+    boards::{Board, OF_METRICS, observability},
     up::{Up, number},
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where every number is described. `FANFARE_WRITE_METRICS=1` has the table written.
-const DESCRIBED: &str = "deploy/observability/metrics.md";
+const DESCRIBED: &str = "metrics.md";
 
 /// Endpoints: one that takes everything, one that fails, one that never answers.
 async fn set(up: &Up, hooks: &Hooks) -> Result<()> {
@@ -92,7 +92,7 @@ async fn metrics_tell_what_happened() -> Result<()> {
     assert!(!text.contains("acme"), "no label is a name: {text}");
     described(&text)?;
     known(&text)?;
-    promtool(&text).await?;
+    promtool(&["check", "metrics"], &text).await?;
     // Who hangs lets go, so that the end need not wait for its time-out.
     drop(hooks);
     up.end().await
@@ -138,7 +138,7 @@ async fn a_collector_gets_the_same_numbers_and_may_hang() -> Result<()> {
 
 /// Checks that the table of all numbers is what there is.
 fn described(text: &str) -> Result<()> {
-    let path = root().join(DESCRIBED);
+    let path = observability().join(DESCRIBED);
     let page = fs::read_to_string(&path).with_context(|| format!("read {DESCRIBED}"))?;
     let (before, rest) = page.split_once(BEGIN).context("the table begins")?;
     let (_, after) = rest.split_once(END).context("the table ends")?;
@@ -151,28 +151,40 @@ fn described(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks that whatever the dashboard and the alerts look at is there.
+/// Checks that whatever the dashboards, the alerts and the runbook look at is there.
 fn known(text: &str) -> Result<()> {
     let series = text.lines().filter(|line| !line.starts_with('#'));
     let series: BTreeSet<&str> = series.filter_map(|line| line.split(['{', ' ']).next()).collect();
-    for file in ["grafana/overview.json", "prometheus/alerts.yml"] {
-        let path = root().join("deploy/observability").join(file);
-        let page = fs::read_to_string(&path).with_context(|| format!("read {file}"))?;
-        let words = page.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
-        let used: BTreeSet<&str> = words.filter(|word| word.starts_with("fanfare_")).collect();
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let families = families.filter_map(|line| line.split(' ').next());
+    let named: BTreeSet<&str> = families.chain(series.iter().copied()).collect();
+    for name in OF_METRICS {
+        let board = Board::read(name)?;
+        for (panel, expression) in board.expressions()? {
+            let unknown: Vec<_> = words(expression).difference(&series).copied().collect();
+            ensure!(unknown.is_empty(), "{name}: {panel} looks at {unknown:?}");
+            ensure!(!words(expression).is_empty(), "{name}: {panel} looks at nothing");
+        }
+    }
+    // A text may speak of a histogram, which has no series of that name.
+    for (file, there) in [("prometheus/alerts.yml", &series), ("runbook.md", &named)] {
+        let page = fs::read_to_string(observability().join(file)).context(file)?;
+        let used = words(&page);
         ensure!(used.len() > 10, "{file} looks at {used:?}");
-        let unknown: Vec<_> = used.difference(&series).collect();
+        let unknown: Vec<_> = used.difference(there).collect();
         ensure!(unknown.is_empty(), "{file} looks at {unknown:?}, which is not there");
     }
     Ok(())
 }
 
+/// The names of metrics in a text.
+fn words(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    words.filter(|word| word.starts_with("fanfare_") || word.starts_with("process_")).collect()
+}
+
 const BEGIN: &str = "<!-- every metric -->";
 const END: &str = "<!-- end -->";
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 /// One row for each family: its name, its type, its labels and what it means.
 fn table(text: &str) -> String {
@@ -201,32 +213,32 @@ fn table(text: &str) -> String {
     rows.concat()
 }
 
-/// Has Prometheus's own tool look at the metrics and at the alert rules, where it is installed.
-async fn promtool(text: &str) -> Result<()> {
-    let rules = root().join("deploy/observability/prometheus");
-    for (arguments, input) in [
-        (["check", "metrics"].as_slice(), text),
-        (&["check", "rules", "alerts.yml"], ""),
-        (&["test", "rules", "alerts.test.yml"], ""),
-    ] {
-        let mut command = Command::new("promtool");
-        command.args(arguments).current_dir(&rules).stdin(Stdio::piped());
-        let mut child = match command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
-            Ok(child) => child,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                // Not the macro: what that writes is shown for failing tests only.
-                writeln!(std::io::stderr(), "SKIPPED: promtool {arguments:?}: it is not there")?;
-                continue;
-            }
-            Err(error) => return Err(error).context("run promtool"),
-        };
-        let mut standard_input = child.stdin.take().context("an input")?;
-        standard_input.write_all(input.as_bytes()).await?;
-        drop(standard_input);
-        let output = timeout(PATIENCE, child.wait_with_output()).await??;
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        ensure!(output.status.success(), "promtool {arguments:?}: {said}");
-    }
+#[tokio::test]
+async fn alerts_ring_when_they_should() -> Result<()> {
+    promtool(&["check", "config", "prometheus.yml"], "").await?;
+    promtool(&["test", "rules", "alerts.test.yml"], "").await
+}
+
+/// Has Prometheus's own tool look at something, where it is installed.
+async fn promtool(arguments: &[&str], input: &str) -> Result<()> {
+    let mut command = Command::new("promtool");
+    command.args(arguments).current_dir(observability().join("prometheus"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // Not the macro: what that writes is shown for failing tests only.
+            writeln!(std::io::stderr(), "SKIPPED: promtool {arguments:?}: it is not there")?;
+            return Ok(());
+        }
+        Err(error) => return Err(error).context("run promtool"),
+    };
+    let mut standard_input = child.stdin.take().context("an input")?;
+    standard_input.write_all(input.as_bytes()).await?;
+    drop(standard_input);
+    let output = timeout(PATIENCE, child.wait_with_output()).await??;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    ensure!(output.status.success(), "promtool {arguments:?}: {said}");
     Ok(())
 }

@@ -26,30 +26,45 @@ use crate::support::{
 /// How long a replay may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A scene whose endpoints refuse everything until they are told to take it.
+/// A scene whose endpoints refuse everything until they are told to take it, maybe slowly.
 struct Stage {
     scene: Scene,
     works: Arc<AtomicBool>,
+    is_slow: Arc<AtomicBool>,
     since: String,
 }
 
 impl Stage {
     async fn set(path: &str, events: usize) -> Result<(Self, Made)> {
-        let works = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&works);
+        let (stage, endpoints) = Self::set_many(&[path.to_owned()], events).await?;
+        let endpoint = endpoints.into_iter().next().context("an endpoint")?;
+        Ok((stage, endpoint))
+    }
+
+    async fn set_many(paths: &[String], events: usize) -> Result<(Self, Vec<Made>)> {
+        let [works, is_slow] = [false; 2].map(|it| Arc::new(AtomicBool::new(it)));
+        let told = [Arc::clone(&works), Arc::clone(&is_slow)];
         let hooks = Hooks::answering(move |_, _| {
-            Answer::Status(if told.load(Ordering::SeqCst) { 200 } else { 500 })
+            let [works, is_slow] = told.each_ref().map(|told| told.load(Ordering::SeqCst));
+            match (is_slow, works) {
+                (true, _) => Answer::Late(200, Duration::from_secs(3)),
+                (false, true) => Answer::Status(200),
+                (false, false) => Answer::Status(500),
+            }
         });
         let options = Options { profile: EAGER, ..Options::default() };
         let mut scene = Scene::set_with(options, hooks.await?).await?;
         let since = SystemClock.now().to_string();
-        let endpoint = scene.subscribe(path, &["a.*"], &[]).await?;
+        let mut endpoints = Vec::with_capacity(paths.len());
+        for path in paths {
+            endpoints.push(scene.subscribe(path, &["a.*"], &[]).await?);
+        }
         let planned =
             (0..events).map(|_| scene.plan("a.b", Route::Inbox)).collect::<Result<Vec<_>>>()?;
         scene.publish(planned).await?;
         scene.concluded(PATIENCE).await?;
         works.store(true, Ordering::SeqCst);
-        Ok((Self { scene, works, since }, endpoint))
+        Ok((Self { scene, works, is_slow, since }, endpoints))
     }
 
     /// Begins a replay to an endpoint, and returns it.
@@ -194,6 +209,28 @@ async fn single_deliveries_are_sent_again() -> Result<()> {
     stage.scene.finish(Expected::Calm).await
 }
 
+/// Its deliveries stand together in the list, and are more than a turn has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_is_sent_again_to_all_endpoints_that_are_named() -> Result<()> {
+    let paths: Vec<String> = (0..130).map(|number| format!("/{number}")).collect();
+    let (stage, _) = Stage::set_many(&paths, 1).await?;
+    let found = fold(&evidence::journal(&stage.scene.log).await?);
+    let ids: Vec<String> = found.keys().map(DeliveryId::to_string).collect();
+    assert_eq!(ids.len(), 130);
+    let path = format!("/v1/tenants/{TENANT}/dead-letters/redrive");
+    let redrive = stage.scene.api().post(&path, &json!({ "deliveries": ids })).await?;
+    assert_eq!(stage.done(&redrive).await?, 130);
+    let made = stage.of(&redrive).await?;
+    assert_eq!(made.len(), 130);
+    for id in made.keys() {
+        let path = format!("/v1/tenants/{TENANT}/deliveries/{id}");
+        let shown = stage.scene.api().get(&path).await?;
+        assert_eq!((&shown["state"], &shown["attempts"]), (&json!("delivered"), &json!(1)));
+    }
+    stage.check_routed(&redrive).await?;
+    stage.scene.finish(Expected::Calm).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_fan_out_repeats_and_loses_nothing_of_a_replay() -> Result<()> {
     let (mut stage, endpoint) = Stage::set("/one", 800).await?;
@@ -224,10 +261,13 @@ async fn a_killed_fan_out_loses_nothing_of_what_was_missing() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_replay_makes_no_more() -> Result<()> {
     let (stage, endpoint) = Stage::set("/one", 2_000).await?;
+    // So it is not done before it is cancelled.
+    stage.is_slow.store(true, Ordering::SeqCst);
     let replay = stage.replay(&endpoint, "all").await?;
     let id = replay["id"].as_str().context("an id")?;
     let path = format!("/v1/tenants/{TENANT}/replays/{id}/cancel");
     let cancelled = stage.scene.api().post(&path, &json!({})).await?;
+    stage.is_slow.store(false, Ordering::SeqCst);
     assert_eq!(cancelled["state"], "cancelled");
     let made = cancelled["made"].as_u64().context("a number")?;
     ensure!(made < 2_000, "it was done before: {cancelled}");

@@ -3,16 +3,19 @@
 
 pub(crate) mod api;
 pub(crate) mod binary;
+pub(crate) mod boards;
 pub(crate) mod checker;
 pub(crate) mod evidence;
 pub(crate) mod foreign;
 pub(crate) mod hooks;
 pub(crate) mod installation;
+pub(crate) mod locked;
 pub(crate) mod logs;
 pub(crate) mod nemesis;
 pub(crate) mod otelite;
 mod process;
 pub(crate) mod producer;
+pub(crate) mod prometheus;
 pub(crate) mod scene;
 mod search;
 pub(crate) mod servers;

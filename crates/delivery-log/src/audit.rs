@@ -20,6 +20,7 @@ use crate::{
 pub(crate) const REDACTED: &str = r#"{"expunged":true}"#;
 /// What the documents are like of which an expunged tenant's audit keeps all: that it was expunged,
 /// and what is redacted already. No other document begins so.
+const EXPUNGED: &str = r#"{"expunge"#;
 pub(crate) const EXPUNGED_LIKE: &str = r#"{"expunge%"#;
 
 /// Who changed something, without the name of the tenant's user that a portal link was made for.
@@ -105,6 +106,28 @@ pub struct AuditFilter {
     pub since: Option<Timestamp>,
     /// Made before that time.
     pub until: Option<Timestamp>,
+    /// Made by a later revision than this one.
+    pub above: u64,
+}
+
+impl AuditEntry {
+    /// Returns what the audit keeps of a change of a tenant that was expunged since: who made it and
+    /// when, to which thing.
+    #[must_use]
+    pub fn redacted(self) -> Self {
+        let is_kept = |text: &String| text.starts_with(EXPUNGED);
+        if self.before.iter().chain(&self.after).all(is_kept) {
+            return self;
+        }
+        let redact = |text: Option<String>| text.map(|_| String::from(REDACTED));
+        Self {
+            actor: String::from(who(&self.actor)),
+            reason: String::new(),
+            before: redact(self.before),
+            after: redact(self.after),
+            ..self
+        }
+    }
 }
 
 /// Where a page ended: the revision of its last change.
@@ -222,6 +245,9 @@ fn statement(filter: &AuditFilter, after: Option<AuditCursor>, limit: usize) -> 
     }
     if let Some(until) = filter.until {
         statement.push(" AND recorded_at < ").bind(nanos(until));
+    }
+    if filter.above > 0 {
+        statement.push(" AND revision > ").bind(filter.above);
     }
     if let Some(after) = after {
         statement.push(" AND revision < ").bind(after);

@@ -58,7 +58,7 @@ pub(crate) async fn note(
             Value::from(tenant.as_str()),
             one.through.into(),
             one.revision.into(),
-            Value::from(0_i64),
+            Value::from(MARKED),
         ]
     });
     write(transaction, (head, tail), rows).await
@@ -89,6 +89,23 @@ struct Doomed {
     revision: u64,
 }
 
+/// Nothing is removed yet.
+const MARKED: i64 = 0;
+/// All is removed.
+const PURGED: i64 = 1;
+/// The audit is redacted; rows are left.
+const REDACTING_DONE: i64 = 2;
+
+/// Whose turn it is, and how far the audit is redacted. Kept in memory: who begins anew does some
+/// of it again.
+#[derive(Clone, Debug, Default)]
+pub struct ExpungeCursor {
+    /// The tenant whose turn it was last.
+    last: Option<TenantId>,
+    /// The removal whose audit is being redacted, and up to which revision it is.
+    redacted: Option<(u64, u64)>,
+}
+
 impl Store {
     /// Tells whether what was known of a tenant is all removed that was expunged by a revision of
     /// CONFIG.
@@ -99,31 +116,71 @@ impl Store {
         Ok(!self.database.fetch(question).await?.is_empty())
     }
 
-    /// Removes what is of an expunged tenant and was there already when that became known: up to
-    /// `limit` rows of each table, in one transaction. Returns whether there may be more.
-    pub async fn purge_expunged(&self, limit: u32) -> Result<bool, StoreError> {
-        let question =
-            "SELECT tenant, through, revision FROM fanfare_expunged WHERE purged = 0 LIMIT 1";
+    /// Removes what is of expunged tenants and was there already when that became known: up to
+    /// `limit` rows of each kind of one tenant, in one transaction; the next time it is another
+    /// tenant's turn. Before any rows the audit is redacted, of all of them: it is soon done, and says
+    /// the most. Returns whether there may be more.
+    pub async fn purge_expunged(
+        &self,
+        cursor: &mut ExpungeCursor,
+        limit: u32,
+    ) -> Result<bool, StoreError> {
+        let question = "SELECT tenant, through, revision, purged FROM fanfare_expunged \
+            WHERE purged <> 1 ORDER BY tenant";
         let rows = self.database.fetch(Statement::new(question)).await?;
-        let Some(row) = rows.first() else { return Ok(false) };
-        let (tenant, through, revision) = (tenant_of(row)?, number(row, 1)?, number(row, 2)?);
-        let doomed = Doomed { tenant, through, revision };
+        let mut all = Vec::new();
+        for row in &rows {
+            let (tenant, stage) = (tenant_of(row)?, row.integer(3)?.unwrap_or_default());
+            all.push((
+                Doomed { tenant, through: number(row, 1)?, revision: number(row, 2)? },
+                stage,
+            ));
+        }
+        if let Some((doomed, _)) = all.iter().find(|(_, stage)| *stage == MARKED) {
+            self.redact(doomed, cursor, limit).await?;
+            return Ok(true);
+        }
+        let is_next = |(doomed, _): &&(Doomed, i64)| Some(&doomed.tenant) > cursor.last.as_ref();
+        let Some((doomed, _)) = all.iter().find(is_next).or(all.first()) else { return Ok(false) };
+        cursor.last = Some(doomed.tenant.clone());
         let mut transaction = self.begin_alone().await?;
         let mut is_done = doomed.remove_deliveries(&mut transaction, limit).await?;
         is_done &= doomed.remove_events(&mut transaction, limit).await?;
-        is_done &= doomed.redact(&mut transaction, limit).await?;
         if is_done {
             doomed.remove_types(&mut transaction).await?;
-            let mut done = Statement::new("UPDATE fanfare_expunged SET purged = 1 WHERE tenant = ");
-            done.bind(doomed.tenant.as_str()).push(" AND revision = ").bind(revision);
-            transaction.execute(done).await?;
+            doomed.advance(&mut transaction, PURGED).await?;
         }
         transaction.commit().await?;
         Ok(true)
     }
+
+    async fn redact(
+        &self,
+        doomed: &Doomed,
+        cursor: &mut ExpungeCursor,
+        limit: u32,
+    ) -> Result<(), StoreError> {
+        let known = cursor.redacted.filter(|(by, _)| *by == doomed.revision);
+        let after = known.map_or(0, |(_, revision)| revision);
+        let mut transaction = self.begin_alone().await?;
+        let last = doomed.redact(&mut transaction, after, limit).await?;
+        if last.is_none() {
+            doomed.advance(&mut transaction, REDACTING_DONE).await?;
+        }
+        transaction.commit().await?;
+        cursor.redacted = last.map(|revision| (doomed.revision, revision));
+        Ok(())
+    }
 }
 
 impl Doomed {
+    async fn advance(&self, transaction: &mut Transaction, stage: i64) -> Result<(), StoreError> {
+        let mut statement = Statement::new("UPDATE fanfare_expunged SET purged = ");
+        statement.bind(stage).push(" WHERE tenant = ").bind(self.tenant.as_str());
+        statement.push(" AND revision = ").bind(self.revision);
+        transaction.execute(statement).await.map(drop)
+    }
+
     /// Removes deliveries with their attempts; returns whether that was all.
     async fn remove_deliveries(
         &self,
@@ -162,24 +219,34 @@ impl Doomed {
         Ok(removed < u64::from(limit))
     }
 
-    /// Takes out of the audit what is the tenant's; returns whether that was all.
-    async fn redact(&self, transaction: &mut Transaction, limit: u32) -> Result<bool, StoreError> {
+    /// Takes out of the audit what is the tenant's, behind a revision; returns how far it is, or
+    /// nothing if that was all.
+    async fn redact(
+        &self,
+        transaction: &mut Transaction,
+        after: u64,
+        limit: u32,
+    ) -> Result<Option<u64>, StoreError> {
         let mut question = Statement::new(
             "SELECT revision, actor FROM fanfare_audit WHERE installation = \
              (SELECT installation FROM fanfare_log) AND tenant = ",
         );
         question.bind(self.tenant.as_str()).push(" AND revision < ").bind(self.revision);
-        question.push(" AND document NOT LIKE ").bind(EXPUNGED_LIKE).push(" LIMIT ").bind(limit);
+        question.push(" AND revision > ").bind(after);
+        question.push(" AND document NOT LIKE ").bind(EXPUNGED_LIKE);
+        question.push(" ORDER BY revision LIMIT ").bind(limit);
         let rows = transaction.fetch(question).await?;
+        let mut last = None;
         for row in &rows {
-            let actor = row.text(1)?.unwrap_or_default();
+            let (revision, actor) = (number(row, 0)?, row.text(1)?.unwrap_or_default());
             let mut statement = Statement::new("UPDATE fanfare_audit SET document = ");
             statement.bind(REDACTED).push(", reason = '', actor = ").bind(who(&actor));
             statement.push(" WHERE installation = (SELECT installation FROM fanfare_log)");
-            statement.push(" AND revision = ").bind(number(row, 0)?);
+            statement.push(" AND revision = ").bind(revision);
             transaction.execute(statement).await?;
+            last = Some(revision);
         }
-        Ok(is_less(rows.len(), limit))
+        Ok(last.filter(|_| !is_less(rows.len(), limit)))
     }
 
     /// Removes the types that nothing is left of: a later tenant of the id may have some of them.

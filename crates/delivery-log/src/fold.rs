@@ -321,6 +321,7 @@ pub(crate) fn attempt(place: Place, made: &AttemptMade) -> AttemptRow {
         place,
         started_at: made.started_at,
         duration_nanos: u64::try_from(made.duration.as_nanos()).unwrap_or(u64::MAX),
+        timing: made.timing,
         outcome: made.outcome.clone(),
         detail: made.detail.clone(),
         config_revision: made.config_revision,

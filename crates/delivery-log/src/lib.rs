@@ -31,6 +31,7 @@ pub use audit::{Action, AuditCursor, AuditEntry, AuditFilter, AuditPage};
 #[doc(hidden)]
 pub use database::HeldUp;
 pub use database::{Database, DatabaseUrl, MalformedUrl, StoreError};
+pub use expunging::ExpungeCursor;
 pub use fold::Changes;
 pub use query::{Cursor, EventFilter, Filter, Listed, MalformedCursor, Page};
 pub use request::{as_sent, batch_as_sent, is_signed_by, trace_as_sent};

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use fanfare_domain::{
     DeliveryId, EndpointId, EventId, EventType, Outcome, TenantId, Timestamp,
-    fact::{ConclusionReason, InBatch},
+    fact::{ConclusionReason, InBatch, Timing},
 };
 
 /// The place of a fact: a message of JOURNAL, and where in it. Sorts as the journal does.
@@ -171,8 +171,10 @@ pub struct AttemptRow {
     pub place: Place,
     /// When the request was begun; also the time that it was signed with.
     pub started_at: Timestamp,
-    /// From the beginning to the outcome, in nanoseconds. The client measures no parts of it.
+    /// From the beginning to the outcome, in nanoseconds.
     pub duration_nanos: u64,
+    /// How far it was by when.
+    pub timing: Timing,
     /// What came of it.
     pub outcome: Outcome,
     /// More about why it failed; may be empty.

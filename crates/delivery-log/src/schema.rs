@@ -17,8 +17,18 @@ use crate::{
     streams::Streams,
 };
 
-/// The version of the tables. Another one makes them anew: they are a fold.
-pub(crate) const VERSION: i64 = 5;
+/// The version of the tables. One before [`GROWS_FROM`] makes them anew: they are a fold.
+pub(crate) const VERSION: i64 = 6;
+
+/// The first version that becomes this one by what is added to it.
+pub(crate) const GROWS_FROM: i64 = 4;
+
+/// What versions add. What was folded before knows nothing of it, and neither do its facts.
+const GROWTH: [(i64, &str); 3] = [
+    (5, "ALTER TABLE fanfare_attempts ADD COLUMN connect_after BIGINT"),
+    (5, "ALTER TABLE fanfare_attempts ADD COLUMN first_byte_after BIGINT"),
+    (6, "ALTER TABLE fanfare_attempts ADD COLUMN trace_sampled BIGINT"),
+];
 
 /// The tables, in the order in which they are dropped. That of the audit is not among them: it keeps
 /// what CONFIG may have forgotten.
@@ -68,7 +78,8 @@ const SQLITE: [&str; 4] = [
         retry_at BIGINT, batch BLOB, batch_size BIGINT, truncated BIGINT NOT NULL,
         trace_sampled BIGINT,
         url TEXT NOT NULL, signature TEXT NOT NULL, detail TEXT NOT NULL, headers TEXT NOT NULL,
-        body BLOB NOT NULL, PRIMARY KEY (delivery, number)
+        body BLOB NOT NULL, connect_after BIGINT, first_byte_after BIGINT,
+        PRIMARY KEY (delivery, number)
     )",
     "CREATE TABLE IF NOT EXISTS fanfare_deleted (
         endpoint BLOB PRIMARY KEY, deleted_at BIGINT NOT NULL, purged BIGINT NOT NULL
@@ -96,7 +107,8 @@ const POSTGRES: [&str; 4] = [
         retry_at BIGINT, batch BYTEA, batch_size BIGINT, truncated BIGINT NOT NULL,
         trace_sampled BIGINT,
         url TEXT NOT NULL, signature TEXT NOT NULL, detail TEXT NOT NULL, headers TEXT NOT NULL,
-        body BYTEA NOT NULL, PRIMARY KEY (delivery, number)
+        body BYTEA NOT NULL, connect_after BIGINT, first_byte_after BIGINT,
+        PRIMARY KEY (delivery, number)
     )",
     "CREATE TABLE IF NOT EXISTS fanfare_deleted (
         endpoint BYTEA PRIMARY KEY, deleted_at BIGINT NOT NULL, purged BIGINT NOT NULL
@@ -178,7 +190,8 @@ async fn lock(transaction: &mut Transaction, how: &'static str) -> Result<(), St
     }
 }
 
-/// Makes the tables where there are none, and anew where they are ours and of an older version.
+/// Makes the tables where there are none; where they are ours and of an older version, adds what they
+/// lack, or makes them anew.
 pub(crate) async fn prepare(
     transaction: &mut Transaction,
     streams: &Streams,
@@ -194,10 +207,11 @@ pub(crate) async fn prepare(
             Err(StoreError::Foreign)
         }
         Found::Log { version, installation } => {
-            if version < VERSION {
+            if version < GROWS_FROM {
                 drop_all(transaction).await?;
                 make(transaction, streams).await?;
             } else {
+                grow(transaction, version).await?;
                 adopt(transaction, streams).await?;
             }
             keep_audit(transaction, streams, installation.as_deref()).await
@@ -246,6 +260,19 @@ async fn make(transaction: &mut Transaction, streams: &Streams) -> Result<(), St
     blank.values.push(streams.installation().as_str().into());
     transaction.execute(blank).await?;
     Ok(())
+}
+
+/// Brings tables to this version, with what is in them.
+async fn grow(transaction: &mut Transaction, version: i64) -> Result<(), StoreError> {
+    if version == VERSION {
+        return Ok(());
+    }
+    for (_, text) in GROWTH.into_iter().filter(|(added, _)| *added > version) {
+        transaction.execute(Statement::new(text)).await?;
+    }
+    let mut grown = Statement::new("UPDATE fanfare_log SET version = ");
+    grown.bind(VERSION);
+    transaction.execute(grown).await.map(drop)
 }
 
 /// Says whose the tables are: older versions said it otherwise.

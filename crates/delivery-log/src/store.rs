@@ -69,7 +69,8 @@ impl Store {
         Self { erasing: Arc::new(profiles), ..self }
     }
 
-    /// Makes the tables where there are none, and anew where they are ours and of an older version.
+    /// Makes the tables where there are none; where they are ours and of an older version, adds what
+    /// they lack, or makes them anew.
     ///
     /// # Errors
     ///

@@ -23,14 +23,14 @@ pub use cidr::{Cidr, CidrError};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressPolicy {
     /// Addresses admitted although the built-in ranges forbid them.
-    pub allow: Vec<AllowRule>,
+    pub allow: Vec<AddressRule>,
     /// Addresses never admitted, whatever `allow` says.
-    pub deny: Vec<Cidr>,
+    pub deny: Vec<AddressRule>,
 }
 
-/// An exception from the built-in ranges: `10.1.0.0/16`, `10.1.2.3:9000`, `[fd00::/8]:9000`.
+/// Addresses, on every port or on one: `10.1.0.0/16`, `10.1.2.3:9000`, `[fd00::/8]:9000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllowRule {
+pub struct AddressRule {
     /// The addresses that it is about.
     pub cidr: Cidr,
     /// The only port that it is about; `None` for every port.
@@ -55,6 +55,8 @@ pub struct Forbidden {
 pub enum Why {
     /// The operator's own list names it.
     Denied,
+    /// It is an address of this machine's own, public or not.
+    Own,
     /// It means "this host" or "this network".
     Unspecified,
     /// It is this machine.
@@ -84,6 +86,7 @@ impl Why {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Denied => "denied by the operator",
+            Self::Own => "of this machine",
             Self::Unspecified => "unspecified",
             Self::Loopback => "loopback",
             Self::Private => "private network",
@@ -109,26 +112,26 @@ impl AddressPolicy {
     /// Admits the address, or says what forbids it.
     pub fn admit(&self, address: SocketAddr) -> Result<(), Forbidden> {
         let ip = address.ip().to_canonical();
-        if self.deny.iter().any(|cidr| cidr.contains(ip)) {
+        if covers(&self.deny, address) {
             return Err(Forbidden { address: ip, why: Why::Denied });
         }
         match ranges::forbidden(ip) {
-            Some(why) if !self.allows(ip, address.port()) => Err(Forbidden { address: ip, why }),
+            Some(why) if !covers(&self.allow, address) => Err(Forbidden { address: ip, why }),
             Some(_) | None => Ok(()),
         }
     }
 
     /// Tells whether a rule of `allow` names the address with this port, and `deny` does not.
     pub fn names(&self, address: SocketAddr) -> bool {
-        let ip = address.ip().to_canonical();
-        self.allows(ip, address.port()) && !self.deny.iter().any(|cidr| cidr.contains(ip))
+        covers(&self.allow, address) && !covers(&self.deny, address)
     }
+}
 
-    fn allows(&self, ip: IpAddr, port: u16) -> bool {
-        self.allow.iter().any(|rule| {
-            rule.cidr.contains(ip) && rule.port.is_none_or(|only_port| only_port == port)
-        })
-    }
+/// Tells whether a rule names the address with this port.
+fn covers(rules: &[AddressRule], address: SocketAddr) -> bool {
+    rules.iter().any(|rule| {
+        rule.cidr.contains(address.ip()) && rule.port.is_none_or(|port| port == address.port())
+    })
 }
 
 impl FromStr for AddressPolicy {
@@ -140,7 +143,7 @@ impl FromStr for AddressPolicy {
         let mut policy = Self::default();
         for rule in text.split(',').map(str::trim).filter(|rule| !rule.is_empty()) {
             match rule.strip_prefix('!') {
-                Some(cidr) => policy.deny.push(cidr.trim_start().parse()?),
+                Some(rule) => policy.deny.push(rule.trim_start().parse()?),
                 None => policy.allow.push(rule.parse()?),
             }
         }
@@ -148,7 +151,7 @@ impl FromStr for AddressPolicy {
     }
 }
 
-impl AllowRule {
+impl AddressRule {
     /// Allows this machine's own addresses, on every port: for trying things out, and for tests.
     pub const LOOPBACK: [Self; 2] = [
         Self { cidr: Cidr::LOOPBACK_V4, port: None },
@@ -156,7 +159,7 @@ impl AllowRule {
     ];
 }
 
-impl FromStr for AllowRule {
+impl FromStr for AddressRule {
     type Err = CidrError;
 
     fn from_str(text: &str) -> Result<Self, CidrError> {
@@ -179,7 +182,7 @@ impl FromStr for AllowRule {
     }
 }
 
-impl fmt::Display for AllowRule {
+impl fmt::Display for AddressRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
             Some(port) if self.cidr.is_ipv6() => write!(f, "[{}]:{port}", self.cidr),

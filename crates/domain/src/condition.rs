@@ -73,12 +73,36 @@ pub enum Failed {
         /// How many steps are allowed.
         limit: u64,
     },
+    /// Too little is left of what all conditions about an event may take together.
+    #[error(
+        "the filters of all endpoints together may take more than {limit} steps for this event"
+    )]
+    TooCostlyTogether {
+        /// How many steps all of them are allowed.
+        limit: u64,
+    },
     /// The data cannot be looked into.
     #[error("{0}")]
     Data(Unread),
     /// A defect of ours.
     #[error("evaluating it failed: a defect")]
     Defect,
+}
+
+/// What all conditions that are asked about one event may take together.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    left: u64,
+}
+
+impl Budget {
+    /// How many steps that is. An expression like `data.amount > 100` takes a few dozen.
+    pub const STEPS: u64 = 128 << 20;
+
+    /// All of it is left.
+    pub const fn whole() -> Self {
+        Self { left: Self::STEPS }
+    }
 }
 
 impl Condition {
@@ -104,12 +128,21 @@ impl Condition {
 
     /// Tells whether it holds for an event.
     pub fn judge(&self, subject: &Subject) -> Result<bool, Failed> {
+        self.judge_within(subject, &mut Budget::whole())
+    }
+
+    /// The same as one of many that are asked about the event: it takes its steps out of the budget,
+    /// and is not asked where too few are left.
+    pub fn judge_within(&self, subject: &Subject, budget: &mut Budget) -> Result<bool, Failed> {
         let program = self.program.get_or_init(|| check::parse(&self.text));
         let program = program.as_ref().map_err(|broken| Failed::Broken(broken.clone()))?;
         let (context, size) = subject.parts()?;
-        if cost::steps(program.expression(), context, size) > cost::STEPS_MAX {
+        let steps = cost::steps(program.expression(), context, size);
+        if steps > cost::STEPS_MAX {
             return Err(Failed::TooCostly { limit: cost::STEPS_MAX });
         }
+        let left = budget.left.checked_sub(steps);
+        budget.left = left.ok_or(Failed::TooCostlyTogether { limit: Budget::STEPS })?;
         // What somebody else's expression does must not end a service.
         let evaluated = catch_unwind(AssertUnwindSafe(|| program.execute(context)));
         match evaluated.map_err(|_panic| Failed::Defect)? {
@@ -158,6 +191,7 @@ impl Failed {
             Self::Evaluation(_) => "evaluation",
             Self::NotBoolean => "not_boolean",
             Self::TooCostly { .. } => "too_costly",
+            Self::TooCostlyTogether { .. } => "too_costly_together",
             Self::Data(_) => "data",
             Self::Defect => "defect",
         }

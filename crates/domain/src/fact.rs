@@ -134,6 +134,8 @@ pub struct LimitState {
     pub gate: Timestamp,
     /// Of the next delivery that is given a time.
     pub plan: Timestamp,
+    /// Until when the endpoint asked to be left alone.
+    pub quiet_until: Option<Timestamp>,
 }
 
 /// What came of a request that ran on after its shard was given away: what its sender tells the
@@ -159,6 +161,8 @@ pub struct AttemptMade {
     pub started_at: Timestamp,
     /// From the beginning to the outcome.
     pub duration: Duration,
+    /// How far it was by when.
+    pub timing: Timing,
     /// What came of it.
     pub outcome: Outcome,
     /// Words for a person on why it failed; empty where the outcome says it all.
@@ -177,14 +181,24 @@ pub struct AttemptMade {
     pub response_truncated: bool,
     /// When the next attempt is due, if there is to be one.
     pub retry_at: Option<Timestamp>,
-    /// The batch that it was made in. Then `started_at`, `duration`, `outcome` and `signature` are
-    /// those of the one request, which has a fact for each of its deliveries; the first of them
+    /// The batch that it was made in. Then its times, `outcome` and `signature` are those of the
+    /// one request, which has a fact for each of its deliveries; the first of them
     /// holds the whole answer, the others the beginning of its body.
     pub batch: Option<InBatch>,
     /// What the request said of whether its trace is sampled; `None` if it named no trace. Which one
     /// it named follows from its event: of a batch, from the first one that came with a trace, or
     /// the first where none did.
     pub trace_sampled: Option<bool>,
+}
+
+/// How far an attempt was by when, counted from its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// It had a connection made for it: name, TCP, and TLS if it is spoken. `None` if it went over
+    /// one that was there already, or none came about.
+    pub connect: Option<Duration>,
+    /// The head of the answer was there. `None` if no answer came.
+    pub first_byte: Option<Duration>,
 }
 
 /// See [`Fact::DeliveryDeferred`].

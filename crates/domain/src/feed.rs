@@ -40,8 +40,23 @@ pub struct Feed {
     /// What it covered before, as long as a late task for that may come.
     pub past: Vec<Interval>,
     /// Sequences of events whose deliveries were ended before the cursor has come to them, or while
-    /// they wait in `blocked`; in order.
+    /// they wait in `blocked`; in order. If it has [`Feed::ENDED_MAX`], there may be more.
     pub ended: Vec<u64>,
+    /// A sequence of JOURNAL behind which all of those ends are on record; 0 if none is known, and
+    /// there are no more than are named.
+    pub ended_since: u64,
+    /// First attempts that had been put off when the feed took them over: their alarm clocks may be
+    /// set, and nothing is to be done when they go off. In order.
+    pub taken_over: Vec<PutOff>,
+}
+
+/// A first attempt that was put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PutOff {
+    /// The sequence of its event.
+    pub sequence: u64,
+    /// Until when.
+    pub until: Timestamp,
 }
 
 /// Whether a feed goes on.
@@ -109,7 +124,7 @@ impl Feed {
     /// are forgotten.
     pub const PAST_MAX: usize = 64;
 
-    /// The most deliveries that are remembered as ended.
+    /// The most deliveries that are named as ended. Which others were is found in JOURNAL.
     pub const ENDED_MAX: usize = 10_000;
 
     /// The key of events that wait for nothing but to be read: they lie before the beginning, and
@@ -163,6 +178,8 @@ mod tests {
             blocked: vec![Blocked { key: Feed::GIVEN_UP, by: 0, waiting: vec![7, 90] }],
             past: vec![Interval { from: 10, until: 20, closed_at: AT }],
             ended: Vec::new(),
+            ended_since: 0,
+            taken_over: Vec::new(),
         }
     }
 

@@ -81,8 +81,19 @@ pub enum JobState {
     Done,
     /// A person cancelled it.
     Cancelled,
-    /// It cannot be done.
+    /// It can never be done: the stable name of a [`Failure`].
     Failed(String),
+}
+
+/// Why a replay can never be done. What it has made by then goes its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The tenant was deleted.
+    TenantDeleted,
+    /// Every endpoint that it is for was deleted.
+    EndpointDeleted,
+    /// Every event that it is of is gone from the log.
+    EventsGone,
 }
 
 /// How far a replay is.
@@ -98,15 +109,31 @@ pub struct Progress {
     pub made: u64,
     /// When it was last written.
     pub updated_at: Timestamp,
+    /// Whether something may be on record as routed for it that is not a delivery yet, though it is
+    /// over: whoever runs replays makes that.
+    pub unfinished: bool,
 }
 
 impl Replay {
     /// The most deliveries that one replay can name.
     pub const ONLY_MAX: usize = 1_000;
 
-    /// Tells whether there is nothing more to be done.
+    /// Tells whether it makes no more than what is on record.
     pub fn is_over(&self) -> bool {
         self.state != JobState::Running
+    }
+
+    /// Tells whether whoever runs replays has something to do about it.
+    pub fn wants_a_runner(&self) -> bool {
+        !self.is_over() || self.progress.unfinished
+    }
+
+    /// The replay as it is once a person has cancelled it. What is on record of it by then becomes
+    /// deliveries, whoever made it was interrupted or not.
+    pub fn cancelled(&self, now: Timestamp) -> Self {
+        let unfinished = self.generation > 0;
+        let progress = Progress { updated_at: now, unfinished, ..self.progress };
+        Self { state: JobState::Cancelled, progress, ..self.clone() }
     }
 }
 
@@ -130,6 +157,23 @@ impl Which {
             Self::All => "all",
             Self::Missing => "missing",
         }
+    }
+}
+
+impl Failure {
+    /// Returns the stable name, as it stands in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TenantDeleted => "tenant_deleted",
+            Self::EndpointDeleted => "endpoint_deleted",
+            Self::EventsGone => "events_gone",
+        }
+    }
+}
+
+impl From<Failure> for JobState {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(String::from(failure.as_str()))
     }
 }
 

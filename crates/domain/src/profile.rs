@@ -8,6 +8,7 @@ mod batch;
 mod built_in;
 mod filter;
 pub mod header;
+mod overrides;
 mod secret;
 mod source;
 pub(crate) mod template;
@@ -20,6 +21,7 @@ pub use batch::BatchError;
 pub use built_in::{NameTaken, Profiles};
 pub use filter::{FilterRefused, FilterRules, StarMeaning, WordMeaning};
 pub use header::HeaderRefused;
+pub use overrides::{OverrideRefused, OverrideRules};
 pub use secret::{KeyForm, Measure, SecretError, SecretOrigin, SecretRules};
 pub use source::ProfileError;
 pub use template::{Attempt, TemplateError};
@@ -48,6 +50,8 @@ pub struct Profile {
     pub attempt: AttemptRules,
     /// When to try again.
     pub retry: Policy,
+    /// What an endpoint may have instead of these two.
+    pub overrides: OverrideRules,
     /// What follows from an endpoint's failures.
     pub health: HealthRules,
     /// What becomes of events while an endpoint is paused, if the caller does not say.

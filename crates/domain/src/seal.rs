@@ -159,6 +159,40 @@ impl Keyring {
         String::from_utf8(clear).map(Clear::new).map_err(|_| SealError::Altered)
     }
 
+    /// Seals anew, with the key that seals, whatever of an endpoint was sealed with another one; `None`
+    /// if there is nothing. A secret that has expired by `now` and does not open is left out.
+    ///
+    /// # Errors
+    ///
+    /// The first value that does not open.
+    pub fn reseal(
+        &self,
+        endpoint: &Endpoint,
+        now: Timestamp,
+        mut nonce: impl FnMut() -> [u8; Self::NONCE_LENGTH],
+    ) -> Result<Option<Endpoint>, Unopenable> {
+        self.check(endpoint, now)?;
+        if sealing_keys(endpoint).all(|key| key == self.sealing) {
+            return Ok(None);
+        }
+        let mut again = |owner: &str, sealed: &Sealed| {
+            let clear = self.open(owner, sealed).ok()?;
+            Some(self.seal(owner, clear.expose(), nonce()))
+        };
+        let mut resealed = endpoint.clone();
+        let owner = secret_owner(endpoint.id);
+        resealed.secrets.retain_mut(|secret| {
+            let sealed = again(&owner, &secret.sealed);
+            sealed.map(|sealed| secret.sealed = sealed).is_some()
+        });
+        for (name, sealed) in &mut resealed.headers {
+            if let Some(anew) = again(&header_owner(endpoint.id, name), sealed) {
+                *sealed = anew;
+            }
+        }
+        Ok(Some(resealed))
+    }
+
     /// Checks that everything opens that a request to the endpoint at `now` needs: its live
     /// secrets and its headers. Secrets that have expired count for nothing.
     ///
@@ -186,6 +220,12 @@ impl Keyring {
         }
         Ok(())
     }
+}
+
+/// Returns the ids of the keys that an endpoint's secrets and headers are sealed with, one for each.
+pub fn sealing_keys(endpoint: &Endpoint) -> impl Iterator<Item = &str> {
+    let secrets = endpoint.secrets.iter().map(|secret| &secret.sealed);
+    secrets.chain(endpoint.headers.values()).map(|sealed| sealed.key_id.as_str())
 }
 
 #[cfg(test)]
@@ -255,6 +295,32 @@ mod tests {
         rotated.secrets.extend(old);
         assert_eq!(ours.check(&rotated, Timestamp::from_millis(1_000)), Ok(()));
         assert!(ours.check(&rotated, Timestamp::from_millis(999)).is_err());
+    }
+
+    #[test]
+    fn an_endpoint_is_sealed_anew_with_the_first_key() {
+        let (old, theirs) = (ring(&[&key("ab")]), ring(&[&key("ef")]));
+        let both = ring(&[&key("cd"), &key("ab")]);
+        let new = ring(&[&key("cd")]);
+        let now = Timestamp::from_millis(1_000);
+        let mut endpoint = endpoint(&old);
+        let mut expired = endpoint.secrets[0].clone();
+        (expired.expires_at, expired.sealed) = (Some(now), theirs.seal("x", "gone", [5; 24]));
+        endpoint.secrets.push(expired);
+        let mut number = 0;
+        let mut nonce = || {
+            number += 1;
+            [number; 24]
+        };
+        let resealed =
+            both.reseal(&endpoint, now, &mut nonce).unwrap().expect("it was another key");
+        assert!(sealing_keys(&resealed).all(|key| key == new.sealing_key_id()));
+        assert_eq!(new.check(&resealed, now), Ok(()));
+        let secret = &resealed.secrets[0].sealed;
+        assert_eq!(new.open(&secret_owner(endpoint.id), secret).unwrap().expose(), "whsec_x");
+        assert_eq!(resealed.secrets.len(), 1, "what has expired and opens no more is left out");
+        assert_eq!(both.reseal(&resealed, now, &mut nonce), Ok(None));
+        assert!(new.reseal(&endpoint, now, &mut nonce).is_err());
     }
 
     fn ring(lines: &[&str]) -> Keyring {

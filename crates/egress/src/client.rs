@@ -15,7 +15,8 @@ use crate::{
     fault,
     guard::{DIAL, Guard, Refusal, Route, WANTED, Wanted},
     marks::{MARKS, Marks},
-    resolve::Resolver,
+    pools::Pools,
+    resolve::{LOOKUPS_MAX, Resolver},
     tls::{self, TlsError},
 };
 
@@ -31,7 +32,7 @@ const HTTP2_PING: Duration = Duration::from_secs(10);
 /// Sends requests to endpoints. Cheap to clone; the clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    pools: Arc<Pools>,
     guard: Guard,
     limits: Limits,
     roots_trusted: usize,
@@ -63,6 +64,9 @@ pub enum ClientError {
     /// TLS cannot be spoken as the settings want it.
     #[error("set up TLS")]
     Tls(#[from] TlsError),
+    /// No name server can be asked.
+    #[error("set up the look-up of names")]
+    Names(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The proxy's URL is not one of a proxy.
     #[error("use the proxy")]
     Proxy(#[source] reqwest::Error),
@@ -81,38 +85,36 @@ impl Client {
     /// Makes a client. It reads the system's root certificates, which takes some milliseconds.
     pub fn new(settings: &Settings) -> Result<Self, ClientError> {
         let (tls, roots_trusted) = tls::configure(settings)?;
+        let within = settings.timeout_connect * 4 / 5;
+        let resolver = Resolver::new(&settings.name_servers, within)
+            .map_err(|why| ClientError::Names(why.into()))?;
         let guard = Guard {
-            resolver: Resolver::new(settings.timeout_connect * 4 / 5),
+            resolver,
             addresses: Arc::new(settings.addresses.clone()),
             route: if settings.proxy.is_some() { Route::Proxy } else { Route::Direct },
         };
-        let mut builder = one_request_is_one_request()
-            .tls_backend_preconfigured(tls)
-            .dns_resolver(Arc::new(guard.clone()))
-            .connector_layer(guard.clone())
-            .connect_timeout(settings.timeout_connect)
-            .pool_max_idle_per_host(settings.idle_max_per_host)
-            .pool_idle_timeout(settings.idle_timeout)
-            .local_address(settings.source)
-            .tcp_nodelay(true)
-            .http2_max_header_list_size(settings.head_bytes_max)
-            .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW)
-            .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-            .http2_keep_alive_interval(HTTP2_PING)
-            .http2_keep_alive_timeout(HTTP2_PING);
-        if let Some(proxy) = &settings.proxy {
-            builder = builder.proxy(Proxy::all(proxy.clone()).map_err(ClientError::Proxy)?);
-        }
-        if settings.protocol == Protocol::Http2 {
-            builder = builder.http2_prior_knowledge();
-        }
-        let http = builder.build().map_err(ClientError::Build)?;
+        let proxy = match &settings.proxy {
+            Some(proxy) => Some(Proxy::all(proxy.clone()).map_err(ClientError::Proxy)?),
+            None => None,
+        };
+        let (guarded, wanted) = (guard.clone(), settings.clone());
+        let make = move || pool(&wanted, tls.clone(), &guarded, proxy.clone());
+        let pools = Pools::new(settings.connection_age_max, make).map_err(ClientError::Build)?;
         let limits = Limits {
             timeout_connect: settings.timeout_connect,
             head_bytes_max: settings.head_bytes_max as usize,
             body_bytes_max: settings.body_bytes_max,
         };
-        Ok(Self { http, guard, limits, roots_trusted })
+        Ok(Self { pools: Arc::new(pools), guard, limits, roots_trusted })
+    }
+
+    /// How many names may be looked up at once; further ones wait.
+    pub const LOOKUPS_MAX: usize = LOOKUPS_MAX;
+
+    /// Returns what tells how many names are being looked up. It keeps no connection.
+    pub fn lookups(&self) -> impl Fn() -> usize + Send + Sync + 'static + use<> {
+        let resolver = self.guard.resolver.clone();
+        move || resolver.under_way()
     }
 
     /// Returns how many certificate authorities are trusted. Without any, no HTTPS endpoint is.
@@ -162,11 +164,14 @@ impl Client {
         let failed = Unanswered::Failed;
         let declared = self.guard.declare(&request.url);
         let dial = declared.map_err(|refusal| failed(fault::refused(&refusal)))?;
+        let http = self.pools.of(&request.url).map_err(|_built_before| {
+            failed(Failure::new(Fault::ConnectFailed, "no connection could be made"))
+        })?;
         let mut outgoing = reqwest::Request::new(Method::POST, request.url);
         *outgoing.headers_mut() = request.headers;
         let body = LastMoment::new(request.body, Arc::clone(&wanted), marks.clone());
         *outgoing.body_mut() = Some(reqwest::Body::wrap(body));
-        let exchange = WANTED.scope(wanted, DIAL.scope(dial, self.http.execute(outgoing)));
+        let exchange = WANTED.scope(wanted, DIAL.scope(dial, http.execute(outgoing)));
         let exchange = MARKS.scope(marks.clone(), exchange);
         match timeout_at(deadline, exchange).await {
             Ok(Ok(response)) => Ok(response),
@@ -204,6 +209,36 @@ impl Client {
             moments: Moments::default(),
         }
     }
+}
+
+/// Makes a client of the library's, which has no connections yet.
+fn pool(
+    settings: &Settings,
+    tls: rustls::ClientConfig,
+    guard: &Guard,
+    proxy: Option<Proxy>,
+) -> Result<reqwest::Client, reqwest::Error> {
+    let mut builder = one_request_is_one_request()
+        .tls_backend_preconfigured(tls)
+        .dns_resolver(Arc::new(guard.clone()))
+        .connector_layer(guard.clone())
+        .connect_timeout(settings.timeout_connect)
+        .pool_max_idle_per_host(settings.idle_max_per_host)
+        .pool_idle_timeout(settings.idle_timeout)
+        .local_address(settings.source)
+        .tcp_nodelay(true)
+        .http2_max_header_list_size(settings.head_bytes_max)
+        .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .http2_keep_alive_interval(HTTP2_PING)
+        .http2_keep_alive_timeout(HTTP2_PING);
+    if let Some(proxy) = proxy {
+        builder = builder.proxy(proxy);
+    }
+    if settings.protocol == Protocol::Http2 {
+        builder = builder.http2_prior_knowledge();
+    }
+    builder.build()
 }
 
 /// Turns off what would make more, or something else, of a request.

@@ -20,7 +20,9 @@ type Cause = dyn Error + 'static;
 /// Returns the fault of a connection that was not made because we do not want it.
 pub(crate) fn refused(refusal: &Refusal) -> Failure {
     let fault = match refusal {
-        Refusal::Forbidden(_) | Refusal::Undeclared => Fault::AddressForbidden,
+        Refusal::Forbidden(_) | Refusal::NameForbidden | Refusal::Undeclared => {
+            Fault::AddressForbidden
+        }
         Refusal::Lookup(_) => Fault::DnsFailed,
         Refusal::NoHost | Refusal::Withdrawn => Fault::RequestInvalid,
     };

@@ -12,12 +12,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use fanfare_domain::address::{AddressPolicy, Forbidden};
+use fanfare_domain::address::{AddressPolicy, Forbidden, Why};
+use hyper_util::client::legacy::connect::{Connection, HttpInfo};
 use tower::{BoxError, Layer, Service};
 use url::{Host, Url};
 
 use crate::{
     marks::MARKS,
+    own,
     resolve::{LookupError, Resolver},
 };
 
@@ -53,9 +55,13 @@ enum Target {
 /// Why a connection is not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// The address is not admitted.
+    /// The address in the URL is not admitted.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
+    /// One of the addresses of the URL's name is not admitted. What is special about it is for
+    /// nobody to learn who only knows the name.
+    #[error("the host's name leads to an address that is not allowed")]
+    NameForbidden,
     /// There is no address.
     #[error(transparent)]
     Lookup(#[from] LookupError),
@@ -98,15 +104,15 @@ impl Guard {
             },
         };
         if let Target::Address(address) = target {
-            self.addresses.admit(SocketAddr::new(address, port))?;
+            self.judge(SocketAddr::new(address, port))?;
         }
         Ok(Dial { target, port })
     }
 
-    /// Judges the address of a peer that has answered.
+    /// Judges the address of a peer: once there is a connection, and once it has answered.
     pub(crate) fn recheck(&self, peer: SocketAddr) -> Result<(), Refusal> {
         match self.route {
-            Route::Direct => Ok(self.addresses.admit(peer)?),
+            Route::Direct => Ok(self.judge(peer)?),
             Route::Proxy => Ok(()),
         }
     }
@@ -116,11 +122,11 @@ impl Guard {
         match &dial.target {
             Target::Name | Target::Proxy => {}
             Target::Address(address) => {
-                self.addresses.admit(SocketAddr::new(*address, dial.port))?;
+                self.judge(SocketAddr::new(*address, dial.port))?;
             }
             Target::NameByProxy(name) => {
                 let found = self.resolver.resolve(name).await?;
-                admit_all(&self.addresses, &found, dial.port)?;
+                self.judge_all(&found, dial.port)?;
             }
         }
         Ok(match self.route {
@@ -128,11 +134,24 @@ impl Guard {
             Route::Proxy => Dial { target: Target::Proxy, port: dial.port },
         })
     }
-}
 
-/// Judges all addresses of a name: one that is forbidden forbids the name.
-fn admit_all(policy: &AddressPolicy, found: &[IpAddr], port: u16) -> Result<(), Forbidden> {
-    found.iter().try_for_each(|address| policy.admit(SocketAddr::new(*address, port)))
+    /// Judges an address. One of this machine has to be allowed by name, public or not.
+    fn judge(&self, address: SocketAddr) -> Result<(), Forbidden> {
+        self.addresses.admit(address)?;
+        let ip = address.ip().to_canonical();
+        if !self.addresses.names(address) && own::is_ours(ip) {
+            return Err(Forbidden { address: ip, why: Why::Own });
+        }
+        Ok(())
+    }
+
+    /// Judges all addresses of a name: one that is forbidden forbids the name.
+    fn judge_all(&self, found: &[IpAddr], port: u16) -> Result<(), Refusal> {
+        let mut addresses = found.iter().map(|address| SocketAddr::new(*address, port));
+        addresses
+            .try_for_each(|address| self.judge(address))
+            .map_err(|_forbidden| Refusal::NameForbidden)
+    }
 }
 
 impl reqwest::dns::Resolve for Guard {
@@ -149,7 +168,7 @@ impl reqwest::dns::Resolve for Guard {
             match target {
                 Target::Proxy => {}
                 Target::Name => {
-                    admit_all(&guard.addresses, &found, port).map_err(Refusal::from)?;
+                    guard.judge_all(&found, port)?;
                 }
                 Target::Address(_) | Target::NameByProxy(_) => Err(Refusal::Undeclared)?,
             }
@@ -181,6 +200,7 @@ pub(crate) struct Guarded<S> {
 impl<S, R> Service<R> for Guarded<S>
 where
     S: Service<R, Error = BoxError>,
+    S::Response: Connection,
     S::Future: Send + 'static,
 {
     type Response = S::Response;
@@ -201,14 +221,16 @@ where
             let dial = guard.admit(declared.map_err(|_| Refusal::Undeclared)?).await?;
             // The connection may outlive the call that asked for it: the pool then finishes it.
             let connecting = DIAL.scope(dial, connecting);
-            let connection = match marks {
-                Some(marks) => {
-                    let connection = MARKS.scope(marks.clone(), connecting).await?;
-                    marks.connected();
-                    connection
-                }
+            let connection = match &marks {
+                Some(marks) => MARKS.scope(marks.clone(), connecting).await?,
                 None => connecting.await?,
             };
+            if let Some(peer) = peer(&connection) {
+                guard.recheck(peer)?;
+            }
+            if let Some(marks) = marks {
+                marks.connected();
+            }
             // Name, TCP and TLS can take seconds, and a request may only begin while it is wanted.
             if wanted.is_some_and(|is_wanted| !is_wanted()) {
                 return Err(Refusal::Withdrawn.into());
@@ -216,6 +238,13 @@ where
             Ok(connection)
         })
     }
+}
+
+/// Returns who is at the other end of a connection.
+fn peer(connection: &impl Connection) -> Option<SocketAddr> {
+    let mut extras = http::Extensions::new();
+    connection.connected().get_extras(&mut extras);
+    extras.get::<HttpInfo>().map(HttpInfo::remote_addr)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //! **Guarantee.** Nothing is sent to an address that the [`AddressPolicy`] does not admit. A name is
 //! resolved here, and *all* its addresses are judged before one is dialled; an address in the URL is
 //! judged as it stands; a connection that no call asked for is refused; and the peer's address is
-//! judged again when the answer is there.
+//! judged again before anything of the request is sent, and when the answer is there. An address of
+//! this machine is none that is admitted, unless the policy names it.
 //!
 //! ```text
 //! send ── literal? ──▶ pool ──▶ guard (connector layer) ──▶ resolver ──▶ TCP ──▶ TLS ──▶ request
@@ -23,6 +24,8 @@ mod client;
 mod fault;
 mod guard;
 mod marks;
+mod own;
+mod pools;
 mod resolve;
 mod sessions;
 mod settings;

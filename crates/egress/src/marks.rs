@@ -81,13 +81,9 @@ impl Marks {
     /// Returns what was noted, with what its sender knows.
     pub(crate) fn moments(&self, first_byte: Option<Duration>, body: Option<Duration>) -> Moments {
         let Inner { dns, greeted, connected, sent, .. } = &*self.0;
-        let (dns, connected, sent) = (dns.get(), connected.get(), sent.get());
         // TLS begins as soon as there is a TCP connection.
-        let (connected, tls) = match greeted.get() {
-            Some(greeted) => (Some(greeted), connected),
-            None => (connected, None),
-        };
-        Moments { dns, connected, tls, sent, first_byte, body }
+        let (dns, tcp, connected, sent) = (dns.get(), greeted.get(), connected.get(), sent.get());
+        Moments { dns, tcp, connected, sent, first_byte, body }
     }
 }
 

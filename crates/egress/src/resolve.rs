@@ -1,34 +1,43 @@
-//! Looks names up, with a limit on the time, on the number of answers and on how many at once.
+//! Looks names up, with a limit on the time and on the number of answers.
 //!
-//! The system's resolver blocks a thread, and goes on after the one who asked has given up. So each
-//! name has at most one look-up under way, which all who ask share: a name server that does not
-//! answer costs one thread, not one for each attempt.
+//! The name servers are asked directly, and each look-up waits on its own: names whose servers do
+//! not answer cost a timer each, and do not hold up others. Answers are kept for as long as they say,
+//! a minute at most; they are judged each time they are used.
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, ToSocketAddrs as _},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::spawn_blocking,
-    time::timeout,
+use hickory_resolver::{
+    TokioResolver,
+    config::{
+        ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
+        ResolverOpts,
+    },
+    net::{NetError, runtime::TokioRuntimeProvider},
+    proto::rr::Name,
+    system_conf::read_system_conf,
 };
+use tokio::{sync::Semaphore, time::timeout};
 
-/// How many look-ups may be under way at once, each on a thread.
-const LOOKUPS_MAX: usize = 256;
 /// The most addresses that a name may have.
 const ADDRESSES_MAX: usize = 64;
+/// How long an answer is kept at most, and how long it is kept that there is none.
+const KEPT_MAX: Duration = Duration::from_mins(1);
+const MISSING_KEPT_MAX: Duration = Duration::from_secs(5);
+/// How many look-ups may be under way at once, in all and on a connection to a name server.
+pub(crate) const LOOKUPS_MAX: usize = 4_096;
 
 /// Why a name has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LookupError {
-    /// The resolver says that there is none, or failed.
+    /// The name servers say that there is none, or failed.
     #[error("the host's name could not be resolved")]
     Failed,
-    /// The resolver did not answer in time.
+    /// The name servers did not answer in time.
     #[error("the host's name was not resolved in time")]
     TimedOut,
     /// The name has more addresses than an honest one needs.
@@ -37,86 +46,116 @@ pub(crate) enum LookupError {
 }
 
 pub(crate) type Found = Result<Arc<[IpAddr]>, LookupError>;
-type Landing = watch::Receiver<Option<Found>>;
 
-/// Looks names up by the system's resolver.
-#[derive(Clone, Debug)]
+/// Looks names up.
+#[derive(Clone)]
 pub(crate) struct Resolver {
-    lookups: Arc<Lookups>,
+    names: Names,
+    permits: Arc<Semaphore>,
     timeout: Duration,
 }
 
-#[derive(Debug)]
-struct Lookups {
-    under_way: Mutex<BTreeMap<String, Landing>>,
-    permits: Arc<Semaphore>,
-    system: fn(&str) -> Found,
+/// Who knows the names.
+#[derive(Clone)]
+enum Names {
+    /// Name servers.
+    Asked {
+        resolver: Arc<TokioResolver>,
+        /// Whether names stand for themselves, and not for hosts of the system's own domains.
+        whole: bool,
+    },
+    /// A test.
+    #[cfg(test)]
+    Told(fn(&str) -> Found),
 }
 
 impl Resolver {
-    pub(crate) fn new(timeout: Duration) -> Self {
-        Self::with(timeout, ask_system)
+    /// Asks these name servers, or those of the system if there are none, in that time.
+    pub(crate) fn new(servers: &[SocketAddr], timeout: Duration) -> Result<Self, NetError> {
+        let (config, mut options) = if servers.is_empty() {
+            // Without any it is this machine's, as everywhere.
+            read_system_conf().unwrap_or_else(|_| {
+                let local = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
+                (ResolverConfig::from_parts(None, Vec::new(), vec![local]), ResolverOpts::default())
+            })
+        } else {
+            let servers = servers.iter().copied().map(name_server).collect();
+            let mut options = ResolverOpts::default();
+            options.use_hosts_file = ResolveHosts::Never;
+            (ResolverConfig::from_parts(None, Vec::new(), servers), options)
+        };
+        // What is lost is asked for once more in time.
+        options.timeout = timeout / 2;
+        options.attempts = 1;
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        options.positive_max_ttl = Some(KEPT_MAX);
+        options.negative_max_ttl = Some(MISSING_KEPT_MAX);
+        options.max_active_requests = LOOKUPS_MAX;
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let resolver = Arc::new(builder.with_options(options).build()?);
+        let whole = !servers.is_empty();
+        Ok(Self::of(Names::Asked { resolver, whole }, timeout))
     }
 
-    pub(crate) fn with(timeout: Duration, system: fn(&str) -> Found) -> Self {
-        let permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
-        let lookups = Lookups { under_way: Mutex::default(), permits, system };
-        Self { lookups: Arc::new(lookups), timeout }
+    fn of(names: Names, timeout: Duration) -> Self {
+        Self { names, permits: Arc::new(Semaphore::new(LOOKUPS_MAX)), timeout }
+    }
+
+    /// Asks a test.
+    #[cfg(test)]
+    pub(crate) fn with(timeout: Duration, told: fn(&str) -> Found) -> Self {
+        Self::of(Names::Told(told), timeout)
+    }
+
+    /// Returns how many names are being looked up.
+    pub(crate) fn under_way(&self) -> usize {
+        LOOKUPS_MAX.saturating_sub(self.permits.available_permits())
     }
 
     /// Returns the addresses of a name: at least one.
     pub(crate) async fn resolve(&self, name: &str) -> Found {
-        timeout(self.timeout, self.lookups.find(name)).await.unwrap_or(Err(LookupError::TimedOut))
-    }
-}
-
-impl Lookups {
-    async fn find(self: &Arc<Self>, name: &str) -> Found {
-        let under_way = self.under_way().get(name).cloned();
-        let mut landing = if let Some(landing) = under_way.filter(is_alive) {
-            landing
-        } else {
-            let permit = Arc::clone(&self.permits).acquire_owned().await;
-            self.start(name, permit.map_err(|_| LookupError::Failed)?)
+        let finding = async {
+            let _permit = self.permits.acquire().await.map_err(|_| LookupError::Failed)?;
+            self.names.find(name).await
         };
-        let found = landing.wait_for(Option::is_some).await.map_err(|_| LookupError::Failed)?;
-        found.clone().unwrap_or(Err(LookupError::Failed))
+        timeout(self.timeout, finding).await.unwrap_or(Err(LookupError::TimedOut))
     }
+}
 
-    /// Starts to look the name up, unless somebody else has in the meantime.
-    fn start(self: &Arc<Self>, name: &str, permit: OwnedSemaphorePermit) -> Landing {
-        let mut under_way = self.under_way();
-        if let Some(landing) = under_way.get(name).filter(|landing| is_alive(landing)) {
-            return landing.clone();
+impl Names {
+    async fn find(&self, name: &str) -> Found {
+        match self {
+            Self::Asked { resolver, whole } => {
+                let mut name = Name::from_ascii(name).map_err(|_| LookupError::Failed)?;
+                if *whole {
+                    name.set_fqdn(true);
+                }
+                match resolver.lookup_ip(name).await {
+                    Ok(found) => gather(found.iter()),
+                    Err(NetError::Timeout) => Err(LookupError::TimedOut),
+                    Err(_) => Err(LookupError::Failed),
+                }
+            }
+            #[cfg(test)]
+            Self::Told(told) => told(name),
         }
-        let (tell, landing) = watch::channel(None);
-        under_way.insert(String::from(name), landing.clone());
-        drop(under_way);
-
-        let (lookups, name) = (Arc::clone(self), String::from(name));
-        // Nobody waits for the thread itself: it cannot be stopped, and it tells by `tell`.
-        drop(spawn_blocking(move || {
-            let found = (lookups.system)(&name);
-            lookups.under_way().remove(&name);
-            tell.send_replace(Some(found));
-            drop(permit);
-        }));
-        landing
-    }
-
-    fn under_way(&self) -> MutexGuard<'_, BTreeMap<String, Landing>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Tells whether the look-up's thread still runs.
-fn is_alive(landing: &Landing) -> bool {
-    landing.has_changed().is_ok()
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
 }
 
-fn ask_system(name: &str) -> Found {
-    let answers = (name, 0).to_socket_addrs().map_err(|_| LookupError::Failed)?;
-    gather(answers.map(|answer| answer.ip()))
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    let at_port = |mut connection: ConnectionConfig| {
+        connection.port = address.port();
+        connection
+    };
+    server.connections = server.connections.into_iter().map(at_port).collect();
+    server
 }
 
 fn gather(answers: impl Iterator<Item = IpAddr>) -> Found {

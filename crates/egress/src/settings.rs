@@ -1,6 +1,9 @@
 //! What the client can be told.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use fanfare_domain::AddressPolicy;
 use url::Url;
@@ -27,6 +30,9 @@ pub struct Settings {
     /// How long an idle connection is kept. Many servers close theirs after 60 s, and a request
     /// that meets the close is lost: stay below.
     pub idle_timeout: Duration,
+    /// How old the connections to a host and port may get before new ones are made for what is sent
+    /// then, to where the name leads then.
+    pub connection_age_max: Duration,
     /// The local address that connections are made from.
     pub source: Option<IpAddr>,
     /// A forward proxy (`http://…`) that connections are made through.
@@ -34,6 +40,8 @@ pub struct Settings {
     /// It resolves names by itself: what is judged here is what this machine sees, so such a proxy
     /// should have rules of its own.
     pub proxy: Option<Url>,
+    /// The name servers to ask; none for those of the system.
+    pub name_servers: Vec<SocketAddr>,
     /// Which versions of HTTP are spoken.
     pub protocol: Protocol,
 }
@@ -58,8 +66,10 @@ impl Default for Settings {
             roots: Vec::new(),
             idle_max_per_host: 16,
             idle_timeout: Duration::from_secs(30),
+            connection_age_max: Duration::from_mins(1),
             source: None,
             proxy: None,
+            name_servers: Vec::new(),
             protocol: Protocol::default(),
         }
     }

@@ -18,9 +18,10 @@ use fanfare_domain::chain;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
+pub(crate) use self::reports::{CHECK, QUESTION};
 pub use self::reports::{ServerReport, gather};
 pub(crate) use self::watch::watch;
-use crate::{Durability, Settings};
+use crate::{AccessError, Durability, Settings};
 
 /// The oldest server that we work with: older ones lose scheduled messages.
 pub const VERSION_MIN: Version = Version { major: 2, minor: 14, patch: 6 };
@@ -113,6 +114,9 @@ pub enum DurabilityError {
         #[source]
         source: std::io::Error,
     },
+    /// What lets us in there cannot be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// No connection to the system account.
     #[error("cannot reach the system account to check the servers' settings")]
     Unreachable {
@@ -174,9 +178,7 @@ pub(crate) async fn at_start(settings: &Settings) -> Result<Option<Checked>, Dur
 
 /// Asks the servers, and returns who keeps what the settings promise.
 async fn verified(settings: &Settings) -> Result<Checked, DurabilityError> {
-    let level = settings.durability.as_str();
-    let url = settings.system_url.as_deref().ok_or(DurabilityError::NoSystemUrl { level })?;
-    let reports = gather(url).await?;
+    let reports = gather(settings).await?;
     check(settings.durability, settings.replicas, &reports)?;
     Ok(Checked::of(settings.replicas, reports))
 }

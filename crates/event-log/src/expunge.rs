@@ -11,7 +11,6 @@ use fanfare_proto::{decode_change, decode_event};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use crate::{
     EventLog, ReadError, StoredChange, cas,
@@ -22,20 +21,20 @@ use crate::{
 
 /// How long a purge may take: the servers look through whole blocks of messages.
 const PURGE: Duration = Duration::from_mins(1);
-/// After how long without a message to ask again whether there is one to wait for.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How many keys are forgotten at once.
 const AT_ONCE: usize = 32;
+/// How many events are looked at before they are removed.
+const PORTION: u64 = 1_000;
+/// How many events [`EventLog::purge_events`] looks at: others wait for their turn.
+pub const EVENTS_AT_ONCE: u64 = 20_000;
 /// How long idempotency keys are kept, and how far clocks may be apart.
 const KEYS: Duration = Duration::from_hours(25);
 
-/// What is kept of a tenant under subjects of its own.
+/// What is kept of a tenant under subjects of its own, apart from its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// What producers sent, and ingest has not taken yet.
     Inbox,
-    /// Events.
-    Events,
     /// What ingest refused.
     Rejected,
     /// Copies of exhausted deliveries.
@@ -44,13 +43,12 @@ pub enum Part {
 
 impl Part {
     /// All of it, in the order in which events come through it.
-    pub const ALL: [Self; 4] = [Self::Inbox, Self::Events, Self::Rejected, Self::DeadLetters];
+    pub const ALL: [Self; 3] = [Self::Inbox, Self::Rejected, Self::DeadLetters];
 
     /// Returns the name, as it is shown.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Inbox => "inbox",
-            Self::Events => "events",
             Self::Rejected => "rejected",
             Self::DeadLetters => "dead_letters",
         }
@@ -59,11 +57,19 @@ impl Part {
     const fn stream(self) -> Stream {
         match self {
             Self::Inbox => Stream::Inbox,
-            Self::Events => Stream::Events,
             Self::Rejected => Stream::Rejected,
             Self::DeadLetters => Stream::Dead,
         }
     }
+}
+
+/// What of a tenant's events was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PurgedEvents {
+    /// How many events.
+    pub events: u64,
+    /// How many idempotency keys.
+    pub keys: u64,
 }
 
 #[derive(Deserialize)]
@@ -77,7 +83,6 @@ impl EventLog {
         let topology = self.topology();
         let subject = match part {
             Part::Inbox => format!("{}.inbox.{tenant}.>", topology.prefix()),
-            Part::Events => topology.events_of(tenant),
             Part::Rejected => topology.rejected(Some(tenant)),
             Part::DeadLetters => format!("{}.dead.{tenant}.>", topology.prefix()),
         };
@@ -86,7 +91,8 @@ impl EventLog {
 
     /// Removes what CONFIG has of a tenant from before a revision: the tenant itself, its
     /// endpoints, event types and keys. Whoever follows CONFIG and is behind must still learn that
-    /// they are gone: so this is done once there is a later record of each.
+    /// they are gone, also of what was deleted long before: so this is done only once the last record
+    /// of each, as of [`Self::last_changes_of`], is this revision or a later one.
     pub async fn purge_config_of(&self, tenant: &TenantId, before: u64) -> Result<u64, ReadError> {
         let subject = self.config_of_tenant(tenant);
         let name = self.topology().stream(Stream::Config);
@@ -100,8 +106,8 @@ impl EventLog {
         self.purge(&name, &json!({ "filter": subject, "seq": before })).await
     }
 
-    /// The last change of each of a tenant's things after a revision, and how many changes of it there
-    /// were since then.
+    /// The last change of each of a tenant's things, and how many changes of it there are after a
+    /// revision.
     pub async fn last_changes_of(
         &self,
         tenant: &TenantId,
@@ -109,54 +115,65 @@ impl EventLog {
     ) -> Result<Vec<(StoredChange, u64)>, ReadError> {
         let subjects = vec![self.config_of_tenant(tenant)];
         let selection = Selection { stream: Stream::Config, subjects, headers_only: false };
-        let mut messages = Ordered::new(self, selection, Start::Sequence(after + 1));
+        let end = self.last_sequence(Stream::Config).await?;
+        let mut messages = Ordered::new(self, selection, Start::Sequence(1));
         let mut last: BTreeMap<_, (StoredChange, u64)> = BTreeMap::new();
-        while messages.pending().await? > 0 {
-            let Ok(next) = timeout(ASK_AGAIN, messages.next()).await else { continue };
-            let next = next?;
+        while let Some(next) = messages.next_until(end).await? {
             let (revision, stored_at) = (next.sequence, next.stored_at);
             let Ok(change) = decode_change(next.message.payload.clone()) else { continue };
             let thing = (change.entity.kind(), change.entity.id_token());
             let count = last.get(&thing).map_or(0, |(_, count)| *count);
-            last.insert(thing, (StoredChange { revision, stored_at, change }, count + 1));
+            let count = count + u64::from(revision > after);
+            last.insert(thing, (StoredChange { revision, stored_at, change }, count));
         }
         messages.close().await;
         Ok(last.into_values().collect())
     }
 
-    /// Forgets the idempotency keys of a tenant's events: those of the last day, which are all that
-    /// are kept. It reads these events, so it is done before they are removed. Returns how many.
-    pub async fn forget_idempotency_keys(
+    /// Removes some of a tenant's events, oldest first, and before them their idempotency keys: of
+    /// those of the last day, which are all that are kept. No event goes whose key was not forgotten,
+    /// so that a key never stands for an event that is gone. What is stored meanwhile is left for the
+    /// next time; so is what is beyond [`EVENTS_AT_ONCE`].
+    pub async fn purge_events(
         &self,
         tenant: &TenantId,
         now: Timestamp,
-    ) -> Result<u64, ReadError> {
-        let since = now.saturating_sub(KEYS);
+    ) -> Result<PurgedEvents, ReadError> {
+        let end = self.last_sequence(Stream::Events).await?;
         let subjects = vec![self.topology().events_of(tenant)];
         let selection = Selection { stream: Stream::Events, subjects, headers_only: false };
-        let mut end = self.last_of(&selection, since).await?;
-        if end == 0 {
-            return Ok(0);
-        }
-        let mut messages = Ordered::new(self, selection.clone(), Start::Time(since));
-        let (mut reached, mut forgotten, mut tokens) = (0, 0, Vec::new());
-        while reached < end {
-            let Ok(next) = timeout(ASK_AGAIN, messages.next()).await else {
-                // The end may be gone meanwhile.
-                end = end.min(self.last_of(&selection, since).await?);
-                continue;
-            };
-            let next = next?;
-            reached = next.sequence;
-            let event = decode_event(next.message.payload.clone(), reached, next.stored_at);
-            let key = event.ok().and_then(|stored| stored.event.idempotency_key.clone());
-            tokens.extend(key.map(|key| idempotency_token(tenant, &key)));
-            if tokens.len() >= AT_ONCE {
-                forgotten += self.forget_tokens(std::mem::take(&mut tokens)).await?;
+        let since = now.saturating_sub(KEYS);
+        let mut messages = Ordered::new(self, selection, Start::Time(since));
+        let (mut purged, mut read) = (PurgedEvents::default(), 0);
+        while read < EVENTS_AT_ONCE {
+            let (mut reached, mut tokens) = (end, Vec::new());
+            for _ in 0..PORTION {
+                let Some(next) = messages.next_until(end).await? else {
+                    reached = end;
+                    break;
+                };
+                (reached, read) = (next.sequence, read + 1);
+                let event = decode_event(next.message.payload.clone(), reached, next.stored_at);
+                let key = event.ok().and_then(|stored| stored.event.idempotency_key.clone());
+                tokens.extend(key.map(|key| idempotency_token(tenant, &key)));
+            }
+            purged.keys += self.forget_tokens(tokens).await?;
+            purged.events += self.purge_events_until(tenant, reached).await?;
+            if reached >= end {
+                break;
             }
         }
         messages.close().await;
-        Ok(forgotten + self.forget_tokens(tokens).await?)
+        Ok(purged)
+    }
+
+    async fn purge_events_until(&self, tenant: &TenantId, last: u64) -> Result<u64, ReadError> {
+        // To the server, a bound of 0 or 1 is none.
+        if last == 0 {
+            return Ok(0);
+        }
+        let body = json!({ "filter": self.topology().events_of(tenant), "seq": last + 1 });
+        self.purge(&self.topology().stream(Stream::Events), &body).await
     }
 
     /// Forgets how much of a tenant's rate limit is given out; returns whether anything was noted.
@@ -171,18 +188,18 @@ impl EventLog {
         self.purge(&topology.stream(Stream::Jobs), &body).await
     }
 
-    /// The last sequence of DELIVERIES at this moment, for [`Self::tasks_are_taken`].
+    /// The last sequence of DELIVERIES at this moment.
     pub async fn tasks_last(&self) -> Result<u64, ReadError> {
         self.last_sequence(Stream::Deliveries).await
     }
 
-    /// Tells whether every task up to a sequence of DELIVERIES was taken and settled: a task holds
-    /// its event.
-    pub async fn tasks_are_taken(&self, last: u64) -> Result<bool, ReadError> {
+    /// The sequence in DELIVERIES before which every task was taken and settled: a task holds its
+    /// event.
+    pub async fn tasks_settled_before(&self) -> Result<u64, ReadError> {
         let name = self.topology().stream(Stream::Deliveries);
         let info = stream_info(&self.inner.jetstream, &name).await;
         let state = info.map_err(|error| cas::refused(&name, error))?.state;
-        Ok(state.messages == 0 || state.first_sequence > last)
+        Ok(if state.messages == 0 { state.last_sequence + 1 } else { state.first_sequence })
     }
 
     async fn forget_tokens(&self, tokens: Vec<String>) -> Result<u64, ReadError> {

@@ -33,6 +33,10 @@ pub struct StoredReplay {
 #[derive(Debug)]
 pub struct Jobs {
     replays: BTreeMap<JobId, Kept>,
+    /// Those about which there is something to do, and those of each tenant: replays that are over
+    /// are kept for weeks, and there may be many.
+    running: BTreeSet<JobId>,
+    of_tenants: BTreeMap<TenantId, BTreeSet<JobId>>,
     /// When each was written: what the stream does not keep any more is not kept here.
     written: BTreeSet<(Timestamp, JobId)>,
     retention: Duration,
@@ -74,20 +78,41 @@ impl StoredReplay {
 
 impl Jobs {
     fn kept_for(retention: Duration) -> Self {
-        Self { replays: BTreeMap::new(), written: BTreeSet::new(), retention }
+        Self {
+            replays: BTreeMap::new(),
+            running: BTreeSet::new(),
+            of_tenants: BTreeMap::new(),
+            written: BTreeSet::new(),
+            retention,
+        }
     }
 
     /// Takes how a replay stood at a time, and forgets what the stream has forgotten by then.
     fn note(&mut self, stored: StoredReplay, at: Timestamp) {
         let job = stored.replay.id;
-        if let Some(before) = self.replays.insert(job, Kept { stored, at }) {
-            self.written.remove(&(before.at, job));
+        self.forget(job);
+        if stored.replay.wants_a_runner() {
+            self.running.insert(job);
         }
+        self.of_tenants.entry(stored.replay.tenant.clone()).or_default().insert(job);
+        self.replays.insert(job, Kept { stored, at });
         self.written.insert((at, job));
         let oldest = at.saturating_sub(self.retention);
-        while let Some((at, job)) = self.written.first().copied().filter(|(at, _)| *at < oldest) {
-            self.written.remove(&(at, job));
-            self.replays.remove(&job);
+        while let Some((_, job)) = self.written.first().copied().filter(|(at, _)| *at < oldest) {
+            self.forget(job);
+        }
+    }
+
+    fn forget(&mut self, job: JobId) {
+        let Some(Kept { stored, at }) = self.replays.remove(&job) else { return };
+        self.written.remove(&(at, job));
+        self.running.remove(&job);
+        let tenant = &stored.replay.tenant;
+        if let Some(jobs) = self.of_tenants.get_mut(tenant) {
+            jobs.remove(&job);
+            if jobs.is_empty() {
+                self.of_tenants.remove(tenant);
+            }
         }
     }
 
@@ -98,16 +123,13 @@ impl Jobs {
 
     /// The replays of a tenant, the oldest first.
     pub fn of_tenant(&self, tenant: &TenantId) -> impl DoubleEndedIterator<Item = &StoredReplay> {
-        self.all().filter(move |stored| stored.replay.tenant == *tenant)
+        let jobs = self.of_tenants.get(tenant).into_iter().flatten();
+        jobs.filter_map(|job| self.replay(*job))
     }
 
-    /// The replays that are not over, the oldest first.
+    /// The replays about which there is something to do, the oldest first.
     pub fn running(&self) -> impl Iterator<Item = &StoredReplay> {
-        self.all().filter(|stored| !stored.replay.is_over())
-    }
-
-    fn all(&self) -> impl DoubleEndedIterator<Item = &StoredReplay> {
-        self.replays.values().map(|kept| &kept.stored)
+        self.running.iter().filter_map(|job| self.replay(*job))
     }
 }
 
@@ -209,5 +231,33 @@ mod tests {
         assert_eq!(revisions(&jobs), [3, 4], "one was written since, the other one was not");
         jobs.note(stored(3, 5), at(170));
         assert_eq!((revisions(&jobs), jobs.written.len()), (vec![5], 1));
+    }
+
+    #[test]
+    fn replays_are_found_by_their_tenant_and_by_whether_they_run() {
+        let mut jobs = Jobs::kept_for(Duration::from_secs(100));
+        let of = |n, revision, tenant: &str, state, unfinished| {
+            let StoredReplay { replay, revision } = stored(n, revision);
+            let progress = Progress { unfinished, ..replay.progress };
+            let tenant = tenant.parse().unwrap();
+            let replay = Replay { tenant, state, progress, ..(*replay).clone() };
+            StoredReplay { replay: Arc::new(replay), revision }
+        };
+        jobs.note(of(2, 1, "acme", JobState::Running, false), at(0));
+        jobs.note(of(1, 2, "acme", JobState::Running, false), at(0));
+        jobs.note(of(3, 3, "other", JobState::Cancelled, true), at(50));
+        let of_tenant = |jobs: &Jobs, tenant: &str| {
+            let tenant = tenant.parse().unwrap();
+            jobs.of_tenant(&tenant).map(|stored| stored.revision).collect::<Vec<_>>()
+        };
+        assert_eq!(revisions(&jobs), [2, 1, 3]);
+        assert_eq!((of_tenant(&jobs, "acme"), of_tenant(&jobs, "other")), (vec![2, 1], vec![3]));
+        jobs.note(of(1, 4, "acme", JobState::Done, false), at(60));
+        jobs.note(of(3, 5, "other", JobState::Cancelled, false), at(60));
+        assert_eq!(revisions(&jobs), [1]);
+        assert_eq!((of_tenant(&jobs, "acme"), of_tenant(&jobs, "other")), (vec![4, 1], vec![5]));
+        jobs.note(of(3, 6, "other", JobState::Cancelled, false), at(170));
+        assert_eq!((revisions(&jobs), of_tenant(&jobs, "acme")), (vec![], vec![]));
+        assert_eq!((jobs.replays.len(), jobs.of_tenants.len()), (1, 1));
     }
 }

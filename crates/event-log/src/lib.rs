@@ -4,6 +4,7 @@
 //! they read. Everything that is written has an id made from its cause, so that writing it
 //! again is harmless.
 
+pub mod access;
 pub mod allowance;
 pub mod answers;
 pub mod commands;
@@ -20,6 +21,7 @@ pub mod journal;
 pub mod key_uses;
 pub mod marks;
 pub mod membership;
+pub mod permissions;
 pub mod publish;
 pub mod read;
 pub mod reports;
@@ -38,6 +40,7 @@ mod log;
 mod user;
 mod view;
 
+pub use access::{AccessError, Login, Tls, TlsMode};
 pub use allowance::{Allowance, Portion};
 pub use answers::{AnswerKey, HeldAnswer, Kept};
 pub use config::{ChangeError, ConfigFold, ConfigFollower, ConfigView, StoredChange};
@@ -47,9 +50,10 @@ pub use follow::EventFollower;
 pub use health::{HealthQuestion, HealthQuestions};
 pub use jobs::{JobWritten, Jobs, JobsView, StoredReplay};
 pub use journal::{AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter};
-pub use log::{EventLog, OpenError};
+pub use log::{Act, Denial, EventLog, Lack, OpenError, Provisioned};
 pub use marks::{Mark, Marks};
-pub use publish::{Pending, PublishError, Publisher, Stored};
+pub use permissions::{Permissions, Role};
+pub use publish::{Pending, PublishError, Publisher, Stored, Windows};
 pub use read::{Headers, InboxMessage, Position, ReadError, Reader, Settler, Unsettled};
 pub use reports::{Receipt, Reported, Reports};
 pub use requests::{PublishAnswer, PublishRequestError, Reply, Request, Requests};

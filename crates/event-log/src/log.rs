@@ -2,6 +2,7 @@
 
 mod api;
 mod connect;
+mod denial;
 mod link;
 mod open;
 
@@ -24,14 +25,17 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub use self::open::OpenError;
 pub(crate) use self::{
-    api::{ApiError, ask, server_time, stream_info, tell, tell_within},
+    api::{ApiError, api_subject, ask, server_time, stream_info, tell, tell_within},
     link::{Connection, Link, Lost, number},
+};
+pub use self::{
+    denial::{Act, Denial},
+    open::{Lack, OpenError, Provisioned},
 };
 use crate::{
     ReadError, Settings,
-    publish::acks::Acks,
+    publish::{Windows, acks::Acks},
     read::Patience,
     topology::{Stream, Topology},
 };
@@ -57,6 +61,8 @@ pub(crate) struct Inner {
     /// Who waits for which acknowledgement.
     pub(crate) acks: Arc<Acks>,
     pub(crate) link: Arc<Link>,
+    /// Of all publishers.
+    pub(crate) windows: Windows,
     /// The highest sequence of JOURNAL that this process knows of.
     pub(crate) journal_seen: AtomicU64,
     /// Cancelled when the log is being closed.
@@ -72,7 +78,7 @@ impl EventLog {
     }
 
     /// How long events, facts and jobs are kept.
-    pub(crate) fn retention(&self) -> Duration {
+    pub fn retention(&self) -> Duration {
         self.inner.settings.retention
     }
 

@@ -10,16 +10,20 @@ mod lane;
 pub(crate) mod outgoing;
 pub(crate) mod policy;
 pub(crate) mod verdict;
+mod windows;
 
 use std::sync::Arc;
 
 use async_nats::{HeaderName, HeaderValue, Subject, jetstream};
-use fanfare_domain::{DeliveryRef, Event, Fact, Record, Shard, Task, TenantId, id::dedupe_key};
+use fanfare_domain::{
+    DeliveryRef, EndpointId, Event, Fact, Record, Shard, Task, TenantId, id::dedupe_key,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::Instant,
 };
 
+pub use self::windows::Windows;
 use self::{
     acks::Ticket,
     batch::is_batch_header,
@@ -135,9 +139,14 @@ impl PublishError {
 }
 
 impl EventLog {
+    /// Returns how full the windows of its publishers are, to be read at any time.
+    pub fn windows(&self) -> Windows {
+        self.inner.windows.clone()
+    }
+
     /// Makes a publisher with a window of its own.
     pub fn publisher(&self) -> Publisher {
-        let window = Arc::new(Semaphore::new(self.inner.settings.window));
+        let window = self.inner.windows.open();
         let lanes = Arc::new(Lanes::new(&self.inner.settings));
         Publisher { log: self.clone(), window, lanes }
     }
@@ -212,8 +221,9 @@ impl Publisher {
 
     /// Writes routed facts (`EventRouted` only, at least one) to `journal.routed` as one message.
     ///
-    /// Its id is made of the events, generations and parts. So a duplicate means that these
-    /// events were routed before, maybe otherwise: what is on record counts.
+    /// Its id is made of the events, generations and parts; for replays also of the endpoints, since
+    /// one can come to an event several times, for others. So a duplicate means that these events
+    /// were routed before, when they were accepted maybe otherwise: what is on record counts then.
     pub async fn routed(&self, facts: &[Record]) -> Result<Pending, PublishError> {
         let mut about = Vec::with_capacity(facts.len() * 24);
         for record in facts {
@@ -224,6 +234,13 @@ impl Publisher {
             about.extend_from_slice(routed.event.as_bytes());
             about.extend_from_slice(&routed.generation.to_be_bytes());
             about.extend_from_slice(&routed.part.to_be_bytes());
+            if routed.generation > 0 {
+                let lists = [&routed.targets, &routed.skipped, &routed.held, &routed.fed];
+                for list in lists {
+                    about.extend_from_slice(&list.len().to_be_bytes());
+                    about.extend(list.iter().flat_map(EndpointId::as_bytes));
+                }
+            }
         }
         self.publish(Outgoing {
             stream: Stream::Journal,

@@ -1,5 +1,7 @@
 //! Looking for ids in a stream: what a suspect message may have caused already.
 
+mod ids;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -11,6 +13,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use tracing::warn;
 
+pub use self::ids::EventIds;
 use crate::{
     EventLog, ReadError,
     log::{Which, timestamp},
@@ -35,22 +38,27 @@ pub struct Routing {
 }
 
 impl EventLog {
-    /// Which of these events are in EVENTS, stored at `since` or later. Reads headers only, one
-    /// pass to the stream's end as of the call, or until all are found.
+    /// Which of these events are in EVENTS, of any tenant or of one, stored at `since` or later.
+    /// Reads headers only, one pass to the stream's end as of the call, or until all are found: for
+    /// many questions there are [`EventIds`].
     pub async fn events_on_record(
         &self,
         wanted: &BTreeSet<EventId>,
         since: Timestamp,
+        tenant: Option<&TenantId>,
     ) -> Result<BTreeSet<EventId>, ReadError> {
         let mut found = BTreeSet::new();
         if wanted.is_empty() {
             return Ok(found);
         }
-        let subjects = self.topology().subjects(Stream::Events);
+        let topology = self.topology();
+        let subjects = match tenant {
+            Some(tenant) => vec![topology.events_of(tenant)],
+            None => topology.subjects(Stream::Events),
+        };
         let selection = Selection { stream: Stream::Events, subjects, headers_only: true };
         self.pass(selection, since, |numbered| {
-            let id = message_id(numbered).and_then(|id| id.parse().ok());
-            found.extend(id.filter(|id| wanted.contains(id)));
+            found.extend(event_id(numbered).filter(|id| wanted.contains(id)));
             found.len() < wanted.len()
         })
         .await?;
@@ -140,30 +148,11 @@ impl EventLog {
         &self,
         selection: Selection,
         since: Timestamp,
-        mut look: impl FnMut(&Numbered) -> bool,
+        look: impl FnMut(&Numbered) -> bool,
     ) -> Result<(), ReadError> {
-        let start = since.saturating_sub(MARGIN);
-        // By the leader: the messages themselves come from a replica that may lag behind.
-        let mut end = self.last_of(&selection, start).await?;
-        let mut messages = Ordered::new(self, selection.clone(), Start::Time(start));
-        let mut reached = 0;
-        let showing = async {
-            while reached < end {
-                let Ok(next) = timeout(ASK_AGAIN, messages.next()).await else {
-                    // The end may have aged out meanwhile.
-                    end = end.min(self.last_of(&selection, start).await?);
-                    continue;
-                };
-                let numbered = next?;
-                reached = numbered.sequence;
-                if reached > end || !look(&numbered) {
-                    break;
-                }
-            }
-            Ok(())
-        };
-        let shown = showing.await;
-        messages.close().await;
+        let mut pass = Pass::new(self, selection, since);
+        let shown = pass.go_on(self, look).await;
+        pass.close().await;
         shown
     }
 
@@ -181,6 +170,54 @@ impl EventLog {
         }
         Ok(last)
     }
+}
+
+/// Goes through a stream once, with a rest wherever its end is reached.
+struct Pass {
+    messages: Ordered,
+    selection: Selection,
+    start: Timestamp,
+    reached: u64,
+}
+
+impl Pass {
+    fn new(log: &EventLog, selection: Selection, since: Timestamp) -> Self {
+        let start = since.saturating_sub(MARGIN);
+        let messages = Ordered::new(log, selection.clone(), Start::Time(start));
+        Self { messages, selection, start, reached: 0 }
+    }
+
+    /// Shows each further message that is there as of the call, until `look` has seen enough. Cancel
+    /// safe: what was shown is not shown again.
+    async fn go_on(
+        &mut self,
+        log: &EventLog,
+        mut look: impl FnMut(&Numbered) -> bool,
+    ) -> Result<(), ReadError> {
+        // By the leader: the messages themselves come from a replica that may lag behind.
+        let mut end = log.last_of(&self.selection, self.start).await?;
+        while self.reached < end {
+            let Ok(next) = timeout(ASK_AGAIN, self.messages.next()).await else {
+                // The end may have aged out meanwhile.
+                end = end.min(log.last_of(&self.selection, self.start).await?);
+                continue;
+            };
+            let numbered = next?;
+            self.reached = numbered.sequence;
+            if !look(&numbered) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(self) {
+        self.messages.close().await;
+    }
+}
+
+fn event_id(numbered: &Numbered) -> Option<EventId> {
+    message_id(numbered).and_then(|id| id.parse().ok())
 }
 
 fn message_id(numbered: &Numbered) -> Option<&str> {

@@ -62,7 +62,8 @@ impl Schedules {
         self.publish(shard, retry, None).await
     }
 
-    /// Cancels what is scheduled for the delivery, if anything is.
+    /// Cancels what is scheduled for the delivery, if anything is. Servers that start say many things
+    /// that are not so a moment later, so a refusal is one only after some time.
     pub async fn cancel(&self, shard: Shard, delivery: DeliveryId) -> Result<(), ReadError> {
         #[derive(Deserialize)]
         struct Purged {
@@ -76,8 +77,7 @@ impl Schedules {
             let purge = format!("STREAM.PURGE.{stream}");
             match tell::<_, Purged>(&self.log.inner.jetstream, &purge, &filter).await {
                 Ok(_) => return Ok(()),
-                Err(error) if error.is_temporary() => patience.bear(error.into()).await?,
-                Err(error) => return Err(ReadError::Refused { stream, source: error.into() }),
+                Err(error) => patience.bear(error.into()).await?,
             }
         }
     }

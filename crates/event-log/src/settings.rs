@@ -1,9 +1,11 @@
 //! What the event log can be told.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use async_nats::ServerAddr;
 use fanfare_domain::{ShardCount, settings::Source};
+
+use crate::{AccessError, Login, Tls, topology::inbox};
 
 /// How much has to fail before something acknowledged can be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +42,16 @@ pub struct UnknownCompression;
 pub struct Settings {
     /// Where NATS is: `nats://…` or `tls://…`, several with commas; user and password may be in it.
     pub url: String,
-    /// A file with NATS credentials (JWT and nkey), if the servers ask for one.
-    pub credentials_file: Option<PathBuf>,
+    /// As whom to log in, if the servers ask for it.
+    pub login: Login,
+    /// How connections are protected.
+    pub tls: Tls,
+    /// What the subjects begin with on which answers are received; `_INBOX.<prefix>.<name>` if `None`.
+    pub inbox_prefix: Option<String>,
     /// Where the system account is reached, to check the servers' settings; needed for `node` and `site`.
     pub system_url: Option<String>,
+    /// As whom to log in there.
+    pub system_login: Login,
     /// What every subject, stream and bucket begins with: lower-case letters, digits, `-` and `_`.
     pub prefix: String,
     /// What was promised: checked at the start, where it must be kept, and from then on.
@@ -75,8 +83,11 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             url: String::from("nats://127.0.0.1:4222"),
-            credentials_file: None,
+            login: Login::default(),
+            tls: Tls::default(),
+            inbox_prefix: None,
             system_url: None,
+            system_login: Login::default(),
             prefix: String::from("fanfare"),
             durability: Durability::Process,
             replicas: 1,
@@ -97,8 +108,11 @@ impl fanfare_domain::settings::Settings for Settings {
         let default = Self::default();
         let settings = Self {
             url: source.take("url", default.url),
-            credentials_file: source.take_optional("credentials_file"),
+            login: Login::read(source, ""),
+            tls: Tls::read(source),
+            inbox_prefix: source.take_optional("inbox_prefix"),
             system_url: source.take_optional("system_url"),
+            system_login: Login::read(source, "system_"),
             prefix: source.take("prefix", default.prefix),
             durability: source.take("durability", default.durability),
             replicas: source.take_within("replicas", default.replicas, 1..=5),
@@ -121,6 +135,18 @@ impl fanfare_domain::settings::Settings for Settings {
 }
 
 impl Settings {
+    /// What the subjects begin with on which a connection of this name receives answers.
+    pub fn inbox(&self, name: &str) -> String {
+        self.inbox_prefix.clone().unwrap_or_else(|| inbox(&self.prefix, name))
+    }
+
+    /// Checks that the files can be read that are named for logging in and for TLS.
+    pub fn check_access(&self) -> Result<(), AccessError> {
+        self.login.check()?;
+        self.system_login.check()?;
+        self.tls.check()
+    }
+
     /// Returns the URL without user and password, as it may be shown.
     pub fn shown_url(&self) -> String {
         shown_url(&self.url)
@@ -137,6 +163,12 @@ impl Settings {
         };
         if self.prefix.is_empty() || self.prefix.len() > 32 || !self.prefix.bytes().all(plain) {
             source.note("prefix", "not 1 to 32 of a-z, 0-9, - and _");
+        }
+        if self.inbox_prefix.as_deref().is_some_and(|subject| !is_inbox(subject)) {
+            source.note(
+                "inbox_prefix",
+                "not _INBOX, or _INBOX. and tokens of letters, digits, - and _",
+            );
         }
         if self.replicas.is_multiple_of(2) {
             source.note("replicas", "an even number of replicas tolerates no more than one less");
@@ -172,6 +204,14 @@ fn are_servers(urls: &str) -> bool {
     })
 }
 
+/// Tells whether a subject is one that answers may come to.
+fn is_inbox(subject: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let mut tokens = subject.split('.');
+    tokens.next() == Some("_INBOX")
+        && tokens.all(|token| !token.is_empty() && token.bytes().all(plain))
+}
+
 /// Hides user and password in each of several URLs.
 pub(crate) fn shown_url(urls: &str) -> String {
     let hide = |url: &str| match (url.split_once("://"), url.rsplit_once('@')) {
@@ -187,6 +227,9 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("url", &self.shown_url())
+            .field("login", &self.login)
+            .field("tls", &self.tls)
+            .field("inbox_prefix", &self.inbox_prefix)
             .field("system_url", &self.system_url.as_deref().map(shown_url))
             .field("prefix", &self.prefix)
             .field("durability", &self.durability)
@@ -199,7 +242,8 @@ impl fmt::Debug for Settings {
             .field("stream_bytes_max", &self.stream_bytes_max)
             .field("ack_wait", &self.ack_wait)
             .field("compression", &self.compression)
-            .finish_non_exhaustive()
+            .field("system_login", &self.system_login)
+            .finish()
     }
 }
 

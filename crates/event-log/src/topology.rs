@@ -354,6 +354,13 @@ impl Topology {
     }
 }
 
+/// `_INBOX.<prefix>.<name>`: what begins the subjects of answers to a connection of this name.
+pub(crate) fn inbox(prefix: &str, name: &str) -> String {
+    let plain = |symbol: char| if symbol.is_ascii_alphanumeric() { symbol } else { '-' };
+    let token: String = name.chars().map(plain).collect();
+    format!("_INBOX.{prefix}.{token}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,13 @@
-//! The file with the keys that seal secrets.
+//! The keys that seal secrets: in a file, in the environment, or printed by a command.
 
 use std::{
-    fs, io,
+    env, fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use fanfare_domain::{
@@ -10,6 +15,15 @@ use fanfare_domain::{
     seal::{Keyring, SealError, Unopenable},
 };
 use zeroize::Zeroizing;
+
+/// What the setting begins with if it names a variable of the environment.
+const VARIABLE: &str = "env:";
+/// What it begins with if it is a command.
+const COMMAND: &str = "command:";
+/// How long the command may take.
+const COMMAND_WAIT: Duration = Duration::from_secs(30);
+/// How much of what it prints is read, in bytes: a thousand keys.
+const COMMAND_BYTES_MAX: u64 = 65 << 10;
 
 /// The keys could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -28,10 +42,29 @@ pub enum KeysError {
         /// What the system said.
         cause: io::Error,
     },
-    /// The file holds no keys.
-    #[error("the sealing key file {} is malformed", path.display())]
+    /// There is no such variable in the environment.
+    #[error(
+        "the setting sealing_key_file says that the sealing keys are in the variable {name} of the \
+         environment, where it is missing or no text: every service of an installation needs the \
+         same keys"
+    )]
+    NoVariable {
+        /// Its name.
+        name: String,
+    },
+    /// The command does not print the keys.
+    #[error(
+        "the command that is to print the sealing keys (setting sealing_key_file) {what}; it is \
+         given to `sh -c`, and what it says is on standard error"
+    )]
+    Command {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What was found holds no keys.
+    #[error("{} holds no sealing keys", path.display())]
     Malformed {
-        /// The file.
+        /// What the setting says.
         path: PathBuf,
         /// What is wrong with it.
         #[source]
@@ -52,12 +85,55 @@ pub enum KeysError {
     },
 }
 
-/// Loads the keys that seal and open secrets.
-pub fn load_keyring(path: &Path) -> Result<Keyring, KeysError> {
-    let text = fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .map_err(|cause| KeysError::Unreadable { path: path.to_owned(), cause })?;
-    Keyring::parse(&text).map_err(|cause| KeysError::Malformed { path: path.to_owned(), cause })
+/// Loads the keys that seal and open secrets, from where the setting says: a file; `env:NAME`, a
+/// variable of the environment; or `command:…`, what a command prints within 30 seconds.
+///
+/// Blocks while the command runs: services load their keys at their start.
+pub fn load_keyring(setting: &Path) -> Result<Keyring, KeysError> {
+    let said = setting.to_str().unwrap_or_default();
+    let text = if let Some(name) = said.strip_prefix(VARIABLE) {
+        let variable = env::var(name).map(Zeroizing::new);
+        variable.map_err(|_| KeysError::NoVariable { name: String::from(name) })?
+    } else if let Some(command) = said.strip_prefix(COMMAND) {
+        printed(command).map_err(|what| KeysError::Command { what })?
+    } else {
+        fs::read_to_string(setting)
+            .map(Zeroizing::new)
+            .map_err(|cause| KeysError::Unreadable { path: setting.to_owned(), cause })?
+    };
+    Keyring::parse(&text).map_err(|cause| KeysError::Malformed { path: setting.to_owned(), cause })
+}
+
+/// Returns what a command prints, or what is wrong with it.
+fn printed(command: &str) -> Result<Zeroizing<String>, String> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = shell.spawn().map_err(|error| format!("cannot be run ({error})"))?;
+    let read = read_all(&mut child);
+    if read.is_err() {
+        // It may have ended by itself meanwhile.
+        drop(child.kill());
+    }
+    let status = child.wait().map_err(|error| format!("cannot be waited for ({error})"))?;
+    let text = read?;
+    if status.success() { Ok(text) } else { Err(format!("failed ({status})")) }
+}
+
+fn read_all(child: &mut Child) -> Result<Zeroizing<String>, String> {
+    let (said, hear) = mpsc::channel();
+    let stdout = child.stdout.take();
+    thread::spawn(move || {
+        let mut text = Zeroizing::new(String::new());
+        let mut limited = stdout.into_iter().map(|stdout| stdout.take(COMMAND_BYTES_MAX));
+        let read = limited.try_for_each(|mut out| out.read_to_string(&mut text).map(drop));
+        // Nobody hears it who no longer waits.
+        drop(said.send(read.map(|()| text)));
+    });
+    match hear.recv_timeout(COMMAND_WAIT) {
+        Ok(Ok(text)) => Ok(text),
+        Ok(Err(error)) => Err(format!("prints what cannot be read ({error})")),
+        Err(_) => Err(format!("did not end within {COMMAND_WAIT:?}")),
+    }
 }
 
 /// Refuses keys that are not those of the installation: with them no request could be made to its
@@ -111,6 +187,21 @@ mod tests {
         let cause = "cannot read the sealing key file /nowhere/sealing.key (No such file";
         assert!(missing.starts_with(cause), "{missing}");
         assert!(missing.contains("`openssl rand -hex 32 > /nowhere/sealing.key`"), "{missing}");
+    }
+
+    #[test]
+    fn keys_come_from_a_command_or_the_environment_too() {
+        let key = "ab".repeat(32);
+        let printed = load_keyring(Path::new(&format!("command: echo {key}"))).unwrap();
+        assert_eq!(printed.sealing_key_id(), ring("ab").sealing_key_id());
+        let refused = |setting: &str| load_keyring(Path::new(setting)).unwrap_err().to_string();
+        assert!(refused("command:exit 3").contains("failed (exit status: 3)"));
+        assert!(refused("command:echo nothing").contains("holds no sealing keys"));
+        assert!(refused("env:FANFARE_NO_SUCH_VARIABLE").contains("FANFARE_NO_SUCH_VARIABLE"));
+        assert!(matches!(
+            load_keyring(Path::new("env:PATH")),
+            Err(KeysError::Malformed { cause: SealError::MalformedKey, .. })
+        ));
     }
 
     fn ring(byte: &str) -> Keyring {

@@ -9,6 +9,7 @@
 //! unit. No label is ever an id: what there is of each endpoint stands in the delivery log.
 
 mod export;
+mod own;
 
 use std::time::Duration;
 
@@ -118,6 +119,7 @@ impl Metrics {
         let help = "Always 1: which version this process is of.";
         let build = Metric::new("fanfare.build_info", "", help);
         metrics.family(build, |tell| tell(&[("version", env!("CARGO_PKG_VERSION"))], 1.0));
+        own::register(&metrics);
         metrics
     }
 
@@ -141,6 +143,36 @@ impl Metrics {
             read(&mut |value, count| observer.observe(count, &[KeyValue::new(label, value)]));
         };
         builder.with_callback(observe).build();
+    }
+
+    /// Has seconds read that only add up; there are none while it reads `None`.
+    fn seconds(&self, metric: Metric, read: impl Fn() -> Option<f64> + Send + Sync + 'static) {
+        let builder = self.meter.f64_observable_counter(metric.name);
+        let builder = builder.with_description(metric.help).with_unit(metric.unit);
+        let observe = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<f64>| {
+            if let Some(seconds) = read() {
+                observer.observe(seconds, &[]);
+            }
+        };
+        builder.with_callback(observe).build();
+    }
+
+    /// Has read how many messages a service has on their way to the streams, and how many it may
+    /// have: past that, whoever wants to write waits.
+    pub fn writes(
+        &self,
+        writer: &'static str,
+        under_way: impl Fn() -> usize + Send + Sync + 'static,
+        limit: impl Fn() -> usize + Send + Sync + 'static,
+    ) {
+        let help = "Messages on their way to the streams, by the service that writes them.";
+        self.family(Metric::new("fanfare.writes", "{message}", help), move |tell| {
+            tell(&[("writer", writer)], as_f64(under_way()));
+        });
+        let help = "Messages that a service may have on their way. At the limit it waits.";
+        self.family(Metric::new("fanfare.writes.limit", "{message}", help), move |tell| {
+            tell(&[("writer", writer)], as_f64(limit()));
+        });
     }
 
     /// Has a number read that goes up and down; there is none while it reads `None`.

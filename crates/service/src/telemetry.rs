@@ -106,10 +106,14 @@ pub fn init(telemetry: &Telemetry, traces: &Traces) -> Result<Logging, Telemetry
     Ok(Logging::new(telemetry.clone(), handle, repeats))
 }
 
+/// What strangers do on the wire is no warning of ours, and nothing for them to fill the log with: an
+/// attempt that fails has its fault. What a filter itself says of these modules counts.
+const STRANGERS: &str = "hickory_net=error,hickory_resolver=error,rustls=error";
+
 impl Filter {
     /// What is the only record of an act is written, unless the filter says otherwise by name.
     fn built(&self) -> EnvFilter {
-        let filter = EnvFilter::builder().parse_lossy(&self.0);
+        let filter = EnvFilter::builder().parse_lossy(format!("{STRANGERS},{}", self.0));
         if self.0.contains(AUDIT) {
             return filter;
         }

@@ -18,7 +18,7 @@ mod tests;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -211,6 +211,19 @@ impl Traces {
             tell("dropped", counts.dropped.load(Ordering::Relaxed));
             tell("refused", counts.refused.load(Ordering::Relaxed));
         });
+        // Whoever only reads does not keep the queue open.
+        let shared = self.0.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let read = move |of: fn(&mpsc::Sender<Item>) -> usize| {
+            let shared = Weak::clone(&shared);
+            move || shared.upgrade().map_or(0, |shared| of(&shared.queue))
+        };
+        let help = "Spans that wait to be exported.";
+        let metric = Metric::new("fanfare.traces.queue", "{span}", help);
+        metrics.level(metric, read(|queue| queue.max_capacity() - queue.capacity()));
+        let help =
+            "Spans that may wait (OTEL_BSP_MAX_QUEUE_SIZE); more are dropped. 0: no collector.";
+        let metric = Metric::new("fanfare.traces.queue.limit", "{span}", help);
+        metrics.level(metric, read(mpsc::Sender::max_capacity));
     }
 }
 

@@ -11,7 +11,7 @@ use fanfare_nats_server::{Binary, ClusterOptions, Server, ServerOptions, StartEr
 use fanfare_service::random_bytes;
 use futures_util::{TryStreamExt as _, future::try_join_all};
 
-pub(crate) use self::ports::free_ports;
+pub use self::ports::free_ports;
 use crate::{NatsServer, streams, wait_until};
 
 /// How many servers a cluster has.

@@ -2,16 +2,20 @@
 
 mod cluster;
 mod jetstream;
+mod name_server;
 mod nats;
 mod postgres;
 mod proxy;
+mod readers;
 pub mod receiver;
 mod streams;
 mod wait;
 
-pub use cluster::NatsCluster;
+pub use cluster::{NatsCluster, free_ports};
+pub use name_server::{NameServer, Named};
 pub use nats::NatsServer;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
+pub use readers::Readers;
 pub use streams::StoredMessage;
 pub use wait::{wait_at_most, wait_until};

@@ -19,6 +19,7 @@
 mod behaviour;
 mod body;
 mod certificate;
+mod hostile;
 mod raw;
 mod record;
 mod serve;
@@ -32,6 +33,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use behaviour::{Behaviour, Reply};
 pub use certificate::Certificate;
+pub use hostile::{Cover, Hostile, Step, Trick, trick, tricks};
 pub use raw::{RawReceiver, Script};
 pub use record::{Received, TooFew};
 

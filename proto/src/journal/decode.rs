@@ -7,7 +7,7 @@ use fanfare_domain::{
     DeliveryId, EndpointId, EventId, Fact, Fault, Outcome, Record, Timestamp,
     fact::{
         AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, EventRouted, InFlight,
-        LimitState, RetryScheduled, ShardClaimed, ShardReleased,
+        LimitState, RetryScheduled, ShardClaimed, ShardReleased, Timing,
     },
 };
 
@@ -94,6 +94,7 @@ fn limit_state(wire: &wire::LimitState) -> Result<LimitState, DecodeError> {
         endpoint: parse::id(&wire.endpoint_id, "LimitState.endpoint_id", EndpointId::from_bytes)?,
         gate: Timestamp::from_nanos(wire.gate_ns),
         plan: Timestamp::from_nanos(wire.plan_ns),
+        quiet_until: parse::time(wire.quiet_until_ns),
     })
 }
 
@@ -104,6 +105,7 @@ fn attempt_made(wire: wire::AttemptMade) -> Result<AttemptMade, DecodeError> {
         attempt: parse::ordinal(wire.attempt, "AttemptMade.attempt")?,
         started_at: Timestamp::from_nanos(wire.started_at_ns),
         duration: Duration::from_nanos(wire.duration_ns),
+        timing: Timing { connect: after(wire.connect_ns), first_byte: after(wire.first_byte_ns) },
         outcome: outcome(wire.outcome)?,
         detail: wire.detail,
         config_revision: wire.config_revision,
@@ -116,6 +118,10 @@ fn attempt_made(wire: wire::AttemptMade) -> Result<AttemptMade, DecodeError> {
         batch: in_batch(wire.batch)?,
         trace_sampled: wire.trace_sampled,
     })
+}
+
+fn after(nanos: u64) -> Option<Duration> {
+    (nanos > 0).then(|| Duration::from_nanos(nanos))
 }
 
 fn outcome(wire: Option<attempt_made::Outcome>) -> Result<Outcome, DecodeError> {

@@ -12,9 +12,9 @@ use fanfare_domain::{
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
         DeliveryParked, EventRouted, InBatch, InFlight, LimitState, RetryScheduled, ShardClaimed,
-        ShardReleased,
+        ShardReleased, Timing,
     },
-    feed::{Blocked, Feed, Interval, Phase, Reason},
+    feed::{Blocked, Feed, Interval, Phase, PutOff, Reason},
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -170,8 +170,10 @@ fn attempt_made() -> impl Strategy<Value = Fact> {
     let request = (delivery(), attempt(), time(), duration(), number(), text(), text());
     let headers = vec((text(), blob()), 0..4);
     let answer = (outcome(), text(), headers, blob(), any::<bool>(), of(time()), in_batch());
-    let parts = (request, answer, of(any::<bool>()));
-    parts.prop_map(|(request, answer, trace_sampled)| {
+    let later = || duration().prop_map(|duration| duration.max(Duration::from_nanos(1)));
+    let timing = (of(later()), of(later()));
+    let parts = (request, timing, answer, of(any::<bool>()));
+    parts.prop_map(|(request, (connect, first_byte), answer, trace_sampled)| {
         let (delivery, attempt, started_at, duration, config_revision, url, signature) = request;
         let (outcome, detail, response_headers, response_body, truncated, retry_at, batch) = answer;
         Fact::AttemptMade(Box::new(AttemptMade {
@@ -179,6 +181,7 @@ fn attempt_made() -> impl Strategy<Value = Fact> {
             attempt,
             started_at,
             duration,
+            timing: Timing { connect, first_byte },
             outcome,
             detail,
             config_revision,
@@ -227,11 +230,10 @@ fn shard_released() -> impl Strategy<Value = Fact> {
             InFlight { delivery: id, attempt, endpoint, ends_by, request }
         },
     );
-    let limit = (delivery(), time(), time()).prop_map(|(delivery, gate, plan)| LimitState {
-        endpoint: delivery.endpoint,
-        gate,
-        plan,
-    });
+    let limit =
+        (delivery(), time(), time(), of(time())).prop_map(|(delivery, gate, plan, quiet_until)| {
+            LimitState { endpoint: delivery.endpoint, gate, plan, quiet_until }
+        });
     let left = (vec(in_flight, 0..4), vec(limit, 0..4));
     (shard(), number(), time(), left, 0..u32::MAX).prop_map(
         |(shard, epoch, limits_since, (in_flight, limits), part)| {
@@ -331,10 +333,25 @@ pub(super) fn feed() -> impl Strategy<Value = Feed> {
         closed_at,
     });
     let whose = (tenant_id(), endpoint_id(), reason, time());
-    let ended = vec(number(), 0..4);
+    let put_off = (number(), time()).prop_map(|(sequence, until)| PutOff { sequence, until });
+    let ended = (vec(number(), 0..4), vec(put_off, 0..4), number());
     (whose, phase, (number(), number()), (vec(blocked, 0..3), ended), vec(past, 0..3)).prop_map(
-        |((tenant, endpoint, reason, opened_at), phase, (from, next), (blocked, ended), past)| {
-            Feed { tenant, endpoint, from, phase, reason, opened_at, next, blocked, past, ended }
+        |((tenant, endpoint, reason, opened_at), phase, (from, next), (blocked, over), past)| {
+            let (ended, taken_over, ended_since) = over;
+            Feed {
+                tenant,
+                endpoint,
+                from,
+                phase,
+                reason,
+                opened_at,
+                next,
+                blocked,
+                past,
+                ended,
+                ended_since,
+                taken_over,
+            }
         },
     )
 }

@@ -272,6 +272,28 @@ impl App {
         Err(Code::ChangedMeanwhile.into())
     }
 
+    /// Takes back what was made for a tenant that was deleted meanwhile, and leaves nothing of what it
+    /// said.
+    pub(crate) async fn withdraw<T>(
+        &self,
+        caller: &Caller,
+        find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
+    ) -> Result<(), ApiError>
+    where
+        T: Configured,
+    {
+        for _ in 0..EDITS_MAX {
+            let Some(current) = self.directory.read(&find) else { return Ok(()) };
+            let entity = T::entity(Arc::new(current.value.redacted()));
+            match self.write(caller, entity, true, current.revision).await {
+                Ok(_) => return Ok(()),
+                Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Code::ChangedMeanwhile.into())
+    }
+
     /// Writes a deletion that is part of the removal of a tenant, in the name of who asked for that.
     pub(crate) async fn record(
         &self,

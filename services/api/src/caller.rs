@@ -416,6 +416,13 @@ impl<P> InTenant<P> {
         &self.tenant.value.id
     }
 
+    /// Tells whether the tenant is still there, as far as this process knows: not deleted, and not
+    /// made again under its id.
+    pub(crate) fn is_there(&self, app: &App) -> bool {
+        let tenant = &self.tenant.value;
+        app.directory.read(|directory| directory.has_tenant_since(&tenant.id, tenant.created_at))
+    }
+
     /// Tells whether an event, by its sequence in EVENTS, is of an earlier tenant of the id that was
     /// expunged: nobody is shown anything of it.
     pub(crate) fn hides(&self, event_sequence: u64) -> bool {

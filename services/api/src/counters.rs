@@ -9,14 +9,14 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use fanfare_event_log::ConfigView;
+use fanfare_event_log::{ConfigView, EventLog};
 use fanfare_service::{
     Histogram, Metric, Metrics,
     metrics::{SOON, as_f64},
 };
 use tokio::sync::Semaphore;
 
-use crate::{directory::Directory, shares::Shares};
+use crate::{directory::Directory, errands::Errands, shares::Shares};
 
 /// The classes of status, from 100 on.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -119,6 +119,45 @@ pub(crate) fn register(metrics: &Metrics, view: ConfigView<Directory>, limited: 
             "Bytes of bodies that there may be room for; requests about one tenant get a quarter.",
         ),
         move || bodies_max,
+    );
+}
+
+/// Has read what waits for the streams, for ingest, and for its end.
+pub(crate) fn register_waits(
+    metrics: &Metrics,
+    log: &EventLog,
+    (batches, errands): (&Shares, &Errands),
+) {
+    let (windows, limit) = (log.windows(), log.windows());
+    metrics.writes("api", move || windows.under_way(), move || limit.limit());
+    let (batches, batches_max) = (batches.clone(), batches.max());
+    metrics.level(
+        Metric::new(
+            "fanfare.api.batches",
+            "{batch}",
+            "Batches of events that are on their way to ingest.",
+        ),
+        move || batches.taken(),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.batches.limit",
+            "{batch}",
+            "Batches that may be on their way at once; one tenant's get half of it, and more wait.",
+        ),
+        move || batches_max,
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.errands",
+            "{request}",
+            "Requests under an Idempotency-Key that are carried out, or wait for that.",
+        ),
+        errands.in_hand(),
+    );
+    metrics.level(
+        Metric::new("fanfare.api.errands.limit", "{request}", "How many may; more wait."),
+        || Errands::MAX,
     );
 }
 

@@ -145,6 +145,11 @@ impl Directory {
         self.tenants_deleted.get(id).copied().unwrap_or(0)
     }
 
+    /// Tells whether a tenant is there that was created at that time: not a later one of the id.
+    pub(crate) fn has_tenant_since(&self, id: &TenantId, created_at: Timestamp) -> bool {
+        self.tenants.get(id).is_some_and(|tenant| tenant.value.created_at == created_at)
+    }
+
     /// Returns the removals of everything that was kept for tenants.
     pub(crate) fn expunges(&self) -> &Expunges {
         &self.expunges
@@ -201,6 +206,21 @@ impl Directory {
     pub(crate) fn all_endpoints(&self) -> impl Iterator<Item = Endpoint> {
         let all = self.endpoints.values().flat_map(|endpoints| endpoints.by_id.values());
         all.map(|endpoint| endpoint.packed.unpack())
+    }
+
+    /// Returns up to `limit` endpoints of all tenants, in the order of tenants and of ids, behind one.
+    pub(crate) fn endpoints_behind(
+        &self,
+        after: Option<&(TenantId, EndpointId)>,
+        limit: usize,
+    ) -> Vec<Revised<Endpoint>> {
+        let first = after.map_or(Bound::Unbounded, |(tenant, _)| Bound::Included(tenant));
+        let tenants = self.endpoints.range::<TenantId, _>((first, Bound::Unbounded));
+        let of_tenant = |(tenant, endpoints): (&TenantId, &'_ Endpoints)| {
+            let after = after.filter(|(known, _)| known == tenant).map(|(_, id)| id);
+            page(&endpoints.by_id, after).take(limit).map(Kept::revised).collect::<Vec<_>>()
+        };
+        tenants.flat_map(of_tenant).take(limit).collect()
     }
 
     /// Tells how many endpoints of a tenant are active, not counting one.
@@ -284,10 +304,7 @@ impl Directory {
         let Some(key) = self.keys.get(&link.key).map(|key| &key.value) else { return false };
         let covers = key.tenant.as_ref().is_none_or(|own| *own == link.tenant);
         let live = key.expires_at.is_none_or(|end| now < end) && now < link.expires_at;
-        let same_tenant = self
-            .tenants
-            .get(&link.tenant)
-            .is_some_and(|tenant| tenant.value.created_at == link.tenant_since);
+        let same_tenant = self.has_tenant_since(&link.tenant, link.tenant_since);
         covers && live && key.role == Role::Admin && same_tenant
     }
 

@@ -151,6 +151,9 @@ pub(crate) async fn read(request: Request, app: &App, bytes_max: usize) -> Resul
     if announced.is_some_and(|length| length > bytes_max) {
         return Err(Code::BodyTooLarge.into());
     }
+    if !is_plain(request.headers()) {
+        return Err(Code::MediaTypeUnsupported.into());
+    }
     let (parts, body) = request.into_parts();
     let upper = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
     let bytes = upper.unwrap_or(bytes_max).min(bytes_max);
@@ -181,6 +184,12 @@ fn is_json(headers: &HeaderMap) -> bool {
     ["application/json", "application/merge-patch+json"]
         .iter()
         .any(|known| essence.eq_ignore_ascii_case(known))
+}
+
+/// Tells whether a body is what it says without being decompressed first.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// A member of a merge patch (RFC 7396). Needs `#[serde(default)]`.
@@ -239,5 +248,15 @@ mod tests {
             assert_eq!(is_json(&headers), expected, "{text}");
         }
         assert!(!is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn nothing_is_decompressed() {
+        for (text, expected) in [("identity", true), ("gzip", false), ("identity, br", false)] {
+            let headers =
+                HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(text))]);
+            assert_eq!(is_plain(&headers), expected, "{text}");
+        }
+        assert!(is_plain(&HeaderMap::new()));
     }
 }

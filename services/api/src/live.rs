@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -27,8 +27,9 @@ use fanfare_event_log::{
     ReadError,
     journal::{From, JournalFilter},
 };
+use fanfare_service::{Metric, Metrics};
 use tokio::{
-    sync::{Notify, Semaphore, broadcast, watch},
+    sync::{Notify, broadcast, watch},
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -43,15 +44,19 @@ use crate::{
     app::App,
     caller::Caller,
     error::{ApiError, Code},
+    shares::Shares,
 };
 
 /// How many may watch at once, in this process and of one tenant.
 const CLIENTS_MAX: usize = 256;
 const CLIENTS_PER_TENANT_MAX: usize = 16;
-/// How many may read what they missed at once.
-const PAST_MAX: usize = 4;
-/// How many messages of the journal those who watch may be behind.
+/// How many may read what they missed at once, of all tenants and of one: each reads the journal of
+/// all of them.
+const PAST_MAX: (usize, u32) = (8, 2);
+/// How many messages of the journal those who watch may be behind, and how many bytes those may take
+/// in memory.
 const BEHIND_MAX: usize = 256;
+const BEHIND_BYTES_MAX: usize = 64 << 20;
 /// How often it is looked whether those who watch still may, and take what they get.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long somebody may take nothing.
@@ -97,10 +102,14 @@ pub(crate) struct Live {
     feed: watch::Sender<Option<broadcast::Sender<Arc<Batch>>>>,
     /// The last sequence of the journal that the shared reader has passed on.
     reached: AtomicU64,
+    /// The last sequence of the journal that is in the queue, or was.
+    queued: AtomicU64,
     /// Wakes the reader.
     wake: Notify,
     /// How many may read what they missed.
-    past: Arc<Semaphore>,
+    past: Shares,
+    /// How many bytes are in the queue, or being told.
+    held: Arc<AtomicUsize>,
     began: Instant,
 }
 
@@ -122,7 +131,25 @@ struct Client {
     ended_at: AtomicU64,
     /// Since when nobody asks for the next piece; 0 while somebody does.
     idle_since: AtomicU64,
+    /// The last sequence that was taken from the queue; the highest there is before it is joined.
+    taken: AtomicU64,
     cut: CancellationToken,
+}
+
+/// Has it read how many watch.
+pub(crate) fn register(metrics: &Metrics, app: App) {
+    metrics.level(
+        Metric::new("fanfare.api.live_streams", "{stream}", "Live streams that are open."),
+        move || app.live.count(),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.live_streams.limit",
+            "{stream}",
+            "Live streams that may be open; a tenant gets a sixteenth.",
+        ),
+        || CLIENTS_MAX,
+    );
 }
 
 impl Client {
@@ -142,8 +169,10 @@ impl Live {
             clients: Mutex::default(),
             feed: watch::Sender::default(),
             reached: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
             wake: Notify::new(),
-            past: Arc::new(Semaphore::new(PAST_MAX)),
+            past: Shares::new(PAST_MAX.0, PAST_MAX.1),
+            held: Arc::default(),
             began: Instant::now(),
         }
     }
@@ -177,11 +206,12 @@ impl Live {
             why: OnceLock::new(),
             ended_at: AtomicU64::new(0),
             idle_since: AtomicU64::new(self.millis()),
+            taken: AtomicU64::new(u64::MAX),
             cut: cut.0,
         });
         clients.all.insert(number, Arc::clone(&client));
         drop(clients);
-        self.wake.notify_one();
+        self.wake.notify_waiters();
         Ok((number, client))
     }
 
@@ -232,6 +262,24 @@ impl Live {
         }
     }
 
+    /// Tells whether the queue may grow.
+    fn has_room(&self) -> bool {
+        self.held.load(Ordering::Acquire) < BEHIND_BYTES_MAX
+    }
+
+    /// Cuts off those who are furthest behind, since the queue holds what they have not taken.
+    fn make_room(&self) {
+        let clients: Vec<_> = self.lock().all.values().cloned().collect();
+        let taken: Vec<_> =
+            clients.iter().map(|client| client.taken.load(Ordering::Acquire)).collect();
+        let Some(limit) = furthest_behind(&taken, self.queued.load(Ordering::Acquire)) else {
+            return;
+        };
+        for (client, _) in clients.iter().zip(&taken).filter(|(_, taken)| **taken <= limit) {
+            client.end(Ending::Slow, self.millis());
+        }
+    }
+
     fn end_all(&self, why: Ending) {
         let clients: Vec<_> = self.lock().all.values().cloned().collect();
         for client in clients {
@@ -250,22 +298,17 @@ impl Live {
     }
 }
 
+/// Of those who have taken so much of what was queued, returns up to where those have come who are
+/// to be cut off: they hold the older half. Nobody if nobody is behind.
+fn furthest_behind(taken: &[u64], queued: u64) -> Option<u64> {
+    let last = taken.iter().min().copied().filter(|last| *last < queued)?;
+    Some(last + (queued - last) / 2)
+}
+
 /// Reads the journal while somebody watches, until the service stops; then ends every stream.
 pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()> {
     let live = &app.live;
-    while stop.run_until_cancelled(live.wanted()).await.is_some() {
-        let reading = Box::pin(read(&app));
-        match stop.run_until_cancelled(reading).await {
-            None => break,
-            Some(Ok(())) => {}
-            Some(Err(cause)) => {
-                warn!(error = chain(&cause), "deliveries cannot be watched at the moment");
-                live.feed.send_replace(None);
-                live.end_all(Ending::Interrupted);
-                stop.run_until_cancelled(sleep(PAUSE)).await;
-            }
-        }
-    }
+    tokio::join!(pass_on(&app, &stop), stop.run_until_cancelled(look_after(&app)));
     live.lock().stopped = true;
     live.feed.send_replace(None);
     live.end_all(Ending::Interrupted);
@@ -279,6 +322,35 @@ pub(crate) async fn run(app: App, stop: CancellationToken) -> anyhow::Result<()>
     Ok(())
 }
 
+/// Passes on what the journal says while somebody watches, until the service stops.
+async fn pass_on(app: &App, stop: &CancellationToken) {
+    let live = &app.live;
+    while stop.run_until_cancelled(live.wanted()).await.is_some() {
+        let reading = Box::pin(read(app));
+        match stop.run_until_cancelled(reading).await {
+            None => break,
+            Some(Ok(())) => {}
+            Some(Err(cause)) => {
+                warn!(error = chain(&cause), "deliveries cannot be watched at the moment");
+                live.feed.send_replace(None);
+                live.end_all(Ending::Interrupted);
+                stop.run_until_cancelled(sleep(PAUSE)).await;
+            }
+        }
+    }
+}
+
+/// Looks after those who watch, whether the journal can be read or not.
+async fn look_after(app: &App) {
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        app.live.wanted().await;
+        look.tick().await;
+        app.live.look(app);
+    }
+}
+
 /// Reads until nobody watches any more.
 async fn read(app: &App) -> Result<(), ReadError> {
     let live = &app.live;
@@ -290,22 +362,39 @@ async fn read(app: &App) -> Result<(), ReadError> {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            batch = journal.next() => {
+            batch = journal.next(), if live.has_room() => {
                 let batch = batch?;
                 let tenants = live.tenants();
                 let told = Batch::of(&batch, |tenant| tenants.contains(tenant));
                 if !told.items.is_empty() {
+                    live.queued.store(batch.sequence, Ordering::Release);
                     // Nobody may be there to take it.
-                    drop(queue.send(Arc::new(told)));
+                    drop(queue.send(Arc::new(told.weighed(&live.held))));
                 }
                 live.reached.store(batch.sequence, Ordering::Release);
             }
             _ = look.tick() => {
-                live.look(app);
+                if !live.has_room() {
+                    live.make_room();
+                }
                 if live.rest() {
                     return Ok(());
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_are_furthest_behind_are_cut_off_and_no_others() {
+        assert_eq!(furthest_behind(&[], 9), None);
+        assert_eq!(furthest_behind(&[9, u64::MAX], 9), None, "nobody is behind");
+        let limit = furthest_behind(&[100, 40, 95, u64::MAX], 100).unwrap();
+        assert!((40..95).contains(&limit), "{limit}");
+        assert_eq!(furthest_behind(&[8], 9), Some(8));
     }
 }

@@ -33,13 +33,13 @@ use tracing::warn;
 
 use self::record::{Answer, Claim, Judgement, Record};
 use crate::{
-    app::{App, REQUEST_TIMEOUT},
+    app::App,
     caller::{Caller, InTenant, Publishes, WriteFlag},
     error::{ApiError, Code},
     extract::read,
     limits,
     routes::{endpoints::reveal, events},
-    visit::Visit,
+    visit::{Visit, time_for},
 };
 
 /// The header that names a key.
@@ -94,7 +94,7 @@ async fn keyed(app: App, request: Request, next: Next, path: &str) -> Result<Res
     let key = key(&parts.headers)?;
     let bytes_max = events::bytes_max(&app, path);
     let body = read(Request::from_parts(parts.clone(), body), &app, bytes_max).await?;
-    let until = app.now().saturating_add(REQUEST_TIMEOUT + STORING + SLACK);
+    let until = app.now().saturating_add(time_for(Some(path)) + STORING + SLACK);
     let claim = Claim::new(record::fingerprint(&parts, &body), until);
     let asked = Asked { app, parts, body, next, claim, scope: caller.scope(), key };
     let began = Instant::now();
@@ -216,7 +216,7 @@ impl Asked {
         // The body's room is kept as long as this runs, also when the caller has gone.
         let visit = Visit::of(&parts.extensions);
         let request = Request::from_parts(parts, Body::from(body));
-        let ran = timeout_at(visit.began + REQUEST_TIMEOUT, next.run(request)).await;
+        let ran = timeout_at(visit.until, next.run(request)).await;
         let response =
             ran.unwrap_or_else(|_elapsed| ApiError::from(Code::TimedOut).into_response());
         let (head, body) = response.into_parts();

@@ -11,6 +11,7 @@ pub(crate) mod live;
 pub(crate) mod metrics;
 pub(crate) mod portal_links;
 pub(crate) mod replays;
+pub(crate) mod sealing;
 pub(crate) mod tenants;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -85,6 +86,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(portal_links::create_portal_link))
         .routes(routes!(keys::create_operator_key, keys::list_operator_keys))
         .routes(routes!(keys::delete_operator_key))
+        .routes(routes!(sealing::rotate_sealing_key))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))

@@ -28,11 +28,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, error, field::Empty, info_span, warn};
 
 use crate::{
-    app::{App, REQUEST_TIMEOUT},
+    app::App,
     error::{ApiError, Code},
     live::Cut,
     openapi, repeat, routes, trust,
-    visit::Visit,
+    visit::{Visit, time_for},
 };
 
 /// How many connections there may be at once; more wait to be accepted.
@@ -64,13 +64,14 @@ pub(crate) fn router(app: App) -> Router {
 /// Bounds a request in time, traces and counts it, and sets what every answer has.
 async fn frame(State(app): State<App>, request: Request, next: Next) -> Response {
     let (span, mut request) = traced(&app, request);
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     // Its body's room is kept until there is an answer.
-    let visit = Visit::begin();
+    let visit = Visit::begin(time_for(route));
     request.extensions_mut().insert(visit.clone());
-    let began = visit.began;
+    let (began, until) = (visit.began, visit.until);
     let answered = span.clone();
     async move {
-        let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+        let answer = tokio::time::timeout_at(until, next.run(request)).await;
         let mut response =
             answer.unwrap_or_else(|_elapsed| ApiError::from(Code::TimedOut).into_response());
         let headers = response.headers_mut();

@@ -60,12 +60,12 @@ impl UrlRules {
 
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::{AddressPolicy, address::AllowRule};
+    use fanfare_domain::{AddressPolicy, address::AddressRule};
 
     use super::*;
 
     fn admit(https: Https, text: &str) -> Result<(), UrlError> {
-        let addresses = AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() };
+        let addresses = AddressPolicy { allow: AddressRule::LOOPBACK.to_vec(), deny: Vec::new() };
         let rules = UrlRules { https, policy: UrlPolicy { addresses, ..UrlPolicy::default() } };
         rules.admit(text).map(drop)
     }

@@ -7,8 +7,9 @@ use axum::http::Extensions;
 use tokio::time::{Duration, Instant};
 
 use crate::{
-    app::App,
+    app::{App, REQUEST_TIMEOUT},
     error::ApiError,
+    routes::endpoints::sample,
     shares::{Holder, Share},
 };
 
@@ -19,23 +20,34 @@ pub(crate) const BODIES_BYTES_EACH_MAX: u32 = 32 << 20;
 /// How long a request waits until there is room for its body.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a request to a route may take, its body included.
+pub(crate) fn time_for(route: Option<&str>) -> Duration {
+    match route {
+        Some(sample::PATH) => sample::REQUEST_TIMEOUT,
+        Some(_) | None => REQUEST_TIMEOUT,
+    }
+}
+
 /// What goes with a request. Clones share the room.
 #[derive(Clone)]
 pub(crate) struct Visit {
     /// When its head was there.
     pub(crate) began: Instant,
+    /// When there must be an answer.
+    pub(crate) until: Instant,
     room: Arc<OnceLock<Share>>,
 }
 
 impl Visit {
-    /// Begins with a request.
-    pub(crate) fn begin() -> Self {
-        Self { began: Instant::now(), room: Arc::default() }
+    /// Begins with a request, which may take that long.
+    pub(crate) fn begin(time: Duration) -> Self {
+        let began = Instant::now();
+        Self { began, until: began + time, room: Arc::default() }
     }
 
     /// Returns what goes with the request that these belong to.
     pub(crate) fn of(extensions: &Extensions) -> Self {
-        extensions.get::<Self>().cloned().unwrap_or_else(Self::begin)
+        extensions.get::<Self>().cloned().unwrap_or_else(|| Self::begin(REQUEST_TIMEOUT))
     }
 
     /// Waits for room for a body of up to so many bytes, before it is read. What was made room for

@@ -256,6 +256,11 @@ impl Desk {
         &self.log
     }
 
+    /// What tells how many names of hosts are being looked up.
+    pub(crate) fn lookups(&self) -> impl Fn() -> usize + Send + Sync + 'static + use<> {
+        self.client.lookups()
+    }
+
     /// Tells later whether an attempt may still begin.
     fn wanted(self: &Arc<Self>, delivery: &DeliveryRef) -> Wanted {
         let (desk, endpoint) = (Arc::clone(self), delivery.endpoint);
@@ -410,7 +415,7 @@ async fn send(
                 made.detail.clone_from(&failure.detail);
             }
             moments = answer.moments;
-            made.reply = Some(Reply::of(answer));
+            made.reply = Some(Reply::of(answer, ready));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }

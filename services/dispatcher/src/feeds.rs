@@ -17,7 +17,7 @@ use std::{
 
 use fanfare_domain::{
     DeliveryRef, EndpointId, Fact, Feed, TenantId, Timestamp,
-    feed::{Cover, Interval, Phase, Reason},
+    feed::{Cover, Interval, Phase, PutOff, Reason},
 };
 use fanfare_event_log::StoredFeed;
 
@@ -81,12 +81,14 @@ pub(crate) struct Feeds {
     /// The first sequence of EVENTS that was stored after what the fold began with. About an event
     /// from there on everything is known: facts come after their event.
     floor: u64,
-    /// The first attempts of each endpoint that are put off.
-    put_off: HashMap<EndpointId, BTreeSet<u64>>,
+    /// The first attempts of each endpoint that are put off, and until when.
+    put_off: HashMap<EndpointId, BTreeMap<u64, Timestamp>>,
     /// Feeds that are to be looked at.
     woken: BTreeSet<EndpointId>,
     /// When all were.
     looked_at: Timestamp,
+    /// The sequence of the journal up to which everything was written.
+    journal: u64,
 }
 
 /// What is found in the journal about feeds that are stored.
@@ -181,7 +183,7 @@ impl Feeds {
         let Some(cursor) = cursor.filter(|_| delivery.generation == 0) else { return true };
         let sequence = delivery.event_sequence;
         if cursor.may_end(sequence) {
-            cursor.end(sequence);
+            cursor.end(sequence, self.journal);
             return true;
         }
         !cursor.holds(sequence)
@@ -191,6 +193,11 @@ impl Feeds {
     pub(crate) fn remembers_end(&mut self, delivery: &DeliveryRef) -> bool {
         let cursor = self.cursors.get_mut(&delivery.endpoint).filter(|_| delivery.generation == 0);
         cursor.is_none_or(|cursor| cursor.remembers_end(delivery.event_sequence))
+    }
+
+    /// Notes up to where the journal was written.
+    pub(crate) fn reached(&mut self, journal: u64) {
+        self.journal = self.journal.max(journal);
     }
 
     /// Notes that a task was taken on.
@@ -236,10 +243,19 @@ impl Feeds {
     }
 
     /// Notes that a first attempt is put off.
-    pub(crate) fn put_off(&mut self, delivery: &DeliveryRef) {
+    pub(crate) fn put_off(&mut self, delivery: &DeliveryRef, until: Timestamp) {
         if delivery.generation == 0 {
-            self.put_off.entry(delivery.endpoint).or_default().insert(delivery.event_sequence);
+            let put_off = self.put_off.entry(delivery.endpoint).or_default();
+            put_off.insert(delivery.event_sequence, until);
         }
+    }
+
+    /// Tells whether a first attempt that was put off until then is not its alarm clock's any more,
+    /// but its endpoint's feed's.
+    pub(crate) fn took_over(&self, delivery: &DeliveryRef, until: Timestamp) -> bool {
+        let cursor = self.cursors.get(&delivery.endpoint).filter(|_| delivery.generation == 0);
+        let put_off = PutOff { sequence: delivery.event_sequence, until };
+        cursor.is_some_and(|cursor| cursor.took_over(put_off))
     }
 
     /// Notes that a first attempt has come back that was put off.
@@ -272,6 +288,8 @@ impl Feeds {
             blocked: Vec::new(),
             past: Vec::new(),
             ended: Vec::new(),
+            ended_since: 0,
+            taken_over: Vec::new(),
         };
         match self.cursors.get_mut(&endpoint) {
             None => {
@@ -294,10 +312,14 @@ impl Feeds {
         }
         self.woken.insert(endpoint);
         // Their alarm clocks go off in vain.
-        let put_off = self.put_off.remove(&endpoint).unwrap_or_default();
-        if let Some(cursor) = self.cursors.get_mut(&endpoint) {
-            for sequence in put_off {
-                cursor.take_over(sequence);
+        if let (Some(cursor), Some(put_off)) =
+            (self.cursors.get_mut(&endpoint), self.put_off.get_mut(&endpoint))
+        {
+            put_off.retain(|sequence, until| {
+                !cursor.take_over_put_off(PutOff { sequence: *sequence, until: *until })
+            });
+            if put_off.is_empty() {
+                self.put_off.remove(&endpoint);
             }
         }
     }
@@ -432,7 +454,8 @@ impl Feeds {
             Phase::Closing => return Some(Wish::End),
             Phase::Closed { until, at } => {
                 let is_over = now.since(at) >= REMEMBERED && around.routed >= until;
-                if is_over && cursor.is_finished() && cursor.limbo.is_empty() {
+                let is_done = cursor.is_finished() && !cursor.has_alarms(now);
+                if is_over && is_done && cursor.limbo.is_empty() {
                     return Some(Wish::Remove);
                 }
             }
@@ -440,3 +463,6 @@ impl Feeds {
         cursor.save(now).map(Wish::Write)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,7 @@ pub(crate) fn register(metrics: &Metrics, desk: &Desk, view: ConfigView<Registry
     process(metrics, desk);
     lanes(metrics, desk.counters());
     queues(metrics, desk.counters());
+    ways_out(metrics, desk);
     metrics.gauge(
         Metric::new(
             "fanfare.dispatcher.config_revision",
@@ -155,6 +156,28 @@ fn process(metrics: &Metrics, desk: &Desk) {
         ),
         move || limits.bytes,
     );
+}
+
+/// What goes out beside requests.
+fn ways_out(metrics: &Metrics, desk: &Desk) {
+    metrics.level(
+        Metric::new(
+            "fanfare.dispatcher.lookups",
+            "{name}",
+            "Names of endpoints' hosts that are being looked up.",
+        ),
+        desk.lookups(),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.dispatcher.lookups.limit",
+            "{name}",
+            "Names that may be looked up at once; attempts wait for more.",
+        ),
+        || fanfare_egress::Client::LOOKUPS_MAX,
+    );
+    let (windows, limit) = (desk.log().windows(), desk.log().windows());
+    metrics.writes("dispatcher", move || windows.under_way(), move || limit.limit());
 }
 
 /// What lanes hold.

@@ -20,6 +20,7 @@ mod feeding;
 mod lane;
 mod levels;
 mod queue;
+mod quiet;
 mod rate;
 mod signal;
 mod turns;
@@ -41,7 +42,7 @@ pub(crate) use self::{
     levels::Levels,
     queue::Load,
     rate::{RESERVED_AHEAD, RateState},
-    signal::Signal,
+    signal::{Signal, quiet_until},
 };
 use crate::permits::{Door, Permit, Refusal, Standing};
 

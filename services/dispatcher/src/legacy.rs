@@ -1,18 +1,18 @@
 //! What owners of a shard leave to those after them.
 //!
-//! An owner that gives its shard away writes it down: the requests that run on, and where the
-//! rate limits stand. One that died left nothing, and the next owner has to assume the worst: see
+//! An owner that gives its shard away writes it down: the requests that run on, where the rate limits
+//! stand, and which endpoints asked to be left alone; the last is also in the facts of late. One that died left nothing, and the next owner has to assume the worst: see
 //! [`Fate::Died`].
 
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
-    DeliveryId, Fact, Record, Shard, Timestamp, TraceContext,
+    DeliveryId, EndpointId, Fact, Record, Shard, Timestamp, TraceContext,
     fact::{InFlight, LimitState, ShardReleased},
 };
 use fanfare_event_log::membership::TAKEOVER_AFTER;
 
-use crate::guard::CONFIRMED_FOR;
+use crate::{guard::CONFIRMED_FOR, lanes::quiet_until};
 
 /// How long after a request's end its report may come: clocks are that far apart, and a report
 /// takes its time.
@@ -53,7 +53,19 @@ pub(crate) enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Legacy {
     in_flight: BTreeMap<DeliveryId, InFlight>,
+    /// Until when endpoints asked to be left alone.
+    quiet: BTreeMap<EndpointId, Timestamp>,
     last: Option<Release>,
+}
+
+/// What was left.
+pub(crate) struct Left {
+    /// Requests that may still be in flight.
+    pub(crate) in_flight: Vec<InFlight>,
+    /// Where rate limits stand.
+    pub(crate) limits: Vec<LimitState>,
+    /// Until when endpoints asked to be left alone.
+    pub(crate) quiet: BTreeMap<EndpointId, Timestamp>,
 }
 
 /// The last release, as far as its parts were read.
@@ -73,6 +85,16 @@ impl Legacy {
         } else if let Some(delivery) = fact.delivery() {
             self.in_flight.remove(&delivery.id);
         }
+        if let Fact::AttemptMade(made) = fact {
+            self.keep_quiet(made.delivery.endpoint, quiet_until(&made.outcome));
+        }
+    }
+
+    fn keep_quiet(&mut self, endpoint: EndpointId, until: Option<Timestamp>) {
+        if let Some(until) = until {
+            let known = self.quiet.entry(endpoint).or_insert(until);
+            *known = until.max(*known);
+        }
     }
 
     /// What became of the owner before the one with this epoch.
@@ -88,9 +110,10 @@ impl Legacy {
         }
     }
 
-    /// Takes it apart: requests that may still be in flight, and where rate limits stand.
-    pub(crate) fn into_parts(self) -> (BTreeMap<DeliveryId, InFlight>, Vec<LimitState>) {
-        (self.in_flight, self.last.map(|last| last.limits).unwrap_or_default())
+    /// What was left. Limits are those of the last owner that left any.
+    pub(crate) fn into_left(self) -> Left {
+        let limits = self.last.map(|last| last.limits).unwrap_or_default();
+        Left { in_flight: self.in_flight.into_values().collect(), limits, quiet: self.quiet }
     }
 
     fn released(&mut self, released: &ShardReleased) {
@@ -104,6 +127,9 @@ impl Legacy {
             parts_left: released.parts,
         });
         last.limits.extend(released.limits.iter().copied());
+        for limit in &released.limits {
+            self.keep_quiet(limit.endpoint, limit.quiet_until);
+        }
         last.parts_left = last.parts_left.saturating_sub(1);
         self.last = Some(last);
     }
@@ -147,7 +173,7 @@ pub(crate) fn release(
 #[cfg(test)]
 mod tests {
     use fanfare_domain::{
-        DeliveryRef, EndpointId, EventId,
+        DeliveryRef, EndpointId, EventId, Outcome,
         fact::{DeliveryParked, ShardClaimed},
     };
 
@@ -164,7 +190,8 @@ mod tests {
     }
 
     fn limit(n: u8) -> LimitState {
-        LimitState { endpoint: EndpointId::from_bytes([n; 16]), gate: NOW, plan: NOW }
+        let quiet_until = (n > 1).then_some(Timestamp::from_millis(u64::from(n) * 10_000));
+        LimitState { endpoint: EndpointId::from_bytes([n; 16]), gate: NOW, plan: NOW, quiet_until }
     }
 
     fn fold(
@@ -198,9 +225,9 @@ mod tests {
             accepted_at: NOW,
         };
         legacy.record(&Fact::DeliveryParked(DeliveryParked { delivery, attempt: 1 }));
-        let (in_flight, limits) = legacy.into_parts();
+        let Left { in_flight, limits, .. } = legacy.into_left();
         assert_eq!((in_flight.len(), limits), (999, vec![limit(1)]));
-        assert!(!in_flight.contains_key(&request(7).delivery));
+        assert!(!in_flight.contains(&request(7)));
     }
 
     #[test]
@@ -218,5 +245,20 @@ mod tests {
         assert_eq!(legacy.fate(3), Fate::Died);
         legacy.record(&parts[1].fact);
         assert_eq!(legacy.fate(3), Fate::Released { limits_since: NOW });
+    }
+
+    #[test]
+    fn what_endpoints_asked_for_is_known_from_who_gave_the_shard_away_and_from_facts() {
+        let mut legacy = Legacy::default();
+        fold(&mut legacy, 4, &[], &[limit(1), limit(2), limit(3)]);
+        let at = |seconds: u64| Timestamp::from_millis(seconds * 1_000);
+        for (endpoint, status, seconds) in [(3, 503, 50), (3, 429, 40), (4, 503, 60), (5, 500, 70)]
+        {
+            let refused = Outcome::Refused { status, retry_after: Some(at(seconds)) };
+            let endpoint = EndpointId::from_bytes([endpoint; 16]);
+            legacy.keep_quiet(endpoint, quiet_until(&refused));
+        }
+        let quiet: Vec<_> = legacy.into_left().quiet.into_values().collect();
+        assert_eq!(quiet, [at(20), at(50), at(60)]);
     }
 }

@@ -15,6 +15,7 @@
 
 mod attempt;
 mod counters;
+mod echo;
 mod feeds;
 mod guard;
 mod instruments;

@@ -7,21 +7,31 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use fanfare_domain::{
     Endpoint, EndpointId, Timestamp,
     endpoint::{header_owner, secret_owner},
     profile::{Profile, Profiles, SecretError},
     retry::Policy,
-    seal::{Keyring, SealError},
+    seal::{Clear, Keyring, SealError},
     signing::Signer,
 };
 use fanfare_egress::Url;
 use fanfare_event_log::PackedEndpoint;
 use foldhash::HashMap;
-use http::{HeaderMap, HeaderName, HeaderValue, header::USER_AGENT};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{ACCEPT, ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, FROM, USER_AGENT},
+};
+
+use crate::echo;
 
 /// How requests introduce themselves, unless the endpoint's own headers say otherwise.
 const AGENT: &str = concat!("Fanfare/", env!("CARGO_PKG_VERSION"));
+
+/// Headers of an endpoint's own whose values are no secrets.
+const PLAIN: [HeaderName; 6] =
+    [ACCEPT, ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, FROM, USER_AGENT];
 
 /// The most endpoints that are kept ready; beyond that all are made ready again.
 const READY_MAX: usize = 200_000;
@@ -39,6 +49,8 @@ pub(crate) struct Ready {
     headers: Box<[(HeaderName, HeaderValue)]>,
     /// What signs.
     pub(crate) signer: Signer,
+    /// What it signs with, as it was given.
+    secrets: Box<[Clear]>,
     /// When to try again, if not as the profile says.
     retry: Option<Policy>,
     /// Connect, TLS, head and body together.
@@ -86,6 +98,19 @@ impl Ready {
             headers.insert(name.clone(), value.clone());
         }
         headers
+    }
+
+    /// Takes the endpoint's secrets out of what it says.
+    pub(crate) fn conceal(&self, said: Bytes) -> Bytes {
+        let own = self.headers.iter().filter(|(name, _)| !PLAIN.contains(name));
+        // Of `Bearer abc`, what is confidential can also stand alone.
+        let values = own.flat_map(|(_, value)| {
+            let value = value.as_bytes();
+            let last = value.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+            [value, last]
+        });
+        let secrets = self.secrets.iter().map(|secret| secret.expose().as_bytes());
+        echo::conceal(said, values.chain(secrets))
     }
 }
 
@@ -151,6 +176,7 @@ impl Readying {
             url_text: Arc::from(endpoint.url.as_str()),
             headers: self.headers(endpoint)?,
             signer: Signer::new(profile, &secrets)?,
+            secrets: secrets.into(),
             retry: endpoint.retry.clone(),
             timeout: endpoint.timeout.unwrap_or(profile.attempt.timeout),
             trace_context: endpoint.trace_context.unwrap_or(profile.attempt.trace_context),

@@ -66,6 +66,9 @@ impl fanfare_domain::settings::Settings for Egress {
             roots,
             idle_max_per_host: source.take("idle_max_per_host", default.idle_max_per_host),
             idle_timeout,
+            connection_age_max: source
+                .take_duration("connection_age_max", default.connection_age_max),
+            name_servers: source.take_list("name_servers", Vec::new()),
             source: source.take_optional::<IpAddr>("source"),
             proxy: source.take_optional("proxy"),
             protocol: Protocol::Negotiated,

@@ -30,10 +30,7 @@ use fanfare_domain::{
     feed::Reason,
 };
 use fanfare_event_log::{FeedHints, HealthQuestions, JournalWriter, Reader, Reports, Trials};
-use tokio::{
-    task::JoinSet,
-    time::{Interval, MissedTickBehavior},
-};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::flying::{Begun, Finished};
@@ -116,7 +113,7 @@ pub(crate) struct ShardWorker {
     reports: Reports,
     questions: HealthQuestions,
     trials: Trials,
-    trying: JoinSet<()>,
+    trying: trying::Trying,
     feeds: Feeds,
     /// What the feeds ask of the servers.
     work: Work,
@@ -147,7 +144,8 @@ impl ShardWorker {
             Fate::Released { limits_since } => limits_since,
             Fate::None | Fate::Died => claimed_at,
         };
-        let (foreign, limits) = parts.legacy.into_parts();
+        let mut left = parts.legacy.into_left();
+        let claimed = parts.writer.claimed_at();
         let mut worker = Self {
             shard: parts.shard,
             tasks: parts.tasks,
@@ -165,7 +163,7 @@ impl ShardWorker {
             reports: parts.reports,
             questions: parts.questions,
             trials: parts.trials,
-            trying: JoinSet::new(),
+            trying: trying::Trying::default(),
             work: Work::new(Arc::clone(&parts.desk), parts.shard),
             feeds: parts.feeds,
             hints: parts.hints,
@@ -182,9 +180,12 @@ impl ShardWorker {
             rulebook: Rulebook::default(),
             tidying: tokio::time::interval(TIDY_EVERY),
         };
-        // What an owner left that died since says nothing of what it sent.
-        let limits = if fate == Fate::Died { &[] } else { &*limits };
-        worker.inherit(foreign.into_values().collect(), limits);
+        worker.feeds.reached(claimed);
+        if fate == Fate::Died {
+            // What an owner left that died since says nothing of what it sent.
+            left.limits.clear();
+        }
+        worker.inherit(left);
         worker
     }
 
@@ -222,7 +223,9 @@ impl ShardWorker {
                 self.tell_gauges();
             }
             done = self.work.done() => self.fed(done).await?,
-            done = self.orders.done() => self.ordered(done.context("carry out a command")?).await,
+            done = self.orders.done() => {
+                self.ordered(done).await.context("look for what is on record")?;
+            }
             batch = self.commands.next_batch(orders::BATCH_MAX), if self.orders.has_room() => {
                 let read = batch.context("read commands")?;
                 self.take_commands(read).await.context("look for what is on record")?;
@@ -323,6 +326,7 @@ impl ShardWorker {
 
     async fn recorded(&mut self, batch: &Batch) {
         self.desk.counters().note(&batch.records);
+        self.feeds.reached(batch.sequence);
         for record in &batch.records {
             let place = Place { sequence: batch.sequence, at: record.recorded_at };
             self.ledger.record(&record.fact, place);
@@ -379,7 +383,7 @@ impl ShardWorker {
             if job.is_first_of_task() && self.feeds.take_over(&job.delivery, message) {
                 return self.ledger.withdraw(job.delivery.id);
             }
-            self.feeds.put_off(&job.delivery);
+            self.feeds.put_off(&job.delivery, until);
         }
         let trace = job.trace();
         let attempt = (job.delivery, job.attempt, job.batch);

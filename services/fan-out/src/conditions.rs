@@ -3,14 +3,15 @@
 //! That takes time, so it is done beside the runtime, without holding the configuration, and beside
 //! the intake: events that nobody asks about do not wait for it, those that are asked about quickly
 //! do not wait for others, and whatever takes longer goes on by itself. A few are asked at once; in
-//! turn, a bounded part of the work each.
+//! turn, a bounded part of the work each. What all conditions about one event take together is bounded
+//! too: what is beyond counts as no match, or is left to the owner of an endpoint that is fed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{
     Condition, EndpointId, Event, StoredEvent,
-    condition::{Failed, Subject},
+    condition::{Budget, Failed, Subject},
     trace::span::Told,
 };
 use fanfare_service::{Clock, Quiet};
@@ -53,6 +54,14 @@ impl Conditions {
         Self(Arc::new(Inner { clock, counters, told, turns }))
     }
 
+    /// How many parts of the work may be done at once; more wait.
+    pub(crate) const AT_ONCE: usize = AT_ONCE;
+
+    /// How many parts of the work are being done.
+    pub(crate) fn under_way(&self) -> usize {
+        AT_ONCE.saturating_sub(self.0.turns.available_permits())
+    }
+
     /// Decides whatever depends on content. Cancel safe: items that are dropped are handed out again.
     pub(crate) async fn answer(&self, items: Vec<Item>) -> anyhow::Result<Vec<Item>> {
         if !items.iter().any(|item| weight(item) > 0) {
@@ -86,8 +95,9 @@ impl Conditions {
             for (event, matches) in &mut matched {
                 let event = &event.event;
                 let subject = Subject::of(event);
+                let mut asking = Asking::about(&subject);
                 matches.answer(|endpoint, condition| {
-                    inner.holds(condition, &subject, (endpoint, event))
+                    inner.holds(condition, &mut asking, (endpoint, event))
                 });
             }
             matched
@@ -141,6 +151,31 @@ fn parts<T>(items: Vec<T>, weight: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     parts
 }
 
+/// What is asked about one event.
+///
+/// All of it has one budget, so that a tenant with thousands of costly filters does not stop others.
+/// Filters that say the same are asked once.
+struct Asking<'a> {
+    subject: &'a Subject,
+    budget: Budget,
+    answers: BTreeMap<Box<str>, Result<bool, Failed>>,
+}
+
+impl<'a> Asking<'a> {
+    fn about(subject: &'a Subject) -> Self {
+        Self { subject, budget: Budget::whole(), answers: BTreeMap::new() }
+    }
+
+    fn ask(&mut self, condition: &Condition) -> Result<bool, Failed> {
+        if let Some(known) = self.answers.get(condition.text()) {
+            return known.clone();
+        }
+        let answer = condition.judge_within(self.subject, &mut self.budget);
+        self.answers.insert(Box::from(condition.text()), answer.clone());
+        answer
+    }
+}
+
 impl Inner {
     fn answer(&self, item: &mut Item) {
         let event = Arc::clone(&item.event.event);
@@ -148,22 +183,36 @@ impl Inner {
             && !matches.asking.is_empty()
         {
             let subject = Subject::of(&event);
-            matches
-                .answer(|endpoint, condition| self.holds(condition, &subject, (endpoint, &event)));
+            let mut asking = Asking::about(&subject);
+            matches.answer(|endpoint, condition| {
+                self.holds(condition, &mut asking, (endpoint, &event))
+            });
         }
     }
 
+    /// Tells whether a condition holds; `None` if that would take more than is left for the event.
     fn holds(
         &self,
         condition: &Condition,
-        subject: &Subject,
+        asking: &mut Asking<'_>,
         (endpoint, event): (EndpointId, &Event),
-    ) -> bool {
+    ) -> Option<bool> {
         self.counters.count_asked();
-        condition.judge(subject).unwrap_or_else(|failed| {
-            self.tell(&failed, endpoint, event);
-            false
-        })
+        let failed = match asking.ask(condition) {
+            Ok(holds) => return Some(holds),
+            Err(failed) => failed,
+        };
+        self.tell(&failed, endpoint, event);
+        match failed {
+            Failed::TooCostlyTogether { .. } => None,
+            Failed::Broken(_)
+            | Failed::Missing(_)
+            | Failed::Evaluation(_)
+            | Failed::NotBoolean
+            | Failed::TooCostly { .. }
+            | Failed::Data(_)
+            | Failed::Defect => Some(false),
+        }
     }
 
     /// Says nothing of the data: what is missing or does not fit may quote it.
@@ -210,5 +259,30 @@ mod tests {
         for part in &parts {
             assert!(part.len() == 1 || part.iter().sum::<usize>() <= PART_MAX, "{part:?}");
         }
+    }
+
+    #[test]
+    fn what_is_asked_about_an_event_is_bounded_together_and_asked_once() {
+        let data = format!("{{\"list\":[{}]}}", vec!["7"; 20_000].join(","));
+        let subject = Subject::new("a", &BTreeMap::new(), data.as_bytes());
+        let costly = |than: usize| {
+            Condition::parse(&format!("data.list.all(it, it < 9 || it > {than})")).unwrap()
+        };
+        let mut asking = Asking::about(&subject);
+        let mut answered = 0;
+        let beyond = loop {
+            match asking.ask(&costly(answered)) {
+                Ok(holds) => assert!(holds),
+                Err(failed) => break failed,
+            }
+            answered += 1;
+            assert!(answered < 10_000, "there is no end");
+        };
+        assert_eq!(beyond, Failed::TooCostlyTogether { limit: Budget::STEPS });
+        assert!(answered > 50, "{answered}");
+        let before = asking.budget;
+        assert_eq!(asking.ask(&costly(0)), Ok(true), "what was answered stays so");
+        assert_eq!(asking.ask(&Condition::parse("type == 'a'").unwrap()), Ok(true));
+        assert!(format!("{before:?}") != format!("{:?}", asking.budget), "a cheap one fits still");
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use fanfare_event_log::ConfigView;
+use fanfare_event_log::{ConfigView, EventLog};
 use fanfare_service::{Histogram, Metric, Metrics, metrics::as_f64};
 
-use crate::{counters::Counters, routes::Routes};
+use crate::{conditions::Conditions, counters::Counters, routes::Routes};
 
 /// Boundaries for how many endpoints an event has.
 const WIDTHS: &[f64] =
@@ -94,5 +94,28 @@ pub(crate) fn register(
             "The sequence of CONFIG up to which fan-out knows the configuration.",
         ),
         move || as_f64(usize::try_from(view.revision()).unwrap_or(usize::MAX)),
+    );
+}
+
+/// Has read what waits for others: for the streams, and for a turn to ask conditions.
+pub(crate) fn register_waits(metrics: &Metrics, log: &EventLog, conditions: &Conditions) {
+    let (windows, limit) = (log.windows(), log.windows());
+    metrics.writes("fan-out", move || windows.under_way(), move || limit.limit());
+    let conditions = conditions.clone();
+    metrics.level(
+        Metric::new(
+            "fanfare.fan_out.conditions",
+            "{batch}",
+            "Groups of events whose content conditions are being asked about.",
+        ),
+        move || conditions.under_way(),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.fan_out.conditions.limit",
+            "{batch}",
+            "Groups that may be asked about at once; more wait, and other events pass them by.",
+        ),
+        || Conditions::AT_ONCE,
     );
 }

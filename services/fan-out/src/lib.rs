@@ -84,6 +84,7 @@ pub async fn start_counted(
     let batches_max = settings.batches_max;
     instruments::register(context.metrics(), &counters, routes.clone(), batches_max);
     let conditions = Conditions::new(context.clock(), Arc::clone(&counters));
+    instruments::register_waits(context.metrics(), &log, &conditions);
     let spans = Spans::new(context.traces().clone(), context.clock());
     let desk = Desk {
         log: log.clone(),

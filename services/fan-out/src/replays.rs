@@ -9,6 +9,8 @@
 //! write. What is done twice after a crash has the same ids, and refers to a place in the journal
 //! from before the first time, so that dispatchers know it again.
 
+mod failure;
+mod room;
 mod run;
 mod shift;
 mod source;

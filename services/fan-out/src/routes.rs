@@ -11,7 +11,7 @@ mod patterns;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -43,6 +43,10 @@ pub(crate) struct Routes {
     margin: AtomicU64,
     /// The limits of tenants that have one.
     limits: BTreeMap<TenantId, Limit>,
+    /// The endpoints that are there, whatever their state.
+    there: BTreeSet<EndpointId>,
+    /// The tenants that were deleted.
+    deleted: BTreeSet<TenantId>,
     revision: u64,
 }
 
@@ -108,10 +112,11 @@ impl Matches {
         }
     }
 
-    /// Decides about those that ask for the content.
-    pub(crate) fn answer(&mut self, holds: impl Fn(EndpointId, &Condition) -> bool) {
+    /// Decides about those that ask for the content. `None` leaves it to the owner who reads the
+    /// event by itself, if there is one; otherwise the condition does not hold.
+    pub(crate) fn answer(&mut self, mut holds: impl FnMut(EndpointId, &Condition) -> Option<bool>) {
         for Asking { endpoint, choice, is_fed } in std::mem::take(&mut self.asking) {
-            match choice.decide(|condition| holds(endpoint, condition)) {
+            match choice.decide(|condition| holds(endpoint, condition).unwrap_or(is_fed)) {
                 Standing::Served if is_fed => self.fed.push(endpoint),
                 Standing::Served => self.targets.push(endpoint),
                 Standing::Skipped => self.skipped.push(endpoint),
@@ -147,6 +152,16 @@ impl Routes {
     /// Returns the rate limit of a tenant, if it has one.
     pub(crate) fn limit(&self, tenant: &TenantId) -> Option<Limit> {
         self.limits.get(tenant).copied()
+    }
+
+    /// Tells whether an endpoint is there, whatever its state.
+    pub(crate) fn has(&self, endpoint: EndpointId) -> bool {
+        self.there.contains(&endpoint)
+    }
+
+    /// Tells whether a tenant was deleted.
+    pub(crate) fn is_deleted(&self, tenant: &TenantId) -> bool {
+        self.deleted.contains(tenant)
     }
 
     /// Returns the revision of CONFIG that the routes have reached.
@@ -210,10 +225,20 @@ impl ConfigFold for Routes {
     fn apply(&mut self, revision: u64, stored_at: Timestamp, change: &Change) {
         match &change.entity {
             Entity::Endpoint(endpoint) => {
+                if change.deleted {
+                    self.there.remove(&endpoint.id);
+                } else {
+                    self.there.insert(endpoint.id);
+                }
                 let version = Version::of(endpoint, change.deleted, stored_at);
                 self.change(endpoint, version, stored_at);
             }
             Entity::Tenant(tenant) => {
+                if change.deleted {
+                    self.deleted.insert(tenant.id.clone());
+                } else {
+                    self.deleted.remove(&tenant.id);
+                }
                 let rate = tenant.rate_limit.filter(|_| !change.deleted);
                 self.set_limit(&tenant.id, rate, revision);
             }

@@ -24,6 +24,7 @@ mod samples;
 mod scenario;
 mod service;
 mod sheet;
+mod sink;
 mod system;
 
 use std::{path::PathBuf, time::Duration};
@@ -51,7 +52,7 @@ pub(crate) const ABOUT: &str = "\
 Measure a throw-away system, and the floors below it
 
 Without a scenario: rounds of throughput with 1 and 10 endpoints, then latency. Each scenario is
-listed with the time that it takes on two cores; all of them take some 15 minutes.
+listed with the time that it takes on two cores; all of them take some 17 minutes.
 
 Floors are what the machine does without Fanfare's logic, measured in the same run: the bare loop
 takes messages off a JetStream work queue, POSTs each, publishes one message about it and acks; POST

@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fanfare_domain::settings::parse_within;
 
-use crate::{bench, client, delivery_log};
+use crate::{bench, bootstrap, client, delivery_log, nats};
 
 /// The data directory of `fanfare up`, if nothing says.
 const DATA: &str = "fanfare-data";
@@ -117,6 +117,14 @@ pub(crate) enum Command {
     Up(Up),
     /// Run one service as a process of its own.
     Run(Run),
+    /// Make the streams, or put them right, so that services need not be allowed to.
+    ///
+    /// For a NATS that is locked down: run it once, and after an upgrade or a change of the section
+    /// `[log]`, before the services, with the same settings but for the user.
+    Bootstrap(bootstrap::Options),
+    /// Make the configuration of NATS servers on which each service may do what it has to.
+    #[command(subcommand)]
+    Nats(nats::Command),
     /// Look after the delivery log, in which deliveries are searched for.
     #[command(subcommand)]
     DeliveryLog(delivery_log::Command),
@@ -290,6 +298,10 @@ mod tests {
             "fanfare key create --tenant acme --role publish --expires 30d",
             "fanfare key revoke key_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare demo --stay",
+            "fanfare nats config d --server n=127.0.0.1:1:2:3 --producer acme --requester b",
+            "fanfare nats permissions ingest --json",
+            "fanfare bootstrap --set log.replicas=3",
+            "fanfare watch --nats-nkey a.nk --nats-ca ca.pem --nats-certificate a --nats-certificate-key b",
             "fanfare delivery-log rebuild --take-over --set database=postgres://me@there/fanfare",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

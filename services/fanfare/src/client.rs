@@ -21,6 +21,7 @@ mod options;
 mod rate;
 mod receiver;
 mod replay;
+mod sealing;
 mod setting;
 mod stop;
 mod tenant;
@@ -74,6 +75,9 @@ pub(crate) enum Command {
     /// Make and look after API keys.
     #[command(subcommand)]
     Key(key::Command),
+    /// Look after the keys that seal endpoints' secrets.
+    #[command(subcommand)]
+    Keys(sealing::Command),
 }
 
 /// Does what was asked for.
@@ -97,5 +101,6 @@ pub(crate) async fn run(command: Command, connection: &Connection, output: Outpu
         }
         Command::Audit(options) => audit::audit(&options, &connection.open_api()?, output).await,
         Command::Key(command) => key::run(command, &connection.open_api()?, output).await,
+        Command::Keys(command) => sealing::run(command, &connection.open_api()?, output).await,
     }
 }

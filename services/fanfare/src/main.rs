@@ -1,10 +1,12 @@
 //! The one binary of Fanfare: every service, the client, and the benchmark.
 
 mod bench;
+mod bootstrap;
 mod cli;
 mod client;
 mod data_dir;
 mod delivery_log;
+mod nats;
 mod output;
 mod services;
 mod throw_away;
@@ -60,6 +62,10 @@ async fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
         Command::Run(options) => services::run(options, cli.log.as_deref(), output).await,
         Command::DeliveryLog(command) => {
             delivery_log::run(command, &cli.connection, cli.log.as_deref(), output).await
+        }
+        Command::Nats(command) => nats::run(command, output),
+        Command::Bootstrap(options) => {
+            bootstrap::bootstrap(options, cli.log.as_deref(), output).await
         }
         Command::Bench(options) => bench::bench(options, output).await,
         Command::Client(command) => client::run(command, &cli.connection, output).await,

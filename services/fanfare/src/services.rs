@@ -1,6 +1,6 @@
 //! The services: their settings, and how each is started.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use fanfare_domain::settings::{Effective, Settings};
@@ -21,7 +21,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(20);
 const LOGGED: &str = "info,async_nats=warn,opentelemetry_sdk=warn";
 
 /// The defaults of the section that all services share.
-const LOG: &str = include_str!("../../../deploy/config/log.toml");
+pub(crate) const LOG: &str = include_str!("../../../deploy/config/log.toml");
 
 impl Service {
     /// Every service, in the order in which they are started.
@@ -133,14 +133,9 @@ impl Service {
                 (settings.log, shown)
             }
         };
-        log.credentials_file.as_deref().map_or(Ok(()), check_credentials)?;
+        log.check_access().context("read what lets us in at NATS")?;
         Ok(shown)
     }
-}
-
-fn check_credentials(path: &Path) -> Result<()> {
-    let read = fs::read_to_string(path);
-    read.map(drop).with_context(|| format!("read NATS credentials from {}", path.display()))
 }
 
 pub(crate) fn load<S: Settings>(sources: Sources) -> Result<S> {
@@ -223,6 +218,8 @@ pub(crate) async fn observe(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use fanfare_domain::settings::Source;
 
     use super::*;
@@ -246,9 +243,20 @@ mod tests {
         let unset = [
             "egress.proxy",
             "egress.source",
+            "log.ca_file",
+            "log.certificate_file",
+            "log.certificate_key_file",
             "log.credentials_file",
+            "log.inbox_prefix",
+            "log.nkey_file",
+            "log.password_file",
             "log.stream_bytes_max",
+            "log.system_credentials_file",
+            "log.system_nkey_file",
+            "log.system_password_file",
             "log.system_url",
+            "log.system_user",
+            "log.user",
             "operator_key",
             "operator_key_file",
             "profiles_dir",
@@ -295,9 +303,11 @@ mod tests {
             assert!(check("good.key").is_ok(), "{}", service.name());
             let asks = service.opens_secrets();
             assert_eq!((check("bad.key").is_err(), check("none.key").is_err()), (asks, asks));
-            let credentials =
-                sources(service, "good.key").set("log.credentials_file", path("none"));
-            assert!(service.check(credentials).is_err(), "{}", service.name());
+            for file in ["credentials_file", "nkey_file", "system_nkey_file", "ca_file"] {
+                let missing =
+                    sources(service, "good.key").set(&format!("log.{file}"), path("none"));
+                assert!(service.check(missing).is_err(), "{file} of {}", service.name());
+            }
         }
         let api = sources(Service::Api, "good.key");
         assert!(Service::Api.check(api.clone().set("operator_key_file", path("none"))).is_err());

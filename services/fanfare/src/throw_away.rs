@@ -44,11 +44,20 @@ pub(crate) struct ThrowAway {
 
 impl ThrowAway {
     /// Starts a system. `settings` is TOML with a table for each service, `options` are further ones
-    /// of `up`.
+    /// of `up`. It exports nothing, whatever the variables of this process say.
     pub(crate) async fn start(
         nats_server: &Path,
         settings: &str,
         options: &[&str],
+    ) -> Result<Self> {
+        Self::start_with(nats_server, settings, (options, &[])).await
+    }
+
+    /// The same, with variables.
+    pub(crate) async fn start_with(
+        nats_server: &Path,
+        settings: &str,
+        (options, variables): (&[&str], &[(&str, String)]),
     ) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("fanfare-").tempdir();
         let directory = directory.context("make a temporary directory")?;
@@ -60,9 +69,13 @@ impl ThrowAway {
         let mut command = Command::new(std::env::current_exe().context("find this program")?);
         // What is set for another system must not reach this one.
         let names = std::env::vars_os().map(|(name, _)| name);
-        for name in names.filter(|name| name.to_string_lossy().starts_with("FANFARE_")) {
+        for name in names.filter(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("FANFARE_") || name.starts_with("OTEL_")
+        }) {
             command.env_remove(name);
         }
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         let mut child = command
             .args(["--json", "up", "--stop-with-stdin", "--nats-port", "0"])
             .args(["--listen", "127.0.0.1:0", "--config"])

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use fanfare_domain::{AddressPolicy, address::AllowRule};
+use fanfare_domain::{AddressPolicy, address::AddressRule};
 use fanfare_nats_server::{
     Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals,
 };
@@ -146,7 +146,7 @@ async fn start(
 
 /// An address policy under which endpoints on this machine are allowed.
 pub(crate) fn loopback_allowed() -> AddressPolicy {
-    AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() }
+    AddressPolicy { allow: AddressRule::LOOPBACK.to_vec(), deny: Vec::new() }
 }
 
 async fn run_nats(

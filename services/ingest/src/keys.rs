@@ -99,22 +99,11 @@ impl Keys {
         }
     }
 
-    /// Looks for events in EVENTS, from a time on.
-    pub(crate) async fn stored(
-        &self,
-        events: &BTreeSet<EventId>,
-        since: Timestamp,
-    ) -> Result<BTreeSet<EventId>, ReadError> {
-        if events.is_empty() {
-            return Ok(BTreeSet::new());
-        }
-        self.log.events_on_record(events, since).await
-    }
-
     /// Looks for one event in EVENTS, from about its own time on.
     pub(crate) async fn is_stored(&self, event: EventId) -> Result<bool, ReadError> {
         let since = event.time().saturating_sub(SKEW);
-        let found = self.stored(&BTreeSet::from([event]), since).await?;
+        let wanted = BTreeSet::from([event]);
+        let found = self.log.events_on_record(&wanted, since, None).await?;
         Ok(found.contains(&event))
     }
 }

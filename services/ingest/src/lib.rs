@@ -103,6 +103,8 @@ pub async fn start_counted(
     let seen = Seen::default();
     instruments::register(context.metrics(), &counters, directory.clone(), &settings);
     instruments::register_streams(context.metrics(), &seen, log.shards());
+    let (windows, limit) = (log.windows(), log.windows());
+    context.metrics().writes("ingest", move || windows.under_way(), move || limit.limit());
     let (judge_clock, judge_counters) = (Arc::clone(&clock), Arc::clone(&counters));
     let judge = Arc::new(Judge::new(directory, rules, judge_clock, judge_counters));
     let keys = Keys::open(&log, Arc::clone(&clock), settings.log.duplicate_window)
@@ -112,6 +114,7 @@ pub async fn start_counted(
         inbox_identity: log.inbox_identity().to_owned(),
         judge: Arc::clone(&judge),
         keys: keys.clone(),
+        stored: tokio::sync::Mutex::new(log.event_ids()),
         keys_max: settings.keys_max,
     };
     let inbox =

@@ -9,12 +9,16 @@ use fanfare_delivery_log::Progress;
 use fanfare_domain::Timestamp;
 use fanfare_service::{Clock, Metric, Metrics, metrics::as_f64};
 
+use crate::folding::Limits;
+
 /// Counts since the start of the process, and how far the fold is.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     written: AtomicU64,
     portions: AtomicU64,
     failures: AtomicU64,
+    /// Facts, events and rows of the transaction under way, or of the last one.
+    portion: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -30,6 +34,11 @@ impl Counters {
     /// Notes how far the tables are at the beginning.
     pub(crate) fn begin(&self, progress: Progress) {
         self.lock().progress = Some(progress);
+    }
+
+    /// Notes that there is so much to write in one transaction.
+    pub(crate) fn note_portion(&self, count: usize) {
+        self.portion.store(u64::try_from(count).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Notes that there is something to write, which was stored at that time.
@@ -53,6 +62,7 @@ impl Counters {
 
     /// Notes that another projector writes: what is behind is not ours to tell.
     pub(crate) fn stand_by(&self) {
+        self.note_portion(0);
         *self.lock() = State::default();
     }
 
@@ -66,7 +76,12 @@ impl Counters {
 type Counted = (&'static str, &'static str, &'static str, fn(&Counters) -> &AtomicU64);
 
 /// Has everything read.
-pub(crate) fn register(metrics: &Metrics, counters: &Arc<Counters>, clock: Arc<dyn Clock>) {
+pub(crate) fn register(
+    metrics: &Metrics,
+    counters: &Arc<Counters>,
+    (clock, limits): (Arc<dyn Clock>, Limits),
+) {
+    portions(metrics, counters, limits);
     let counted: [Counted; 3] = [
         (
             "fanfare.projector.written",
@@ -118,6 +133,29 @@ pub(crate) fn register(metrics: &Metrics, counters: &Arc<Counters>, clock: Arc<d
             let since = all.lock().behind_since;
             since.map(|since| clock.now().since(since)).unwrap_or_default().as_secs_f64()
         },
+    );
+}
+
+/// How full transactions are.
+fn portions(metrics: &Metrics, counters: &Arc<Counters>, limits: Limits) {
+    let all = Arc::clone(counters);
+    metrics.level(
+        Metric::new(
+            "fanfare.projector.portion",
+            "{record}",
+            "Facts and events, or rows if they are more, of the transaction under way or of the \
+             last one.",
+        ),
+        move || usize::try_from(all.portion.load(Relaxed)).unwrap_or(usize::MAX),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.projector.portion.limit",
+            "{record}",
+            "How many make a transaction full (batch_max); the rest is read later. The last fact may \
+             go beyond it.",
+        ),
+        move || limits.count,
     );
 }
 

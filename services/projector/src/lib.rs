@@ -49,7 +49,8 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
     let log = EventLog::open("projector", &settings.log).await.context("open the event log")?;
     let database = Database::new(&settings.database).context("read the database's URL")?;
     let counters = Arc::<Counters>::default();
-    counters::register(context.metrics(), &counters, context.clock());
+    let limits = settings.limits();
+    counters::register(context.metrics(), &counters, (context.clock(), limits));
     let projecting = Projecting {
         counters,
         log: log.clone(),
@@ -57,7 +58,7 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
         erasing,
         clock: context.clock(),
         retention: settings.retention,
-        limits: settings.limits(),
+        limits,
         stop: context.stop(),
     };
     context.spawn("projecting", async move {

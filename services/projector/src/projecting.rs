@@ -9,7 +9,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use fanfare_delivery_log::{Database, Progress, Store, StoreError, TypeCursor};
+use fanfare_delivery_log::{Database, ExpungeCursor, Progress, Store, StoreError, TypeCursor};
 use fanfare_domain::chain;
 use fanfare_event_log::EventLog;
 use fanfare_service::Clock;
@@ -110,7 +110,7 @@ impl Projecting {
         }
         let mut reading = Streams::open(&self.log, progress).await?;
         let (mut forget_at, mut look_at) = (Instant::now(), Instant::now() + LOOK_EVERY);
-        let mut types = TypeCursor::default();
+        let (mut types, mut expunge) = (TypeCursor::default(), ExpungeCursor::default());
         loop {
             let portion = reading.gather(progress, self.limits, forget_at.min(look_at)).await?;
             let rows = portion.rows();
@@ -119,13 +119,14 @@ impl Projecting {
             }
             if !portion.is_empty() {
                 let count = portion.count();
+                self.counters.note_portion(count.max(rows));
                 self.counters.note_read(portion.oldest());
                 progress = portion.write(&store).await?;
                 self.counters.note_written(count, progress);
                 patience.relax();
             }
             if Instant::now() >= forget_at {
-                let wait = self.forget(&store, rows).await?;
+                let wait = self.forget(&store, rows, &mut expunge).await?;
                 if wait == FORGET_EVERY {
                     types = store.forget_types(types, FORGET_TYPES).await?;
                 }
@@ -166,10 +167,16 @@ impl Projecting {
 
     /// Forgets some rows that are old or of deleted endpoints, in small transactions, and more of them
     /// the more were written; returns when to look again.
-    async fn forget(&self, store: &Store, written: usize) -> Result<Duration, StoreError> {
+    async fn forget(
+        &self,
+        store: &Store,
+        written: usize,
+        expunge: &mut ExpungeCursor,
+    ) -> Result<Duration, StoreError> {
         let before = self.clock.now().saturating_sub(self.retention);
         let wanted = u64::try_from(written.saturating_mul(FORGET_RATIO)).unwrap_or(u64::MAX);
-        let purged = store.purge(FORGET_ROWS).await? | store.purge_expunged(EXPUNGE_ROWS).await?;
+        let expunged = store.purge_expunged(expunge, EXPUNGE_ROWS).await?;
+        let purged = store.purge(FORGET_ROWS).await? | expunged;
         let mut rows = 0;
         loop {
             let gone = store.forget(before, FORGET_ROWS).await?;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A fact obliges us to something ([`Kind`]); the duty stays open until it is done, also over a
-//! restart. Facts are folded in the order of the journal and never acted upon while folding: what
+//! restart. An alarm that is set and has become pointless is such a duty too: it is stopped. Facts are folded in the order of the journal and never acted upon while folding: what
 //! to do follows from the state, so that catching up after a restart is the same as working.
 
 mod duties;
@@ -29,12 +29,15 @@ use fanfare_domain::{
 };
 
 use self::{
-    duties::{Cause, Duties, Kind},
+    duties::{Duties, Kind},
     entry::{Entry, Phase, short},
 };
 use crate::{directory::Directory, health::Health};
 
-pub(crate) use overdue::{Overdue, Patience};
+pub(crate) use self::{
+    duties::Cause,
+    overdue::{Overdue, Patience},
+};
 
 /// How far apart the deliveries of a resumed endpoint become due, in the order of their events.
 const RESUME_PACE: Duration = Duration::from_millis(5);
@@ -59,6 +62,8 @@ pub(crate) struct Agenda {
     packed: usize,
     parked: BTreeMap<EndpointId, BTreeMap<DeliveryId, Entry>>,
     duties: Duties,
+    /// Alarms to be stopped, by the facts that made them pointless.
+    stops: Duties,
     /// How the shard's endpoints do.
     pub(crate) health: Health,
     /// The revision of CONFIG up to which operators were told of disabled endpoints and new keys.
@@ -69,8 +74,6 @@ pub(crate) struct Agenda {
 /// What folding facts brought up besides duties.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Effects {
-    /// Deliveries whose alarm is set and has become pointless.
-    pub(crate) cancels: Vec<DeliveryId>,
     /// Endpoints whose attempts failed.
     pub(crate) failing: BTreeSet<EndpointId>,
     /// Whether a delivery was parked.
@@ -84,6 +87,8 @@ pub(crate) enum Command {
     Plan(Record),
     /// Set the alarm clock: schedule this message.
     Alarm(RetryDue),
+    /// Stop the alarm clock of a delivery that is past it, for that cause.
+    Stop(Cause),
     /// Tell operators.
     Tell(Exhausted),
 }
@@ -111,6 +116,7 @@ impl Agenda {
             packed: 0,
             parked: BTreeMap::new(),
             duties: Duties::default(),
+            stops: Duties::default(),
             health: Health::default(),
             announced: 0,
             overdue: overdue::Cursor::default(),
@@ -155,9 +161,7 @@ impl Agenda {
         for record in facts {
             match &record.fact {
                 Fact::AttemptMade(made) => {
-                    if self.attempted(sequence, made, record.recorded_at) {
-                        effects.cancels.push(made.delivery.id);
-                    }
+                    self.attempted(sequence, made, record.recorded_at);
                     if self.health.note(made, directory) {
                         effects.failing.insert(made.delivery.endpoint);
                     }
@@ -168,9 +172,7 @@ impl Agenda {
                     effects.parked = true;
                 }
                 Fact::DeliveryConcluded(concluded) => {
-                    if self.concluded(sequence, concluded, record.recorded_at) {
-                        effects.cancels.push(concluded.delivery.id);
-                    }
+                    self.concluded(sequence, concluded, record.recorded_at);
                 }
                 Fact::RetryScheduled(scheduled) => self.scheduled(sequence, scheduled),
                 Fact::ShardClaimed(_) | Fact::ShardReleased(_) | Fact::EventRouted(_) => {}
@@ -192,11 +194,15 @@ impl Agenda {
         for (at, record) in facts.iter().enumerate() {
             let Some(delivery) = record.fact.delivery() else { continue };
             let cause = (sequence, delivery.id);
+            if self.stops.idle(cause).is_some() {
+                self.stops.issue(cause);
+                commands.push(Command::Stop(cause));
+            }
             let command = match self.duties.idle(cause) {
                 Some(Kind::Plan) => self.plan(cause, record, now).map(Command::Plan),
                 Some(Kind::Alarm) => alarm(sequence, record).map(Command::Alarm),
                 Some(Kind::Tell) => exhausted(sequence, facts, at).map(Command::Tell),
-                None => None,
+                Some(Kind::Stop) | None => None,
             };
             if let Some(command) = command {
                 self.duties.issue(cause);
@@ -216,14 +222,27 @@ impl Agenda {
         self.duties.give_back(cause)
     }
 
+    /// Notes that an alarm is stopped.
+    pub(crate) fn stopped(&mut self, cause: Cause) {
+        self.stops.close(cause);
+    }
+
+    /// Notes that an alarm could not be stopped yet. Returns whether it is still to be.
+    pub(crate) fn not_stopped(&mut self, cause: Cause) -> bool {
+        self.stops.give_back(cause)
+    }
+
     /// Returns the sequences of the facts about which something is to be done that nobody does.
     pub(crate) fn idle(&self) -> BTreeSet<u64> {
-        self.duties.idle_sequences()
+        &self.duties.idle_sequences() | &self.stops.idle_sequences()
     }
 
     /// Lets go of what was to be done about facts that the journal does not hold any more.
     /// Returns the deliveries.
     pub(crate) fn forget(&mut self, sequence: u64) -> Vec<DeliveryId> {
+        for delivery in self.stops.at(sequence) {
+            self.stops.close((sequence, delivery));
+        }
         let lost = self.duties.at(sequence);
         for delivery in &lost {
             self.duties.close((sequence, *delivery));
@@ -286,19 +305,25 @@ impl Agenda {
         freed
     }
 
-    /// Returns whether an alarm is set for nothing.
-    fn attempted(&mut self, sequence: u64, made: &AttemptMade, at: Timestamp) -> bool {
+    fn attempted(&mut self, sequence: u64, made: &AttemptMade, at: Timestamp) {
         if self.is_history(&made.delivery, made.attempt) {
-            return false;
+            return;
         }
         let before = self.remove(&made.delivery);
         match made.retry_at {
             Some(due) => {
                 let attempt = made.attempt.saturating_add(1);
                 self.ask(made.delivery.id, Entry::new(Phase::Asked, attempt, due, sequence));
-                false
             }
-            None => before.is_some_and(|entry| entry.alarm_is_ahead(at)),
+            None => self.stop((sequence, made.delivery.id), before, at),
+        }
+    }
+
+    /// Has the alarm stopped that was set for a delivery, if it has not gone off: nobody may be left
+    /// then who knows that it is pointless.
+    fn stop(&mut self, cause: Cause, before: Option<Entry>, at: Timestamp) {
+        if before.is_some_and(|entry| entry.alarm_is_ahead(at)) {
+            self.stops.open(cause, Kind::Stop);
         }
     }
 
@@ -322,13 +347,12 @@ impl Agenda {
         of_endpoint.insert(parked.delivery.id, entry);
     }
 
-    /// Returns whether an alarm is set for nothing.
-    fn concluded(&mut self, sequence: u64, concluded: &DeliveryConcluded, at: Timestamp) -> bool {
+    fn concluded(&mut self, sequence: u64, concluded: &DeliveryConcluded, at: Timestamp) {
         let before = self.remove(&concluded.delivery);
         if concluded.conclusion == Conclusion::Exhausted && at >= self.told_before {
             self.duties.open((sequence, concluded.delivery.id), Kind::Tell);
         }
-        before.is_some_and(|entry| entry.alarm_is_ahead(at))
+        self.stop((sequence, concluded.delivery.id), before, at);
     }
 
     /// A plan counts if it is the first one for the last fact that asked for one: the dispatcher

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! journal ─▶ Agenda::apply ─▶ Agenda::commands ─┬▶ plans, in batches, one at a time ─▶ journal
-//!    ▲                                          ├▶ alarms, pipelined ─▶ RETRIES
+//!    ▲                                          ├▶ alarms set, pipelined, and stopped ─▶ RETRIES
 //!    └── facts that we wrote come back here     └▶ notices ─▶ DEAD, EVENTS
 //! ```
 //!
@@ -14,6 +14,7 @@ mod disabling;
 mod jobs;
 mod recovery;
 mod saving;
+mod setting;
 mod sweeping;
 mod telling;
 
@@ -24,7 +25,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fanfare_domain::{DeliveryId, EndpointId, Fact, Record, RetryDue, Shard, SpanId, Timestamp};
+use fanfare_domain::{EndpointId, Fact, Record, RetryDue, Shard, SpanId, Timestamp};
 use fanfare_event_log::{
     ConfigView, EventLog, JournalBatch, JournalReader, JournalWriter, Publisher, ReadError,
     Schedules, membership::Lease,
@@ -37,10 +38,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use self::{jobs::Done, sweeping::Sweeping, telling::Telling};
+use self::{jobs::Done, setting::Setting, sweeping::Sweeping, telling::Telling};
 use crate::{
     Settings,
-    agenda::{Agenda, Command},
+    agenda::{Agenda, Cause, Command},
     counters::{Counters, Gauges, Levels},
     directory::Directory,
     spans::Afterwards,
@@ -53,9 +54,7 @@ const LEASE_AGE_MAX: Duration = Duration::from_secs(2);
 /// How many batches of the journal are looked up at once.
 const RECALLS_MAX: usize = 8;
 /// How many alarms are being stopped at once.
-const CANCELS_MAX: usize = 16;
-/// How many wait to be stopped. What is more goes off for nothing: stopping them is a courtesy.
-const CANCELS_QUEUED_MAX: usize = 100_000;
+const STOPS_MAX: usize = 16;
 
 /// What the work takes. Cheap to clone.
 #[derive(Clone)]
@@ -101,8 +100,11 @@ pub(crate) struct Desk {
     recalling: usize,
     /// The same, but only with the next tick: it did not work just now.
     stalled: BTreeSet<u64>,
-    cancels: VecDeque<DeliveryId>,
-    cancelling: usize,
+    /// Alarms to be stopped: duties of the agenda, all of them.
+    stops: VecDeque<Cause>,
+    stopping: usize,
+    /// Deliveries whose alarms are on their way: none is stopped before it is set.
+    setting: Setting,
     disabling: BTreeSet<EndpointId>,
     telling: Telling,
     sweeping: Sweeping,
@@ -191,8 +193,6 @@ impl Desk {
         self.saved.note_change();
         self.tools.counters.batches.add(1);
         let commands = self.agenda.commands(sequence, &facts, self.tools.now());
-        let room = CANCELS_QUEUED_MAX.saturating_sub(self.cancels.len());
-        self.cancels.extend(effects.cancels.into_iter().take(room));
         for endpoint in effects.failing {
             self.judge(endpoint);
         }
@@ -208,6 +208,7 @@ impl Desk {
             match command {
                 Command::Plan(record) => self.plans.push_back(record),
                 Command::Alarm(retry) => self.put_alarm(&retry).await?,
+                Command::Stop(cause) => self.stops.push_back(cause),
                 Command::Tell(told) => self.telling.push(told),
             }
         }
@@ -220,6 +221,7 @@ impl Desk {
         match self.tools.schedules.put(self.shard, retry).await {
             Ok(pending) => {
                 self.alarms += 1;
+                self.setting.begin(retry.delivery.id);
                 self.jobs.spawn(jobs::alarm(cause, pending));
                 Ok(())
             }
@@ -248,10 +250,14 @@ impl Desk {
             self.recalling += 1;
             self.jobs.spawn(jobs::recall(self.tools.log.clone(), sequence));
         }
-        while self.cancelling < CANCELS_MAX {
-            let Some(delivery) = self.cancels.pop_front() else { break };
-            self.cancelling += 1;
-            self.jobs.spawn(jobs::cancel(self.tools.schedules.clone(), self.shard, delivery));
+        while self.stopping < STOPS_MAX {
+            let Some(cause) = self.stops.pop_front() else { break };
+            if self.setting.contains(cause.1) {
+                self.stop_later(cause);
+            } else {
+                self.stopping += 1;
+                self.jobs.spawn(jobs::stop(self.tools.schedules.clone(), self.shard, cause));
+            }
         }
         self.start_telling();
     }
@@ -271,17 +277,26 @@ impl Desk {
             }
             Done::Alarmed { cause, set } => {
                 self.alarms -= 1;
+                self.setting.end(cause.1);
                 self.tools.counters.alarms.add(usize::from(set));
                 self.settle(cause, set);
             }
-            Done::Rescued => self.alarms -= 1,
+            Done::Rescued { delivery } => {
+                self.alarms -= 1;
+                self.setting.end(delivery);
+            }
             Done::Recalled { sequence, recalled } => {
                 self.recalling -= 1;
                 self.recalled(sequence, recalled).await?;
             }
-            Done::Cancelled { cancelled } => {
-                self.cancelling -= 1;
-                self.tools.counters.cancels.add(usize::from(cancelled));
+            Done::Stopped { cause, stopped } => {
+                self.stopping -= 1;
+                self.tools.counters.cancels.add(usize::from(stopped));
+                if stopped {
+                    self.agenda.stopped(cause);
+                } else {
+                    self.stop_later(cause);
+                }
             }
             Done::Told { causes, told } => {
                 self.telling.end(told, self.tools.now());
@@ -304,12 +319,19 @@ impl Desk {
     }
 
     /// Closes a duty that is done; has one that is not done tried again.
-    fn settle(&mut self, cause: (u64, DeliveryId), done: bool) {
+    fn settle(&mut self, cause: Cause, done: bool) {
         if done { self.agenda.done(cause) } else { self.stall(cause) }
     }
 
-    fn stall(&mut self, cause: (u64, DeliveryId)) {
+    fn stall(&mut self, cause: Cause) {
         if self.agenda.not_done(cause) {
+            self.stalled.insert(cause.0);
+        }
+    }
+
+    /// Has an alarm stopped with a later tick.
+    fn stop_later(&mut self, cause: Cause) {
+        if self.agenda.not_stopped(cause) {
             self.stalled.insert(cause.0);
         }
     }

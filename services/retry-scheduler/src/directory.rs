@@ -7,8 +7,11 @@ use std::{
 };
 
 use fanfare_domain::{
-    ApiKey, Change, EndpointId, EndpointState, Entity, KeyId, PauseMode, Profile, Profiles, Tenant,
-    TenantId, Timestamp, endpoint::DisableReason, retry::Policy, tenant::TenantIds,
+    ApiKey, Change, DeliveryRef, EndpointId, EndpointState, Entity, KeyId, PauseMode, Profile,
+    Profiles, Tenant, TenantId, Timestamp,
+    endpoint::DisableReason,
+    retry::Policy,
+    tenant::{ExpungeStage, TenantIds},
 };
 use fanfare_event_log::ConfigFold;
 use tokio::sync::watch;
@@ -18,6 +21,9 @@ use tracing::warn;
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    /// The tenants' ids that were expunged, and up to which event: without end while there was no later
+    /// tenant of the id.
+    expunged: BTreeMap<TenantId, u64>,
     tenant_ids: TenantIds,
     endpoints: BTreeMap<EndpointId, Known>,
     profiles: Profiles,
@@ -103,6 +109,12 @@ impl Directory {
         state == Some(EndpointState::Paused(PauseMode::Hold))
     }
 
+    /// Tells whether a delivery is of a tenant that was expunged: nobody is told of it.
+    pub(crate) fn is_expunged(&self, delivery: &DeliveryRef) -> bool {
+        let through = self.expunged.get(&delivery.tenant);
+        through.is_some_and(|through| delivery.event_sequence <= *through)
+    }
+
     /// Returns the profile of a tenant; `None` if one of the two is gone.
     pub(crate) fn profile(&self, tenant: &TenantId) -> Option<&Profile> {
         let name = match self.tenants.get(tenant)?.profile.as_str() {
@@ -157,6 +169,21 @@ impl Directory {
     /// Returns what tells of changes: it holds the last revision that touched the directory.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    fn change_tenant(&mut self, tenant: &Arc<Tenant>, deleted: bool) {
+        if let Some(expunge) = &tenant.expunge {
+            let through = match expunge.stage {
+                ExpungeStage::Running | ExpungeStage::Finished(_) => u64::MAX,
+                ExpungeStage::Earlier(_) => expunge.through,
+            };
+            self.expunged.insert(tenant.id.clone(), through);
+        }
+        if deleted {
+            self.tenants.remove(&tenant.id);
+        } else {
+            self.tenants.insert(tenant.id.clone(), Arc::clone(tenant));
+        }
     }
 
     fn change_endpoint(&mut self, revision: u64, stored_at: Timestamp, change: &Change) {
@@ -259,10 +286,7 @@ fn disabled(
 impl ConfigFold for Directory {
     fn apply(&mut self, revision: u64, stored_at: Timestamp, change: &Change) {
         match &change.entity {
-            Entity::Tenant(tenant) if change.deleted => drop(self.tenants.remove(&tenant.id)),
-            Entity::Tenant(tenant) => {
-                self.tenants.insert(tenant.id.clone(), Arc::clone(tenant));
-            }
+            Entity::Tenant(tenant) => self.change_tenant(tenant, change.deleted),
             Entity::Endpoint(_) => self.change_endpoint(revision, stored_at, change),
             Entity::Profile(profile) => {
                 self.change_profile(&profile.name, &profile.toml, change.deleted);
@@ -278,7 +302,7 @@ impl ConfigFold for Directory {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use fanfare_domain::{Endpoint, TraceContext};
+    use fanfare_domain::{DeliveryId, Endpoint, EventId, TraceContext, tenant::Expunge};
 
     use super::*;
 
@@ -424,6 +448,37 @@ pub(crate) mod tests {
         assert_eq!(directory.profile(&acme).unwrap().name, "our-own");
         directory.learn_tenant(2, "acme", "");
         assert_eq!(directory.profile(&acme).unwrap().name, Profile::DEFAULT);
+    }
+
+    #[test]
+    fn deliveries_of_an_expunged_tenant_are_told_from_those_of_a_later_one() {
+        let acme: TenantId = "acme".parse().unwrap();
+        let delivery = |event_sequence| DeliveryRef {
+            id: DeliveryId::of(EventId::new(Timestamp::EPOCH, [1; 10]), endpoint_id(1), 0),
+            tenant: "acme".parse().unwrap(),
+            event: EventId::new(Timestamp::EPOCH, [1; 10]),
+            event_sequence,
+            event_type: "a".parse().unwrap(),
+            endpoint: endpoint_id(1),
+            generation: 0,
+            accepted_at: Timestamp::EPOCH,
+        };
+        let mut directory = Directory::default();
+        directory.learn_tenant(1, "acme", "kryptos");
+        let tenant = directory.tenants.get(&acme).map(|tenant| Tenant::clone(tenant)).unwrap();
+        assert!(!directory.is_expunged(&delivery(5)));
+        let expunged = |stage| {
+            let begun_at = Timestamp::EPOCH;
+            let expunge = Expunge { stage, through: 7, begun_at, removed: BTreeMap::new() };
+            Arc::new(Tenant { expunge: Some(expunge), ..tenant.clone() })
+        };
+        let mut gone = changed(Entity::Tenant(expunged(ExpungeStage::Running)));
+        gone.deleted = true;
+        directory.apply(2, Timestamp::EPOCH, &gone);
+        assert!(!directory.has_tenant(&acme));
+        assert!(directory.is_expunged(&delivery(5)) && directory.is_expunged(&delivery(9)));
+        directory.learn(3, Entity::Tenant(expunged(ExpungeStage::Earlier(Timestamp::EPOCH))));
+        assert!(directory.is_expunged(&delivery(7)) && !directory.is_expunged(&delivery(8)));
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use fanfare_event_log::ConfigView;
+use fanfare_event_log::{ConfigView, EventLog};
 use fanfare_service::{Metric, Metrics, metrics::as_f64};
 
 use crate::{
     counters::{Count, Counters, Levels},
     directory::Directory,
+    spans::Afterwards,
 };
 
 /// What is counted: its name, what it counts, what it means, and where it is.
@@ -123,5 +124,27 @@ pub(crate) fn register(metrics: &Metrics, counters: &Arc<Counters>, view: Config
             "The sequence of CONFIG up to which the retry-scheduler knows the configuration.",
         ),
         move || as_f64(usize::try_from(view.revision()).unwrap_or(usize::MAX)),
+    );
+}
+
+/// Has read what waits for the streams, and for spans to be made.
+pub(crate) fn register_waits(metrics: &Metrics, log: &EventLog, afterwards: &Afterwards) {
+    let (windows, limit) = (log.windows(), log.windows());
+    metrics.writes("retry-scheduler", move || windows.under_way(), move || limit.limit());
+    metrics.level(
+        Metric::new(
+            "fanfare.retry_scheduler.spans",
+            "{delivery}",
+            "Exhausted deliveries that sampling left out, and whose spans are to be made.",
+        ),
+        afterwards.waiting(),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.retry_scheduler.spans.limit",
+            "{delivery}",
+            "How many may wait for that; of more no spans are made.",
+        ),
+        || Afterwards::WAITING_MAX,
     );
 }

@@ -78,6 +78,7 @@ pub async fn start_counted(
     instruments::register(context.metrics(), &counters, view.clone());
     let traces = context.traces().clone();
     let (afterwards, maker) = spans::afterwards(traces, log.clone(), Arc::clone(&counters));
+    instruments::register_waits(context.metrics(), &log, &afterwards);
     let common = Common {
         schedules: log.schedules(),
         publisher: log.publisher(),

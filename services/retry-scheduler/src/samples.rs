@@ -48,6 +48,7 @@ pub(crate) fn attempt(number: u8, attempt: u32, retry_at: Option<Timestamp>) -> 
         attempt,
         started_at: NOW,
         duration: Duration::from_millis(20),
+        timing: fanfare_domain::fact::Timing::default(),
         outcome: Outcome::Refused { status: 500, retry_after: None },
         detail: String::new(),
         config_revision: 1,

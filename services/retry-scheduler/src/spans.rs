@@ -83,6 +83,15 @@ pub(crate) fn afterwards(
 }
 
 impl Afterwards {
+    /// How many deliveries may wait; of more no spans are made.
+    pub(crate) const WAITING_MAX: usize = WAITING_MAX;
+
+    /// What tells how many wait. It keeps nothing open.
+    pub(crate) fn waiting(&self) -> impl Fn() -> usize + Send + Sync + 'static + use<> {
+        let queue = self.queue.downgrade();
+        move || queue.upgrade().map_or(0, |queue| queue.max_capacity() - queue.capacity())
+    }
+
     /// Takes a delivery whose trace was not sampled.
     pub(crate) fn take(&self, exhausted: &Exhausted) {
         let Self { queue, traces, counters } = self;

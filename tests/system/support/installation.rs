@@ -61,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) dispatcher_allows_loopback: bool,
     /// Variables that the services get beside their settings.
     pub(crate) variables: Vec<(String, String)>,
+    /// Where the delivery log is; a file of SQLite without.
+    pub(crate) database: Option<String>,
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
             api_allows_loopback: true,
             dispatcher_allows_loopback: true,
             variables: Vec::new(),
+            database: None,
         }
     }
 }
@@ -123,9 +126,29 @@ impl Installation {
         let processes = BTreeMap::new();
         let mut installation =
             Self { processes, servers, api, binary, options, directory, finished: false };
+        installation.provision().await?;
         installation.start_all().await?;
         installation.all_run().await?;
         Ok(installation)
+    }
+
+    /// Makes the streams where the services may not.
+    async fn provision(&self) -> Result<()> {
+        if let Servers::Locked(locked) = &self.servers {
+            locked.bootstrap(&self.common()).await?;
+        }
+        Ok(())
+    }
+
+    /// What all services are told of the streams.
+    fn common(&self) -> BTreeMap<String, String> {
+        let millis = |span: Duration| format!("{}ms", span.as_millis());
+        let pairs = [
+            ("log.shards", self.options.shards.to_string()),
+            ("log.duplicate_window", millis(self.options.duplicate_window)),
+            ("log.ack_wait", millis(self.options.ack_wait)),
+        ];
+        pairs.map(|(key, value)| (String::from(key), value)).into()
     }
 
     /// Starts every service that does not run, and waits until the API is ready.
@@ -268,21 +291,17 @@ impl Installation {
 
     /// What a service is told.
     pub(crate) fn settings(&self, service: Service) -> BTreeMap<String, String> {
-        let millis = |span: Duration| format!("{}ms", span.as_millis());
-        let mut settings = BTreeMap::new();
+        let mut settings = self.servers.settings_of(service, self.options.durability);
+        settings.extend(self.common());
         let mut set = |key: &str, value: String| settings.insert(String::from(key), value);
-        for (key, value) in self.servers.settings(self.options.durability) {
-            set(key, value);
-        }
-        set("log.shards", self.options.shards.to_string());
-        set("log.duplicate_window", millis(self.options.duplicate_window));
-        set("log.ack_wait", millis(self.options.ack_wait));
+        let sqlite = || format!("sqlite:{}", self.directory.path().join(DELIVERY_LOG).display());
+        let database = self.options.database.clone().unwrap_or_else(sqlite);
         let file = |name: &str| self.directory.path().join(name).display().to_string();
         match service {
             Service::FanOut => {}
             Service::Projector => {
                 set("profiles_dir", file(PROFILES));
-                set("database", format!("sqlite:{}", file(DELIVERY_LOG)));
+                set("database", database);
                 // More transactions, and so more places to be killed at.
                 set("batch_max", String::from("16"));
                 set("batch_wait", String::from("10ms"));
@@ -306,7 +325,7 @@ impl Installation {
                 set("profiles_dir", file(PROFILES));
                 set("sealing_key_file", file(SEALING_KEY));
                 set("operator_key_file", file(OPERATOR_KEY));
-                set("database", format!("sqlite:{}", file(DELIVERY_LOG)));
+                set("database", database);
                 set("endpoint_https", String::from("optional"));
                 set("endpoint_ports", String::from("1-65535"));
                 // Clients know the API by its first port.
@@ -348,7 +367,9 @@ impl Installation {
             }
             if api.address().is_none() {
                 let lines = logs::read(&log).unwrap_or_default();
-                let Some(address) = lines.iter().find_map(|line| line.field("address")) else {
+                let listens = |line: &&logs::Line| line.field("message") == Some("listening");
+                let said = lines.iter().find(listens);
+                let Some(address) = said.and_then(|line| line.field("address")) else {
                     return Err(lines.last().map(|line| line.text.clone()).unwrap_or_default());
                 };
                 api.set_address(address);

@@ -7,6 +7,8 @@ use fanfare_event_log::{Durability, Settings};
 use fanfare_nats_server::{ServerOptions, StoreSync};
 use fanfare_testkit::{NatsCluster, NatsServer};
 
+use super::{locked::Locked, process::Service};
+
 /// How many servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
@@ -14,6 +16,8 @@ pub(crate) enum Count {
     One,
     /// A cluster of three.
     Three,
+    /// So many as `fanfare nats config` makes them, with these options.
+    Locked(usize, &'static [&'static str]),
 }
 
 /// See the module.
@@ -22,6 +26,8 @@ pub(crate) enum Servers {
     One(Box<NatsServer>),
     /// A cluster of three.
     Three(NatsCluster),
+    /// As `fanfare nats config` makes them.
+    Locked(Box<Locked>),
 }
 
 impl Servers {
@@ -37,6 +43,9 @@ impl Servers {
                 Ok(Self::from(NatsServer::start_with(options).await?))
             }
             Count::Three => Ok(Self::Three(NatsCluster::start(sync).await?)),
+            Count::Locked(count, options) => {
+                Ok(Self::Locked(Box::new(Locked::start(count, options).await?)))
+            }
         }
     }
 
@@ -45,6 +54,7 @@ impl Servers {
         match self {
             Self::One(server) => server.url(),
             Self::Three(cluster) => cluster.url(),
+            Self::Locked(_) => self.log_settings().url,
         }
     }
 
@@ -53,6 +63,7 @@ impl Servers {
         match self {
             Self::One(server) => server.system_url(),
             Self::Three(cluster) => cluster.system_url(),
+            Self::Locked(_) => self.url(),
         }
     }
 
@@ -61,6 +72,7 @@ impl Servers {
         match self {
             Self::One(server) => server.log_settings(),
             Self::Three(cluster) => cluster.log_settings(),
+            Self::Locked(locked) => locked.log_settings().expect("the configuration was made"),
         }
     }
 
@@ -79,11 +91,33 @@ impl Servers {
         texts
     }
 
+    /// The same for one service.
+    pub(crate) fn settings_of(
+        &self,
+        service: Service,
+        durability: Durability,
+    ) -> BTreeMap<String, String> {
+        if let Self::Locked(locked) = self {
+            return locked.settings(service.name()).expect("the configuration was made");
+        }
+        let settings = self.settings(durability).into_iter();
+        settings.map(|(key, value)| (String::from(key), value)).collect()
+    }
+
+    /// Those of `fanfare nats config`.
+    pub(crate) fn locked(&self) -> &Locked {
+        match self {
+            Self::Locked(locked) => locked,
+            Self::One(_) | Self::Three(_) => unreachable!("a test of locked servers has others"),
+        }
+    }
+
     /// Returns the last sequence of a stream.
     pub(crate) async fn last_sequence(&self, stream: &str) -> Result<u64> {
         match self {
             Self::One(server) => server.last_sequence(stream).await,
             Self::Three(cluster) => cluster.last_sequence(stream).await,
+            Self::Locked(_) => anyhow::bail!("only users of theirs may look into {stream}"),
         }
     }
 
@@ -92,6 +126,7 @@ impl Servers {
         match self {
             Self::One(server) => server.server().kill().await.context("kill nats-server"),
             Self::Three(cluster) => cluster.kill_all().await,
+            Self::Locked(_) => anyhow::bail!("these servers are left alone"),
         }
     }
 
@@ -100,6 +135,7 @@ impl Servers {
         match self {
             Self::One(server) => server.server().restart().await.context("restart nats-server"),
             Self::Three(cluster) => cluster.restart_all().await,
+            Self::Locked(_) => anyhow::bail!("these servers are left alone"),
         }
     }
 
@@ -107,7 +143,7 @@ impl Servers {
     pub(crate) async fn settled(&self) {
         match self {
             // It is not told to be ready before.
-            Self::One(_) => {}
+            Self::One(_) | Self::Locked(_) => {}
             Self::Three(cluster) => cluster.settled().await,
         }
     }
@@ -116,7 +152,7 @@ impl Servers {
     pub(crate) fn one(&self) -> &NatsServer {
         match self {
             Self::One(server) => server,
-            Self::Three(_) => unreachable!("a test of one server has three"),
+            Self::Three(_) | Self::Locked(_) => unreachable!("a test of one server has others"),
         }
     }
 
@@ -124,14 +160,14 @@ impl Servers {
     pub(crate) fn one_mut(&mut self) -> &mut NatsServer {
         match self {
             Self::One(server) => server,
-            Self::Three(_) => unreachable!("a test of one server has three"),
+            Self::Three(_) | Self::Locked(_) => unreachable!("a test of one server has others"),
         }
     }
 
     /// The cluster.
     pub(crate) fn three(&mut self) -> &mut NatsCluster {
         match self {
-            Self::One(_) => unreachable!("a test of three servers has one"),
+            Self::One(_) | Self::Locked(_) => unreachable!("a test of three servers has others"),
             Self::Three(cluster) => cluster,
         }
     }

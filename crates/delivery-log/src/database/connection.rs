@@ -77,6 +77,27 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Tells whether there is no delivery log at all, as far as one can see from here.
+    pub fn is_absent(&self) -> bool {
+        // SQLite cannot open the file, or there is no such table; PostgreSQL has no such table.
+        let missing = |cause: &dyn sqlx::error::DatabaseError| match cause.code().as_deref() {
+            Some("14" | "42P01") => true,
+            Some("1") => cause.message().starts_with("no such table"),
+            Some(_) | None => false,
+        };
+        match self {
+            Self::Unmade => true,
+            Self::Database(cause) => cause.as_database_error().is_some_and(missing),
+            Self::Moved
+            | Self::Newer { .. }
+            | Self::Older { .. }
+            | Self::Foreign
+            | Self::Unknown
+            | Self::TooManyTypes
+            | Self::Malformed { .. } => false,
+        }
+    }
+
     /// Tells whether it may go away by itself.
     pub const fn is_passing(&self) -> bool {
         match self {

@@ -81,7 +81,8 @@ async fn what_is_of_an_expunged_tenant_goes_in_steps_and_stays_away() -> Result<
         let acme: TenantId = "acme".parse()?;
         store.apply(facts(), progress(0, 0), progress(0, 1)).await?;
         assert!(!store.is_expunged(&acme, 2).await?);
-        assert!(!store.purge_expunged(3).await?, "nothing is to go");
+        let mut cursor = ExpungeCursor::default();
+        assert!(!store.purge_expunged(&mut cursor, 3).await?, "nothing is to go");
         // Events have the sequences 1 to 20: those of the last five are a later tenant's.
         let mut changes = Changes::default();
         changes.config(1, at(60), &removal(ExpungeStage::Running, 9));
@@ -91,7 +92,7 @@ async fn what_is_of_an_expunged_tenant_goes_in_steps_and_stays_away() -> Result<
         store.apply(changes, progress(0, 1), progress(3, 1)).await?;
         assert!(!store.is_expunged(&acme, 2).await?);
         let mut steps = 0;
-        while store.purge_expunged(3).await? {
+        while store.purge_expunged(&mut cursor, 3).await? {
             steps += 1;
             assert!(steps < 40, "it ends");
         }
@@ -125,7 +126,8 @@ async fn the_audit_keeps_who_did_what_and_that_it_was_expunged() -> Result<()> {
         let later = Change { reason: String::new(), ..change(tenant(None), false, "key_operator") };
         changes.config(6, at(6), &later);
         store.apply(changes.clone(), progress(0, 0), progress(6, 0)).await?;
-        while store.purge_expunged(2).await? {}
+        let mut cursor = ExpungeCursor::default();
+        while store.purge_expunged(&mut cursor, 2).await? {}
         let found = entries(&store).await?;
         let told: Vec<_> = found
             .iter()
@@ -151,8 +153,76 @@ async fn the_audit_keeps_who_did_what_and_that_it_was_expunged() -> Result<()> {
         // Made anew from what CONFIG has kept, it is the same.
         let store = made_anew(&home.database).await?;
         store.apply(changes, progress(0, 0), progress(6, 0)).await?;
-        while store.purge_expunged(2).await? {}
+        let mut cursor = ExpungeCursor::default();
+        while store.purge_expunged(&mut cursor, 2).await? {}
         assert_eq!(entries(&store).await?, found);
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn one_tenants_many_rows_hold_up_nothing_of_anothers() -> Result<()> {
+    for home in homes("one_tenants_many_rows").await? {
+        let store = made_anew(&home.database).await?;
+        store.apply(facts(), progress(0, 0), progress(0, 1)).await?;
+        let mut changes = Changes::default();
+        let named = |id: &str, change: Change| {
+            let Entity::Tenant(tenant) = &change.entity else { return change };
+            let tenant = Tenant { id: id.parse().unwrap(), ..Tenant::clone(tenant) };
+            Change { entity: Entity::Tenant(Arc::new(tenant)), ..change }
+        };
+        for (revision, id) in [(1, "acme"), (2, "zeta")] {
+            let made = named(id, change(tenant(None), false, "key_a by link_b for Jane Doe"));
+            changes.config(revision, at(revision), &made);
+            let gone = named(id, removal(ExpungeStage::Finished(at(9)), 20));
+            changes.config(revision + 2, at(revision + 2), &gone);
+        }
+        store.apply(changes, progress(0, 1), progress(4, 1)).await?;
+        let mut cursor = ExpungeCursor::default();
+        let rows = async || {
+            let filter = Filter::of("acme".parse::<TenantId>()?);
+            anyhow::Ok(store.deliveries(&filter, None, 100).await?.rows.len())
+        };
+        let all = rows().await?;
+        assert!(all > 30);
+        let zeta: TenantId = "zeta".parse()?;
+        while format!("{:?}", entries(&store).await?).contains("private") {
+            assert!(store.purge_expunged(&mut cursor, 3).await?);
+        }
+        assert_eq!(rows().await?, all, "the audits come first, of all of them");
+        while !store.is_expunged(&zeta, 4).await? {
+            assert!(store.purge_expunged(&mut cursor, 3).await?);
+        }
+        assert!(
+            rows().await? > 0,
+            "it is the other one's turn before all of the first one is gone"
+        );
+        while store.purge_expunged(&mut cursor, 3).await? {}
+        assert_eq!(rows().await?, 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_change_of_an_expunged_tenant_shows_who_made_it_and_when() {
+    let entry = AuditEntry {
+        revision: 7,
+        recorded_at: at(7),
+        tenant: None,
+        kind: String::from("endpoint"),
+        entity: String::from("ep_1"),
+        action: Action::Created,
+        actor: String::from("key_a by link_b for Jane Doe"),
+        reason: String::from("private words"),
+        trace_id: None,
+        before: None,
+        after: Some(String::from(r#"{"name":"private name"}"#)),
+    };
+    let redacted = entry.clone().redacted();
+    assert_eq!((redacted.revision, redacted.actor.as_str()), (7, "key_a by link_b"));
+    assert_eq!((redacted.before.as_deref(), redacted.after.as_deref()), (None, Some(REDACTED)));
+    assert!(redacted.reason.is_empty());
+    let after = Some(String::from(r#"{"expunge":{"state":"finished"}}"#));
+    let kept = AuditEntry { after, ..entry };
+    assert_eq!(kept.clone().redacted(), kept, "that it was expunged, and why, is kept");
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use fanfare_domain::{
     Event, EventType, Fault, Outcome, TraceContext,
-    fact::{DeferReason, DeliveryDeferred, DeliveryParked, RetryScheduled},
+    fact::{DeferReason, DeliveryDeferred, DeliveryParked, RetryScheduled, Timing},
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -98,6 +98,10 @@ pub(crate) fn made(delivery: DeliveryRef, attempt: u32, status: u16) -> Fact {
         attempt,
         started_at: at(1),
         duration: Duration::from_millis(3),
+        timing: Timing {
+            connect: (attempt == 1).then(|| Duration::from_millis(1)),
+            first_byte: (status > 0).then(|| Duration::from_micros(2_500)),
+        },
         outcome: match status {
             0 => Outcome::Failed(Fault::TimedOut),
             200 => Outcome::Accepted { status },

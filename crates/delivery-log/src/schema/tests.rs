@@ -1,7 +1,9 @@
 //! Tables are dropped by those whose they are, or who say that it does not matter.
 
+use std::time::Duration;
+
 use anyhow::Result;
-use fanfare_domain::{Conclusion, Timestamp};
+use fanfare_domain::{Conclusion, Timestamp, fact::Timing};
 
 use super::*;
 use crate::{
@@ -10,6 +12,7 @@ use crate::{
         Changes,
         tests::{concluded, delivery, made, record, routed, stored},
     },
+    rows::Place,
     store::{
         Progress, Store,
         tests::{Home, content, homes, made_anew, streams},
@@ -123,6 +126,42 @@ async fn tables_of_an_older_version_that_knew_an_installation_by_inbox_go_on() -
             Store::renew(&home.database, &replaced, Whose::Anybodys, Timestamp::EPOCH).await?;
         assert_eq!(anew.progress().await?, Progress::default());
         assert_eq!(anew.audit(&AuditFilter::default(), None, 10).await?, audit);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn tables_that_lack_columns_get_them_and_keep_what_is_in_them() -> Result<()> {
+    for home in homes("tables_that_lack_columns").await? {
+        let store = made_anew(&home.database).await?;
+        store.apply(some(), Progress::default(), JOURNAL_AT_1).await?;
+        execute(
+            &home,
+            &[
+                "ALTER TABLE fanfare_attempts DROP COLUMN connect_after",
+                "ALTER TABLE fanfare_attempts DROP COLUMN first_byte_after",
+                "ALTER TABLE fanfare_attempts DROP COLUMN trace_sampled",
+                "UPDATE fanfare_log SET version = 4",
+            ],
+        )
+        .await?;
+        let store = Store::open(&home.database, &streams("test")).await?;
+        assert_eq!(store.progress().await?, JOURNAL_AT_1, "nothing is folded again");
+        let mut kept = some();
+        for row in kept.attempts.values_mut() {
+            row.timing = Timing::default();
+            row.trace_sampled = None;
+        }
+        assert_eq!(content(&store).await?, kept);
+        let mut later = Changes::default();
+        later.record(Place::of(2, 0), &record(made(delivery(1, 1), 2, 200)));
+        let journal_at_2 = Progress { journal: 2, ..JOURNAL_AT_1 };
+        store.apply(later, JOURNAL_AT_1, journal_at_2).await?;
+        let timings = content(&store).await?.attempts.into_values().map(|row| row.timing);
+        let expected = Timing { connect: None, first_byte: Some(Duration::from_micros(2_500)) };
+        assert_eq!(timings.collect::<Vec<_>>(), [Timing::default(), expected]);
+        Store::open(&home.database, &streams("test")).await?;
+        assert_eq!(store.progress().await?, journal_at_2, "and only once");
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Rows out of the tables.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
     BatchId, DeliveryId, EndpointId, EventId, Fault, Outcome, Timestamp,
-    fact::{ConclusionReason, InBatch},
+    fact::{ConclusionReason, InBatch, Timing},
 };
 
 use crate::{
@@ -25,7 +25,7 @@ pub(crate) const DELIVERY: &str = "id, tenant, event, event_sequence, endpoint, 
 /// The columns that [`attempt`] reads.
 pub(crate) const ATTEMPT: &str = "delivery, number, place, outcome, status, fault, retry_after, \
     started_at, duration, config_revision, retry_at, batch, batch_size, truncated, url, \
-    signature, detail, headers, body, endpoint, trace_sampled";
+    signature, detail, headers, body, endpoint, connect_after, first_byte_after, trace_sampled";
 
 /// Reads an event.
 pub(crate) fn event(row: &Row) -> Result<EventRow, StoreError> {
@@ -96,6 +96,7 @@ pub(crate) fn attempt(row: &Row) -> Result<AttemptRow, StoreError> {
         place: Place(row.integer(2)?.ok_or(malformed("place"))?),
         started_at: required_time(row, 7, "started_at")?,
         duration_nanos: number(row, 8, "duration")?,
+        timing: Timing { connect: duration(row, 20)?, first_byte: duration(row, 21)? },
         outcome: outcome(row, 3)?,
         detail: row.text(16)?.unwrap_or_default(),
         config_revision: number(row, 9, "config_revision")?,
@@ -106,7 +107,7 @@ pub(crate) fn attempt(row: &Row) -> Result<AttemptRow, StoreError> {
         response_truncated: row.integer(13)? == Some(1),
         retry_at: row.integer(10)?.map(time),
         batch,
-        trace_sampled: row.integer(20)?.map(|sampled| sampled == 1),
+        trace_sampled: row.integer(22)?.map(|sampled| sampled == 1),
     })
 }
 
@@ -157,6 +158,11 @@ fn number(row: &Row, column: usize, what: &'static str) -> Result<u64, StoreErro
 
 fn small(row: &Row, column: usize, what: &'static str) -> Result<u32, StoreError> {
     row.integer(column)?.and_then(|number| u32::try_from(number).ok()).ok_or(malformed(what))
+}
+
+fn duration(row: &Row, column: usize) -> Result<Option<Duration>, StoreError> {
+    let nanos = row.integer(column)?.map(|nanos| u64::try_from(nanos).unwrap_or_default());
+    Ok(nanos.map(Duration::from_nanos))
 }
 
 fn reason(name: &str) -> Option<ConclusionReason> {

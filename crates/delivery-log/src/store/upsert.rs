@@ -3,7 +3,10 @@
 //! The number of rows in a statement is one of a few, so that each statement is prepared once.
 //! Each names a key once: PostgreSQL does not change a row twice in a statement.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use fanfare_domain::{EndpointId, Outcome, TenantId, Timestamp, fact::ConclusionReason};
 
@@ -107,15 +110,17 @@ pub(super) async fn attempts(
 ) -> Result<(), StoreError> {
     let head = "INSERT INTO fanfare_attempts (delivery, number, endpoint, place, outcome, status, fault, \
         retry_after, started_at, duration, config_revision, retry_at, batch, batch_size, \
-        truncated, trace_sampled, url, signature, detail, headers, body) VALUES ";
+        truncated, url, signature, detail, headers, body, connect_after, \
+        first_byte_after, trace_sampled) VALUES ";
     let tail = " ON CONFLICT (delivery, number) DO UPDATE SET place = excluded.place, \
         outcome = excluded.outcome, status = excluded.status, fault = excluded.fault, \
         retry_after = excluded.retry_after, started_at = excluded.started_at, \
         duration = excluded.duration, config_revision = excluded.config_revision, \
         retry_at = excluded.retry_at, batch = excluded.batch, batch_size = excluded.batch_size, \
-        truncated = excluded.truncated, trace_sampled = excluded.trace_sampled, \
-        url = excluded.url, signature = excluded.signature, detail = excluded.detail, \
-        headers = excluded.headers, body = excluded.body \
+        truncated = excluded.truncated, url = excluded.url, signature = excluded.signature, \
+        detail = excluded.detail, headers = excluded.headers, body = excluded.body, \
+        connect_after = excluded.connect_after, \
+        first_byte_after = excluded.first_byte_after, trace_sampled = excluded.trace_sampled \
         WHERE excluded.place > fanfare_attempts.place";
     write(transaction, (head, tail), rows.map(|row| attempt(&row))).await
 }
@@ -142,13 +147,19 @@ fn attempt(row: &AttemptRow) -> Vec<Value> {
         row.batch.as_ref().map(|batch| batch.id.as_bytes()).into(),
         row.batch.map(|batch| i64::from(batch.size)).into(),
         i64::from(row.response_truncated).into(),
-        row.trace_sampled.map(i64::from).into(),
         row.url.as_str().into(),
         row.signature.as_str().into(),
         row.detail.as_str().into(),
         super::read::headers_text(&row.response_headers).as_str().into(),
         row.response_body.as_ref().into(),
+        row.timing.connect.map(duration).into(),
+        row.timing.first_byte.map(duration).into(),
+        row.trace_sampled.map(i64::from).into(),
     ]
+}
+
+fn duration(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 pub(super) async fn audit(

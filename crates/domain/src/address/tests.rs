@@ -130,6 +130,17 @@ fn an_allow_rule_with_a_port_admits_that_port_only() {
 }
 
 #[test]
+fn a_deny_rule_with_a_port_denies_that_port_only() {
+    let policy = policy(&[], &["0.0.0.0/0:25", "[::/0]:25", "1.1.1.1:8443"]);
+    let why = |address: &str| policy.admit(address.parse().unwrap()).err().map(|it| it.why);
+    assert_eq!(why("8.8.8.8:25"), Some(Why::Denied));
+    assert_eq!(why("[2606:4700::1111]:25"), Some(Why::Denied));
+    assert_eq!(why("[::ffff:1.1.1.1]:8443"), Some(Why::Denied));
+    assert_eq!(why("8.8.8.8:443"), None);
+    assert_eq!(why("1.1.1.1:443"), None);
+}
+
+#[test]
 fn the_deny_list_wins_over_the_allow_list_and_over_public_addresses() {
     let policy = policy(&["10.0.0.0/8"], &["10.9.0.0/16", "1.1.1.1"]);
     assert!(policy.admit(at("10.8.0.1")).is_ok());
@@ -143,12 +154,12 @@ fn the_deny_list_wins_over_the_allow_list_and_over_public_addresses() {
 #[test]
 fn rules_are_read_as_they_are_shown() {
     for text in ["10.0.0.0/8", "10.1.2.3/32:9000", "fd00::/8", "[::1/128]:8080", "0.0.0.0/0"] {
-        assert_eq!(text.parse::<AllowRule>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<AddressRule>().unwrap().to_string(), text);
     }
     let mapped: Cidr = "::ffff:10.0.0.0/104".parse().unwrap();
     assert_eq!(mapped, "10.0.0.0/8".parse().unwrap());
-    let single: AllowRule = "[::1]:8080".parse().unwrap();
-    assert_eq!(single, AllowRule { cidr: Cidr::LOOPBACK_V6, port: Some(8080) });
+    let single: AddressRule = "[::1]:8080".parse().unwrap();
+    assert_eq!(single, AddressRule { cidr: Cidr::LOOPBACK_V6, port: Some(8080) });
 }
 
 #[test]
@@ -177,7 +188,7 @@ fn a_rule_that_is_not_clear_is_refused() {
         ("[::1", CidrError::Address),
     ];
     for (text, expected) in table {
-        assert_eq!(text.parse::<AllowRule>(), Err(expected), "{text}");
+        assert_eq!(text.parse::<AddressRule>(), Err(expected), "{text}");
     }
 }
 

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::{
     AttemptRules, BatchError, CatalogueEntry, EndpointRules, EventTypeRules, FilterRules,
-    HeaderRefused, HeaderTemplate, HealthRules, HistoryRule, Plan, Profile, SecretError,
-    SecretOrigin, SecretRules, StarMeaning, TypeRefused, WordMeaning, header,
+    HeaderRefused, HeaderTemplate, HealthRules, HistoryRule, OverrideRules, Plan, Profile,
+    SecretError, SecretOrigin, SecretRules, StarMeaning, TypeRefused, WordMeaning, header,
     template::{Piece, Template, TemplateError},
 };
 use crate::{
@@ -123,6 +123,8 @@ struct Source {
     signature: Signature,
     attempt: AttemptSource,
     retry: Policy,
+    #[serde(default)]
+    overrides: OverrideRules,
     health: HealthRules,
     pause: Pause,
     history: History,
@@ -249,6 +251,7 @@ pub(super) fn read(toml: &str) -> Result<Profile, ProfileError> {
         endpoint: source.endpoint,
         attempt: attempt(source.attempt)?,
         retry: source.retry,
+        overrides: source.overrides,
         health: source.health,
         pause: match source.pause.mode {
             PauseSource::Skip => PauseMode::Skip,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::address::AllowRule;
+use crate::address::AddressRule;
 
 fn parse(text: &str) -> Result<String, UrlError> {
     EndpointUrl::parse(text, &UrlPolicy::default()).map(|url| String::from(url.as_str()))
@@ -15,7 +15,7 @@ fn refused(text: &str) -> Option<&'static str> {
 }
 
 fn loopback_allowed() -> UrlPolicy {
-    let addresses = AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() };
+    let addresses = AddressPolicy { allow: AddressRule::LOOPBACK.to_vec(), deny: Vec::new() };
     UrlPolicy { addresses, ..UrlPolicy::default() }
 }
 

@@ -9,6 +9,7 @@ use crate::resolve::LookupError;
 fn every_refusal_has_its_fault() {
     let table = [
         (Refusal::Undeclared, Fault::AddressForbidden),
+        (Refusal::NameForbidden, Fault::AddressForbidden),
         (Refusal::Lookup(LookupError::TimedOut), Fault::DnsFailed),
         (Refusal::Lookup(LookupError::TooMany), Fault::DnsFailed),
         (Refusal::NoHost, Fault::RequestInvalid),

@@ -5,13 +5,24 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::address::AllowRule;
+use fanfare_domain::address::AddressRule;
+use hyper_util::client::legacy::connect::Connected;
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
 use crate::resolve::Found;
 
-fn guard(route: Route, allow: &[AllowRule], system: fn(&str) -> Found) -> Guard {
+/// A connection that does not say to whom.
+#[derive(Debug)]
+struct Line;
+
+impl Connection for Line {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+fn guard(route: Route, allow: &[AddressRule], system: fn(&str) -> Found) -> Guard {
     let addresses = AddressPolicy { allow: allow.to_vec(), deny: Vec::new() };
     let resolver = Resolver::with(Duration::from_secs(10), system);
     Guard { resolver, addresses: Arc::new(addresses), route }
@@ -53,26 +64,26 @@ async fn dialled(guard: &Guard, text: &str) -> (Result<(), Refusal>, usize) {
     let made = &*Box::leak(Box::new(made));
     let connector = service_fn(move |()| async move {
         made.fetch_add(1, Ordering::Relaxed);
-        Ok::<(), BoxError>(())
+        Ok::<Line, BoxError>(Line)
     });
     let connecting = guard.layer(connector);
     let dial = match guard.declare(&url(text)) {
         Ok(dial) => dial,
         Err(refusal) => return (Err(refusal), 0),
     };
-    let result = DIAL.scope(dial, connecting.oneshot(())).await;
+    let result = DIAL.scope(dial, connecting.oneshot(())).await.map(|Line| ());
     let result = result.map_err(|error| error.downcast_ref::<Refusal>().unwrap().clone());
     (result, made.load(Ordering::Relaxed))
 }
 
 fn is_forbidden<T>(result: &Result<T, Refusal>) -> bool {
-    matches!(result, Err(Refusal::Forbidden(_)))
+    matches!(result, Err(Refusal::Forbidden(_) | Refusal::NameForbidden))
 }
 
 #[tokio::test]
 async fn a_connection_that_no_call_declared_is_refused() {
-    let guard = guard(Route::Direct, &AllowRule::LOOPBACK, system);
-    let connector = service_fn(|()| async { Ok::<(), BoxError>(()) });
+    let guard = guard(Route::Direct, &AddressRule::LOOPBACK, system);
+    let connector = service_fn(|()| async { Ok::<Line, BoxError>(Line) });
     let refused = guard.layer(connector).oneshot(()).await.unwrap_err();
     assert_eq!(refused.downcast_ref(), Some(&Refusal::Undeclared));
 
@@ -106,7 +117,7 @@ async fn a_name_is_judged_with_the_port_of_its_url() {
 
 #[tokio::test]
 async fn a_name_without_an_address_never_opens_the_gate() {
-    let guard = guard(Route::Direct, &AllowRule::LOOPBACK, system);
+    let guard = guard(Route::Direct, &AddressRule::LOOPBACK, system);
     let result = resolved(&guard, "http://unknown.example/").await;
     assert_eq!(result, Err(Refusal::Lookup(LookupError::Failed)));
 }
@@ -135,7 +146,7 @@ async fn an_address_is_judged_before_the_connection() {
 #[tokio::test]
 async fn the_layer_judges_by_itself_and_does_not_rely_on_the_declaration() {
     let guard = guard(Route::Direct, &[], system);
-    let connector = service_fn(|()| async { Ok::<(), BoxError>(()) });
+    let connector = service_fn(|()| async { Ok::<Line, BoxError>(Line) });
     let dial = Dial { target: Target::Address("127.0.0.1".parse().unwrap()), port: 80 };
     let refused = DIAL.scope(dial, guard.layer(connector).oneshot(())).await.unwrap_err();
     assert!(matches!(refused.downcast_ref(), Some(Refusal::Forbidden(_))));
@@ -165,4 +176,35 @@ fn a_peer_that_has_answered_is_judged_once_more() {
     assert!(guard(Route::Proxy, &[], system).recheck(peer).is_ok());
     let public = "1.1.1.1:80".parse().unwrap();
     assert!(guard(Route::Direct, &[], system).recheck(public).is_ok());
+}
+
+#[test]
+fn an_address_of_this_machine_has_to_be_allowed_by_name() {
+    // All of loopback is this machine, and this stands for a public address of its interfaces.
+    let anything: Vec<AddressRule> = vec!["127.0.0.0/8:9000".parse().unwrap()];
+    let guard = guard(Route::Direct, &anything, system);
+    assert!(guard.judge("127.0.0.1:9000".parse().unwrap()).is_ok());
+    assert!(guard.judge("127.0.0.1:4222".parse().unwrap()).is_err());
+    let own = std::net::UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| {
+        socket.connect(("1.1.1.1", 9))?;
+        socket.local_addr()
+    });
+    // Without a way to anywhere there is no such address.
+    if let Ok(own) = own {
+        let forbidden = guard.judge(SocketAddr::new(own.ip(), 443));
+        assert!(forbidden.is_err(), "{}", own.ip());
+    }
+}
+
+#[test]
+fn who_knows_a_name_does_not_learn_what_it_leads_to() {
+    let guard = guard(Route::Direct, &[], system);
+    let refused = |address: &str| {
+        let refusal = guard.judge_all(&addresses(&[address]), 80).unwrap_err();
+        crate::fault::refused(&refusal)
+    };
+    let first = refused("127.0.0.1");
+    for address in ["10.0.0.1", "169.254.169.254", "fd00::1", "100.64.0.1"] {
+        assert_eq!(refused(address), first);
+    }
 }

@@ -11,7 +11,7 @@ mod tls;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare_domain::{AddressPolicy, Fault, address::AllowRule};
+use fanfare_domain::{AddressPolicy, Fault, address::AddressRule};
 use fanfare_egress::{Answer, Client, Request, Settings};
 use http::HeaderMap;
 
@@ -22,7 +22,7 @@ const SHORT: Duration = Duration::from_millis(300);
 
 /// Settings that let requests go to this machine.
 fn settings() -> Settings {
-    let addresses = AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() };
+    let addresses = AddressPolicy { allow: AddressRule::LOOPBACK.to_vec(), deny: Vec::new() };
     Settings { addresses, ..Settings::default() }
 }
 

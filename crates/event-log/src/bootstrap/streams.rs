@@ -5,11 +5,15 @@
 //! all: a limit there would delete the oldest schedules, silently. REJECTED and DEAD are views:
 //! they drop what is old.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use async_nats::jetstream::stream::{
     Compression as Compressed, Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType,
 };
+use serde_json::{Map, Value};
 
 use crate::{
     Settings,
@@ -195,6 +199,17 @@ pub(super) fn put_right(found: &Config, wanted: &Config) -> Config {
     right
 }
 
+/// In what two configurations differ, as the servers call it.
+pub(super) fn differences(found: &Config, wanted: &Config) -> Vec<String> {
+    let fields = |config: &Config| match serde_json::to_value(config) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => Map::new(),
+    };
+    let (found, wanted) = (fields(found), fields(wanted));
+    let names: BTreeSet<&String> = found.keys().chain(wanted.keys()).collect();
+    names.into_iter().filter(|name| found.get(*name) != wanted.get(*name)).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +237,7 @@ mod tests {
         found.metadata.insert(String::from("_nats.ver"), String::from("2.15.1"));
         assert_eq!(put_right(&found, &wanted), found);
         found.max_age = Duration::from_secs(1);
+        assert_eq!(differences(&found, &put_right(&found, &wanted)), ["max_age"]);
         assert_eq!(put_right(&found, &wanted).max_age, wanted.max_age);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, ServerAddr};
+use async_nats::{Client, ServerAddr};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
@@ -10,12 +10,12 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::DurabilityError;
-use crate::user::log_in;
+use crate::{Settings, access, topology::inbox};
 
 /// How long answers are waited for.
 const GATHER: Duration = Duration::from_secs(1);
 /// Where every server of the system answers for JetStream.
-const QUESTION: &str = "$SYS.REQ.SERVER.PING.JSZ";
+pub(crate) const QUESTION: &str = "$SYS.REQ.SERVER.PING.JSZ";
 
 /// What one server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,15 +30,22 @@ pub struct ServerReport {
     pub cluster_size: Option<usize>,
 }
 
-/// Asks every server with JetStream, and takes the answers of one second.
-pub async fn gather(system_url: &str) -> Result<Vec<ServerReport>, DurabilityError> {
-    let servers: Vec<ServerAddr> = system_url
+/// The name of the user of the system account that may ask for this and nothing else.
+pub(crate) const CHECK: &str = "check";
+
+/// Asks every server with JetStream, by way of the settings' system account, and takes the answers
+/// of one second.
+pub async fn gather(settings: &Settings) -> Result<Vec<ServerReport>, DurabilityError> {
+    let level = settings.durability.as_str();
+    let url = settings.system_url.as_deref().ok_or(DurabilityError::NoSystemUrl { level })?;
+    let servers: Vec<ServerAddr> = url
         .split(',')
         .map(|url| url.trim().parse())
         .collect::<Result<_, _>>()
         .map_err(|source| DurabilityError::MalformedUrl { source })?;
-    let options = ConnectOptions::new().name("fanfare durability check");
-    let client = log_in(options, &servers)
+    let client = access::begin(&settings.system_login, &settings.tls, &servers)?
+        .name("fanfare durability check")
+        .custom_inbox_prefix(inbox(&settings.prefix, CHECK))
         .connect(servers)
         .await
         .map_err(|source| DurabilityError::Unreachable { source })?;

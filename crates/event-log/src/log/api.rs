@@ -12,6 +12,8 @@ use fanfare_domain::Timestamp;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::Denial;
+
 /// What the subjects of the API begin with.
 const PREFIX: &str = "$JS.API";
 /// How long one answer may take.
@@ -26,6 +28,9 @@ pub(crate) enum ApiError {
     /// The answer is no.
     #[error(transparent)]
     Refused(jetstream::Error),
+    /// Our user may not ask.
+    #[error(transparent)]
+    Denied(#[from] Denial),
     /// Something is not as the API has it.
     #[error("{what} makes no sense")]
     Senseless {
@@ -43,7 +48,7 @@ impl ApiError {
         match self {
             Self::Unanswered(_) => true,
             Self::Refused(error) => error.code() >= 500 && !self.is_for_a_person(),
-            Self::Senseless { .. } => false,
+            Self::Denied(_) | Self::Senseless { .. } => false,
         }
     }
 
@@ -56,7 +61,7 @@ impl ApiError {
     pub(crate) fn is(&self, code: ErrorCode) -> bool {
         match self {
             Self::Refused(error) => error.error_code() == code,
-            Self::Unanswered(_) | Self::Senseless { .. } => false,
+            Self::Unanswered(_) | Self::Denied(_) | Self::Senseless { .. } => false,
         }
     }
 
@@ -71,6 +76,11 @@ impl ApiError {
         .into_iter()
         .any(|code| self.is(code))
     }
+}
+
+/// The subject of a question. `subject` is what follows the prefix of the API.
+pub(crate) fn api_subject(subject: &str) -> String {
+    format!("{PREFIX}.{subject}")
 }
 
 /// Asks the API of `JetStream` a question without a body. `subject` is what follows its prefix.
@@ -111,7 +121,7 @@ async fn request<V: DeserializeOwned>(
     body: Bytes,
     answer: Duration,
 ) -> Result<V, ApiError> {
-    let answer = exchange(context, format!("{PREFIX}.{subject}"), (body, answer)).await?;
+    let answer = exchange(context, api_subject(subject), (body, answer)).await?;
     match serde_json::from_slice(&answer.payload) {
         Ok(Response::Ok(answer)) => Ok(answer),
         Ok(Response::Err { error }) => Err(ApiError::Refused(error)),

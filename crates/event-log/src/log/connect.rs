@@ -1,12 +1,12 @@
 //! Connecting.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr, rustls};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use crate::{OpenError, Settings, log::Link, user};
+use crate::{OpenError, Settings, access, log::Link};
 
 /// How often the connection is tried out while nothing comes: the third time without an answer
 /// it counts as lost.
@@ -33,14 +33,18 @@ pub(crate) async fn connect(
     let addresses = addresses(settings)?;
     let mut warned_at: Option<Instant> = None;
     loop {
-        let options = options(name, settings, link).await?;
-        let error = match user::log_in(options, &addresses).connect(&addresses).await {
+        let options = options(name, settings, link, &addresses)?;
+        let error = match options.connect(&addresses).await {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
         let (url, now) = (settings.shown_url(), Instant::now());
         if is_denial(error.kind()) {
-            return Err(OpenError::Denied { url, kind: error.kind() });
+            let who = settings.login.to_string();
+            return Err(OpenError::Denied { url, who, kind: error.kind() });
+        }
+        if is_about_tls(&error) {
+            return Err(OpenError::Tls { url, source: error });
         }
         if !may_pass(error.kind()) || now >= deadline {
             return Err(OpenError::Unreachable { url, source: error });
@@ -61,15 +65,16 @@ fn addresses(settings: &Settings) -> Result<Vec<ServerAddr>, OpenError> {
         .map_err(|source| OpenError::MalformedUrl { url: settings.shown_url(), source })
 }
 
-async fn options(
+fn options(
     name: &str,
     settings: &Settings,
     link: &Arc<Link>,
+    addresses: &[ServerAddr],
 ) -> Result<ConnectOptions, OpenError> {
     let link = Arc::clone(link);
-    let options = ConnectOptions::new()
+    let options = access::begin(&settings.login, &settings.tls, addresses)?
         .name(format!("{}-{name}", settings.prefix))
-        .custom_inbox_prefix(format!("_INBOX.{}", token(name)))
+        .custom_inbox_prefix(settings.inbox(name))
         .ping_interval(PING)
         .connection_timeout(CONNECT)
         .client_capacity(QUEUE)
@@ -80,13 +85,7 @@ async fn options(
             link.note(&event);
             std::future::ready(())
         });
-    match &settings.credentials_file {
-        Some(path) => options
-            .credentials_file(path)
-            .await
-            .map_err(|source| OpenError::Credentials { path: path.clone(), source }),
-        None => Ok(options),
-    }
+    Ok(options)
 }
 
 /// How long to wait before the given attempt. Short, so that a server is found again as soon as
@@ -115,8 +114,20 @@ fn may_pass(kind: ConnectErrorKind) -> bool {
     }
 }
 
-/// Turns a name into one token of a subject.
-fn token(name: &str) -> String {
-    let plain = |symbol: char| if symbol.is_ascii_alphanumeric() { symbol } else { '-' };
-    name.chars().map(plain).collect()
+/// Tells whether the two sides do not trust each other: waiting does not cure that.
+fn is_about_tls(error: &ConnectError) -> bool {
+    if error.kind() == ConnectErrorKind::Tls {
+        return true;
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // An I/O error says as its source what the source of its cause is, and not the cause.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if error.is::<rustls::Error>() || inner.is_some() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

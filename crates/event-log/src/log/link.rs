@@ -1,19 +1,23 @@
 //! Whether there is a connection, for those who wait for one, and for those who wait for an answer.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use async_nats::{Client, Event, connection::State};
 use tokio::{sync::watch, time::timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::Denial;
 use crate::publish::acks::Acks;
 
 /// How long to wait for a notice before looking at the connection itself: notices can get lost
 /// when many come at once.
 const LOOK: Duration = Duration::from_millis(250);
+/// How many denials are remembered, for those who wait for an answer that will not come.
+const DENIALS_MAX: usize = 64;
 
 /// The connection was lost before the answer came.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -26,6 +30,8 @@ pub(crate) struct Link {
     connects: watch::Sender<u64>,
     /// How many losses were noticed.
     losses: watch::Sender<u64>,
+    /// What the servers did not let us do.
+    denials: watch::Sender<BTreeSet<Denial>>,
     acks: Arc<Acks>,
 }
 
@@ -37,7 +43,8 @@ pub(crate) struct Connection {
 
 impl Link {
     pub(crate) fn new(acks: Arc<Acks>) -> Self {
-        Self { connects: watch::Sender::default(), losses: watch::Sender::default(), acks }
+        let (connects, losses) = (watch::Sender::default(), watch::Sender::default());
+        Self { connects, losses, denials: watch::Sender::default(), acks }
     }
 
     /// Takes a notice of the client.
@@ -57,9 +64,38 @@ impl Link {
             Event::SlowConsumer(subscription) => {
                 warn!(subscription, "messages were dropped because nobody took them");
             }
-            Event::ServerError(error) => warn!(%error, "the NATS server reports an error"),
+            Event::ServerError(error) => {
+                if let Some(denial) = Denial::read(&error.to_string()) {
+                    self.deny(denial);
+                } else {
+                    warn!(%error, "the NATS server reports an error");
+                }
+            }
             Event::Draining | Event::Closed | Event::ClientError(_) => {
                 debug!(%event, "connection event");
+            }
+        }
+    }
+
+    fn deny(&self, denial: Denial) {
+        error!(subject = denial.subject, "{denial}");
+        self.denials
+            .send_if_modified(|denials| denials.len() < DENIALS_MAX && denials.insert(denial));
+    }
+
+    /// Waits until the servers say that a question to this subject is not allowed, or was
+    /// said already. Cancel safe.
+    pub(crate) async fn denied(&self, subject: &str) -> Denial {
+        let mut denials = self.denials.subscribe();
+        loop {
+            let found =
+                denials.borrow_and_update().iter().find(|one| one.silences(subject)).cloned();
+            if let Some(denial) = found {
+                return denial;
+            }
+            // The sender is ours, so there is always one.
+            if denials.changed().await.is_err() {
+                std::future::pending::<()>().await;
             }
         }
     }

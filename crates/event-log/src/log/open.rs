@@ -3,7 +3,6 @@
 mod attach;
 
 use std::{
-    path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -15,11 +14,11 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{EventLog, Inner, Link, connect};
+use super::{Denial, EventLog, Inner, Link, connect};
 use crate::{
-    Settings, bootstrap,
+    AccessError, Settings, bootstrap,
     durability::{self, Checked, DurabilityError, VERSION_MIN, Version},
-    publish::acks::Acks,
+    publish::{Windows, acks::Acks},
     topology::Topology,
 };
 
@@ -42,15 +41,9 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// The credentials could not be read.
-    #[error("cannot read NATS credentials from {path}")]
-    Credentials {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    /// What lets us in cannot be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// No connection.
     #[error("cannot reach NATS at {url}")]
     Unreachable {
@@ -60,14 +53,30 @@ pub enum OpenError {
         #[source]
         source: async_nats::ConnectError,
     },
+    /// The servers are there, and the connection cannot be protected.
+    #[error(
+        "NATS at {url} and we do not trust each other: check log.ca_file, that the servers' \
+         certificates name the hosts of log.url, and, where they ask for a certificate, \
+         log.certificate_file and log.certificate_key_file"
+    )]
+    Tls {
+        /// Where it is, without user and password.
+        url: String,
+        /// What the client said.
+        #[source]
+        source: async_nats::ConnectError,
+    },
     /// The servers are there, and refuse user, password or credentials.
     #[error(
-        "NATS at {url} does not let us in ({kind}): check the user and the password in the URL, \
-         or the credentials file"
+        "NATS at {url} does not let us in as {who} ({kind}): check what log.nkey_file, \
+         log.credentials_file, log.user and log.password_file or the URL say, and that the servers \
+         know this user"
     )]
     Denied {
         /// Where it is, without user and password.
         url: String,
+        /// As whom, without any secret.
+        who: String,
         /// What the client said.
         kind: async_nats::ConnectErrorKind,
     },
@@ -112,6 +121,20 @@ pub enum OpenError {
         #[source]
         source: async_nats::Error,
     },
+    /// The servers do not let our user do what has to be done.
+    #[error(transparent)]
+    Forbidden(#[from] Denial),
+    /// A stream is missing, or not as the settings say, and our user may not change that.
+    #[error(
+        "stream {stream} {lack}, and this user of NATS may not make or change streams: run `fanfare \
+         bootstrap` with the same [log] settings, as a user that may"
+    )]
+    Unprovisioned {
+        /// Which stream.
+        stream: String,
+        /// What is wrong.
+        lack: Lack,
+    },
     /// There is nothing to attach to.
     #[error(
         "there is no Fanfare installation {prefix} at {url} (no stream {stream}): start one there \
@@ -146,6 +169,31 @@ pub enum OpenError {
     /// The servers do not keep what was promised.
     #[error(transparent)]
     Durability(#[from] DurabilityError),
+}
+
+/// What is wrong with a stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// It is not there.
+    #[error("is missing")]
+    Missing,
+    /// It is there, and differs from what the settings say.
+    #[error("differs from what the settings say ({})", .0.join(", "))]
+    Different(
+        /// In what, as the servers call it.
+        Vec<String>,
+    ),
+}
+
+/// What [`EventLog::provision`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provisioned {
+    /// The streams that it made, buckets included.
+    pub made: Vec<String>,
+    /// The streams that it changed.
+    pub updated: Vec<String>,
+    /// Those that were as they should be.
+    pub unchanged: Vec<String>,
 }
 
 /// What is known of an installation.
@@ -189,7 +237,8 @@ impl EventLog {
             let road = Road::to(name, settings, patience, deadline).await?;
             let checked = durability::at_start(settings).await?;
             let topology = Topology::new(&settings.prefix);
-            let found = bootstrap::run(&road.jetstream, &topology, settings, deadline).await?;
+            let servers = (&road.jetstream, &*road.link);
+            let found = bootstrap::run(servers, &topology, settings, deadline).await?;
             let (shards, inbox_identity) = (found.shards, found.inbox_identity);
             let settings = settings.clone();
             let log = road.lead(Installation { settings, checked, shards, inbox_identity }).await?;
@@ -197,6 +246,19 @@ impl EventLog {
             info!(url = settings.shown_url(), prefix = settings.prefix, "the event log is open");
             Ok(log)
         })
+    }
+}
+
+impl EventLog {
+    /// Makes the streams, or puts them right, as a user that may; then the services need not be
+    /// allowed to. Checks what [`Self::open`] does, and waits as long.
+    pub async fn provision(name: &str, settings: &Settings) -> Result<Provisioned, OpenError> {
+        let deadline = Instant::now() + START;
+        let road = Road::to(name, settings, PATIENCE, deadline).await?;
+        durability::at_start(settings).await?;
+        let topology = Topology::new(&settings.prefix);
+        let servers = (&road.jetstream, &*road.link);
+        Ok(bootstrap::run(servers, &topology, settings, deadline).await?.provisioned)
     }
 }
 
@@ -232,6 +294,7 @@ impl Road {
         tasks.spawn(async move {
             let _closed = watching.await;
         });
+        let windows = Windows::new(settings.window);
         let inner = Inner {
             client,
             jetstream,
@@ -242,6 +305,7 @@ impl Road {
             inbox_identity,
             acks,
             link,
+            windows,
             journal_seen: AtomicU64::new(0),
             closed,
             _tasks: tasks,

@@ -76,6 +76,17 @@ struct Turn<'a> {
     deadline: Option<Instant>,
 }
 
+/// What came of joining.
+enum Joined {
+    /// We are a member; when our first beat was sent, and its sequence.
+    As(Instant, u64),
+    /// Something else stands where our beat was to be. It may have been there, and was taken for that
+    /// of the dead before we knew.
+    Not,
+    /// The stop came first.
+    Stopped,
+}
+
 /// A write that has ended.
 enum Job {
     /// Of our heart, sent at that time.
@@ -115,7 +126,11 @@ impl Driver {
     }
 
     async fn take_turn(&self, me: Arc<str>, next: u64) -> Result<Ended, ReadError> {
-        let Some((sent, beat)) = self.join(&me).await else { return Ok(Ended::Left) };
+        let (sent, beat) = match self.join(&me).await {
+            Joined::As(sent, beat) => (sent, beat),
+            Joined::Not => return Ok(Ended::Evicted(next)),
+            Joined::Stopped => return Ok(Ended::Left),
+        };
         self.confirmed.send_replace(Some(sent));
         let lost = CancellationToken::new();
         let member = Arc::clone(&me);
@@ -139,16 +154,20 @@ impl Driver {
         Box::pin(turn.run()).await
     }
 
-    /// Writes our first beat; returns when it was sent, and its sequence. `None` if the stop came
-    /// first.
-    async fn join(&self, me: &str) -> Option<(Instant, u64)> {
+    /// Writes our first beat.
+    async fn join(&self, me: &str) -> Joined {
         let cell = self.cell(&self.keys.member(me));
         let joining = async {
             loop {
                 let sent = Instant::now();
-                let written = write(&cell, 0, &Write::Value(State::Live.encode())).await;
-                if let Some(Set::Stored(beat)) = written {
-                    return (sent, beat);
+                match write(&cell, 0, &Write::Value(State::Live.encode())).await {
+                    Some(Set::Stored(beat)) => return Joined::As(sent, beat),
+                    Some(Set::Conflict(_)) => {
+                        warn!(role = self.keys.role(), member = me, "joins under another name");
+                        sleep(REFUSED_PAUSE).await;
+                        return Joined::Not;
+                    }
+                    None => {}
                 }
             }
         };
@@ -164,7 +183,7 @@ impl Driver {
             };
             let _ = timeout(FAREWELL, deleting).await;
         }
-        joined
+        joined.unwrap_or(Joined::Stopped)
     }
 
     fn cell(&self, key: &str) -> Cell {

@@ -59,19 +59,21 @@ impl Outgoing {
         }
         map
     }
+}
 
+impl Stream {
     /// Whether a copy outside of the duplicate window would be another record. In a work queue
     /// it is not: what the copy asks for is on record by then, or was never done; and a schedule
     /// replaces the one before.
-    const fn must_be_unique(&self) -> bool {
-        match self.stream {
-            Stream::Events
-            | Stream::Journal
-            | Stream::Rejected
-            | Stream::Dead
-            | Stream::Jobs
-            | Stream::Config => true,
-            Stream::Inbox | Stream::Deliveries | Stream::Retries | Stream::Commands => false,
+    pub(crate) const fn must_be_unique(self) -> bool {
+        match self {
+            Self::Events
+            | Self::Journal
+            | Self::Rejected
+            | Self::Dead
+            | Self::Jobs
+            | Self::Config => true,
+            Self::Inbox | Self::Deliveries | Self::Retries | Self::Commands => false,
         }
     }
 }
@@ -205,7 +207,7 @@ impl EventLog {
                 doubt.pause = (doubt.pause * 2).min(PAUSE_MAX);
                 self.inner.link.up(&self.inner.client).await;
                 let known = doubt.covered.elapsed() <= self.inner.settings.duplicate_window / 2;
-                if known || !message.must_be_unique() {
+                if known || !message.stream.must_be_unique() {
                     return self.send(message).await.map(Again::Sent);
                 }
                 let looked = Instant::now();

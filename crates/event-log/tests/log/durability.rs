@@ -29,7 +29,7 @@ fn promising(server: &Server, durability: Durability) -> Settings {
 #[tokio::test]
 async fn a_server_that_syncs_keeps_what_site_promises() -> Result<()> {
     let server = server(StoreSync::Always).await?;
-    let reports = gather(&server.system_url()).await?;
+    let reports = gather(&promising(&server, Durability::Site)).await?;
     assert_eq!(reports.len(), 1);
     assert!(reports[0].sync_always);
     assert_eq!(reports[0].version, server.version().to_string());

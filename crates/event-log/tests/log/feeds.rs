@@ -29,6 +29,8 @@ fn feed(number: u8, next: u64) -> Feed {
         blocked: Vec::new(),
         past: Vec::new(),
         ended: Vec::new(),
+        ended_since: 0,
+        taken_over: Vec::new(),
     }
 }
 

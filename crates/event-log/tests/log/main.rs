@@ -11,6 +11,8 @@ mod config;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod expunge;
+#[cfg(test)]
 mod feeds;
 #[cfg(test)]
 mod follow;

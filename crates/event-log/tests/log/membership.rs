@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
 use fanfare_domain::{Shard, ShardCount};
 use fanfare_event_log::{
     EventLog, ReadError, Settings,
@@ -209,6 +210,20 @@ async fn members_come_and_leave_and_nobody_works_on_anothers() -> Result<()> {
     assert!(board.loads().is_empty());
     assert_eq!(keys(&server).await?, [String::from("worker.shards")].into());
     Ok(())
+}
+
+/// Its first beat was stored, and taken for that of the dead before the answer came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_evicted_while_joining_joins_under_another_name() -> Result<()> {
+    let (server, board) = (server().await?, Board::default());
+    let log = open(&wide(&server)).await?;
+    let bucket = outsider(&server).await?.get_key_value("FANFARE_owners").await?;
+    bucket.put("worker.member.a", Bytes::from_static(b"{\"state\":\"live\"}")).await?;
+    bucket.delete("worker.member.a").await?;
+    let mut member = join(&log, "a", &board);
+    board.spread_over(1).await?;
+    assert_eq!(board.loads().into_keys().collect::<Vec<_>>(), ["a-2"]);
+    member.leave().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,9 +7,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
 use async_nats::jetstream::stream::Config;
-use fanfare_domain::Timestamp;
+use fanfare_domain::{EndpointId, Fact, Timestamp};
 use fanfare_event_log::{EventLog, Pending, PublishError, Settings};
-use fanfare_testkit::Proxy;
+use fanfare_testkit::{NatsServer, Proxy};
 use tokio::time::Instant;
 
 use crate::support::{
@@ -242,14 +242,43 @@ async fn events_on_record_are_found_from_a_time_on() -> Result<()> {
     let server = server().await?;
     let log = log(&server).await?;
     let wanted: BTreeSet<_> = [1, 2, 3].map(|number| event(number).id).into();
-    assert!(log.events_on_record(&wanted, Timestamp::EPOCH).await?.is_empty());
+    assert!(log.events_on_record(&wanted, Timestamp::EPOCH, None).await?.is_empty());
     for number in [1, 3, 5] {
         log.publisher().event(&event(number)).await?.stored().await?;
     }
-    let found = log.events_on_record(&wanted, Timestamp::EPOCH).await?;
+    let found = log.events_on_record(&wanted, Timestamp::EPOCH, None).await?;
     assert_eq!(found, [1, 3].map(|number| event(number).id).into());
     let late = now().saturating_add(Duration::from_mins(1));
-    assert!(log.events_on_record(&wanted, late).await?.is_empty());
+    assert!(log.events_on_record(&wanted, late, None).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn ids_of_events_are_read_once_for_many_questions() -> Result<()> {
+    let server = NatsServer::start().await?;
+    let log = server.log().await?;
+    let mut readers = server.count_readers("FANFARE_EVENTS").await?;
+    let mut ids = log.event_ids();
+    for number in (1..=40).filter(|number| number % 3 != 0) {
+        log.publisher().event(&event(number)).await?.stored().await?;
+        // The one before, this one, and one that comes later or never.
+        let wanted: BTreeSet<_> =
+            [number - 1, number, number + 1].map(|number| event(number).id).into();
+        let alone = log.events_on_record(&wanted, Timestamp::EPOCH, None);
+        assert_eq!(ids.on_record(&wanted, Timestamp::EPOCH).await?, alone.await?, "{number}");
+    }
+    // One reader for all, and one for each question that is asked alone.
+    assert_eq!(readers.count().await?, 1 + 27);
+    let earlier: BTreeSet<_> = [1, 2, 3].map(|number| event(number).id).into();
+    let found = ids.on_record(&earlier, Timestamp::EPOCH).await?;
+    assert_eq!(
+        found,
+        [1, 2].map(|number| event(number).id).into(),
+        "what was forgotten is read again"
+    );
+    ids.rest().await;
+    let late = now().saturating_add(Duration::from_mins(1));
+    assert!(ids.on_record(&earlier, late).await?.is_empty());
     Ok(())
 }
 
@@ -266,6 +295,34 @@ async fn recorded_routings_are_found_whole_or_not_at_all() -> Result<()> {
     let whole = &found[&(event(1).id, 0)];
     assert_eq!((whole.routed.targets.len(), whole.sequence), (2, 1));
     assert!(log.routed_on_record(&wanted, Timestamp::EPOCH, 1).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replay_puts_on_record_everybody_for_whom_it_comes_to_an_event() -> Result<()> {
+    let server = server().await?;
+    let publisher = log(&server).await?.publisher();
+    let of = |generation: u32, endpoints: &[u8]| {
+        let mut record = routed(1, 0, 1);
+        if let Fact::EventRouted(routed) = &mut record.fact {
+            routed.generation = generation;
+            routed.targets = endpoints.iter().map(|it| EndpointId::from_bytes([*it; 16])).collect();
+        }
+        record
+    };
+    for (record, is_known) in [
+        (of(7, &[1, 2]), false),
+        (of(7, &[3]), false),
+        (of(7, &[1, 2]), true),
+        (of(7, &[1, 2, 4]), false),
+        (of(8, &[3]), false),
+        // As it was when it was accepted counts, whatever it would be by now.
+        (of(0, &[1]), false),
+        (of(0, &[2]), true),
+    ] {
+        let stored = publisher.routed(&[record.clone()]).await?.stored().await?;
+        assert_eq!(stored.duplicate, is_known, "{:?}", record.fact);
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ const TO: u16 = 32_000;
 /// Returns so many different ports on loopback that are free at this moment.
 ///
 /// Nobody keeps them free: a test's neighbour may take one before it is used.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let mut held = Vec::new();
     while held.len() < count {
         let port = FROM + u16::from_be_bytes(random_bytes()) % (TO - FROM);

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
+};
 use tokio_rustls::rustls::{
     ServerConfig,
     crypto::ring,
@@ -17,15 +20,24 @@ pub enum Certificate {
     Valid,
     /// The same, but its time is over.
     Expired,
+    /// The same, but its time has not come.
+    NotYetValid,
     /// The same, but for another name.
     WrongHost,
+    /// The same, but without names, other than its subject's.
+    NoNames,
+    /// The same, but for clients to show.
+    ForClients,
+    /// The same, but signed by a certificate that is none of an authority, though from one.
+    NoAuthority,
     /// One for the right names that no authority has signed.
     SelfSigned,
 }
 
 /// A certificate with its key, and the authority that a client is to trust.
 pub(super) struct Identity {
-    certificate: CertificateDer<'static>,
+    /// The server's first.
+    chain: Vec<CertificateDer<'static>>,
     key: KeyPair,
     /// In PEM.
     pub(super) authority: String,
@@ -41,27 +53,27 @@ impl Identity {
         let authority = certificate.pem();
         let issuer = Issuer::new(params, authority_key);
 
-        let names: &[&str] = match kind {
-            Certificate::WrongHost => &["elsewhere.example"],
-            Certificate::Valid | Certificate::Expired | Certificate::SelfSigned => {
-                &["localhost", "127.0.0.1"]
-            }
-        };
-        let names: Vec<String> = names.iter().map(|name| String::from(*name)).collect();
-        let mut params = CertificateParams::new(names).context("describe a certificate")?;
-        if kind == Certificate::Expired {
-            params.not_before = date_time_ymd(2001, 1, 1);
-            params.not_after = date_time_ymd(2002, 1, 1);
-        }
         let key = KeyPair::generate().context("make a key")?;
-        let certificate = match kind {
-            Certificate::SelfSigned => params.self_signed(&key),
-            Certificate::Valid | Certificate::Expired | Certificate::WrongHost => {
-                params.signed_by(&key, &issuer)
+        let params = describe(kind)?;
+        let chain = match kind {
+            Certificate::SelfSigned => vec![params.self_signed(&key)],
+            Certificate::NoAuthority => {
+                let between = KeyPair::generate().context("make a key")?;
+                let mut leaf = CertificateParams::new(Vec::new()).context("describe a leaf")?;
+                leaf.distinguished_name.push(DnType::CommonName, "no authority");
+                let signed = leaf.signed_by(&between, &issuer);
+                vec![params.signed_by(&key, &Issuer::new(leaf, between)), signed]
             }
+            Certificate::Valid
+            | Certificate::Expired
+            | Certificate::NotYetValid
+            | Certificate::WrongHost
+            | Certificate::NoNames
+            | Certificate::ForClients => vec![params.signed_by(&key, &issuer)],
         };
-        let certificate = certificate.context("sign a certificate")?.der().clone();
-        Ok(Self { certificate, key, authority })
+        let chain = chain.into_iter().map(|signed| signed.map(|signed| signed.der().clone()));
+        let chain = chain.collect::<Result<_, _>>().context("sign a certificate")?;
+        Ok(Self { chain, key, authority })
     }
 
     /// Returns what a TLS server needs to show the certificate and offer the protocols.
@@ -72,9 +84,42 @@ impl Identity {
             .with_safe_default_protocol_versions()
             .context("choose TLS versions")?
             .with_no_client_auth()
-            .with_single_cert(vec![self.certificate], key)
+            .with_single_cert(self.chain, key)
             .context("use a certificate")?;
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }
+}
+
+/// What a certificate says.
+fn describe(kind: Certificate) -> anyhow::Result<CertificateParams> {
+    let names: &[&str] = match kind {
+        Certificate::WrongHost => &["elsewhere.example"],
+        Certificate::NoNames => &[],
+        Certificate::Valid
+        | Certificate::Expired
+        | Certificate::NotYetValid
+        | Certificate::ForClients
+        | Certificate::NoAuthority
+        | Certificate::SelfSigned => &["localhost", "127.0.0.1"],
+    };
+    let names: Vec<String> = names.iter().map(|name| String::from(*name)).collect();
+    let mut params = CertificateParams::new(names).context("describe a certificate")?;
+    params.distinguished_name.push(DnType::CommonName, "127.0.0.1");
+    match kind {
+        Certificate::Expired => {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        }
+        Certificate::NotYetValid => params.not_before = date_time_ymd(4000, 1, 1),
+        Certificate::ForClients => {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        }
+        Certificate::Valid
+        | Certificate::WrongHost
+        | Certificate::NoNames
+        | Certificate::NoAuthority
+        | Certificate::SelfSigned => {}
+    }
+    Ok(params)
 }

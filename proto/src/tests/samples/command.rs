@@ -36,6 +36,8 @@ pub(super) fn replays() -> impl Iterator<Item = (&'static str, Replay)> {
         Scope::Range(Range { endpoint, since: at(1), until: at(2), types, which })
     };
     let one = Some(endpoint_id(2));
+    let mut unfinished = replay(range(Which::Missing, None), JobState::Cancelled);
+    unfinished.progress.unfinished = true;
     [
         ("replay-only", Scope::Only(vec![past]), JobState::Running),
         ("replay-failed", range(Which::Failed, one), JobState::Done),
@@ -44,6 +46,7 @@ pub(super) fn replays() -> impl Iterator<Item = (&'static str, Replay)> {
     ]
     .into_iter()
     .map(|(name, scope, state)| (name, replay(scope, state)))
+    .chain([("replay-unfinished", unfinished)])
 }
 
 fn replay(scope: Scope, state: JobState) -> Replay {
@@ -62,6 +65,7 @@ fn replay(scope: Scope, state: JobState) -> Replay {
             looked_at: 7,
             made: 8,
             updated_at: at(9),
+            unfinished: false,
         },
     }
 }

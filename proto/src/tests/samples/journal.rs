@@ -8,7 +8,7 @@ use fanfare_domain::{
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
         DeliveryParked, EventRouted, InFlight, LimitState, RetryScheduled, ShardClaimed,
-        ShardReleased,
+        ShardReleased, Timing,
     },
 };
 
@@ -23,6 +23,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
         ("journal-attempt-accepted", vec![attempt_accepted()]),
         ("journal-attempt-refused", vec![attempt_refused()]),
         ("journal-attempt-traced", vec![attempt_traced(true), attempt_traced(false)]),
+        ("journal-attempt-timed", vec![attempt_timed()]),
         ("journal-attempts-failed", Fault::ALL.map(attempt_failed).to_vec()),
         ("journal-deliveries-deferred", deferred([LaneFull, EventUnavailable])),
         ("journal-deliveries-deferred-by-limits", deferred([RateLimit, Breaker, RetryAfter])),
@@ -55,7 +56,8 @@ fn shard_released() -> Record {
         ends_by: at(30_000_000_000),
         request: delivery().id,
     };
-    let limit = LimitState { endpoint: endpoint_id(2), gate: at(1_000_000), plan: at(2_000_000) };
+    let (gate, plan, quiet_until) = (at(1_000_000), at(2_000_000), None);
+    let limit = LimitState { endpoint: endpoint_id(2), gate, plan, quiet_until };
     let released = ShardReleased {
         shard: Shard::from_index(3),
         epoch: 12,
@@ -75,6 +77,7 @@ fn attempt(outcome: Outcome) -> AttemptMade {
         attempt: 2,
         started_at: at(150_000_000),
         duration: Duration::from_micros(12_345),
+        timing: Timing::default(),
         outcome,
         detail: String::new(),
         config_revision: 77,
@@ -118,6 +121,13 @@ pub(in crate::tests) fn attempt_refused() -> Record {
         retry_at: Some(at(300_000_000_000)),
         ..attempt(refused)
     };
+    record(Fact::AttemptMade(Box::new(made)))
+}
+
+fn attempt_timed() -> Record {
+    let (connect, first_byte) = (Duration::from_micros(2_345), Duration::from_micros(12_000));
+    let timing = Timing { connect: Some(connect), first_byte: Some(first_byte) };
+    let made = AttemptMade { timing, ..attempt(Outcome::Accepted { status: 200 }) };
     record(Fact::AttemptMade(Box::new(made)))
 }
 

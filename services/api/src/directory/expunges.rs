@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fanfare_domain::{
-    Change, Tenant, TenantId,
+    Change, Tenant, TenantId, Timestamp,
     tenant::{Expunge, ExpungeStage},
 };
 
@@ -42,6 +42,15 @@ impl Expunges {
     /// Returns those that go on.
     pub(crate) fn running(&self) -> Vec<Expunging> {
         self.0.values().filter(|one| one.is_running()).cloned().collect()
+    }
+
+    /// Returns those that ended at a time or later.
+    pub(crate) fn ended_since(&self, since: Timestamp) -> Vec<Expunging> {
+        let ended = |one: &&Expunging| match one.expunge.stage {
+            ExpungeStage::Finished(at) => at >= since,
+            ExpungeStage::Running | ExpungeStage::Earlier(_) => false,
+        };
+        self.0.values().filter(ended).cloned().collect()
     }
 
     /// Takes a change of a tenant.

@@ -11,6 +11,7 @@ use fanfare_domain::url::UrlError;
 /// | 400 | `query_malformed` | The query is not what this operation takes. |
 /// | 400 | `cursor_invalid` | The cursor is none that this list gave out. |
 /// | 400 | `value_invalid` | A value is not admitted. |
+/// | 400 | `profile_forbids` | The tenant's profile does not allow it. |
 /// | 400 | `batch_unsupported` | The profile has no batches. |
 /// | 400 | `batch_and_ordering` | An endpoint takes batches or wants order, not both. |
 /// | 400 | `url_too_long` | The URL is too long. |
@@ -38,8 +39,10 @@ use fanfare_domain::url::UrlError;
 /// | 408 | `body_timed_out` | The body did not arrive in time. |
 /// | 409 | `tenant_exists` | There is a tenant with this id. |
 /// | 409 | `tenant_expunging` | The tenant of this id is being expunged: wait until that is done. |
+/// | 409 | `tenant_expunged_recently` | The tenant of this id was expunged not long ago: its id rests. |
 /// | 409 | `event_type_exists` | The event type is in this catalogue. |
 /// | 409 | `event_types_limit` | The catalogue has no room for another event type. |
+/// | 409 | `keys_limit` | There are as many API keys as there may be: delete some. |
 /// | 409 | `tenant_not_empty` | The tenant has endpoints: delete them first. |
 /// | 409 | `profile_fixed` | The tenant has endpoints, and so keeps its profile. |
 /// | 409 | `active_endpoints_limit` | The profile allows no more active endpoints. |
@@ -52,6 +55,7 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `changed_meanwhile` | It was changed by others at the same time: try again. |
 /// | 409 | `idempotency_in_progress` | The first request with this Idempotency-Key is not answered yet: try again. |
 /// | 409 | `idempotency_unknown` | The answer to the first request with this Idempotency-Key is not known: look, and use another key. |
+/// | 410 | `place_gone` | It cannot be gone on from this place: begin anew, and look up what happened meanwhile. |
 /// | 412 | `precondition_failed` | It has changed since the version that If-Match names. |
 /// | 413 | `body_too_large` | The body is too large. |
 /// | 415 | `media_type_unsupported` | The body must be application/json. |
@@ -72,6 +76,7 @@ pub(crate) enum Code {
     QueryMalformed,
     CursorInvalid,
     ValueInvalid,
+    ProfileForbids,
     BatchUnsupported,
     BatchAndOrdering,
     UrlTooLong,
@@ -99,8 +104,10 @@ pub(crate) enum Code {
     BodyTimedOut,
     TenantExists,
     TenantExpunging,
+    TenantExpungedRecently,
     EventTypeExists,
     EventTypesLimit,
+    KeysLimit,
     TenantNotEmpty,
     ProfileFixed,
     ActiveEndpointsLimit,
@@ -113,6 +120,7 @@ pub(crate) enum Code {
     ChangedMeanwhile,
     IdempotencyInProgress,
     IdempotencyUnknown,
+    PlaceGone,
     PreconditionFailed,
     BodyTooLarge,
     MediaTypeUnsupported,
@@ -176,6 +184,7 @@ impl Code {
             Self::QueryMalformed => (StatusCode::BAD_REQUEST, "query_malformed", "The query is not what this operation takes."),
             Self::CursorInvalid => (StatusCode::BAD_REQUEST, "cursor_invalid", "The cursor is none that this list gave out."),
             Self::ValueInvalid => (StatusCode::BAD_REQUEST, "value_invalid", "A value is not admitted."),
+            Self::ProfileForbids => (StatusCode::BAD_REQUEST, "profile_forbids", "The tenant's profile does not allow it."),
             Self::BatchUnsupported => (StatusCode::BAD_REQUEST, "batch_unsupported", "The profile has no batches."),
             Self::BatchAndOrdering => (StatusCode::BAD_REQUEST, "batch_and_ordering", "An endpoint takes batches or wants order, not both."),
             Self::UrlTooLong => (StatusCode::BAD_REQUEST, UrlError::TooLong.as_str(), "The URL is too long."),
@@ -203,8 +212,10 @@ impl Code {
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timed_out", "The body did not arrive in time."),
             Self::TenantExists => (StatusCode::CONFLICT, "tenant_exists", "There is a tenant with this id."),
             Self::TenantExpunging => (StatusCode::CONFLICT, "tenant_expunging", "The tenant of this id is being expunged: wait until that is done."),
+            Self::TenantExpungedRecently => (StatusCode::CONFLICT, "tenant_expunged_recently", "The tenant of this id was expunged not long ago: its id rests."),
             Self::EventTypeExists => (StatusCode::CONFLICT, "event_type_exists", "The event type is in this catalogue."),
             Self::EventTypesLimit => (StatusCode::CONFLICT, "event_types_limit", "The catalogue has no room for another event type."),
+            Self::KeysLimit => (StatusCode::CONFLICT, "keys_limit", "There are as many API keys as there may be: delete some."),
             Self::TenantNotEmpty => (StatusCode::CONFLICT, "tenant_not_empty", "The tenant has endpoints: delete them first."),
             Self::ProfileFixed => (StatusCode::CONFLICT, "profile_fixed", "The tenant has endpoints, and so keeps its profile."),
             Self::ActiveEndpointsLimit => (StatusCode::CONFLICT, "active_endpoints_limit", "The profile allows no more active endpoints."),
@@ -217,6 +228,7 @@ impl Code {
             Self::ChangedMeanwhile => (StatusCode::CONFLICT, "changed_meanwhile", "It was changed by others at the same time: try again."),
             Self::IdempotencyInProgress => (StatusCode::CONFLICT, "idempotency_in_progress", "The first request with this Idempotency-Key is not answered yet: try again."),
             Self::IdempotencyUnknown => (StatusCode::CONFLICT, "idempotency_unknown", "The answer to the first request with this Idempotency-Key is not known: look, and use another key."),
+            Self::PlaceGone => (StatusCode::GONE, "place_gone", "It cannot be gone on from this place: begin anew, and look up what happened meanwhile."),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed", "It has changed since the version that If-Match names."),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large."),
             Self::MediaTypeUnsupported => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", "The body must be application/json."),
@@ -238,11 +250,12 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 59] = [
+    pub(crate) const ALL: [Self; 61] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
         Self::ValueInvalid,
+        Self::ProfileForbids,
         Self::BatchUnsupported,
         Self::BatchAndOrdering,
         Self::UrlTooLong,
@@ -270,8 +283,10 @@ impl Code {
         Self::BodyTimedOut,
         Self::TenantExists,
         Self::TenantExpunging,
+        Self::TenantExpungedRecently,
         Self::EventTypeExists,
         Self::EventTypesLimit,
+        Self::KeysLimit,
         Self::TenantNotEmpty,
         Self::ProfileFixed,
         Self::ActiveEndpointsLimit,
@@ -284,6 +299,7 @@ impl Code {
         Self::ChangedMeanwhile,
         Self::IdempotencyInProgress,
         Self::IdempotencyUnknown,
+        Self::PlaceGone,
         Self::PreconditionFailed,
         Self::BodyTooLarge,
         Self::MediaTypeUnsupported,

@@ -1,6 +1,12 @@
 //! What is told of deliveries as it happens: the journal's facts, without what is long in them.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use fanfare_domain::{
     DeliveryId, DeliveryRef, EndpointId, EventId, EventType, Fact, Record, TenantId, Timestamp,
@@ -15,6 +21,9 @@ use crate::{
     scan::{Place, Routed, endpoints},
 };
 
+/// About how many bytes an item has beside itself: the type of its event.
+const TEXT_BYTES: usize = 32;
+
 /// What one message of the journal says that is of use to anybody who watches.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -22,6 +31,20 @@ pub(super) struct Batch {
     pub(super) sequence: u64,
     /// What it says, in order.
     pub(super) items: Vec<Item>,
+    _weight: Weight,
+}
+
+/// How many bytes something takes, which are counted together with others' until it is dropped.
+#[derive(Debug, Default)]
+struct Weight {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
 }
 
 /// One thing that happened to a delivery.
@@ -162,7 +185,14 @@ impl Batch {
                 index += 1;
             }
         }
-        Self { sequence: batch.sequence, items }
+        Self { sequence: batch.sequence, items, _weight: Weight::default() }
+    }
+
+    /// Counts what it takes, for as long as somebody holds it.
+    pub(super) fn weighed(self, all: &Arc<AtomicUsize>) -> Self {
+        let bytes = self.items.len().saturating_mul(size_of::<Item>() + TEXT_BYTES);
+        all.fetch_add(bytes, Ordering::AcqRel);
+        Self { _weight: Weight { bytes, all: Arc::clone(all) }, ..self }
     }
 }
 
@@ -375,6 +405,20 @@ mod tests {
         assert_eq!(indexes, [0, 1, 2, 3]);
         let own = Batch::of(&batch(), |tenant| tenant.as_str() == "acme");
         assert_eq!(own.items.iter().map(|item| item.index).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn what_it_takes_counts_while_anybody_holds_it() {
+        let all = Arc::default();
+        let one = Arc::new(Batch::of(&batch(), |_| true).weighed(&all));
+        let held = all.load(Ordering::Acquire);
+        assert!(held >= 4 * size_of::<Item>(), "{held}");
+        let (other, slow) = (Batch::of(&batch(), |_| true).weighed(&all), Arc::clone(&one));
+        assert_eq!(all.load(Ordering::Acquire), 2 * held);
+        drop((one, other));
+        assert_eq!(all.load(Ordering::Acquire), held);
+        drop(slow);
+        assert_eq!(all.load(Ordering::Acquire), 0);
     }
 
     #[test]

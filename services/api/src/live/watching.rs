@@ -15,12 +15,18 @@ use fanfare_event_log::{
 };
 use futures_util::stream;
 use tokio::{
-    sync::{OwnedSemaphorePermit, broadcast, broadcast::error::RecvError},
-    time::{Instant, sleep_until, timeout},
+    sync::{broadcast, broadcast::error::RecvError},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Batch, Client, Cut, Ending, Filter, Live, item::Item};
-use crate::{app::App, caller::Caller, error::ApiError, scan::Place};
+use super::{Batch, Client, Cut, Ending, Filter, item::Item};
+use crate::{
+    app::App,
+    caller::Caller,
+    error::{ApiError, Code},
+    scan::Place,
+    shares::{Holder, Share},
+};
 
 /// How often something is sent, if nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -30,6 +36,12 @@ const PIECE_BYTES: usize = 16 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one stream catches up on what its reader missed; they come back for the rest.
 const CATCHING_UP: Duration = Duration::from_mins(2);
+/// How many messages of the journal one can have missed and go on.
+const MISSED_MAX: u64 = 100_000;
+/// How often the journal's end is asked for again if a place lies behind it, and how long it is waited
+/// in between: a server that does not know yet that it leads no more tells an old end.
+const ASKED_MAX: usize = 4;
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// After how long whoever lost the connection should come back, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 /// The place behind all that a message of the journal says.
@@ -93,7 +105,7 @@ struct Past {
     /// The queue, once it was joined: then `last` is beyond where that begins.
     joined: Option<broadcast::Receiver<Arc<Batch>>>,
     end: Instant,
-    _permit: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// Takes a seat, and returns the stream.
@@ -102,7 +114,7 @@ pub(crate) async fn open(app: &App, begin: Begin) -> Result<Body, ApiError> {
     let (number, client) = app.live.add(caller, tenant, cut)?;
     let seat = Seat { app: app.clone(), number, client };
     let silent = |_| ApiError::Unavailable(anyhow!("the journal cannot be read in time"));
-    let beginning = timeout(PATIENCE, start(app, after));
+    let beginning = timeout(PATIENCE, start(&seat, after));
     let (source, place) = beginning.await.map_err(silent)??;
     let watching = Watching {
         seat,
@@ -122,32 +134,53 @@ pub(crate) async fn open(app: &App, begin: Begin) -> Result<Body, ApiError> {
     Ok(Body::from_stream(pieces))
 }
 
-async fn start(app: &App, after: Option<Place>) -> Result<(Source, Place), ApiError> {
+async fn start(seat: &Seat, after: Option<Place>) -> Result<(Source, Place), ApiError> {
+    let app = &seat.app;
     let Some(after) = after else {
-        let queue = join(&app.live).await;
+        let queue = seat.join().await;
         // What came before this call is not told.
         let place = Place { sequence: app.log.journal_last().await?, index: END };
         return Ok((Source::Present(queue), place));
     };
-    let permit = Arc::clone(&app.live.past).acquire_owned().await;
-    let permit = permit.map_err(|closed| ApiError::Internal(closed.into()))?;
-    let last = app.log.journal_last().await?;
+    let holder = Holder::Tenant(seat.client.tenant.clone());
+    let share = app.live.past.take(&holder, 1, Instant::now() + PATIENCE / 2).await?;
+    let last = end_behind(app, after).await?;
     let reader = app.log.journal(JournalFilter::All, From::Sequence(after.sequence.max(1))).await?;
     let end = Instant::now() + CATCHING_UP;
-    let past = Past { reader, last, joined: None, end, _permit: permit };
+    let past = Past { reader, last, joined: None, end, _share: share };
     Ok((Source::Past(Box::new(past)), after))
 }
 
-/// Joins the shared reader's queue, once that reads.
-async fn join(live: &Live) -> broadcast::Receiver<Arc<Batch>> {
-    let mut feed = live.feed.subscribe();
-    loop {
-        if let Some(queue) = &*feed.borrow_and_update() {
-            return queue.subscribe();
+/// Returns the journal's end, if it can be gone on from a place: one that there is, and not too long
+/// ago.
+async fn end_behind(app: &App, after: Place) -> Result<u64, ApiError> {
+    for _ in 0..ASKED_MAX {
+        let last = app.log.journal_last().await?;
+        match last.checked_sub(after.sequence) {
+            Some(missed) if missed <= MISSED_MAX => return Ok(last),
+            Some(_) => return Err(Code::PlaceGone.into()),
+            None => sleep(ASK_AGAIN).await,
         }
-        // The sender lives as long as the service.
-        if feed.changed().await.is_err() {
-            std::future::pending::<()>().await;
+    }
+    Err(Code::PlaceGone.into())
+}
+
+impl Seat {
+    /// Joins the shared reader's queue, once that reads.
+    async fn join(&self) -> broadcast::Receiver<Arc<Batch>> {
+        let live = &self.app.live;
+        let mut feed = live.feed.subscribe();
+        loop {
+            if let Some(queue) = &*feed.borrow_and_update() {
+                let queue = queue.subscribe();
+                let queued = live.queued.load(Ordering::Acquire);
+                self.client.taken.store(queued, Ordering::Release);
+                return queue;
+            }
+            // The sender lives as long as the service.
+            if feed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 }
@@ -245,7 +278,10 @@ impl Source {
         let past = match self {
             Self::Present(queue) => {
                 return match queue.recv().await {
-                    Ok(batch) => Ok(Some(batch)),
+                    Ok(batch) => {
+                        seat.client.taken.store(batch.sequence, Ordering::Release);
+                        Ok(Some(batch))
+                    }
                     Err(RecvError::Lagged(_)) => Err(Ending::Slow),
                     Err(RecvError::Closed) => Err(Ending::Interrupted),
                 };
@@ -264,7 +300,7 @@ impl Source {
             *self = Self::Present(queue);
             return Ok(None);
         }
-        let queue = join(&seat.app.live).await;
+        let queue = seat.join().await;
         // Asked after joining: what is not in the queue is before it.
         let last = seat.app.log.journal_last().await.map_err(|_| Ending::Interrupted)?;
         (past.last, past.joined) = (last, Some(queue));

@@ -135,6 +135,7 @@ pub(crate) async fn list_audit(
         actor: text("who", query.who)?,
         since: time("since", query.since.as_deref())?,
         until: time("until", query.until.as_deref())?,
+        above: 0,
     };
     page(&app, &filter, &Paging::new(query.limit, query.cursor)).await
 }
@@ -150,6 +151,10 @@ pub(crate) async fn list_tenant_audit(
     access: InTenant<Reads>,
     Params(query): Params<TenantAuditQuery>,
 ) -> Result<Json<Page<AuditView>>, ApiError> {
+    // Before that it was another tenant, which was expunged.
+    let above = app.directory.read(|directory| {
+        directory.expunges().of(access.id()).map_or(0, |expunging| expunging.revision)
+    });
     let filter = AuditFilter {
         tenant: Some(access.id().clone()),
         kind: text("kind", query.kind)?,
@@ -157,6 +162,7 @@ pub(crate) async fn list_tenant_audit(
         actor: text("who", query.who)?,
         since: time("since", query.since.as_deref())?,
         until: time("until", query.until.as_deref())?,
+        above,
     };
     page(&app, &filter, &Paging::new(query.limit, query.cursor)).await
 }
@@ -168,7 +174,17 @@ async fn page(
 ) -> Result<Json<Page<AuditView>>, ApiError> {
     let (limit, after) = (paging.limit()?, paging.after::<u64>()?);
     let found = app.delivery_log().await?.audit(filter, after, limit).await?;
-    let data = found.entries.into_iter().map(AuditView::of).collect();
+    let data = app.directory.read(|directory| {
+        // The tables may not know yet that a tenant was expunged.
+        let is_of_expunged = |entry: &AuditEntry| {
+            let last = entry.tenant.as_ref().and_then(|id| directory.expunges().of(id));
+            last.is_some_and(|last| entry.revision < last.revision)
+        };
+        let shown = |entry: AuditEntry| {
+            AuditView::of(if is_of_expunged(&entry) { entry.redacted() } else { entry })
+        };
+        found.entries.into_iter().map(shown).collect()
+    });
     Ok(Json(Page { data, next_cursor: found.next.as_ref().map(cursor) }))
 }
 

@@ -62,7 +62,11 @@ pub(crate) async fn create_endpoint(
     let revision = app.write(&access.caller, entity, false, 0).await?;
     if let Err(refused) = admit_created(&app, &access, id, profile) {
         let find = |directory: &Directory| directory.endpoint(access.id(), id);
-        app.delete(&access.caller, &IfMatch::Absent, find).await?;
+        if access.is_there(&app) {
+            app.delete(&access.caller, &IfMatch::Absent, find).await?;
+        } else {
+            app.withdraw(&access.caller, find).await?;
+        }
         return Err(refused);
     }
     let view = EndpointView::of(&value, profile, app.now());
@@ -197,7 +201,7 @@ fn admit_created<P>(
     profile: &Profile,
 ) -> Result<(), ApiError> {
     let tenant = app.directory.read(|directory| directory.tenant(access.id()));
-    match tenant {
+    match tenant.filter(|_| access.is_there(app)) {
         None => Err(Code::TenantNotFound.into()),
         Some(tenant) if tenant.value.profile != profile.name => Err(Code::ChangedMeanwhile.into()),
         Some(tenant) => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use axum::{Json, extract::State, http::StatusCode};
-use fanfare_domain::{EventType, TenantId, config::EventTypeEntry, profile::Profile};
+use fanfare_domain::{EventType, TenantId, Timestamp, config::EventTypeEntry, profile::Profile};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -33,6 +33,8 @@ const TYPES_MAX: usize = 1_000;
 #[derive(Clone, Copy)]
 struct Catalogue<'a> {
     tenant: Option<&'a TenantId>,
+    /// Since when there is this tenant.
+    since: Timestamp,
     /// The tenant's profile, which has to be able to carry the types.
     profile: Option<&'a Profile>,
 }
@@ -151,7 +153,8 @@ impl<'a> Catalogue<'a> {
     /// A tenant's.
     fn of<P>(app: &'a App, access: &'a InTenant<P>) -> Result<Self, ApiError> {
         let profile = app.profile(&access.tenant.value.profile)?;
-        Ok(Self { tenant: Some(access.id()), profile: Some(profile) })
+        let since = access.tenant.value.created_at;
+        Ok(Self { tenant: Some(access.id()), since, profile: Some(profile) })
     }
 
     /// Adds an entry.
@@ -191,10 +194,28 @@ impl<'a> Catalogue<'a> {
         let value = Arc::new(entry);
         let entity = EventTypeEntry::entity(Arc::clone(&value));
         match app.write(caller, entity, false, vacancy).await {
-            Ok(revision) => Ok(Revised { value, revision }),
+            Ok(revision) => {
+                self.within_limit(app, caller, &value.event_type).await?;
+                Ok(Revised { value, revision })
+            }
             Err(ApiError::Plain(Code::ChangedMeanwhile)) => Err(Code::EventTypeExists.into()),
             Err(other) => Err(other),
         }
+    }
+
+    /// Takes back what was added, if that is too much: of those that were added at the same time, it
+    /// is those that CONFIG has later.
+    async fn within_limit(
+        self,
+        app: &App,
+        caller: &Caller,
+        event_type: &EventType,
+    ) -> Result<(), ApiError> {
+        let before = app.directory.read(|it| it.event_types_before(self.tenant, event_type));
+        let Some(count) = before.filter(|count| *count >= TYPES_MAX) else { return Ok(()) };
+        let find = |directory: &Directory| directory.event_type(self.tenant, event_type);
+        app.delete(caller, &IfMatch::Absent, find).await?;
+        Err(ApiError::detailed(Code::EventTypesLimit, format_args!("it has {count}")))
     }
 
     /// Takes back what was added, if the tenant was deleted meanwhile: whichever of the two comes last
@@ -206,12 +227,12 @@ impl<'a> Catalogue<'a> {
         added: &[String],
     ) -> Result<(), ApiError> {
         let Some(tenant) = self.tenant else { return Ok(()) };
-        if app.directory.read(|directory| directory.tenant(tenant).is_some()) {
+        if app.directory.read(|directory| directory.has_tenant_since(tenant, self.since)) {
             return Ok(());
         }
         for event_type in added.iter().filter_map(|name| name.parse::<EventType>().ok()) {
             let find = |directory: &Directory| directory.event_type(Some(tenant), &event_type);
-            app.delete(caller, &IfMatch::Absent, find).await?;
+            app.withdraw(caller, find).await?;
         }
         Err(Code::TenantNotFound.into())
     }

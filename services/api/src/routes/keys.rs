@@ -22,6 +22,9 @@ use crate::{
     uses::{forget, last_uses},
 };
 
+/// How many keys a tenant can have, and how many the operator.
+const KEYS_MAX: usize = 1_000;
+
 /// What a key allows.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -138,10 +141,9 @@ pub(crate) async fn create_tenant_key(
     Body(new): Body<NewKey>,
 ) -> Result<Created<KeyWithSecret>, ApiError> {
     let created = create(&app, &access.caller, Some(access.id()), new).await?;
-    if app.directory.read(|directory| directory.tenant(access.id()).is_none()) {
+    if !access.is_there(&app) {
         // The tenant was deleted meanwhile: whichever of the two comes last deletes the key.
-        let find = |directory: &crate::directory::Directory| directory.key(created.id);
-        app.delete(&access.caller, &IfMatch::Absent, find).await?;
+        app.withdraw(&access.caller, |directory| directory.key(created.id)).await?;
         return Err(Code::TenantNotFound.into());
     }
     Ok(created.reply)
@@ -236,6 +238,9 @@ async fn create(
         let why = "only an operator's key with every right can";
         return Err(ApiError::value("reveals_secrets", why));
     }
+    if app.directory.read(|it| it.keys_before(tenant, u64::MAX)) >= KEYS_MAX {
+        return Err(Code::KeysLimit.into());
+    }
     let text = secret_key::generate_key(random_bytes());
     let key = Arc::new(ApiKey {
         id: KeyId::new(now, random_bytes()),
@@ -249,6 +254,12 @@ async fn create(
     });
     let entity = Entity::ApiKey(Arc::clone(&key));
     let revision = app.write(caller, entity, false, 0).await?;
+    // Of those that were made at the same time, those are too many that CONFIG has later.
+    if app.directory.read(|it| it.keys_before(tenant, revision)) >= KEYS_MAX {
+        let find = |directory: &crate::directory::Directory| directory.key(key.id);
+        app.delete(caller, &IfMatch::Absent, find).await?;
+        return Err(Code::KeysLimit.into());
+    }
     let place = tenant.map_or_else(String::new, |tenant| format!("/tenants/{tenant}"));
     let location = format!("/v1{place}/keys/{}", key.id);
     let body = KeyWithSecret { view: KeyView::of(&key, None), key: text };

@@ -44,7 +44,8 @@ pub(crate) struct LiveQuery {
 ///
 /// The answer is a stream of server-sent events, each with a `LiveDelivery` as its data. Its id is its
 /// place: whoever comes back with the last id as `Last-Event-ID` gets all that happened since, and
-/// nothing twice, as long as the journal holds it. Every ten seconds at least there is a comment, with
+/// nothing twice, unless that is more than a stream is for: a place that is gone, or lies 100,000
+/// messages of the journal back, is refused (`place_gone`). Every ten seconds at least there is a comment, with
 /// an id too. Before the service ends a stream it sends an event `end`, with a `reason`: `slow` for a
 /// caller who does not take what there is, `long` where there is more to catch up on, `interrupted` if
 /// it stops, after all of which one can come back; and `unauthorized` once the caller's key does not

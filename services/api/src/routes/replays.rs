@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use axum::{Json, extract::State, http::StatusCode};
 use fanfare_domain::{
-    Conclusion, DeliveryId, EndpointId, JobId, Replay, Timestamp, TypePattern,
+    Conclusion, DeliveryId, EndpointId, JobId, Replay, TenantId, Timestamp, TypePattern,
     job::{JobState, Past, Progress, Range, Scope},
 };
 use fanfare_event_log::{JobWritten, StoredReplay};
@@ -245,19 +245,21 @@ pub(crate) async fn cancel_replay(
     access: InTenant<Writes>,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<ReplayView>, ApiError> {
+    cancel(&app, &access, id).await.map(Json)
+}
+
+async fn cancel(app: &App, access: &InTenant<Writes>, id: JobId) -> Result<ReplayView, ApiError> {
     for _ in 0..TRIES_MAX {
         app.jobs.confirm().await?;
-        let stored = find(&app, &access, id)?;
+        let stored = find(app, access, id)?;
         let generation = stored.generation();
         if stored.replay.is_over() {
-            return Ok(Json(ReplayView::of(&stored.replay, generation)));
+            return Ok(ReplayView::of(&stored.replay, generation));
         }
-        let progress = Progress { updated_at: app.now(), ..stored.replay.progress };
-        let (state, replay) = (JobState::Cancelled, (*stored.replay).clone());
-        let replay = Replay { state, generation, progress, ..replay };
+        let replay = Replay { generation, ..stored.replay.cancelled(app.now()) };
         access.caller.begins_to_write();
         match app.log.write_replay(&replay, stored.revision).await? {
-            JobWritten::Stored(_) => return Ok(Json(ReplayView::of(&replay, generation))),
+            JobWritten::Stored(_) => return Ok(ReplayView::of(&replay, generation)),
             JobWritten::Conflict => {}
             JobWritten::Gone => return Err(Code::ReplayNotFound.into()),
         }
@@ -326,10 +328,7 @@ async fn create(
     scope: Scope,
 ) -> Result<(StatusCode, Json<ReplayView>), ApiError> {
     app.jobs.confirm().await?;
-    let running = app
-        .jobs
-        .read(|jobs| jobs.of_tenant(access.id()).filter(|stored| !stored.replay.is_over()).count());
-    if running >= RUNNING_MAX {
+    if running_before(app, access.id(), u32::MAX) >= RUNNING_MAX {
         return Err(Code::ReplaysLimit.into());
     }
     let created_at = app.now();
@@ -347,9 +346,41 @@ async fn create(
     access.caller.begins_to_write();
     match app.log.write_replay(&replay, 0).await? {
         JobWritten::Stored(revision) => {
+            unless_deleted(app, access, &replay, revision).await?;
             let generation = u32::try_from(revision).unwrap_or(u32::MAX);
+            app.jobs.confirm().await?;
+            // Of those that were asked for at the same time, those are too many that JOBS has later.
+            if running_before(app, access.id(), generation) >= RUNNING_MAX {
+                cancel(app, access, replay.id).await?;
+                return Err(Code::ReplaysLimit.into());
+            }
             Ok((StatusCode::ACCEPTED, Json(ReplayView::of(&replay, generation))))
         }
         JobWritten::Conflict | JobWritten::Gone => Err(Code::ChangedMeanwhile.into()),
     }
+}
+
+/// Cancels what was made, if the tenant was deleted meanwhile.
+async fn unless_deleted(
+    app: &App,
+    access: &InTenant<Writes>,
+    replay: &Replay,
+    revision: u64,
+) -> Result<(), ApiError> {
+    app.confirm().await?;
+    if access.is_there(app) {
+        return Ok(());
+    }
+    let progress = Progress { updated_at: app.now(), ..replay.progress };
+    let replay = Replay { state: JobState::Cancelled, progress, ..replay.clone() };
+    // If somebody else has changed it, that was the tenant's removal.
+    app.log.write_replay(&replay, revision).await?;
+    Err(Code::TenantNotFound.into())
+}
+
+/// How many replays of a tenant are under way that were asked for before one.
+fn running_before(app: &App, tenant: &TenantId, generation: u32) -> usize {
+    let counts =
+        |stored: &&StoredReplay| !stored.replay.is_over() && stored.generation() < generation;
+    app.jobs.read(|jobs| jobs.of_tenant(tenant).filter(counts).count())
 }

@@ -9,7 +9,7 @@ use axum::{extract::State, http::StatusCode};
 use fanfare_domain::{
     Entity, Tenant, TenantId,
     profile::Profile,
-    tenant::{Expunge, UnknownTypes},
+    tenant::{Expunge, ExpungeStage, UnknownTypes},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,6 +20,7 @@ use crate::{
     directory::Revised,
     error::{ApiError, Code},
     etag::IfMatch,
+    expunge::rests_until,
     extract::{Body, Params, Patched},
     limits,
     page::{Page, Paging},
@@ -195,7 +196,7 @@ pub(crate) async fn create_tenant(
     if app.directory.read(|directory| directory.tenant(&id).is_some()) {
         return Err(Code::TenantExists.into());
     }
-    let expunge = earlier(&app, &id)?;
+    let expunge = earlier(&app, &id).await?;
     // What a deletion that was cut short has left must not become this tenant's.
     clear(&app, &access.caller, &id).await?;
     let vacancy = app.directory.read(|directory| directory.tenant_vacancy(&id));
@@ -323,12 +324,21 @@ pub(crate) async fn delete_tenant(
 }
 
 /// What a new tenant of an id has to know of one that was expunged; none can be made before that is
-/// done.
-fn earlier(app: &App, id: &TenantId) -> Result<Option<Expunge>, ApiError> {
-    app.directory.read(|directory| match directory.expunges().of(id) {
-        Some(running) if running.is_running() => Err(Code::TenantExpunging.into()),
-        found => Ok(found.and_then(|it| it.expunge.earlier())),
-    })
+/// done, and nothing is left that could be taken for the new one's.
+async fn earlier(app: &App, id: &TenantId) -> Result<Option<Expunge>, ApiError> {
+    let found = app.directory.read(|directory| directory.expunges().of(id).cloned());
+    let Some(expunge) = found.map(|found| found.expunge) else { return Ok(None) };
+    let end = match expunge.stage {
+        ExpungeStage::Running => return Err(Code::TenantExpunging.into()),
+        ExpungeStage::Finished(at) | ExpungeStage::Earlier(at) => rests_until(app, at),
+    };
+    if app.now() < end {
+        let detail = format!("{id} can be used again from {end} on: until then, choose another id");
+        return Err(ApiError::detailed(Code::TenantExpungedRecently, detail));
+    }
+    // What was stored before the new tenant is not its own, whenever that was.
+    let through = expunge.through.max(app.log.events_last().await?);
+    Ok(expunge.earlier().map(|earlier| Expunge { through, ..earlier }))
 }
 
 fn has_endpoints(app: &App, id: &TenantId) -> bool {

@@ -25,9 +25,14 @@ struct Slow(TcpStream);
 impl Slow {
     /// Sends the head, and asks whether the body is wanted.
     async fn begin(world: &World, tenant: &str, headers: &str, bytes: usize) -> Result<Self> {
+        Self::begin_at(world, &format!("/v1/tenants/{tenant}/events/batch"), headers, bytes).await
+    }
+
+    /// The same of any POST.
+    async fn begin_at(world: &World, path: &str, headers: &str, bytes: usize) -> Result<Self> {
         let mut stream = TcpStream::connect(world.api.address).await?;
         let head = format!(
-            "POST /v1/tenants/{tenant}/events/batch HTTP/1.1\r\nHost: a\r\n\
+            "POST {path} HTTP/1.1\r\nHost: a\r\n\
              Content-Type: application/json\r\nContent-Length: {bytes}\r\n\
              Expect: 100-continue\r\nConnection: close\r\n{headers}\r\n"
         );
@@ -138,5 +143,32 @@ async fn the_bodies_of_a_tenant_take_a_part_of_the_memory_with_a_key_or_without(
         }
     })
     .await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_deleted_tenants_key_was_just_making_is_not_the_next_tenants() -> Result<()> {
+    let world = World::new().await?;
+    for (things, body) in [
+        ("keys", json!({"role": "admin", "name": "late"})),
+        ("endpoints", json!({"url": "https://example.com/", "event_types": ["a"]})),
+        ("event-types", json!({"type": "a.b", "description": "late"})),
+        ("replays", json!({"since": "2026-01-01T00:00:00Z"})),
+    ] {
+        world.tenant("acme", "kryptos").await?;
+        let (_, key) = world.key(Some("acme"), "admin").await?;
+        let (path, body) = (format!("/v1/tenants/acme/{things}"), body.to_string());
+        let mut slow = Slow::begin_at(&world, &path, &bearer(&key), body.len()).await?;
+        assert_eq!(slow.first().await?, CONTINUE, "its caller was let in");
+        world.call(Method::DELETE, "/v1/tenants/acme", serde_json::Value::Null).await?;
+        world.tenant("acme", "kryptos").await?;
+        slow.0.write_all(body.as_bytes()).await?;
+        let answer = slow.first().await?;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{things}: {answer}");
+        if things != "replays" {
+            assert_eq!(world.get(&path).await?.data().len(), 0, "{things}");
+        }
+        world.call(Method::DELETE, "/v1/tenants/acme", serde_json::Value::Null).await?;
+    }
     Ok(())
 }

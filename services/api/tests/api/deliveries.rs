@@ -54,6 +54,7 @@ fn attempt(delivery: &DeliveryRef, attempt: u32, status: u16) -> Fact {
         attempt,
         started_at: SystemClock.now(),
         duration: Duration::from_millis(12),
+        timing: fanfare_domain::fact::Timing::default(),
         outcome,
         detail: String::new(),
         config_revision: 3,

@@ -139,7 +139,7 @@ fn killb() -> Value {
 }
 
 #[tokio::test]
-async fn of_many_at_once_one_endpoint_becomes_active_where_one_is_allowed() -> Result<()> {
+async fn killb_has_one_active_endpoint_also_of_many_made_at_once() -> Result<()> {
     let world = World::new().await?;
     let other = world.another().await?;
     for round in 0..5 {
@@ -165,7 +165,7 @@ async fn of_many_at_once_one_endpoint_becomes_active_where_one_is_allowed() -> R
 }
 
 #[tokio::test]
-async fn a_second_endpoint_can_take_the_place_of_a_disabled_one() -> Result<()> {
+async fn killb_has_one_active_endpoint_whose_place_a_second_can_take() -> Result<()> {
     let world = World::new().await?;
     world.tenant("acme", "killb").await?;
     let path = "/v1/tenants/acme/endpoints";

@@ -166,7 +166,7 @@ async fn an_import_ends_no_enforcement_and_keeps_the_limit() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_catalogue_of_a_profile_is_taken_over() -> Result<()> {
+async fn the_catalogue_of_kryptos_killb_or_kyberaccess_is_taken_over() -> Result<()> {
     let world = World::new().await?;
     for (profile, count) in [("kryptos", 4), ("killb", 15), ("kyberaccess", 21)] {
         world.tenant(profile, profile).await?;

@@ -175,6 +175,48 @@ async fn with_other_sealing_keys_than_the_installations_it_does_not_start() -> R
 }
 
 #[tokio::test]
+async fn what_an_old_sealing_key_sealed_is_sealed_anew() -> Result<()> {
+    let world = World::new().await?;
+    world.tenant("acme", "standard-webhooks").await?;
+    world.tenant("beta", "standard-webhooks").await?;
+    let body = json!({"url": "https://example.com/hook", "event_types": ["a.b"],
+                      "headers": {"x-token": "t"}});
+    world.post("/v1/tenants/acme/endpoints", body).await?;
+    for _ in 0..2 {
+        world.endpoint("beta").await?;
+    }
+    let (first, second) = ("ab".repeat(32), "cd".repeat(32));
+    let both = world.another_with_key(&format!("{second}\n{first}")).await?;
+    let rotate = async |body: Value| {
+        let path = "/v1/sealing-key/rotate";
+        let answer = both.call(Method::POST, path, Some(&world.operator), body).await?;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        let counts = ["looked_at", "resealed"].map(|name| answer.body[name].as_u64().unwrap());
+        let by: Vec<_> = answer.body["sealed_by"].as_object().unwrap().values().cloned().collect();
+        anyhow::Ok((counts, by))
+    };
+    assert_eq!(rotate(json!({"dry_run": true})).await?, ([3, 3], vec![json!(4)]));
+    assert!(world.another_with_key(&second).await.is_err(), "nothing was done yet");
+    assert_eq!(rotate(json!({})).await?, ([3, 3], vec![json!(4)]));
+    assert_eq!(rotate(json!({})).await?, ([3, 0], vec![json!(4)]), "it does no harm again");
+    let new = world.another_with_key(&second).await?;
+    let list =
+        new.call(Method::GET, "/v1/tenants/beta/endpoints", Some(&world.operator), Value::Null);
+    let last = list.await?.data().last().and_then(|one| one["id"].as_str()).map(String::from);
+    let after = format!("beta/{}", last.expect("there are two"));
+    assert_eq!(rotate(json!({"after": after})).await?, ([0, 0], vec![]));
+    let (_, read_only) = world.key(None, "read").await?;
+    let path = "/v1/sealing-key/rotate";
+    let refused = new.call(Method::POST, path, Some(&read_only), json!({})).await?;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let refused =
+        new.call(Method::POST, path, Some(&world.operator), json!({"after": "x"})).await?;
+    assert_eq!(refused.code(), "value_invalid");
+    both.stop().await?;
+    new.stop().await
+}
+
+#[tokio::test]
 async fn a_keys_last_use_is_told_to_the_hour_by_any_process() -> Result<()> {
     let world = World::new().await?;
     world.tenant("acme", "kryptos").await?;

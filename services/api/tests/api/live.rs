@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::World;
+use crate::support::{Answer, World};
 
 const LIVE: &str = "/v1/tenants/acme/live";
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -151,6 +151,22 @@ async fn who_comes_back_misses_nothing_and_sees_nothing_twice() -> Result<()> {
         assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{malformed}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_place_that_there_is_not_yet_is_refused() -> Result<()> {
+    let (world, endpoint, _) = world().await?;
+    let operator = world.operator.clone();
+    let mut stream = Stream::open(&world, "", &operator, None).await?;
+    route(&world, "acme", vec![endpoint]).await?;
+    let one = stream.next().await?;
+    // As after the journal was restored from a copy.
+    for beyond in ["999.0", "18446744073709551615.0"] {
+        let request = world.api.request(Method::GET, LIVE).bearer_auth(&operator);
+        let refused = Answer::of(request.header("last-event-id", beyond)).await?;
+        assert_eq!((refused.status, refused.code()), (StatusCode::GONE, "place_gone"));
+    }
+    Stream::open(&world, "", &operator, Some(&one.id)).await.map(drop)
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ fn record(fact: Fact) -> Record {
 }
 
 /// Publishes an event of a tenant to EVENTS.
-async fn publish(world: &World, tenant: &TenantId) -> Result<StoredEvent> {
+pub(crate) async fn publish(world: &World, tenant: &TenantId) -> Result<StoredEvent> {
     let now = SystemClock.now();
     let event = Event {
         id: EventId::new(now, random_bytes()),
@@ -63,6 +63,7 @@ fn fold(changes: &mut Changes, stored: &StoredEvent, endpoint: EndpointId) -> De
         attempt: 1,
         started_at: SystemClock.now(),
         duration: Duration::from_millis(12),
+        timing: fanfare_domain::fact::Timing::default(),
         outcome: Outcome::Failed(Fault::TimedOut),
         detail: String::new(),
         config_revision: 1,

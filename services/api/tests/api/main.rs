@@ -18,6 +18,7 @@ mod plans;
 mod portal;
 mod profiles;
 mod repeats;
+mod resting;
 mod support;
 mod tenants;
 mod versions;

@@ -113,3 +113,63 @@ async fn a_tenant_has_some_replays_under_way_at_most() -> Result<()> {
     assert_eq!(world.post(path, since).await?.status, StatusCode::ACCEPTED);
     Ok(())
 }
+
+#[tokio::test]
+async fn of_many_replays_at_once_two_processes_begin_as_many_as_there_may_be() -> Result<()> {
+    let world = World::new().await?;
+    let other = world.another().await?;
+    world.tenant("acme", "standard-webhooks").await?;
+    let (path, since) = ("/v1/tenants/acme/replays", json!({"since": "2026-01-01T00:00:00Z"}));
+    for _ in 0..18 {
+        world.post(path, since.clone()).await?;
+    }
+    let calls = (0..8).map(|number| {
+        let api = if number % 2 == 0 { &world.api } else { &other };
+        api.call(Method::POST, path, Some(&world.operator), since.clone())
+    });
+    let mut made = 0;
+    for answer in join_all(calls).await {
+        let answer = answer?;
+        match answer.status {
+            StatusCode::ACCEPTED => made += 1,
+            _ => assert_eq!(answer.code(), "replays_limit", "{answer:?}"),
+        }
+    }
+    assert_eq!(made, 2);
+    let all = world.get(&format!("{path}?limit=100")).await?;
+    let running = all.data().iter().filter(|replay| replay["state"] == "running").count();
+    assert_eq!(running, 20);
+    other.stop().await
+}
+
+#[tokio::test]
+async fn of_many_event_types_at_once_two_processes_add_as_many_as_there_is_room_for() -> Result<()>
+{
+    let world = World::new().await?;
+    let other = world.another().await?;
+    world.tenant("acme", "standard-webhooks").await?;
+    let webhooks: serde_json::Map<String, Value> =
+        (0..998).map(|number| (format!("type.n{number}"), json!({"post": {}}))).collect();
+    let document = json!({
+        "openapi": "3.1.0", "info": {"title": "t", "version": "1"}, "webhooks": webhooks,
+    });
+    let imported =
+        world.post("/v1/tenants/acme/event-type-imports", json!({"openapi": document})).await?;
+    assert_eq!(imported.body["created"].as_array().map(Vec::len), Some(998), "{imported:?}");
+    let path = "/v1/tenants/acme/event-types";
+    let calls = (0..8).map(|number| {
+        let api = if number % 2 == 0 { &world.api } else { &other };
+        let new = json!({"type": format!("more.n{number}")});
+        api.call(Method::POST, path, Some(&world.operator), new)
+    });
+    let mut made = 0;
+    for answer in join_all(calls).await {
+        let answer = answer?;
+        match answer.status {
+            StatusCode::CREATED => made += 1,
+            _ => assert_eq!(answer.code(), "event_types_limit", "{answer:?}"),
+        }
+    }
+    assert_eq!(made, 2);
+    other.stop().await
+}

@@ -208,3 +208,55 @@ async fn kyberaccess_subscribes_by_type_by_group_or_to_everything_and_pauses_by_
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn killb_subscribes_to_a_type_with_all_its_actions() -> Result<()> {
+    let world = World::new().await?;
+    let path = tenant(&world, "killb").await?;
+    let new = json!({"url": URL, "event_types": ["RAMP", "USER"], "secret": "s".repeat(32)});
+    let one = format!("{path}/{}", world.post(&path, new).await?.text("id"));
+    for (event_type, expected) in [
+        ("RAMP.CREATE", true),
+        ("RAMP.UPDATE", true),
+        ("RAMP.DELETE", true),
+        ("USER.UPDATE", true),
+        ("ACCOUNT.UPDATE", false),
+    ] {
+        let trial = json!({"type": event_type, "data": {}});
+        let verdict = world.post(&format!("{one}/filter/test"), trial).await?;
+        assert_eq!(verdict.body["matches"], expected, "{event_type}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn kryptos_killb_and_kyberaccess_promise_retries_and_time_that_no_endpoint_extends()
+-> Result<()> {
+    let world = World::new().await?;
+    for (profile, event_type, retries, millis) in [
+        ("kryptos", "integration.created", 2, 10_000),
+        ("killb", "RAMP", 5, 5_000),
+        ("kyberaccess", "user.login", 5, 30_000),
+    ] {
+        let path = tenant(&world, profile).await?;
+        let mut new = json!({"url": URL, "event_types": [event_type]});
+        if profile == "killb" {
+            new["secret"] = json!("s".repeat(32));
+        }
+        let delays = |count: usize| json!({"delays": {"list": vec!["1m"; count]}});
+        for (name, value) in [("retry", delays(retries + 1)), ("timeout_ms", json!(millis + 1))] {
+            let mut beyond = new.clone();
+            beyond[name] = value;
+            let refused = refused(&world, &path, beyond).await?;
+            assert_eq!(refused.0, "profile_forbids", "{profile} {name}");
+        }
+        (new["retry"], new["timeout_ms"]) = (delays(retries), json!(millis));
+        let made = world.post(&path, new).await?;
+        assert_eq!(made.status, StatusCode::CREATED, "{profile}: {made:?}");
+        let one = format!("{path}/{}", made.text("id"));
+        let beyond = json!({"timeout_ms": millis + 1});
+        let refused = world.call(Method::PATCH, &one, beyond).await?;
+        assert_eq!(refused.code(), "profile_forbids", "{profile}: {refused:?}");
+    }
+    Ok(())
+}

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use fanfare_api::{EndpointHttps, Settings, TraceTrust, generate_key};
-use fanfare_delivery_log::{Database, DatabaseUrl, Store, Streams};
-use fanfare_domain::{AddressPolicy, address::AllowRule, seal::Clear, url::Ports};
+use fanfare_delivery_log::{Changes, Database, DatabaseUrl, Progress, Store, Streams};
+use fanfare_domain::{AddressPolicy, address::AddressRule, seal::Clear, url::Ports};
 use fanfare_event_log::EventLog;
 use fanfare_service::{Context, Failure, random_bytes};
 use fanfare_testkit::{NatsServer, Proxy, StoredMessage};
@@ -66,6 +66,24 @@ impl World {
         Store::open(&database, &streams(&log).await?).await?;
         let api = Api::start(settings(&nats, sealing_key_file.clone(), &operator)).await?;
         Ok(Self { nats, log, operator, api, database, sealing_key_file, _directory: directory })
+    }
+
+    /// Has the delivery log take in what was configured, as the projector would.
+    pub(crate) async fn fold_config(&self) -> Result<Store> {
+        let store = Store::open(&self.database, &streams(&self.log).await?).await?;
+        let (before, last) = (store.progress().await?, self.log.config_last().await?);
+        if last > before.config {
+            let mut config = self.log.follow_config(before.config + 1).await?;
+            let mut changes = Changes::default();
+            let mut reached = before.config;
+            while reached < last {
+                let stored = config.next().await?;
+                reached = stored.revision;
+                changes.config(reached, stored.stored_at, &stored.change);
+            }
+            store.apply(changes, before, Progress { config: reached, ..before }).await?;
+        }
+        Ok(store)
     }
 
     /// Starts one more API on the same log.
@@ -161,7 +179,10 @@ fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Set
         profiles_dir: None,
         endpoint_https: EndpointHttps::ByProfile,
         endpoint_ports: Ports::default(),
-        endpoint_addresses: AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() },
+        endpoint_addresses: AddressPolicy {
+            allow: AddressRule::LOOPBACK.to_vec(),
+            deny: Vec::new(),
+        },
         trace_context: TraceTrust::default(),
     }
 }

@@ -225,7 +225,7 @@ impl Sending<'_> {
                     Ok(_) => Cow::Borrowed(""),
                 };
                 batched.moments = answer.moments;
-                (outcome, detail, signature, Some(Reply::of(answer)))
+                (outcome, detail, signature, Some(Reply::of(answer, self.ready)))
             }
         };
         let made = |job, reply| Made {

@@ -5,13 +5,13 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use bytes::Bytes;
 use fanfare_domain::{
     Conclusion, DeliveryRef, Fact, Fault, Outcome, SpanId, Timestamp,
-    fact::{AttemptMade, ConclusionReason, DeliveryConcluded, InBatch},
+    fact::{AttemptMade, ConclusionReason, DeliveryConcluded, InBatch, Timing},
     retry::{Judged, Policy, Verdict},
 };
 use fanfare_service::delivery_line;
 
 use super::{Desk, Job, Looked};
-use crate::runtime::Unready;
+use crate::runtime::{Ready, Unready};
 
 /// How many bytes of an answer's headers are kept.
 const HEADERS_KEPT_MAX: usize = 8 << 10;
@@ -40,17 +40,20 @@ pub(super) struct Reply {
     body: Bytes,
     truncated: bool,
     duration: Duration,
+    timing: Timing,
 }
 
 impl Reply {
-    /// Keeps what is kept of an answer.
-    pub(super) fn of(answer: fanfare_egress::Answer) -> Self {
+    /// Keeps what is kept of an answer of an endpoint.
+    pub(super) fn of(answer: fanfare_egress::Answer, ready: &Ready) -> Self {
         let headers = answer.result.as_ref().map(|head| head.pairs(HEADERS_KEPT_MAX));
+        let headers = headers.unwrap_or_default().into_iter();
         Self {
-            headers: headers.unwrap_or_default(),
-            body: answer.body,
+            headers: headers.map(|(name, value)| (name, ready.conceal(value))).collect(),
+            body: ready.conceal(answer.body),
             truncated: answer.truncated,
             duration: answer.duration,
+            timing: answer.moments.timing(),
         }
     }
 
@@ -62,6 +65,7 @@ impl Reply {
             body: self.body.slice(..length),
             truncated: self.truncated || length < self.body.len(),
             duration: self.duration,
+            timing: self.timing,
         }
     }
 }
@@ -91,12 +95,13 @@ impl Made {
             Verdict::Delivered | Verdict::GiveUp(_) => None,
         };
         let ending = verdict.conclusion().map(|it| concluded(delivery.clone(), attempt, it));
-        let Reply { headers, body, truncated, duration } = reply.unwrap_or_default();
+        let Reply { headers, body, truncated, duration, timing } = reply.unwrap_or_default();
         let made = Fact::AttemptMade(Box::new(AttemptMade {
             delivery,
             attempt,
             started_at: now,
             duration,
+            timing,
             outcome,
             detail: detail.into_owned(),
             config_revision: revision,
@@ -177,6 +182,7 @@ mod tests {
             body: Bytes::from(vec![b'x'; length]),
             truncated,
             duration: Duration::from_millis(3),
+            timing: Timing { connect: None, first_byte: Some(Duration::from_millis(2)) },
         };
         for (length, truncated, kept, expected) in [
             (0, false, 0, false),
@@ -188,6 +194,7 @@ mod tests {
             assert_eq!((excerpt.body.len(), excerpt.truncated), (kept, expected), "{length}");
             assert!(excerpt.headers.is_empty());
             assert_eq!(excerpt.duration, Duration::from_millis(3));
+            assert_eq!(excerpt.timing.first_byte, Some(Duration::from_millis(2)));
         }
     }
 }

@@ -16,9 +16,6 @@ use super::{
 };
 use crate::{registry::Permission, task_event::TaskEvent};
 
-/// How long a request may take at most, whatever the profile says: somebody waits for it.
-const LONGEST: Duration = Duration::from_secs(22);
-
 /// How long it may take until a request may be sent: who asks waits some seconds longer than for the
 /// request, and nobody is to be sent a sample that nobody waits for.
 const GUARDED_WITHIN: Duration = Duration::from_millis(1_500);
@@ -87,7 +84,6 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
             made.signature = signature;
             let about = (&made.job.delivery, 1);
             made.trace_sampled = desk.say_trace((&ready, &trace), about, &mut request.headers);
-            request.deadline = request.deadline.min(LONGEST);
             let wanted = desk.wanted(&made.job.delivery);
             let answer = desk.client.send_while(request, wanted).await.ok_or(CHANGED)?;
             made.outcome = judge_answer(&ready.profile, &answer, desk.now());
@@ -95,7 +91,7 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
                 made.detail.clone_from(&failure.detail);
             }
             moments = answer.moments;
-            made.reply = Some(Reply::of(answer));
+            made.reply = Some(Reply::of(answer, &ready));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }

@@ -12,6 +12,7 @@
 
 mod ended;
 mod storing;
+mod taken_over;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -24,7 +25,7 @@ use fanfare_domain::{
     feed::{Blocked, Cover, Phase},
 };
 
-use self::storing::Saved;
+use self::{ended::Ended, storing::Saved};
 use super::keys::{Keys, Turn};
 use crate::{messages::MessageKey, task_event::TaskEvent};
 
@@ -99,13 +100,15 @@ pub(crate) struct Cursor {
     offered: BTreeMap<u64, bool>,
     keys: Keys,
     /// What was ended before its turn: see [`ended`].
-    ended: BTreeSet<u64>,
+    ended: Ended,
     /// The sequence of an event that somebody saw.
     hinted: u64,
     /// Up to where it is known that there was nothing more.
     looked_to: Option<u64>,
     look_at: Timestamp,
     saved: Saved,
+    /// Since when it is in our hands.
+    since: Timestamp,
 }
 
 impl Cursor {
@@ -125,7 +128,7 @@ impl Cursor {
         let (keys, pending) = Keys::restore(&others);
         singles.extend(pending);
         let saved = Saved::of(&feed, now);
-        let ended = feed.ended.iter().copied().collect();
+        let ended = Ended::of(&feed);
         Self {
             position: feed.next.max(feed.from),
             feed,
@@ -144,6 +147,7 @@ impl Cursor {
             looked_to: None,
             look_at: Timestamp::EPOCH,
             saved,
+            since: now,
         }
     }
 
@@ -294,7 +298,10 @@ impl Cursor {
         }
         match fed {
             Some(fed) => self.put_back(fed),
-            None => self.concluded(sequence),
+            None => {
+                self.alarm_counts(sequence);
+                self.concluded(sequence);
+            }
         }
     }
 
@@ -359,13 +366,15 @@ impl Cursor {
 
     /// Decides on the event that is next, by what is known of its delivery.
     pub(crate) fn judge(&mut self, known: impl FnOnce(DeliveryId) -> Known) -> Next {
-        let Some(fed) = self.ready.front() else { return Next::Stand };
+        let Some(fed) = self.ready.front().filter(|_| self.ended.is_known()) else {
+            return Next::Stand;
+        };
         let (sequence, key, single) = (fed.sequence, fed.key, fed.single);
         let delivery = fed.delivery;
         if self.offered.contains_key(&sequence) {
             return Next::Pass;
         }
-        if self.ended.contains(&sequence) {
+        if self.ended.contains(sequence) {
             self.concluded(sequence);
             return Next::Pass;
         }

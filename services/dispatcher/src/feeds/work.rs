@@ -1,16 +1,18 @@
 //! What feeds ask of the servers, beside the shard's own work, and what comes of it.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeSet, sync::Arc};
 
 use anyhow::Result;
 use fanfare_domain::{
-    Condition, EndpointId, Feed, Shard, StoredEvent, TenantId,
+    Condition, EndpointId, Fact, Feed, Shard, StoredEvent, TenantId,
     condition::Subject,
+    fact::{ConclusionReason, DeliveryConcluded},
     history::{Choice, Standing},
 };
 use fanfare_event_log::{
-    PublishError, ReadError,
+    Column, JournalFilter, PublishError, ReadError,
     feeds::{Reach, Written},
+    journal::From,
 };
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
@@ -32,6 +34,8 @@ pub(crate) enum Done {
     Singles(EndpointId, Vec<(u64, Option<StoredEvent>)>),
     /// The first event of a feed from a sequence on, by who knows best.
     First(EndpointId, u64, Option<u64>),
+    /// What a person ended of a feed, by the journal.
+    Ended(EndpointId, BTreeSet<u64>),
     /// The feed that was to be written, and how that ended; nothing if it was refused.
     Wrote(Box<Feed>, Option<Written>),
     /// How a removal ended; nothing if it was refused.
@@ -132,6 +136,22 @@ impl Work {
         });
     }
 
+    /// Asks the journal for the events of a feed whose deliveries a person ended.
+    pub(crate) fn find_ends(&mut self, endpoint: EndpointId, since: u64) {
+        self.reads += 1;
+        let (log, shard) = (self.desk.log().clone(), self.shard);
+        self.under_way.spawn(async move {
+            let filter = JournalFilter::Column(shard, Column::Attempts);
+            let last = log.journal_last().await?;
+            let mut reader = log.journal(filter, From::Sequence(since)).await?;
+            let mut ends = BTreeSet::new();
+            while let Some(batch) = reader.next_until(last).await? {
+                ends.extend(batch.facts.iter().filter_map(|it| ended_by_hand(endpoint, &it.fact)));
+            }
+            Ok(Done::Ended(endpoint, ends))
+        });
+    }
+
     /// Stores a feed over a revision.
     pub(crate) fn write(&mut self, feed: Feed, revision: u64) {
         self.writes += 1;
@@ -173,11 +193,22 @@ impl Work {
             Some(Err(error)) => return closed(error),
         };
         match &done {
-            Done::Read(_) | Done::Singles(..) | Done::First(..) => self.reads -= 1,
+            Done::Read(_) | Done::Singles(..) | Done::First(..) | Done::Ended(..) => {
+                self.reads -= 1;
+            }
             Done::Wrote(..) | Done::Removed(..) => self.writes -= 1,
         }
         Ok(done)
     }
+}
+
+/// The sequence of the event whose delivery to an endpoint was ended by hand, by a fact.
+fn ended_by_hand(endpoint: EndpointId, fact: &Fact) -> Option<u64> {
+    let Fact::DeliveryConcluded(DeliveryConcluded { delivery, reason, .. }) = fact else {
+        return None;
+    };
+    let is_its = delivery.endpoint == endpoint && delivery.generation == 0;
+    (is_its && *reason == ConclusionReason::ByHand).then_some(delivery.event_sequence)
 }
 
 /// Returns the events that are wanted. Where their content decides, that takes time, and is done

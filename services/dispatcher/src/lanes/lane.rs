@@ -291,7 +291,7 @@ impl<T> Lane<T> {
             self.window.grow(self.rules.concurrency);
         }
         if let Some(until) = signal.quiet_until {
-            self.quiet_until = self.quiet_until.max(until);
+            self.leave_alone(until);
         }
         if self.rules.breaker {
             match self.breaker.ended(epoch, signal.good, now) {
@@ -421,6 +421,11 @@ impl<T> Lane<T> {
             Kind::First => &mut self.firsts,
             Kind::Retry => &mut self.retries,
         }
+    }
+
+    /// Sends nothing until then.
+    pub(super) fn leave_alone(&mut self, until: Timestamp) {
+        self.quiet_until = self.quiet_until.max(until);
     }
 
     fn is_quiet(&self, now: Timestamp) -> bool {

@@ -29,11 +29,11 @@ impl Signal {
         let sent = Self { time: Some(time), ..Self::default() };
         match outcome {
             Outcome::Accepted { .. } => Self { good: Some(true), ..sent },
-            Outcome::Refused { status, retry_after } => Self {
+            Outcome::Refused { status, .. } => Self {
                 // Too many requests are not a failure: the endpoint works.
                 good: (*status != 429).then_some(false),
                 congested: CONGESTED.contains(status) || slow_down.contains(*status),
-                quiet_until: retry_after.filter(|_| QUIET.contains(status)),
+                quiet_until: quiet_until(outcome),
                 ..sent
             },
             Outcome::Failed(Fault::TimedOut) => Self { good: Some(false), congested: true, ..sent },
@@ -48,6 +48,14 @@ impl Signal {
                 | Fault::ProtocolError,
             ) => Self { good: Some(false), ..sent },
         }
+    }
+}
+
+/// Until when an endpoint asks to be left alone by an answer.
+pub(crate) fn quiet_until(outcome: &Outcome) -> Option<Timestamp> {
+    match outcome {
+        Outcome::Refused { status, retry_after } => retry_after.filter(|_| QUIET.contains(status)),
+        Outcome::Accepted { .. } | Outcome::Failed(_) => None,
     }
 }
 

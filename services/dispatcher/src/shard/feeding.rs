@@ -97,6 +97,13 @@ impl ShardWorker {
                 }
                 self.feeds.wake(endpoint);
             }
+            Done::Ended(endpoint, ends) => {
+                if let Some(cursor) = self.feeds.cursor(endpoint) {
+                    cursor.found_ends(ends);
+                }
+                self.feeds.wake(endpoint);
+                self.decide_orders(endpoint);
+            }
             Done::Wrote(feed, written) => self.wrote(*feed, written).await,
             Done::Removed(endpoint, written) => {
                 if matches!(written, Some(Written::Stored(_))) {
@@ -178,6 +185,11 @@ impl ShardWorker {
         let Some(cursor) = self.feeds.cursor(endpoint) else { return };
         if !is_ordered {
             cursor.give_up_order();
+        }
+        if self.work.may_read()
+            && let Some(since) = cursor.ask_for_ends()
+        {
+            self.work.find_ends(endpoint, since);
         }
         let room = self.lanes.feed_room(endpoint, rules, now).filter(|_| !is_held);
         let Some((wanted, room)) = room else { return cursor.let_go() };

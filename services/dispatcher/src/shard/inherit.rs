@@ -14,7 +14,7 @@ use fanfare_event_log::Reported;
 use super::ShardWorker;
 use crate::{
     lanes::RateState,
-    legacy::{Fate, MARGIN, SILENT_FOR},
+    legacy::{Fate, Left, MARGIN, SILENT_FOR},
     pen::{Entry, Source},
 };
 
@@ -25,9 +25,9 @@ const SURVEY: Duration = Duration::from_secs(1);
 
 impl ShardWorker {
     /// Takes on what owners before us left.
-    pub(super) fn inherit(&mut self, foreign: Vec<InFlight>, limits: &[LimitState]) {
+    pub(super) fn inherit(&mut self, left: Left) {
         let now = self.desk.now();
-        for request in foreign {
+        for request in left.in_flight {
             let until = request.ends_by.saturating_add(MARGIN);
             if until > now {
                 self.ledger.hold(request.delivery, request.attempt);
@@ -36,8 +36,14 @@ impl ShardWorker {
                 }
             }
         }
-        for LimitState { endpoint, gate, plan } in limits {
-            self.lanes.take_over(*endpoint, RateState { gate: *gate, plan: *plan }, now);
+        for LimitState { endpoint, gate, plan, quiet_until: _ } in left.limits {
+            // One that only asked to be left alone has none.
+            if plan > Timestamp::EPOCH {
+                self.lanes.take_over(endpoint, RateState { gate, plan }, now);
+            }
+        }
+        for (endpoint, until) in left.quiet {
+            self.lanes.leave_alone(endpoint, until, now);
         }
     }
 

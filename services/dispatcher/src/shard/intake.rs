@@ -219,6 +219,10 @@ impl ShardWorker {
         let Some(room) = room else { return Some(message) };
         let Unsettled { record: retry, settler, position } = message;
         let (delivery, attempt) = (retry.delivery.id, retry.attempt);
+        if attempt == 1 && self.feeds.took_over(&retry.delivery, retry.due_at) {
+            settler.settle().await;
+            return None;
+        }
         let has_turn = match self.ledger.admit_due(delivery, attempt, self.desk.now()) {
             Admission::Make => false,
             Admission::Turn => true,

@@ -5,6 +5,8 @@
 //!                                     └▶ lane ─▶ attempt, on record ─▶ settle
 //! ```
 //!
+//! What ends all of an endpoint is in [`walks`].
+//!
 //! A command is settled once what it asks for is on record, so that another owner carries it out
 //! where we did not. It says how its delivery stood, so that a second time changes nothing. While
 //! a delivery is in flight, nothing is done: its outcome decides. An alarm clock is stopped before
@@ -13,6 +15,7 @@
 //! much later, ends at once too; its command is settled once the feed is sure to pass it over.
 
 mod undecided;
+mod walks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +24,7 @@ use std::{
 
 use fanfare_domain::{
     Command, Conclusion, DeliveryId, DeliveryRef, EndpointId, Fact, Record, RetryDue, Shard,
-    Timestamp, TraceContext,
+    TraceContext, chain,
     command::{Aim, Order},
     endpoint::Ordering,
     fact::{ConclusionReason, DeliveryConcluded},
@@ -29,6 +32,7 @@ use fanfare_domain::{
 use fanfare_event_log::{ReadError, Schedules, Settler, Unsettled, journal::From};
 use tokio::task::JoinSet;
 
+use self::walks::Walk;
 use super::{Origin, ShardWorker, Waiting};
 use crate::{
     attempt::Job,
@@ -42,7 +46,7 @@ use crate::{
 pub(super) const BATCH_MAX: usize = 32;
 
 /// How many commands may be in hand before no more are taken.
-const IN_HAND_MAX: usize = 1_000;
+const IN_HAND_MAX: usize = 3_000;
 
 /// How long after a delivery's end its alarm clock is stopped again: by then the retry-scheduler
 /// has set the last one, or knows of the end.
@@ -51,8 +55,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// How long to wait before it is asked again whether a feed is sure to pass something over.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How many alarm clocks are looked at at once for those of an endpoint.
-const LOOK_MAX: usize = 256;
+/// How long a command waits after the servers have refused something.
+const REFUSED_WAIT: Duration = Duration::from_secs(15);
 
 /// How long a command waits for which there is no room.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
@@ -61,7 +65,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Orders {
     schedules: Schedules,
     shard: Shard,
-    under_way: JoinSet<Result<Done, ReadError>>,
+    under_way: JoinSet<Done>,
     /// The places of the commands in hand: one that is handed out again is known by it.
     in_hand: BTreeSet<u64>,
     /// Commands that wait for a fact about their delivery, or for the delivery to turn up.
@@ -70,6 +74,8 @@ pub(super) struct Orders {
     undecided: BTreeMap<EndpointId, Vec<Aim>>,
     /// Commands about all of an endpoint, by their places.
     walks: BTreeMap<u64, Walk>,
+    /// Whether the shard is being given away.
+    is_closing: bool,
 }
 
 /// What a command asks for.
@@ -85,25 +91,26 @@ pub(super) struct Held {
     place: u64,
 }
 
-/// Going through the alarm clocks of a shard for those of one endpoint.
-struct Walk {
-    settler: Settler,
-    endpoint: EndpointId,
-    before: Timestamp,
-    /// Where to go on; `None` at the end.
-    next: Option<u64>,
-    /// What has ended, and is not on record yet.
-    unrecorded: BTreeSet<DeliveryId>,
-}
-
 /// What the servers have done.
 pub(super) enum Done {
     /// The alarm clock of a delivery is stopped.
     Stopped(Wish, Box<Aim>, Held),
     /// It is stopped for the second time.
     StoppedAgain(Box<DeliveryRef>, Held),
-    /// Some alarm clocks were found and stopped for the command at that place.
-    Walked(u64, Vec<RetryDue>, Option<u64>),
+    /// Some alarm clocks were found for the command at that place.
+    Found(u64, Vec<RetryDue>, Option<u64>),
+    /// Those that were found for it and are pointless are stopped.
+    Silenced(u64),
+    /// They refused something.
+    Refused(Refused, ReadError),
+}
+
+/// What cannot be gone on with.
+pub(super) enum Refused {
+    /// A command.
+    Command(Held),
+    /// The command at that place, about all of an endpoint.
+    Walk(u64),
 }
 
 /// What came of ending a delivery.
@@ -127,6 +134,7 @@ impl Orders {
             waiting: BTreeMap::new(),
             undecided: BTreeMap::new(),
             walks: BTreeMap::new(),
+            is_closing: false,
         }
     }
 
@@ -148,23 +156,28 @@ impl Orders {
         asked.into_iter().map(|(_, held)| self.let_go(held)).collect()
     }
 
+    /// Begins nothing any more.
+    pub(super) fn close(&mut self) {
+        self.is_closing = true;
+    }
+
     /// Takes every command that is not settled.
     pub(super) fn abandon(&mut self) -> Vec<Settler> {
         self.under_way.abort_all();
         let asked = std::mem::take(&mut self.waiting).into_values().flatten();
-        let walks = std::mem::take(&mut self.walks).into_values().map(|walk| walk.settler);
+        let walks = std::mem::take(&mut self.walks).into_values().map(Walk::give_up);
         asked.map(|(_, held)| held.settler).chain(walks).collect()
     }
 
     /// Waits until something is done; for ever if nothing is under way. Cancel safe.
-    pub(super) async fn done(&mut self) -> Result<Done, ReadError> {
+    pub(super) async fn done(&mut self) -> Done {
         match self.under_way.join_next().await {
             None => std::future::pending().await,
             Some(Ok(done)) => done,
             Some(Err(error)) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // Only a shutdown of the runtime cancels it, and then nobody waits any more.
-                Err(_) => Err(ReadError::Closed),
+                Err(_) => std::future::pending().await,
             },
         }
     }
@@ -181,8 +194,10 @@ impl Orders {
     fn stop(&mut self, wish: Wish, aim: Box<Aim>, held: Held) {
         let (schedules, shard) = (self.schedules.clone(), self.shard);
         self.under_way.spawn(async move {
-            schedules.cancel(shard, aim.delivery.id).await?;
-            Ok(Done::Stopped(wish, aim, held))
+            match schedules.cancel(shard, aim.delivery.id).await {
+                Ok(()) => Done::Stopped(wish, aim, held),
+                Err(error) => Done::Refused(Refused::Command(held), error),
+            }
         });
     }
 
@@ -190,40 +205,23 @@ impl Orders {
         let (schedules, shard) = (self.schedules.clone(), self.shard);
         let delivery = Box::new(delivery.clone());
         self.under_way.spawn(async move {
-            schedules.cancel(shard, delivery.id).await?;
-            tokio::time::sleep(AGAIN).await;
-            schedules.cancel(shard, delivery.id).await?;
-            Ok(Done::StoppedAgain(delivery, held))
+            let twice = async {
+                schedules.cancel(shard, delivery.id).await?;
+                tokio::time::sleep(AGAIN).await;
+                schedules.cancel(shard, delivery.id).await
+            };
+            match twice.await {
+                Ok(()) => Done::StoppedAgain(delivery, held),
+                Err(error) => Done::Refused(Refused::Command(held), error),
+            }
         });
     }
 
     fn ask_again(&mut self, delivery: Box<DeliveryRef>, held: Held) {
         self.under_way.spawn(async move {
             tokio::time::sleep(ASK_AGAIN).await;
-            Ok(Done::StoppedAgain(delivery, held))
+            Done::StoppedAgain(delivery, held)
         });
-    }
-
-    /// Goes on with a walk whose last findings are on record; returns what settles it at its end.
-    fn walk_on(&mut self, place: u64) -> Option<Settler> {
-        let walk = self.walks.get(&place).filter(|walk| walk.unrecorded.is_empty())?;
-        let Some(from) = walk.next else {
-            self.in_hand.remove(&place);
-            return self.walks.remove(&place).map(|walk| walk.settler);
-        };
-        let (endpoint, before) = (walk.endpoint, walk.before);
-        let (schedules, shard) = (self.schedules.clone(), self.shard);
-        self.under_way.spawn(async move {
-            let (mut found, next) = schedules.waiting(shard, from, LOOK_MAX).await?;
-            found.retain(|retry| {
-                retry.delivery.endpoint == endpoint && retry.delivery.accepted_at < before
-            });
-            for retry in &found {
-                schedules.cancel(shard, retry.delivery.id).await?;
-            }
-            Ok(Done::Walked(place, found, next))
-        });
-        None
     }
 }
 
@@ -257,7 +255,10 @@ impl ShardWorker {
             let wanted = BTreeSet::from([delivery]);
             self.recall(From::Sequence(aim.journal_sequence.max(1)), &wanted).await?;
         }
-        if self.is_needless(wish, &aim) {
+        if wish == Wish::Retry && self.foreign.get(delivery).is_some() {
+            // Nobody knows yet what comes of it; maybe nobody ever will.
+            self.orders.wait(delivery, wish, held);
+        } else if self.is_needless(wish, &aim) {
             self.needless(wish, &aim.delivery, held).await;
         } else if wish == Wish::End && self.ledger.is_live(delivery) {
             self.end(&aim.delivery, aim.attempt, &aim.trace);
@@ -281,7 +282,7 @@ impl ShardWorker {
     }
 
     /// Goes on with a command.
-    pub(super) async fn ordered(&mut self, done: Done) {
+    pub(super) async fn ordered(&mut self, done: Done) -> Result<(), ReadError> {
         match done {
             Done::Stopped(wish, aim, held) if self.is_needless(wish, &aim) => {
                 self.needless(wish, &aim.delivery, held).await;
@@ -298,20 +299,26 @@ impl ShardWorker {
                     self.orders.ask_again(delivery, held);
                 }
             }
-            Done::Walked(place, found, next) => {
-                let mut ended = BTreeSet::new();
-                for RetryDue { delivery, attempt, trace, .. } in found {
-                    if self.end(&delivery, attempt, &trace) == Ended::Now {
-                        ended.insert(delivery.id);
-                    }
-                }
-                if let Some(walk) = self.orders.walks.get_mut(&place) {
-                    (walk.next, walk.unrecorded) = (next, ended);
-                }
-                if let Some(settler) = self.orders.walk_on(place) {
-                    settler.settle().await;
-                }
-            }
+            Done::Found(place, found, next) => self.end_found(place, found, next).await?,
+            Done::Silenced(place) => self.walk_on(place).await,
+            Done::Refused(refused, error) => self.refused(refused, &error).await,
+        }
+        Ok(())
+    }
+
+    /// Gives a command back: it comes again, here or at the next owner.
+    async fn refused(&mut self, refused: Refused, error: &ReadError) {
+        let settler = match refused {
+            Refused::Command(held) => Some(self.orders.let_go(held)),
+            Refused::Walk(place) => self.orders.end_walk(place),
+        };
+        tracing::warn!(
+            error = chain(error),
+            shard = self.shard.index(),
+            "a command comes again later"
+        );
+        if let Some(settler) = settler {
+            settler.redeliver(REFUSED_WAIT).await;
         }
     }
 
@@ -338,18 +345,6 @@ impl ShardWorker {
                 self.orders.waiting.insert(delivery.id, left);
                 let attempts = attempts_of(&record.fact);
                 self.end(delivery, attempts.saturating_add(1), &record.trace);
-            }
-        }
-    }
-
-    async fn walks_on_record(&mut self, delivery: DeliveryId) {
-        let walks = self.orders.walks.iter_mut();
-        let places: Vec<u64> = walks
-            .filter_map(|(place, walk)| walk.unrecorded.remove(&delivery).then_some(*place))
-            .collect();
-        for place in places {
-            if let Some(settler) = self.orders.walk_on(place) {
-                settler.settle().await;
             }
         }
     }
@@ -412,25 +407,6 @@ impl ShardWorker {
         let attempts = attempt.saturating_sub(1);
         self.end_by_hand((delivery.clone(), attempts), trace.clone(), pen::Source::Order(None));
         Ended::Now
-    }
-
-    /// Ends what waits for an endpoint, and begins to look for what waits for its time.
-    async fn end_all(&mut self, endpoint: EndpointId, before: Timestamp, held: Held) {
-        let is_meant = |waiting: &Waiting| {
-            let delivery = &waiting.job.delivery;
-            delivery.endpoint == endpoint && delivery.accepted_at < before
-        };
-        let mut taken = self.lanes.take_out(endpoint, is_meant, self.desk.now());
-        taken.append(&mut self.early.give_up(is_meant));
-        for waiting in taken {
-            self.end_waiting(waiting);
-        }
-        let (place, unrecorded) = (held.place, BTreeSet::new());
-        let walk = Walk { settler: held.settler, endpoint, before, next: Some(1), unrecorded };
-        self.orders.walks.insert(place, walk);
-        if let Some(settler) = self.orders.walk_on(place) {
-            settler.settle().await;
-        }
     }
 
     /// Makes an attempt whose time has not come.

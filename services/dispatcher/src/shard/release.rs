@@ -6,13 +6,16 @@
 use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 use anyhow::{Context as _, Result};
-use fanfare_domain::fact::{InFlight, LimitState};
+use fanfare_domain::{
+    Timestamp,
+    fact::{InFlight, LimitState},
+};
 use fanfare_event_log::{AppendError, JournalWriter, PublishError};
 use tokio::time::{Instant, sleep};
 
 use super::ShardWorker;
 use crate::{
-    lanes::Flight,
+    lanes::{Flight, RateState},
     leftovers::Leftovers,
     legacy::{self, MARGIN},
 };
@@ -23,6 +26,7 @@ const DRAIN: Duration = Duration::from_millis(400);
 impl ShardWorker {
     /// Writes the last facts, and gives back what waits. What is returned has to be seen through.
     pub(super) async fn release(mut self) -> Result<Leftovers> {
+        self.orders.close();
         let mut drained = pin!(sleep(DRAIN));
         while self.attempts.busy() > 0 {
             self.pen.write(&mut self.messages, fanfare_event_log::record_length);
@@ -73,6 +77,20 @@ impl ShardWorker {
         in_flight
     }
 
+    /// Where rate limits stand, and which endpoints asked to be left alone.
+    fn limits(&self, now: Timestamp) -> Vec<LimitState> {
+        let mut limits = BTreeMap::new();
+        for (endpoint, RateState { gate, plan }) in self.lanes.rate_states(now) {
+            limits.insert(endpoint, LimitState { endpoint, gate, plan, quiet_until: None });
+        }
+        for (endpoint, until) in self.lanes.quiet(now) {
+            let (gate, plan) = (Timestamp::EPOCH, Timestamp::EPOCH);
+            let none = LimitState { endpoint, gate, plan, quiet_until: None };
+            limits.entry(endpoint).or_insert(none).quiet_until = Some(until);
+        }
+        limits.into_values().collect()
+    }
+
     /// Writes the last facts: what is in flight, also of owners before us, and the rate limits.
     async fn say_what_is_left(
         &mut self,
@@ -81,12 +99,7 @@ impl ShardWorker {
         let Some(mut writer) = self.pen.take_writer() else { return Ok(None) };
         requests.extend(self.foreign.iter());
         let now = self.desk.now();
-        let limits = self.lanes.rate_states(now).into_iter().map(|(endpoint, state)| LimitState {
-            endpoint,
-            gate: state.gate,
-            plan: state.plan,
-        });
-        let limits: Vec<_> = limits.collect();
+        let limits = self.limits(now);
         let claim = (self.shard, writer.epoch());
         let left = (self.lanes.since(), &*limits);
         for facts in legacy::release(claim, &requests, left, now).chunks(legacy::TOGETHER_MAX) {

@@ -1,14 +1,17 @@
 //! What people ask for, where an endpoint is fed.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use fanfare_domain::{
     Command, CommandId, Conclusion, DeliveryId, DeliveryRef, EndpointId, EndpointState, Fact,
-    TraceContext,
+    RetryDue, Timestamp, TraceContext,
     command::{Aim, Order},
     endpoint::PauseMode,
-    fact::ConclusionReason,
+    fact::{ConclusionReason, DeferReason, DeliveryDeferred, InFlight, ShardReleased},
 };
 use fanfare_event_log::{
     FeedsView,
@@ -26,11 +29,15 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const MANY: u64 = 1_100;
 
 async fn command(world: &World, order: fn(Box<Aim>) -> Order, aim: Aim) -> Result<()> {
+    let endpoint = aim.delivery.endpoint;
+    ask(world, endpoint, order(Box::new(aim))).await
+}
+
+async fn ask(world: &World, endpoint: EndpointId, order: Order) -> Result<()> {
     let asked_at = SystemClock.now();
-    let shard = world.log.shards().of(aim.delivery.endpoint);
+    let shard = world.log.shards().of(endpoint);
     let id = CommandId::new(asked_at, random_bytes());
-    let command =
-        Command { id, asked_at, actor: String::from("test"), order: order(Box::new(aim)) };
+    let command = Command { id, asked_at, actor: String::from("test"), order };
     world.log.publisher().command(shard, &command).await?.stored().await?;
     Ok(())
 }
@@ -128,5 +135,113 @@ async fn what_a_feed_has_not_come_to_ends_at_once_and_holds_up_no_others() -> Re
     let to_it: Vec<_> = requests.iter().filter(|request| request.path == "/hook").collect();
     let ids: Vec<_> = to_it.iter().map(|request| request.header("webhook-id")).collect();
     assert_eq!(ids, [Some(last.event.id.to_string().as_str())]);
+    dispatcher.stop().await
+}
+
+/// The deliveries that have an alarm clock, and those that have ended.
+async fn alarms_and_ends(
+    world: &World,
+    deliveries: &BTreeSet<DeliveryId>,
+) -> Result<(BTreeSet<DeliveryId>, BTreeMap<DeliveryId, usize>)> {
+    let (shard, clocks) = (world.log.shards().of(world.endpoint.id), world.log.schedules());
+    let mut set = BTreeSet::new();
+    for delivery in deliveries {
+        if clocks.get(shard, *delivery).await?.is_some() {
+            set.insert(*delivery);
+        }
+    }
+    let mut ends = BTreeMap::new();
+    for fact in crate::hand_over::facts(world).await? {
+        if let Fact::DeliveryConcluded(ended) = fact {
+            *ends.entry(ended.delivery.id).or_default() += 1;
+        }
+    }
+    Ok((set, ends))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_has_not_ended_is_without_an_alarm_clock_also_where_a_shard_is_given_away()
+-> Result<()> {
+    let world = World::new().await?;
+    let (shard, clocks) = (world.log.shards().of(world.endpoint.id), world.log.schedules());
+    let mut waiting = BTreeSet::new();
+    for number in 0..300 {
+        let delivery = world.delivery(&world.store(number, String::from("{}")).await?);
+        waiting.insert(delivery.id);
+        let due_at = SystemClock.now().saturating_add(Duration::from_hours(1));
+        let (attempt, journal_sequence, trace) = (2, 1, TraceContext::default());
+        let retry = RetryDue { delivery, attempt, due_at, journal_sequence, trace, batch: None };
+        clocks.put(shard, &retry).await?.stored().await?;
+    }
+    let dispatcher = world.run().await?;
+    let (tenant, endpoint) = (world.endpoint.tenant.clone(), world.endpoint.id);
+    ask(&world, endpoint, Order::CancelAll { tenant, endpoint }).await?;
+    wait_at_most(PATIENCE, "an alarm clock to be stopped", async || {
+        match world.nats.messages("FANFARE_RETRIES").await {
+            Ok(left) if left < 300 => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    })
+    .await;
+    dispatcher.stop().await?;
+    let (set, ends) = alarms_and_ends(&world, &waiting).await?;
+    let forgotten = waiting.iter().filter(|id| !set.contains(id) && !ends.contains_key(id));
+    assert_eq!(forgotten.count(), 0, "they have neither an end nor an alarm clock");
+
+    // Whoever has the shard next ends the rest, and nothing twice.
+    let dispatcher = world.run().await?;
+    wait_at_most(PATIENCE, "the command to be settled", async || {
+        match world.nats.messages("FANFARE_COMMANDS").await {
+            Ok(0) => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    })
+    .await;
+    let (set, ends) = alarms_and_ends(&world, &waiting).await?;
+    assert!(set.is_empty(), "{} alarm clocks are left", set.len());
+    assert_eq!(ends, waiting.iter().map(|id| (*id, 1)).collect());
+    dispatcher.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_is_made_where_what_an_owner_left_of_it_is_never_reported() -> Result<()> {
+    let world = World::new().await?;
+    let delivery = world.delivery(&world.store(1, String::from("{}")).await?);
+    let (endpoint, now) = (world.endpoint.id, SystemClock.now());
+    let ends_by = now.saturating_add(Duration::from_secs(2));
+    let deferred = DeliveryDeferred {
+        delivery: delivery.clone(),
+        attempt: 2,
+        until: now.saturating_add(Duration::from_hours(1)),
+        reason: DeferReason::LaneFull,
+        batch: None,
+    };
+    let id = delivery.id;
+    let released = ShardReleased {
+        shard: world.log.shards().of(endpoint),
+        epoch: 1,
+        limits_since: Timestamp::EPOCH,
+        in_flight: vec![InFlight { delivery: id, attempt: 2, endpoint, ends_by, request: id }],
+        limits: Vec::new(),
+        part: 0,
+        parts: 1,
+    };
+    let facts = vec![Fact::DeliveryDeferred(deferred), Fact::ShardReleased(Box::new(released))];
+    crate::hand_over::write_as_before(&world, facts).await?;
+    let (journal_sequence, trace) = (world.log.journal_last().await?, TraceContext::default());
+    let aim = Aim { delivery, attempt: 2, untouched: false, journal_sequence, trace };
+    command(&world, Order::RetryNow, aim).await?;
+    let dispatcher = world.run().await?;
+    let made = wait_at_most(PATIENCE, "an attempt to be made", async || {
+        let facts = crate::hand_over::facts(&world).await.map_err(|error| format!("{error:#}"))?;
+        let made = |fact: &Fact| {
+            let Fact::AttemptMade(made) = fact else { return None };
+            Some((made.attempt, made.started_at >= ends_by))
+        };
+        facts.iter().find_map(made).ok_or_else(|| format!("{facts:?}"))
+    })
+    .await;
+    assert_eq!(made, (2, true));
+    assert_eq!(world.receiver.count(), 1);
     dispatcher.stop().await
 }

@@ -103,7 +103,7 @@ async fn a_dispatcher_that_ends_with_nobody_after_it_records_what_runs_on() -> R
 }
 
 /// Writes facts as an owner that is gone.
-async fn write_as_before(world: &World, facts: Vec<Fact>) -> Result<()> {
+pub(crate) async fn write_as_before(world: &World, facts: Vec<Fact>) -> Result<()> {
     let now = SystemClock.now();
     let shard = world.log.shards().of(world.endpoint.id);
     let mut writer = world.log.claim(shard, Column::Attempts, "before", now).await?;

@@ -186,6 +186,25 @@ async fn an_endpoint_that_asks_to_be_left_alone_is() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_asked_to_be_left_alone_is_so_by_the_next_owner() -> Result<()> {
+    let world = World::new().await?;
+    world.receiver.answer(Behaviour::retry_after(503, "3600"));
+    let first = world.send(0).await?;
+    let dispatcher = world.run().await?;
+    world.story(first.targets[0].delivery).await?;
+    dispatcher.stop().await?;
+    for number in 1..4 {
+        let dispatcher = world.run().await?;
+        world.send(number).await?;
+        let reasons = deferrals(&world, usize::try_from(number)?).await?;
+        assert!(reasons.iter().all(|reason| *reason == DeferReason::RetryAfter), "{reasons:?}");
+        dispatcher.stop().await?;
+    }
+    assert_eq!(world.receiver.requests().len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn endpoints_that_never_answer_do_not_delay_a_healthy_one() -> Result<()> {
     let mut world = World::new().await?;
     world.endpoint.timeout = Some(Duration::from_secs(8));

@@ -8,7 +8,7 @@ use fanfare_dispatcher::Settings;
 use fanfare_domain::{
     AddressPolicy, Change, DeliveryId, DeliveryRef, Endpoint, EndpointId, EndpointState, Entity,
     Event, EventId, Fact, RetryDue, StoredEvent, Target, Task, Tenant, Timestamp, TraceContext,
-    address::AllowRule,
+    address::AddressRule,
     endpoint::{Secret, secret_owner},
     fact::InBatch,
     retry::Policy,
@@ -116,7 +116,10 @@ impl World {
         let settings = Settings {
             log: self.nats.log_settings(),
             egress: fanfare_egress::Settings {
-                addresses: AddressPolicy { allow: AllowRule::LOOPBACK.to_vec(), deny: Vec::new() },
+                addresses: AddressPolicy {
+                    allow: AddressRule::LOOPBACK.to_vec(),
+                    deny: Vec::new(),
+                },
                 ..fanfare_egress::Settings::default()
             },
             sealing_key_file: self.key_file.clone(),

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{
-    DeliveryId, Replay,
-    job::{JobState, Scope},
+    DeliveryId, Replay, TenantId,
+    job::{Failure, JobState, Scope},
 };
 use fanfare_event_log::{JobWritten, StoredReplay};
 use tokio::time::Instant;
@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use super::{
     Desk,
     source::{Chunk, Source},
+    unfinished::Unfinished,
     watch::Watch,
+    writing::Given,
 };
 
 /// By how much a time is widened to find the first event of it.
@@ -67,6 +69,11 @@ impl Run {
         !self.is_repeat && self.written_at.elapsed() > UNWRITTEN_MAX
     }
 
+    /// Whose it is.
+    pub(super) fn tenant(&self) -> &TenantId {
+        &self.replay.tenant
+    }
+
     /// How many deliveries it remembers of those that are on record.
     pub(super) fn surveyed(&self) -> usize {
         self.source.as_ref().map_or(0, Source::surveyed)
@@ -82,6 +89,15 @@ impl Run {
     /// Does some of what is left. After an error, or if it is dropped half-way, the job goes on as a
     /// new run, from what is stored.
     pub(super) async fn step(&mut self) -> anyhow::Result<Step> {
+        if self.replay.is_over() {
+            return self.finish().await;
+        }
+        // What was put on record before an interruption is made first.
+        if !self.is_repeat
+            && let Some(failure) = self.desk.failure(&self.replay).await?
+        {
+            return self.end(failure.into()).await;
+        }
         if self.replay.generation == 0 {
             return self.begin().await;
         }
@@ -106,6 +122,29 @@ impl Run {
         }
         self.is_repeat = self.source.as_ref().is_some_and(Source::has_unfinished);
         self.note(&chunk).await
+    }
+
+    /// Makes what is on record of a replay that was cancelled, and was maybe made before.
+    async fn finish(&mut self) -> anyhow::Result<Step> {
+        let (tenant, since) = (&self.replay.tenant, self.replay.progress.journal_sequence);
+        let left = Unfinished::read(&self.desk.log, (tenant, self.generation), since).await;
+        let left = left.context("read what was left behind")?.take_below(u64::MAX);
+        let mut given = Vec::with_capacity(left.len());
+        for (sequence, targets) in left {
+            let event = self.desk.event(sequence).await.context("read an event")?;
+            let targets: Vec<_> = targets.into_iter().collect();
+            given.extend(event.map(|event| Given { event, targets }));
+        }
+        let written = self.desk.write((&self.replay, self.generation), &given);
+        if !written.await.context("write what was left behind")? {
+            return Ok(Step::Stopped);
+        }
+        let made: usize = given.iter().map(|given| given.targets.len()).sum();
+        let progress = &mut self.replay.progress;
+        progress.made += u64::try_from(made).unwrap_or(u64::MAX);
+        progress.unfinished = false;
+        let state = self.replay.state.as_str();
+        self.save(Step::Over(state)).await
     }
 
     async fn source(&mut self) -> anyhow::Result<&mut Source> {
@@ -147,9 +186,19 @@ impl Run {
         if !chunk.is_last {
             return self.save(Step::Went).await;
         }
-        self.replay.state = JobState::Done;
-        let state = self.replay.state.as_str();
-        self.save(Step::Over(state)).await
+        let has_found_none = match &self.replay.scope {
+            Scope::Only(past) => progress.made == 0 && !past.is_empty(),
+            Scope::Range(_) => false,
+        };
+        let state = if has_found_none { Failure::EventsGone.into() } else { JobState::Done };
+        self.end(state).await
+    }
+
+    /// Ends it.
+    async fn end(&mut self, state: JobState) -> anyhow::Result<Step> {
+        let name = state.as_str();
+        self.replay.state = state;
+        self.save(Step::Over(name)).await
     }
 
     /// Writes how far it is. Whatever is made before the next time refers to the journal's end as of

@@ -1,11 +1,7 @@
 //! The time for which a process has the post: all replays that run have turns, some at once, each for
 //! a part of its work. Who waits for its endpoints has none, and takes up no place.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{JobId, TenantId};
@@ -19,6 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     Desk, REST,
+    room::{Remembered, too_much},
     run::{Run, Step},
     turns::Turns,
     watch::Watch,
@@ -44,6 +41,9 @@ pub(super) struct Shift {
     turns: Turns,
     /// The jobs that were begun, and have no turn at the moment.
     runs: BTreeMap<JobId, Run>,
+    /// Those that have forgotten what is on record, since it was too much together, and how much it
+    /// was: they wait until there is room for it.
+    in_line: BTreeMap<JobId, usize>,
     at_it: JoinSet<Taken>,
 }
 
@@ -60,8 +60,9 @@ struct Taken {
 impl Shift {
     /// Begins with nothing in hand. It ends with `stop`.
     pub(super) fn new(desk: Arc<Desk>, watch: Arc<Watch>, stop: CancellationToken) -> Self {
-        let (turns, runs, at_it) = (Turns::default(), BTreeMap::new(), JoinSet::new());
-        Self { desk, watch, stop, turns, runs, at_it }
+        let (turns, at_it) = (Turns::default(), JoinSet::new());
+        let (runs, in_line) = (BTreeMap::new(), BTreeMap::new());
+        Self { desk, watch, stop, turns, runs, in_line, at_it }
     }
 
     /// Gives turns until the stop.
@@ -89,12 +90,17 @@ impl Shift {
     }
 
     fn next(&mut self) -> Option<StoredReplay> {
-        let Self { desk, watch, turns, runs, .. } = self;
+        let Self { desk, watch, turns, runs, in_line, .. } = self;
+        let surveyed: usize = runs.values().map(Run::surveyed).sum();
         let is_ready = |stored: &StoredReplay| {
             let job = stored.replay.id;
-            watch.has_room(job) || runs.get(&job).is_none_or(Run::is_due)
+            let is_its_turn =
+                in_line.get(&job).is_none_or(|needed| surveyed + needed <= SURVEYED_MAX);
+            is_its_turn && (watch.has_room(job) || runs.get(&job).is_none_or(Run::is_due))
         };
-        desk.jobs.read(|jobs| turns.give(jobs.running(), is_ready, Instant::now()))
+        let next = desk.jobs.read(|jobs| turns.give(jobs.running(), is_ready, Instant::now()))?;
+        in_line.remove(&next.replay.id);
+        Some(next)
     }
 
     fn begin(&mut self, stored: &StoredReplay) {
@@ -123,28 +129,36 @@ impl Shift {
     /// Forgets what was ended by others.
     fn forget_the_others(&mut self) {
         let whose = |stored: &StoredReplay| (stored.replay.id, stored.replay.tenant.clone());
-        let running: BTreeMap<JobId, TenantId> =
-            self.desk.jobs.read(|jobs| jobs.running().map(whose).collect());
-        let ended: BTreeSet<JobId> =
-            self.runs.keys().filter(|job| !running.contains_key(job)).copied().collect();
+        let (running, ended) = self.desk.jobs.read(|jobs| {
+            let running: BTreeMap<JobId, TenantId> = jobs.running().map(whose).collect();
+            let goes_on = |job| jobs.replay(job).is_some_and(|stored| !stored.replay.is_over());
+            let ended: Vec<JobId> =
+                self.runs.keys().copied().filter(|job| !goes_on(*job)).collect();
+            (running, ended)
+        });
         for job in ended {
             self.runs.remove(&job);
             self.watch.forget(job);
         }
+        self.in_line.retain(|job, _| self.runs.contains_key(job));
         self.turns.keep_only(&running);
     }
 
-    /// Forgets what is on record for those who have waited the longest, if it is too much together:
-    /// they look again.
+    /// Forgets what is on record for some, if it is too much together: they look again when there is
+    /// room.
     fn remember_less(&mut self) {
-        let mut surveyed: usize = self.runs.values().map(Run::surveyed).sum();
-        while surveyed > SURVEYED_MAX {
-            let with_one = self.runs.iter_mut().filter(|(_, run)| run.surveyed() > 0);
-            let Some((_, run)) = with_one.min_by_key(|(job, _)| self.turns.last(**job)) else {
-                return;
-            };
-            surveyed -= run.surveyed();
-            run.forget_survey();
+        let remembered = |(job, run): (&JobId, &Run)| Remembered {
+            tenant: run.tenant().clone(),
+            last_turn: self.turns.last(*job),
+            job: *job,
+            count: run.surveyed(),
+        };
+        let remembered = self.runs.iter().map(remembered).collect();
+        for job in too_much(remembered, SURVEYED_MAX) {
+            if let Some(run) = self.runs.get_mut(&job) {
+                self.in_line.insert(job, run.surveyed());
+                run.forget_survey();
+            }
         }
     }
 }

@@ -10,10 +10,11 @@ use fanfare_domain::{
 use fanfare_event_log::{ReadError, feeds::Reach};
 use tracing::error;
 
-use super::{Desk, survey::Survey, unfinished::Unfinished, writing::Given};
+use super::{Desk, survey::Survey, unfinished::Unfinished, watch::OPEN_MAX, writing::Given};
 use crate::routes::{Matches, Routes};
 
-/// The most events, or deliveries of a list, that are replayed between two writes of the job.
+/// The most events, or about so many deliveries of a list, that are replayed between two writes of
+/// the job. Events that many endpoints want are fewer: see [`until_enough`].
 const CHUNK: usize = 64;
 
 /// The most bytes of events that are read at once.
@@ -98,7 +99,7 @@ impl Source {
         let range = match &self.scope {
             Scope::Only(past) => {
                 let skipped = usize::try_from(from).unwrap_or(usize::MAX);
-                let past: Vec<Past> = past.iter().skip(skipped).take(CHUNK).copied().collect();
+                let past = some_of(past.get(skipped..).unwrap_or_default()).to_vec();
                 let next = from.saturating_add(u64::try_from(past.len()).unwrap_or_default());
                 return self.particular(past, next).await.map(Some);
             }
@@ -197,11 +198,15 @@ impl Source {
                 next = covered;
             }
         }
-        let looked_at = u64::try_from(events.len()).unwrap_or_default();
         let is_last = is_last && next >= batch.next;
         self.desk.routes.confirm().await.context("confirm the configuration")?;
-        let given = self.chosen(range, events).await?;
-        Ok(Chunk { given, looked_at, next, is_last })
+        let (matched, left) = self.matched(range, events);
+        let looked_at = u64::try_from(matched.len()).unwrap_or_default();
+        let given = self.chosen(range, matched).await?;
+        Ok(match left {
+            Some(next) => Chunk { given, looked_at, next, is_last: false },
+            None => Chunk { given, looked_at, next, is_last },
+        })
     }
 
     /// Tells whether there is nothing more, by whoever leads the stream.
@@ -210,27 +215,47 @@ impl Source {
         Ok(first.context("look for the next event")?.is_none_or(|first| first >= self.end))
     }
 
-    /// Chooses the endpoints that want events.
-    async fn chosen(&self, range: &Range, events: Vec<StoredEvent>) -> anyhow::Result<Vec<Given>> {
+    /// Finds the endpoints that may want events, of as many events as are enough for a turn; and the
+    /// sequence of the first one that is left.
+    fn matched(
+        &self,
+        range: &Range,
+        events: Vec<StoredEvent>,
+    ) -> (Vec<(StoredEvent, Matches)>, Option<u64>) {
         let now = self.desk.clock.now();
-        let matched = self.desk.routes.read(|routes: &Routes| {
-            let of = |event: StoredEvent| {
-                let mut matches = routes.of(&self.tenant, &event.event.event_type, now);
-                if let Some(only) = range.endpoint {
-                    matches.keep_only(only);
-                }
-                (event, matches)
-            };
-            events.into_iter().map(of).collect::<Vec<_>>()
-        });
-        let decided = self.desk.conditions.decide(matched).await?;
-        let given = decided.into_iter().filter_map(|(event, Matches { mut targets, .. })| {
-            if range.which == Which::Missing {
-                let had = |endpoint: &EndpointId| {
-                    self.survey.as_ref().is_some_and(|it| it.knows(event.sequence, *endpoint))
-                };
-                targets.retain(|endpoint| !had(endpoint));
+        let of = |event: StoredEvent| {
+            let of = |routes: &Routes| routes.of(&self.tenant, &event.event.event_type, now);
+            let mut matches = self.desk.routes.read(of);
+            if let Some(only) = range.endpoint {
+                matches.keep_only(only);
             }
+            self.leave_out_had(range, &event, &mut matches);
+            let count = matches.targets.len() + matches.asking.len();
+            ((event, matches), count)
+        };
+        let (matched, left) = until_enough(events.into_iter().map(of), OPEN_MAX);
+        (matched, left.map(|(event, _)| event.sequence))
+    }
+
+    /// Leaves out endpoints that had an event, if it is about what is missing.
+    fn leave_out_had(&self, range: &Range, event: &StoredEvent, matches: &mut Matches) {
+        if range.which == Which::Missing
+            && let Some(survey) = &self.survey
+        {
+            matches.targets.retain(|endpoint| !survey.knows(event.sequence, *endpoint));
+        }
+    }
+
+    /// Chooses the endpoints that want events.
+    async fn chosen(
+        &self,
+        range: &Range,
+        matched: Vec<(StoredEvent, Matches)>,
+    ) -> anyhow::Result<Vec<Given>> {
+        let decided = self.desk.conditions.decide(matched).await?;
+        let given = decided.into_iter().filter_map(|(event, mut matches)| {
+            self.leave_out_had(range, &event, &mut matches);
+            let targets = matches.targets;
             (!targets.is_empty()).then_some(Given { event, targets })
         });
         Ok(given.collect())
@@ -251,7 +276,7 @@ impl Source {
 impl Desk {
     /// Reads an event; `None` if it is gone. One that nobody can read is passed over with an error in
     /// the log, as everywhere.
-    async fn event(&self, sequence: u64) -> Result<Option<StoredEvent>, ReadError> {
+    pub(super) async fn event(&self, sequence: u64) -> Result<Option<StoredEvent>, ReadError> {
         match self.log.event(sequence).await {
             Err(ReadError::Unreadable { source, .. }) if !source.is_from_newer_version() => {
                 error!(error = chain(&source), sequence, "an event cannot be read");
@@ -262,8 +287,78 @@ impl Desk {
     }
 }
 
+/// Takes items until they have so many deliveries together: one item at least, however many it has.
+/// Also returns the first that is left.
+fn until_enough<T>(items: impl Iterator<Item = (T, usize)>, enough: usize) -> (Vec<T>, Option<T>) {
+    let (mut taken, mut count) = (Vec::new(), 0);
+    for (item, deliveries) in items {
+        if count >= enough {
+            return (taken, Some(item));
+        }
+        count += deliveries;
+        taken.push(item);
+    }
+    (taken, None)
+}
+
+/// The first deliveries of a list, about so many as a chunk has: those of one event that stand
+/// together stay so.
+fn some_of(list: &[Past]) -> &[Past] {
+    let mut events = list.chunk_by(|one, other| one.event == other.event);
+    let mut count = 0;
+    while count < CHUNK
+        && let Some(event) = events.next()
+    {
+        count += event.len();
+    }
+    list.get(..count).unwrap_or(list)
+}
+
 /// Tells whether an event was accepted in the time, and is of a type that is meant.
 fn is_in(range: &Range, event: &StoredEvent) -> bool {
     let event = &event.event;
     range.covers(event.id.time(), &event.event_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::{EventId, Timestamp};
+
+    use super::*;
+
+    fn past(event: u64, endpoint: u8) -> Past {
+        let id = EventId::of_message("test", event, Timestamp::EPOCH);
+        let endpoint = EndpointId::from_bytes([endpoint; 16]);
+        Past { event: id, event_sequence: event, endpoint }
+    }
+
+    #[test]
+    fn deliveries_of_one_event_are_replayed_together() {
+        let list: Vec<Past> = (0..130)
+            .map(|to| past(1, to))
+            .chain((0..60).map(|event| past(2 + event, 1)))
+            .chain((0..10).map(|to| past(99, to)))
+            .collect();
+        let mut chunks = Vec::new();
+        let mut left = &list[..];
+        while !left.is_empty() {
+            let some = some_of(left);
+            chunks.push(some.len());
+            left = &left[some.len()..];
+        }
+        assert_eq!(chunks, [130, 70]);
+        assert!(some_of(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_turn_has_as_many_events_as_have_enough_deliveries_and_one_at_least() {
+        let of = |counts: &[usize]| {
+            let items = counts.iter().copied().enumerate();
+            until_enough(items, 256)
+        };
+        assert_eq!(of(&[200, 55, 1, 1]), (vec![0, 1, 2], Some(3)));
+        assert_eq!(of(&[10_000, 1]), (vec![0], Some(1)));
+        assert_eq!(of(&[0, 0, 256]), (vec![0, 1, 2], None));
+        assert_eq!(of(&[]), (vec![], None));
+    }
 }

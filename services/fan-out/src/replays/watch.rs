@@ -15,7 +15,7 @@ use tracing::error;
 use super::REST;
 
 /// With how many deliveries on their way a replay waits.
-const OPEN_MAX: usize = 256;
+pub(super) const OPEN_MAX: usize = 256;
 
 /// See the module.
 #[derive(Debug, Default)]

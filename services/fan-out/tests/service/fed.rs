@@ -30,6 +30,8 @@ pub(crate) async fn write(
         blocked: Vec::new(),
         past: Vec::new(),
         ended: Vec::new(),
+        ended_since: 0,
+        taken_over: Vec::new(),
     };
     let shard = world.log.shards().of(endpoint);
     match world.log.write_feed(shard, &feed, revision).await? {

@@ -187,6 +187,43 @@ async fn what_an_interrupted_replay_put_on_record_is_delivered() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_a_cancelled_replay_put_on_record_is_delivered_and_no_more() -> Result<()> {
+    let world = World::new().await?;
+    let endpoint = world.create(&["a"]).await?.endpoint.id;
+    let events = publish(&world, 3).await?;
+    // Whoever ran it was killed before the tasks were written, and a person cancels it.
+    let all = replay("acme", range(Which::All, None))?;
+    let generation = begin(&world, &all).await?;
+    for event in &events[..2] {
+        route(&world, &world.stored(*event).await?, generation, &[endpoint]).await?;
+    }
+    let jobs = Jobs::of(&world).await?;
+    jobs.view.confirm().await?;
+    let found = jobs.view.read(|jobs| jobs.replay(all.id).cloned()).context("a replay")?;
+    let cancelled = found.replay.cancelled(SystemClock.now());
+    world.log.write_replay(&cancelled, found.revision).await?;
+    // One that had not begun has nothing on record.
+    let other = replay("acme", range(Which::All, None))?;
+    let untouched = u64::from(ask(&world, &other).await?);
+    let other = other.cancelled(SystemClock.now());
+    assert!(!other.wants_a_runner());
+    world.log.write_replay(&other, untouched).await?;
+
+    let fan_out = world.start().await?;
+    let mut expected: BTreeSet<_> =
+        events.iter().flat_map(|event| deliveries(*event, [&endpoint])).collect();
+    expected.extend(again(&events[..2], endpoint, generation));
+    world.queues().await?.take(&expected).await?;
+    let done = jobs.until(all.id, |replay| !replay.wants_a_runner()).await;
+    assert_eq!((done.state, done.progress.made), (JobState::Cancelled, 2));
+    let one_more = replay("acme", range(Which::All, None))?;
+    ask(&world, &one_more).await?;
+    assert_eq!(jobs.done(one_more.id).await, 3);
+    assert_eq!(jobs.find(all.id).map(|replay| replay.progress.made), Some(2), "and no more");
+    fan_out.stop().await
+}
+
+#[tokio::test]
 async fn what_was_accepted_and_is_not_routed_yet_is_not_missing() -> Result<()> {
     let world = World::with(|settings| settings.ack_wait = PATIENCE * 5).await?;
     let endpoint = world.create(&["a"]).await?.endpoint.id;
@@ -274,9 +311,9 @@ async fn replays_that_wait_for_their_endpoints_stop_no_others() -> Result<()> {
     let event = world.publish_of("other", "a").await?;
     let fan_out = world.start().await?;
     let jobs = Jobs::of(&world).await?;
-    // Nobody takes what they have made.
+    // Nobody takes what they have made: as much as is enough for a turn.
     for job in &waiting {
-        jobs.until(*job, |replay| replay.progress.made == 5 * 64).await;
+        jobs.until(*job, |replay| replay.progress.made == 5 * 52).await;
     }
     let all = replay("other", range(Which::All, Some(other)))?;
     ask(&world, &all).await?;
@@ -288,7 +325,7 @@ async fn replays_that_wait_for_their_endpoints_stop_no_others() -> Result<()> {
     assert_eq!(jobs.done(only.id).await, 1);
     for job in &waiting {
         let waits = jobs.find(*job).context("a replay")?;
-        assert_eq!((waits.state, waits.progress.made), (JobState::Running, 5 * 64));
+        assert_eq!((waits.state, waits.progress.made), (JobState::Running, 5 * 52));
     }
     fan_out.stop().await
 }
@@ -308,5 +345,44 @@ async fn an_event_that_nobody_can_read_is_left_out() -> Result<()> {
     let fan_out = world.start().await?;
     let jobs = Jobs::of(&world).await?;
     assert_eq!(jobs.done(only.id).await, 1);
+    fan_out.stop().await
+}
+
+#[tokio::test]
+async fn a_replay_that_can_never_be_done_fails_and_says_why() -> Result<()> {
+    let world = World::new().await?;
+    let (there, gone) = (world.create(&["a"]).await?, world.create(&["a"]).await?);
+    let (there, of_gone) = (there.endpoint.id, gone.endpoint.id);
+    let event = world.publish("a").await?;
+    let event_sequence = world.stored(event).await?.sequence;
+    world.delete(gone).await?;
+    let past = |event_sequence, endpoint| Past { event, event_sequence, endpoint };
+    let long_ago = Scope::Range(Range {
+        endpoint: None,
+        since: Timestamp::EPOCH,
+        until: Timestamp::from_millis(1),
+        types: Vec::new(),
+        which: Which::All,
+    });
+    let fan_out = world.start().await?;
+    let jobs = Jobs::of(&world).await?;
+    for (scope, expected) in [
+        (range(Which::All, Some(of_gone)), "endpoint_deleted"),
+        (range(Which::Missing, Some(of_gone)), "endpoint_deleted"),
+        (Scope::Only(vec![past(event_sequence, of_gone)]), "endpoint_deleted"),
+        (Scope::Only(vec![past(event_sequence + 1, there)]), "events_gone"),
+        (long_ago, "events_gone"),
+    ] {
+        let never = replay("acme", scope)?;
+        ask(&world, &never).await?;
+        let ended = jobs.until(never.id, Replay::is_over).await;
+        let failed = JobState::Failed(String::from(expected));
+        assert_eq!((ended.state, ended.progress.made), (failed, 0), "{:?}", ended.scope);
+    }
+    // Where one of its endpoints is there, it goes on.
+    let only = Scope::Only(vec![past(event_sequence, of_gone), past(event_sequence, there)]);
+    let some = replay("acme", only)?;
+    ask(&world, &some).await?;
+    assert_eq!(jobs.done(some.id).await, 2);
     fan_out.stop().await
 }

@@ -7,6 +7,7 @@ mod noisy;
 mod pending;
 mod retry_storm;
 mod scale;
+mod telemetry;
 mod throughput;
 
 use std::time::Duration;
@@ -43,13 +44,15 @@ pub(crate) enum Scenario {
     Scale,
     /// One event to 10,000 endpoints, and 100,000 endpoints in one installation (60 s).
     FanOut,
+    /// What metrics, and traces of 10 % of the events, cost in processor time (130 s).
+    Telemetry,
     /// A million scheduled retries: memory, restart, lateness (320 s).
     Pending,
 }
 
 impl Scenario {
     /// Every scenario, in the order of `--all`.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Throughput,
         Self::Latency,
         Self::Noisy,
@@ -57,6 +60,7 @@ impl Scenario {
         Self::Backlog,
         Self::Scale,
         Self::FanOut,
+        Self::Telemetry,
         Self::Pending,
     ];
 
@@ -70,6 +74,7 @@ impl Scenario {
             Self::Backlog => "backlog",
             Self::Scale => "scale",
             Self::FanOut => "fan-out",
+            Self::Telemetry => "telemetry",
             Self::Pending => "pending",
         }
     }
@@ -84,6 +89,7 @@ impl Scenario {
             Self::Backlog => (85, 6),
             Self::Scale => (80, 5),
             Self::FanOut => (60, 6),
+            Self::Telemetry => (130, 15),
             Self::Pending => (320, 6),
         };
         (Duration::from_secs(seconds), steps)
@@ -102,6 +108,7 @@ impl Scenario {
             Self::Backlog => Box::pin(backlog::measure(lab)).await,
             Self::Scale => Box::pin(scale::measure(lab)).await,
             Self::FanOut => Box::pin(fan_out::measure(lab)).await,
+            Self::Telemetry => Box::pin(telemetry::measure(lab)).await,
             Self::Pending => Box::pin(pending::measure(lab)).await,
         };
         lab.end();

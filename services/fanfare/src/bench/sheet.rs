@@ -38,6 +38,15 @@ impl Figure {
     pub(crate) const P99_WITH: Self = Self::new("p99_with_ms", "p99 with", 2);
     pub(crate) const P50_WITHOUT: Self = Self::new("p50_without_ms", "p50 without", 2);
     pub(crate) const P50_WITH: Self = Self::new("p50_with_ms", "p50 with", 2);
+    pub(crate) const CPU_WITHOUT: Self =
+        Self::new("cpu_seconds_per_1000_without", "CPU s per 1,000 without", 4);
+    pub(crate) const CPU_WITH: Self = Self::new("cpu_seconds_per_1000_with", "with", 4);
+    pub(crate) const CPU_RATIO: Self = Self::new("cpu_of_without", "ratio", 3);
+    pub(crate) const CPU_RATIO_OURS: Self =
+        Self::new("cpu_of_without_receiver_left_out", "ratio, receiver left out", 3);
+    pub(crate) const SPANS: Self = Self::new("spans", "spans", 0);
+    pub(crate) const EXPORTS: Self = Self::new("exports", "exports", 0);
+    pub(crate) const SCRAPES: Self = Self::new("scrapes", "scrapes", 0);
     pub(crate) const RATIO: Self = Self::new("ratio", "ratio", 2);
     pub(crate) const REQUESTS: Self = Self::new("requests", "requests", 0);
     pub(crate) const LATE: Self = Self::new("missing", "missing", 0);

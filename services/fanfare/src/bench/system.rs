@@ -109,9 +109,21 @@ impl System {
     /// Starts a system with the tenant [`TENANT`], and as many requests in flight as asked for. It
     /// keeps a delivery log if the laboratory is to have one.
     pub(crate) async fn start(lab: &Lab, in_flight: usize) -> Result<Self> {
-        let options: &[&str] = if lab.delivery_log { &[] } else { &["--no-delivery-log"] };
-        let settings = settings_text(lab, in_flight);
-        let inner = ThrowAway::start(lab.binary.path(), &settings, options).await?;
+        Self::start_with(lab, in_flight, (&[], &[])).await
+    }
+
+    /// The same, with more options of `up`, and with variables.
+    pub(crate) async fn start_with(
+        lab: &Lab,
+        in_flight: usize,
+        (more, variables): (&[&str], &[(&str, String)]),
+    ) -> Result<Self> {
+        let mut options = more.to_vec();
+        if !lab.delivery_log {
+            options.push("--no-delivery-log");
+        }
+        let (settings, program) = (settings_text(lab, in_flight), lab.binary.path());
+        let inner = ThrowAway::start_with(program, &settings, (&options, variables)).await?;
         let site = Site::new(inner.api()?);
         site.tenant(TENANT, None).await?;
         Ok(Self { inner, site })
@@ -125,6 +137,11 @@ impl System {
     /// Where its NATS is.
     pub(crate) fn nats(&self) -> &str {
         &self.inner.running().nats
+    }
+
+    /// Where its metrics are, if they are to be read.
+    pub(crate) fn metrics(&self) -> Option<&str> {
+        self.inner.running().metrics.as_deref()
     }
 
     /// A producer of events of a type of [`TENANT`].

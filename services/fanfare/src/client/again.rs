@@ -11,7 +11,10 @@ use clap::Args;
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{api::Problem, stop::Stop};
+use super::{
+    api::{Api, Problem},
+    stop::Stop,
+};
 use crate::output::Output;
 
 /// How often it is asked for.
@@ -35,6 +38,9 @@ pub(crate) struct View<S> {
     pub(crate) is_over: fn(&Value) -> bool,
 }
 
+/// Whether it goes on.
+pub(crate) type Next = ControlFlow<()>;
+
 impl Watch {
     /// Shows what is asked for, once or whenever it has changed: as a line of JSON, anew on a cleared
     /// terminal, or below what was there.
@@ -48,52 +54,86 @@ impl Watch {
         S: Fn(&Value, Output),
     {
         let View { show, is_over } = view;
-        let mut found = ask().await?;
         if !self.watch {
-            show(&found, output);
+            show(&ask().await?, output);
             return Ok(());
         }
-        let mut stop = Stop::install()?;
-        let mut shown = None;
-        let mut look = interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        look.tick().await;
-        let mut away = false;
-        loop {
-            if shown.as_ref() != Some(&found) {
-                if draw(&found, &show, shown.is_none(), output).is_break() || is_over(&found) {
+        let mut shown: Option<Value> = None;
+        let take = |found: Value| {
+            if shown.as_ref() == Some(&found) {
+                return ControlFlow::Continue(());
+            }
+            draw(&found, &show, shown.is_none(), output)?;
+            let is_over = is_over(&found);
+            shown = Some(found);
+            if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        each(LOOK_EVERY, ask, take, output).await
+    }
+
+    /// The same of all pages of a list that is never over.
+    pub(crate) async fn list(
+        self,
+        (api, path): (&Api, &str),
+        show: impl Fn(&Value, Output),
+        output: Output,
+    ) -> Result<()> {
+        let ask = async || Ok(Value::Array(api.list(path).await?));
+        self.run(ask, View { show, is_over: never }, output).await
+    }
+
+    /// The same of a thing that may always change again.
+    pub(crate) async fn one(
+        self,
+        (api, path): (&Api, &str),
+        show: impl Fn(&Value, Output),
+        output: Output,
+    ) -> Result<()> {
+        let ask = async || api.get(path).await;
+        self.run(ask, View { show, is_over: never }, output).await
+    }
+}
+
+/// Asks again and again, until an answer is enough, or Ctrl-C. Once there was an answer, it does not
+/// end for want of another, unless the question is wrong by now.
+pub(crate) async fn each<T>(
+    every: Duration,
+    ask: impl AsyncFn() -> Result<T>,
+    mut take: impl FnMut(T) -> Next,
+    output: Output,
+) -> Result<()> {
+    let mut stop = Stop::install()?;
+    let mut look = interval(every);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut is_first, mut away) = (true, false);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            () = stop.asked() => return Ok(()),
+        }
+        let asked = tokio::select! {
+            asked = ask() => asked,
+            () = stop.asked() => return Ok(()),
+        };
+        match asked {
+            Ok(answer) => {
+                if take(answer).is_break() {
                     return Ok(());
                 }
-                shown = Some(found.clone());
+                (is_first, away) = (false, false);
             }
-            tokio::select! {
-                _ = look.tick() => {}
-                () = stop.asked() => return Ok(()),
+            // What is wrong with the question stays wrong.
+            Err(error) if is_first || is_final(&error) => return Err(error),
+            Err(error) if !away => {
+                output.note(&format!("{error:#}: asking again"));
+                away = true;
             }
-            let asked = tokio::select! {
-                asked = ask() => asked,
-                () = stop.asked() => return Ok(()),
-            };
-            match asked {
-                Ok(answer) => (found, away) = (answer, false),
-                // What is wrong with the question stays wrong.
-                Err(error) if is_final(&error) => return Err(error),
-                Err(error) if !away => {
-                    output.note(&format!("{error:#}: asking again"));
-                    away = true;
-                }
-                Err(_) => {}
-            }
+            Err(_) => {}
         }
     }
 }
 
-fn draw(
-    found: &Value,
-    show: &impl Fn(&Value, Output),
-    is_first: bool,
-    output: Output,
-) -> ControlFlow<()> {
+fn draw(found: &Value, show: &impl Fn(&Value, Output), is_first: bool, output: Output) -> Next {
     if output.json {
         return output.offer(&found.to_string());
     }

@@ -21,6 +21,7 @@ pub(crate) struct Api {
     client: reqwest::Client,
     base: String,
     key: String,
+    patience: Duration,
 }
 
 /// What the API says is wrong with a request (RFC 9457).
@@ -52,11 +53,16 @@ impl Api {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
-            .timeout(ANSWER)
             .build()
             .context("make an HTTP client")?;
         let base = base.trim_end_matches('/').to_owned();
-        Ok(Self { client, base, key: key.to_owned() })
+        Ok(Self { client, base, key: key.to_owned(), patience: ANSWER })
+    }
+
+    /// The same API, whose answers may take that long.
+    #[must_use]
+    pub(crate) fn with_patience(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
     }
 
     /// Asks for a resource.
@@ -186,7 +192,8 @@ impl Api {
         headers: &[(&str, &str)],
     ) -> Result<(Value, Option<String>)> {
         let url = format!("{}{path}", self.base);
-        let mut request = self.client.request(method, &url).bearer_auth(&self.key);
+        let request = self.client.request(method, &url).bearer_auth(&self.key);
+        let mut request = request.timeout(self.patience);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
+use fanfare_event_log::TlsMode;
 use reqwest::Url;
 
 use super::api::Api;
@@ -38,6 +39,84 @@ pub(crate) struct Nats {
         value_name = "FILE"
     )]
     pub(crate) credentials: Option<PathBuf>,
+    /// A file with the seed of an nkey.
+    #[arg(
+        id = "nats_nkey",
+        long = "nats-nkey",
+        env = "FANFARE_NATS_NKEY",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub(crate) nkey: Option<PathBuf>,
+    /// The name of a NATS user, whose password is in the file --nats-password-file.
+    #[arg(
+        id = "nats_user",
+        long = "nats-user",
+        env = "FANFARE_NATS_USER",
+        hide_env_values = true,
+        requires = "nats_password_file",
+        value_name = "NAME"
+    )]
+    pub(crate) user: Option<String>,
+    /// A file with that user's password.
+    #[arg(
+        id = "nats_password_file",
+        long = "nats-password-file",
+        env = "FANFARE_NATS_PASSWORD_FILE",
+        hide_env_values = true,
+        requires = "nats_user",
+        value_name = "FILE"
+    )]
+    pub(crate) password_file: Option<PathBuf>,
+    /// The authorities of the servers' certificates (PEM) [default: those of this machine].
+    #[arg(
+        id = "nats_ca",
+        long = "nats-ca",
+        env = "FANFARE_NATS_CA",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub(crate) ca: Option<PathBuf>,
+    /// A certificate to show to the servers (PEM), with its key in --nats-certificate-key.
+    #[arg(
+        id = "nats_certificate",
+        long = "nats-certificate",
+        env = "FANFARE_NATS_CERTIFICATE",
+        hide_env_values = true,
+        requires = "nats_certificate_key",
+        value_name = "FILE"
+    )]
+    pub(crate) certificate: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(
+        id = "nats_certificate_key",
+        long = "nats-certificate-key",
+        env = "FANFARE_NATS_CERTIFICATE_KEY",
+        hide_env_values = true,
+        requires = "nats_certificate",
+        value_name = "FILE"
+    )]
+    pub(crate) key: Option<PathBuf>,
+    /// Whether the connection is protected: auto, if the URL or the server says so; required; or
+    /// first, before the server says a word.
+    #[arg(
+        id = "nats_tls",
+        long = "nats-tls",
+        env = "FANFARE_NATS_TLS",
+        hide_env_values = true,
+        default_value = "auto",
+        value_name = "WHEN"
+    )]
+    pub(crate) tls: TlsMode,
+    /// What the subjects begin with on which answers are received.
+    #[arg(
+        id = "nats_inbox",
+        long = "nats-inbox",
+        env = "FANFARE_NATS_INBOX",
+        hide_env_values = true,
+        value_name = "SUBJECT"
+    )]
+    pub(crate) inbox: Option<String>,
     /// What the installation's subjects begin with.
     #[arg(
         id = "nats_prefix",
@@ -48,6 +127,25 @@ pub(crate) struct Nats {
         value_name = "PREFIX"
     )]
     pub(crate) prefix: String,
+}
+
+impl Nats {
+    /// A NATS that asks nobody who they are.
+    pub(crate) fn open() -> Self {
+        Self {
+            url: None,
+            credentials: None,
+            nkey: None,
+            user: None,
+            password_file: None,
+            ca: None,
+            certificate: None,
+            key: None,
+            tls: TlsMode::Auto,
+            inbox: None,
+            prefix: String::from("fanfare"),
+        }
+    }
 }
 
 impl Connection {

@@ -61,6 +61,8 @@ pub(crate) enum Command {
         tenant: TenantId,
         /// The delivery's id.
         delivery: DeliveryId,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Show an attempt: the whole request as it was sent, and the answer.
     #[command(after_help = EXAMPLES)]
@@ -119,9 +121,10 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             watch.run(ask, View { show, is_over: has_ended }, output).await?;
         }
         Command::Watch(options) => live::run(options, api, output).await?,
-        Command::Attempts { tenant, delivery } => {
+        Command::Attempts { tenant, delivery, watch } => {
             let path = format!("{}/attempts", path(&tenant, &delivery.to_string()));
-            listing::print(api.list(&path).await?, &attempt::ATTEMPTS, output);
+            let show = |found: &Value, output| listing::print(found, &attempt::ATTEMPTS, output);
+            watch.list((api, &path), show, output).await?;
         }
         Command::Attempt { tenant, delivery, number } => {
             let path = format!("{}/attempts/{number}", path(&tenant, &delivery.to_string()));

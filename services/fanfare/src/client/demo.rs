@@ -109,7 +109,7 @@ async fn tour(system: &ThrowAway, output: Output) -> Result<Cast> {
     let mut cast = Cast::hire(&api, &TENANT.parse()?).await?;
     step(output, "Three receivers in this process, each an endpoint of the tenant demo.");
     cast.introduce(output);
-    let nats = Nats { url: None, credentials: None, prefix: String::from("fanfare") };
+    let nats = Nats::open();
     let log = nats::open(&system.running().nats, &nats).await?;
     let mut journal =
         log.journal(JournalFilter::All, From::New).await.context("read the journal")?;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::draft::Draft;
 use super::{
-    again::{View, Watch, never},
+    again::Watch,
     api::{Api, text},
 };
 use crate::output::{Output, Tone};
@@ -143,15 +143,13 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             show::with_secret(&made, "created", output);
         }
         Command::List { tenant, watch } => {
-            let ask = async || Ok(Value::Array(api.list(&all(&tenant)).await?));
             let show = |found: &Value, output| {
                 show::list(&tenant, found.as_array().cloned().unwrap_or_default(), output);
             };
-            watch.run(ask, View { show, is_over: never }, output).await?;
+            watch.list((api, &all(&tenant)), show, output).await?;
         }
         Command::Get { endpoint, watch } => {
-            let ask = async || api.get(&endpoint.path()).await;
-            watch.run(ask, View { show: show::endpoint, is_over: never }, output).await?;
+            watch.one((api, &endpoint.path()), show::endpoint, output).await?;
         }
         Command::Update(options) => {
             let path = options.endpoint.path();

@@ -8,6 +8,7 @@ use fanfare_domain::{EventType, TenantId};
 use serde_json::{Map, Value, json};
 
 use super::{
+    again::Watch,
     api::{Api, text},
     text::printable,
 };
@@ -30,9 +31,19 @@ pub(crate) enum Command {
     #[command(after_help = CREATE_EXAMPLES)]
     Create(Change),
     /// List the event types of a catalogue.
-    List(Whose),
+    List {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Show an event type.
-    Get(Named),
+    Get {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Change an event type: what is not given stays as it is.
     Update(Change),
     /// Take an event type out of a catalogue.
@@ -119,8 +130,10 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             let made = api.post(&change.named.whose.path(), &Value::Object(body)).await?;
             show(&made, output);
         }
-        Command::List(whose) => list(&api.list(&whose.path()).await?, output),
-        Command::Get(named) => show(&api.get(&named.path()).await?, output),
+        Command::List { whose, watch } => {
+            watch.list((api, &whose.path()), list, output).await?;
+        }
+        Command::Get { named, watch } => watch.one((api, &named.path()), show, output).await?,
         Command::Update(change) => {
             let body = Value::Object(change.members()?);
             show(&api.patch(&change.named.path(), &body).await?, output);
@@ -226,11 +239,12 @@ fn show(entry: &Value, output: Output) {
     ]);
 }
 
-fn list(found: &[Value], output: Output) {
+fn list(found: &Value, output: Output) {
     if output.json {
-        output.document(&Value::Array(found.to_vec()));
+        output.document(found);
         return;
     }
+    let found = found.as_array().map_or(&[][..], Vec::as_slice);
     if found.is_empty() {
         output.line("There are no event types in this catalogue.");
         return;

@@ -1,5 +1,7 @@
 //! Facts of the journal, for people and for programs.
 
+use std::time::Duration;
+
 use fanfare_domain::{
     Conclusion, DeliveryRef, EventId, Fact, Outcome, Record, TenantId, Timestamp,
     fact::{
@@ -189,6 +191,10 @@ fn conclusion(at: Timestamp, concluded: &DeliveryConcluded) -> (Tone, String, St
     (tone, String::from(concluded.conclusion.as_str()), details)
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Writes a fact for programs; `None` if it is about no event or delivery.
 pub(crate) fn document(record: &Record) -> Option<Value> {
     let mut members = match &record.fact {
@@ -212,7 +218,9 @@ pub(crate) fn document(record: &Record) -> Option<Value> {
             "fact": "attempt_made",
             "attempt": made.attempt,
             "started_at": made.started_at.to_string(),
-            "duration_ms": u64::try_from(made.duration.as_millis()).unwrap_or(u64::MAX),
+            "duration_ms": millis(made.duration),
+            "connect_ms": made.timing.connect.map(millis),
+            "first_byte_ms": made.timing.first_byte.map(millis),
             "outcome": match &made.outcome {
                 Outcome::Accepted { .. } => "accepted",
                 Outcome::Refused { .. } => "refused",

@@ -8,7 +8,10 @@ use fanfare_domain::{KeyId, TenantId, settings::parse_duration};
 use fanfare_service::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
-use super::api::{Api, text};
+use super::{
+    again::Watch,
+    api::{Api, text},
+};
 use crate::output::{Output, Tone};
 
 const CREATE_EXAMPLES: &str = "\
@@ -43,6 +46,8 @@ pub(crate) enum Command {
         /// The tenant.
         #[arg(long)]
         tenant: Option<TenantId>,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Delete a key: it stops working at once.
     Revoke {
@@ -81,7 +86,9 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             let made = api.post(&keys(tenant.as_ref()), &body).await?;
             show_made(&made, output);
         }
-        Command::List { tenant } => list(api, tenant.as_ref(), output).await?,
+        Command::List { tenant, watch } => {
+            watch.list((api, &keys(tenant.as_ref())), list, output).await?;
+        }
         Command::Revoke { key, tenant } => {
             api.delete(&format!("{}/{key}", keys(tenant.as_ref()))).await?;
             if output.json {
@@ -111,21 +118,20 @@ fn show_made(made: &Value, output: Output) {
     output.line("Keep the key: it is not shown again.");
 }
 
-async fn list(api: &Api, tenant: Option<&TenantId>, output: Output) -> Result<()> {
-    let found = api.list(&keys(tenant)).await?;
+fn list(found: &Value, output: Output) {
     if output.json {
-        output.document(&Value::Array(found));
-        return Ok(());
+        output.document(found);
+        return;
     }
+    let found = found.as_array().map_or(&[][..], Vec::as_slice);
     if found.is_empty() {
         output.line("There are no keys here.");
-        return Ok(());
+        return;
     }
     let names = ["id", "role", "name", "created_at", "expires_at", "last_used_at"];
     let row = |key: &Value| names.map(|name| String::from(text(key, name))).to_vec();
     let rows: Vec<_> = found.iter().map(row).collect();
     output.table(&["key", "role", "name", "created", "expires", "last used"], &rows);
-    Ok(())
 }
 
 fn keys(tenant: Option<&TenantId>) -> String {

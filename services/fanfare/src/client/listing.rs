@@ -1,17 +1,16 @@
 //! Lists out of the delivery log: as tables, as JSON, or followed as they grow.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use fanfare_domain::settings::parse_within;
 use reqwest::Url;
 use serde_json::Value;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
+    again,
     api::{Api, text},
-    stop::Stop,
     text::printable,
 };
 use crate::output::{Output, Tone};
@@ -94,18 +93,19 @@ pub(crate) async fn show(
     if listing.watch {
         return watch(api, path, (query, listing.limit), table, output).await;
     }
-    print(fetch(api, path, query, listing.limit).await?, table, output);
+    print(&Value::Array(fetch(api, path, query, listing.limit).await?), table, output);
     Ok(())
 }
 
 /// Shows what was found.
-pub(crate) fn print(found: Vec<Value>, table: &Table, output: Output) {
+pub(crate) fn print(found: &Value, table: &Table, output: Output) {
+    let all = found.as_array().map_or(&[][..], Vec::as_slice);
     if output.json {
-        output.document(&Value::Array(found));
-    } else if found.is_empty() {
+        output.document(found);
+    } else if all.is_empty() {
         output.line(table.empty);
     } else {
-        output.table(table.headings, &found.iter().map(table.row).collect::<Vec<_>>());
+        output.table(table.headings, &all.iter().map(table.row).collect::<Vec<_>>());
     }
 }
 
@@ -134,28 +134,18 @@ async fn watch(
     table: &Table,
     output: Output,
 ) -> Result<()> {
-    let mut stop = Stop::install()?;
     let mut seen: BTreeSet<String> = BTreeSet::new();
-    let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     output.say(&output.tone(Tone::Dim, &table.headings.join("  ").to_uppercase()));
-    loop {
-        tokio::select! {
-            _ = look.tick() => {}
-            () = stop.asked() => return Ok(()),
-        }
-        let found = tokio::select! {
-            found = fetch(api, path, query, limit) => found?,
-            () = stop.asked() => return Ok(()),
-        };
+    let take = |found: Vec<Value>| {
         for one in found.iter().rev().filter(|one| !seen.contains(&(table.key)(one))) {
             let line = if output.json { one.to_string() } else { (table.row)(one).join("  ") };
-            if output.offer(&line).is_break() {
-                return Ok(());
-            }
+            output.offer(&line)?;
         }
         seen = found.iter().map(table.key).collect();
-    }
+        ControlFlow::Continue(())
+    };
+    let ask = async || fetch(api, path, query, limit).await;
+    again::each(LOOK_EVERY, ask, take, output).await
 }
 
 /// The text of some members, as cells; what is missing is empty.

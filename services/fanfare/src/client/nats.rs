@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use async_nats::{ConnectErrorKind, ConnectOptions, jetstream};
-use fanfare_event_log::{EventLog, OpenError, Settings};
+use async_nats::{ConnectOptions, jetstream};
+use fanfare_event_log::{EventLog, Login, OpenError, Settings, Tls};
 
 use super::connection::Nats;
 
@@ -23,34 +23,29 @@ pub(crate) async fn open(url: &str, nats: &Nats) -> Result<EventLog> {
     })
 }
 
-/// Connects to NATS itself, for what is not the event log's business.
-pub(crate) async fn connect(url: &str, nats: &Nats) -> Result<jetstream::Context> {
-    let mut options = ConnectOptions::new().name("fanfare-client").connection_timeout(CONNECT);
-    if let Some(path) = &nats.credentials {
-        options = options
-            .credentials_file(path)
-            .await
-            .with_context(|| format!("read NATS credentials from {}", path.display()))?;
-    }
-    let servers: Vec<&str> = url.split(',').map(str::trim).collect();
-    let client = options.connect(servers.as_slice()).await.map_err(|error| match error.kind() {
-        kind @ (ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation) => {
-            anyhow::Error::new(OpenError::Denied { url: settings(url, nats).shown_url(), kind })
-        }
-        ConnectErrorKind::ServerParse
-        | ConnectErrorKind::Dns
-        | ConnectErrorKind::Tls
-        | ConnectErrorKind::TimedOut
-        | ConnectErrorKind::Io
-        | ConnectErrorKind::MaxReconnects => anyhow::Error::new(error).context(hint(url)),
-    })?;
+/// Connects to the NATS of a throw-away system itself, for what is not the event log's business.
+pub(crate) async fn connect(url: &str) -> Result<jetstream::Context> {
+    let options = ConnectOptions::new().name("fanfare-client").connection_timeout(CONNECT);
+    let client = options.connect(url).await.with_context(|| hint(url))?;
     Ok(jetstream::new(client))
 }
 
 fn settings(url: &str, nats: &Nats) -> Settings {
     Settings {
         url: url.to_owned(),
-        credentials_file: nats.credentials.clone(),
+        login: Login {
+            credentials_file: nats.credentials.clone(),
+            nkey_file: nats.nkey.clone(),
+            user: nats.user.clone(),
+            password_file: nats.password_file.clone(),
+        },
+        tls: Tls {
+            mode: nats.tls,
+            ca_file: nats.ca.clone(),
+            certificate_file: nats.certificate.clone(),
+            certificate_key_file: nats.key.clone(),
+        },
+        inbox_prefix: nats.inbox.clone(),
         prefix: nats.prefix.clone(),
         ..Settings::default()
     }
@@ -68,7 +63,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_nobody_answers_it_is_said_what_to_do_and_no_password() {
-        let nats = Nats { url: None, credentials: None, prefix: String::from("fanfare") };
+        let nats = Nats::open();
         // Nobody listens at port 1.
         let Err(error) = open("nats://me:secret@127.0.0.1:1", &nats).await else {
             panic!("there is nobody");

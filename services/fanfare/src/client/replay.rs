@@ -9,7 +9,7 @@ use fanfare_service::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use super::{
-    again::{View, Watch, never},
+    again::{View, Watch},
     api::{Api, text},
 };
 use crate::output::{Output, Tone};
@@ -121,8 +121,7 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
         }
         Command::List { tenant, watch } => {
             let path = format!("/v1/tenants/{tenant}/replays");
-            let ask = async || Ok(Value::Array(api.list(&path).await?));
-            watch.run(ask, View { show: list, is_over: never }, output).await?;
+            watch.list((api, &path), list, output).await?;
         }
         Command::Get { replay, watch } => {
             let ask = async || api.get(&replay.path()).await;

@@ -12,6 +12,7 @@ use fanfare_domain::{TenantId, profile::Profile};
 use serde_json::{Value, json};
 
 use super::{
+    again::Watch,
     api::{Api, text},
     rate::{self, Rate, RateOptions},
     setting::{Misfit, Setting, setting},
@@ -45,11 +46,13 @@ pub(crate) enum Command {
     )]
     Create(Box<NewOptions>),
     /// List all tenants.
-    List,
+    List(Watch),
     /// Show a tenant.
     Get {
         /// The tenant's id.
         tenant: TenantId,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Spread the first attempts of a tenant's deliveries, those of events routed from now on.
     #[command(after_help = LIMIT_EXAMPLES)]
@@ -140,8 +143,8 @@ impl UnknownTypes {
 pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
         Command::Create(options) => make(*options, api, output).await?,
-        Command::List => list(api, output).await?,
-        Command::Get { tenant } => show(&api.get(&path(&tenant)).await?, output),
+        Command::List(watch) => watch.list((api, "/v1/tenants"), list, output).await?,
+        Command::Get { tenant, watch } => watch.one((api, &path(&tenant)), show, output).await?,
         Command::Limit { tenant, rate_limit, rate_burst } => {
             let changed = limit(api, &tenant, RateOptions { rate_limit, rate_burst }).await?;
             if output.json {
@@ -249,21 +252,20 @@ pub(crate) fn path(tenant: &TenantId) -> String {
     format!("/v1/tenants/{tenant}")
 }
 
-async fn list(api: &Api, output: Output) -> Result<()> {
-    let tenants = api.list("/v1/tenants").await?;
+fn list(found: &Value, output: Output) {
     if output.json {
-        output.document(&Value::Array(tenants));
-        return Ok(());
+        output.document(found);
+        return;
     }
+    let tenants = found.as_array().map_or(&[][..], Vec::as_slice);
     if tenants.is_empty() {
         output.line("There are no tenants yet. Make one: fanfare tenant create acme");
-        return Ok(());
+        return;
     }
     let names = ["id", "name", "profile", "created_at"];
     let row = |tenant: &Value| names.map(|name| String::from(text(tenant, name))).to_vec();
     let rows: Vec<_> = tenants.iter().map(row).collect();
     output.table(&["tenant", "name", "profile", "created"], &rows);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -158,9 +158,12 @@ mod tests {
     fn options(line: &str) -> Up {
         match Cli::try_parse_from(line.split(' ')).unwrap().command {
             Command::Up(options) => options,
-            Command::Run(_) | Command::DeliveryLog(_) | Command::Bench(_) | Command::Client(_) => {
-                panic!("{line}")
-            }
+            Command::Run(_)
+            | Command::DeliveryLog(_)
+            | Command::Bootstrap(_)
+            | Command::Nats(_)
+            | Command::Bench(_)
+            | Command::Client(_) => panic!("{line}"),
         }
     }
 

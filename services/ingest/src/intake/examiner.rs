@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Context as _;
 use fanfare_domain::{EventId, TenantId, chain};
-use fanfare_event_log::{InboxMessage, Position, ReadError, Unsettled};
+use fanfare_event_log::{InboxMessage, Position, ReadError, Unsettled, scan::EventIds};
 use futures_util::{StreamExt as _, stream};
 use tokio::{
+    sync::Mutex,
     task::yield_now,
     time::{Instant, sleep},
 };
@@ -29,8 +30,10 @@ pub(crate) struct Examiner {
     pub(crate) inbox_identity: String,
     /// Decides.
     pub(crate) judge: Arc<Judge>,
-    /// Knows which events are stored.
+    /// Knows which event a key stands for.
     pub(crate) keys: Keys,
+    /// Knows which events are stored; asked for one batch at a time.
+    pub(crate) stored: Mutex<EventIds>,
     /// How many keys are looked up at once.
     pub(crate) keys_max: usize,
 }
@@ -117,9 +120,14 @@ impl Examiner {
     /// Looks for what suspect messages have become before.
     async fn find_stored(&self, entries: &mut [Entry]) -> Result<(), ReadError> {
         let suspects: Vec<_> = entries.iter_mut().filter_map(Entry::suspect).collect();
-        let Some(since) = suspects.iter().map(|&(_, since)| since).min() else { return Ok(()) };
+        let mut stored = self.stored.lock().await;
+        let Some(since) = suspects.iter().map(|&(_, since)| since).min() else {
+            // What is stored meanwhile need not be read.
+            stored.rest().await;
+            return Ok(());
+        };
         let ids: BTreeSet<EventId> = suspects.into_iter().map(|(id, _)| id).collect();
-        let found = self.keys.stored(&ids, since).await?;
+        let found = stored.on_record(&ids, since).await?;
         debug!(suspects = ids.len(), stored = found.len(), "looked up suspect events");
         for (event, stored) in entries.iter_mut().filter_map(Entry::unwritten) {
             *stored = found.contains(&event.id);

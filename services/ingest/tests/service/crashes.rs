@@ -65,6 +65,27 @@ async fn killed_again_and_again_it_makes_each_event_once() -> Result<()> {
     ingest.stop().await
 }
 
+/// Each message that waited may have been written before the stop, and is looked for.
+#[tokio::test]
+async fn what_waited_is_looked_up_in_one_pass() -> Result<()> {
+    let server = NatsServer::start().await?;
+    let settings = settings(&server);
+    let log = open(&settings).await?;
+    tenant(&log, "acme", "standard-webhooks").await?;
+    for hundred in 0..30 {
+        publish_numbers(&log, hundred * 100..(hundred + 1) * 100).await?;
+    }
+    let mut readers = server.count_readers("FANFARE_EVENTS").await?;
+    let ingest = Ingest::start(settings).await?;
+    inbox_is_empty(&server).await;
+    let counts = counts(&server, &log).await?;
+    assert_eq!(counts.len(), 3_000);
+    assert!(counts.values().all(|&count| count == 1));
+    let made = readers.count().await?;
+    assert!((1..=4).contains(&made), "{made} readers");
+    ingest.stop().await
+}
+
 #[tokio::test]
 async fn a_killed_server_loses_nothing_and_doubles_nothing() -> Result<()> {
     let mut server = NatsServer::start().await?;

@@ -264,6 +264,7 @@ fn made(delivery: &DeliveryRef, attempt: u32, status: u16) -> Record {
         attempt,
         started_at: now,
         duration: Duration::from_millis(3),
+        timing: fanfare_domain::fact::Timing::default(),
         outcome,
         detail: String::new(),
         config_revision: 1,

@@ -11,7 +11,7 @@ use fanfare_domain::DeliveryId;
 pub(crate) type Cause = (u64, DeliveryId);
 
 /// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// Write the fact that gives the next attempt its time.
     Plan,
@@ -19,11 +19,13 @@ pub(crate) enum Kind {
     Alarm,
     /// Tell operators of a delivery that is exhausted.
     Tell,
+    /// Stop the alarm clock: the delivery is past it.
+    Stop,
 }
 
 impl Kind {
     /// Every kind, in the order of their codes.
-    pub(super) const ALL: [Self; 3] = [Self::Plan, Self::Alarm, Self::Tell];
+    pub(super) const ALL: [Self; 4] = [Self::Plan, Self::Alarm, Self::Tell, Self::Stop];
 
     /// Returns the number that stands for the kind in snapshots.
     pub(super) const fn code(self) -> u8 {
@@ -31,6 +33,7 @@ impl Kind {
             Self::Plan => 0,
             Self::Alarm => 1,
             Self::Tell => 2,
+            Self::Stop => 3,
         }
     }
 }

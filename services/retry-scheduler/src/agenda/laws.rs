@@ -47,6 +47,8 @@ struct World {
     plans: Vec<(u8, Record)>,
     waiting: BTreeMap<DeliveryId, Expected>,
     told: BTreeSet<Cause>,
+    /// By which facts alarms became pointless that were set for later.
+    stops: BTreeSet<Cause>,
 }
 
 fn delivery(number: u8) -> DeliveryRef {
@@ -109,7 +111,10 @@ impl World {
             return;
         }
         let id = delivery(number).id;
-        self.waiting.remove(&id);
+        // Every plan is for later than anything that happens.
+        if self.waiting.remove(&id).is_some_and(|(phase, ..)| phase == Phase::Planned) {
+            self.stops.insert((self.sequence, id));
+        }
         let mut facts = vec![concluded(delivery(number), conclusion)];
         if conclusion != Conclusion::Cancelled {
             facts.insert(0, made(delivery(number), self.attempt(number), None));
@@ -131,6 +136,11 @@ impl World {
             *known = (Phase::Planned, scheduled.attempt, self.sequence);
         }
         self.history.push((self.sequence, vec![plan]));
+    }
+
+    fn asked_of_us(&self) -> BTreeSet<(Cause, Kind)> {
+        let stops = self.stops.iter().map(|cause| (*cause, Kind::Stop));
+        self.duties().into_iter().chain(stops).collect()
     }
 
     fn duties(&self) -> BTreeMap<Cause, Kind> {
@@ -184,6 +194,8 @@ proptest! {
         let world = World::play(&steps);
         let agenda = folded(&world.history);
         prop_assert_eq!(agenda.duties.iter().collect::<BTreeMap<_, _>>(), world.duties());
+        let stops: BTreeSet<_> = agenda.stops.iter().map(|(cause, _)| cause).collect();
+        prop_assert_eq!(stops, world.stops);
         prop_assert_eq!(waiting(&agenda), world.waiting);
     }
 
@@ -236,19 +248,22 @@ proptest! {
             let commands = agenda.commands(*sequence, facts, NOW);
             handed_out += commands.len();
             for command in commands {
-                let cause = match command {
+                let duty = match command {
                     Command::Plan(record) => {
                         let delivery = record.fact.delivery().unwrap().id;
                         let Fact::RetryScheduled(plan) = record.fact else { panic!("a plan") };
-                        (plan.cause_sequence, delivery)
+                        ((plan.cause_sequence, delivery), Kind::Plan)
                     }
-                    Command::Alarm(retry) => (retry.journal_sequence, retry.delivery.id),
-                    Command::Tell(told) => (told.sequence, told.delivery.id),
+                    Command::Alarm(retry) => {
+                        ((retry.journal_sequence, retry.delivery.id), Kind::Alarm)
+                    }
+                    Command::Stop(cause) => (cause, Kind::Stop),
+                    Command::Tell(told) => ((told.sequence, told.delivery.id), Kind::Tell),
                 };
-                prop_assert!(world.duties().contains_key(&cause));
+                prop_assert!(world.asked_of_us().contains(&duty));
             }
         }
-        prop_assert_eq!(handed_out, world.duties().len());
+        prop_assert_eq!(handed_out, world.asked_of_us().len());
         prop_assert!(agenda.idle().is_empty());
     }
 

@@ -1,7 +1,7 @@
 //! An agenda as bytes: version, everything in order, a checksum. Numbers are big-endian.
 //!
 //! ```text
-//! "FFRS" version shard folded announced | waiting | duties | parked | health | checksum
+//! "FFRS" version shard folded announced | waiting | duties | parked | health | stops | checksum
 //! ```
 //!
 //! What is not done yet is part of it, so that it may cover facts whose alarms are still on their
@@ -20,9 +20,10 @@ use super::{
 use crate::health::{Health, Streak};
 
 const MAGIC: [u8; 4] = *b"FFRS";
-/// Version 1 does not say of which failures operators were told.
-const VERSIONS: [u8; 2] = [1, 2];
-const VERSION: u8 = 2;
+/// Version 1 does not say of which failures operators were told, version 2 not which alarms are to be
+/// stopped.
+const VERSIONS: [u8; 3] = [1, 2, 3];
+const VERSION: u8 = 3;
 
 /// Bytes that are not a snapshot we can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +49,9 @@ impl Agenda {
     /// Writes the state down.
     pub(crate) fn encode(&self) -> Bytes {
         let (waiting, parked) = self.size();
-        let estimate = 64 + 32 * (waiting + parked) + 25 * self.duties.iter().len();
+        let estimate = 64
+            + 32 * (waiting + parked)
+            + 25 * (self.duties.iter().len() + self.stops.iter().len());
         let mut out = BytesMut::with_capacity(estimate);
         out.put_slice(&MAGIC);
         out.put_u8(VERSION);
@@ -56,12 +59,7 @@ impl Agenda {
         out.put_u64(self.folded);
         out.put_u64(self.announced);
         put_entries(&mut out, &self.waiting);
-        put_count(&mut out, self.duties.iter().len());
-        for ((sequence, delivery), kind) in self.duties.iter() {
-            out.put_u64(sequence);
-            out.put_slice(delivery.as_bytes());
-            out.put_u8(kind.code());
-        }
+        put_duties(&mut out, &self.duties);
         put_count(&mut out, self.parked.len());
         for (endpoint, entries) in &self.parked {
             out.put_slice(endpoint.as_bytes());
@@ -72,6 +70,7 @@ impl Agenda {
             out.put_slice(endpoint.as_bytes());
             put_streak(&mut out, streak);
         }
+        put_duties(&mut out, &self.stops);
         out.put_u64(checksum(&out));
         out.freeze()
     }
@@ -102,6 +101,9 @@ impl Agenda {
         agenda.duties = input.duties()?;
         agenda.parked = input.map(|input| Ok((endpoint(input)?, input.entries()?)))?;
         agenda.health = Health(input.map(|input| Ok((endpoint(input)?, input.streak(version)?)))?);
+        if version > 2 {
+            agenda.stops = input.duties()?;
+        }
         if !input.0.is_empty() {
             return Err(SnapshotError::Damaged);
         }
@@ -125,6 +127,15 @@ fn put_entries(out: &mut BytesMut, entries: &BTreeMap<DeliveryId, Entry>) {
         out.put_u16(entry.attempt);
         out.put_u8(entry.rescues);
         out.put_u8(entry.phase.code());
+    }
+}
+
+fn put_duties(out: &mut BytesMut, duties: &Duties) {
+    put_count(out, duties.iter().len());
+    for ((sequence, delivery), kind) in duties.iter() {
+        out.put_u64(sequence);
+        out.put_slice(delivery.as_bytes());
+        out.put_u8(kind.code());
     }
 }
 
@@ -222,9 +233,9 @@ mod tests {
         let other = Agenda::new(found).encode();
         assert_eq!(Agenda::decode(SHARD, &other).unwrap_err(), SnapshotError::Shard { found });
         let mut newer = good.to_vec();
-        newer[4] = 3;
+        newer[4] = 4;
         let refused = Agenda::decode(SHARD, &newer).unwrap_err();
-        assert_eq!(refused, SnapshotError::Version { found: 3 });
+        assert_eq!(refused, SnapshotError::Version { found: 4 });
         for length in 0..good.len() {
             assert_eq!(Agenda::decode(SHARD, &good[..length]).unwrap_err(), SnapshotError::Damaged);
         }
@@ -235,20 +246,26 @@ mod tests {
         }
     }
 
+    /// What a version before would have written: less at the end.
+    fn older(new: &[u8], version: u8, less: usize) -> Agenda {
+        let mut old = new[..new.len() - 8 - less].to_vec();
+        old[4] = version;
+        let sum = checksum(&old).to_be_bytes();
+        Agenda::decode(SHARD, &[&old[..], &sum[..]].concat()).unwrap()
+    }
+
     #[test]
-    fn a_snapshot_of_the_version_before_is_read() {
+    fn snapshots_of_the_versions_before_are_read() {
         let mut agenda = Agenda::new(SHARD);
         let at = Timestamp::from_millis(7);
         let streak =
             Streak { failures: 3, first_at: at, last_at: at, since: 2, gone: true, told: true };
         agenda.health.0.insert(EndpointId::from_bytes([1; 16]), streak);
         let new = agenda.encode();
-        let mut old = new[..new.len() - 9].to_vec();
-        old[4] = 1;
-        let sum = checksum(&old).to_be_bytes();
-        let old = Agenda::decode(SHARD, &[&old[..], &sum[..]].concat()).unwrap();
         let streaks = |agenda: &Agenda| agenda.health.0.values().copied().collect::<Vec<_>>();
-        assert_eq!(streaks(&old), [Streak { told: false, ..streak }]);
+        // The number of stops, and whether operators were told.
+        assert_eq!(streaks(&older(&new, 1, 4 + 1)), [Streak { told: false, ..streak }]);
+        assert_eq!(streaks(&older(&new, 2, 4)), [streak]);
         assert_eq!(streaks(&Agenda::decode(SHARD, &new).unwrap()), [streak]);
     }
 }

@@ -101,15 +101,49 @@ fn a_plan_whose_cause_has_aged_out_is_believed() {
 }
 
 #[test]
-fn a_conclusion_cancels_an_alarm_that_is_set_for_later_only() {
+fn a_conclusion_stops_an_alarm_that_is_set_for_later_only() {
     let cancelled = [concluded(delivery(1), Conclusion::Cancelled)];
-    let id = delivery(1).id;
-    assert_eq!(apply(&mut planned(after(60)), &cancelled).cancels, [id]);
-    assert_eq!(apply(&mut planned(NOW), &cancelled).cancels, []);
+    let cause = (3, delivery(1).id);
+    assert_eq!(stops(planned(after(60)), &cancelled), [Command::Stop(cause)]);
+    assert_eq!(stops(planned(NOW), &cancelled), []);
     let by_hand = [made(delivery(1), 2, None), concluded(delivery(1), Conclusion::Delivered)];
-    assert_eq!(apply(&mut planned(after(60)), &by_hand).cancels, [id]);
+    assert_eq!(stops(planned(after(60)), &by_hand), [Command::Stop(cause)]);
     let unplanned = [made(delivery(1), 1, Some(after(60)))];
-    assert_eq!(apply(&mut folded(&unplanned), &cancelled).cancels, []);
+    assert_eq!(stops(folded(&unplanned), &cancelled), []);
+}
+
+/// What is to be done about facts, but for telling.
+fn stops(mut agenda: Agenda, facts: &[Record]) -> Vec<Command> {
+    apply(&mut agenda, facts);
+    let commands = agenda.commands(agenda.checkpoint(), facts, NOW);
+    commands.into_iter().filter(|it| !matches!(it, Command::Tell(_))).collect()
+}
+
+#[test]
+fn an_alarm_that_is_pointless_is_stopped_in_the_end_also_by_who_comes_next() {
+    let end = [made(delivery(1), 2, None), concluded(delivery(1), Conclusion::Exhausted)];
+    let cause = (3, delivery(1).id);
+    let mut agenda = planned(after(60));
+    apply(&mut agenda, &end);
+    let told_and_stopped = |agenda: &mut Agenda| {
+        let commands = agenda.commands(3, &end, NOW);
+        let [Command::Stop(stop), Command::Tell(told)] = &commands[..] else {
+            panic!("{commands:?}")
+        };
+        assert_eq!((*stop, told.sequence), (cause, 3));
+    };
+    told_and_stopped(&mut agenda);
+    assert_eq!(agenda.commands(3, &end, NOW), [], "it is being done");
+    // Whoever comes next knows only the snapshot.
+    let mut next = Agenda::decode(SHARD, &agenda.encode()).unwrap();
+    assert_eq!(next.idle(), BTreeSet::from([3]));
+    told_and_stopped(&mut next);
+    next.done(cause);
+    assert!(next.not_stopped(cause));
+    assert_eq!(next.commands(3, &end, NOW), [Command::Stop(cause)]);
+    next.stopped(cause);
+    assert!(!next.not_stopped(cause));
+    assert_eq!((next.idle(), next.commands(3, &end, NOW)), (BTreeSet::new(), vec![]));
 }
 
 #[test]

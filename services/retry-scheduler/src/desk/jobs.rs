@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{sweeping::Findings, telling::News};
+use crate::agenda::Cause;
 
 /// How long to wait before writing to a stream again that was full.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
@@ -26,12 +27,15 @@ pub(super) enum Done {
     /// An alarm is set, or could not be.
     Alarmed {
         /// The fact that called for it.
-        cause: (u64, DeliveryId),
+        cause: Cause,
         /// Whether it is set.
         set: bool,
     },
     /// An alarm was set once more, or could not be: the next sweep will tell.
-    Rescued,
+    Rescued {
+        /// The delivery that it is for.
+        delivery: DeliveryId,
+    },
     /// Facts were read again.
     Recalled {
         /// Their sequence.
@@ -40,14 +44,16 @@ pub(super) enum Done {
         recalled: Recalled,
     },
     /// An alarm was stopped, or not.
-    Cancelled {
-        /// Whether it was.
-        cancelled: bool,
+    Stopped {
+        /// The fact that made it pointless.
+        cause: Cause,
+        /// Whether it is.
+        stopped: bool,
     },
     /// Operators were told of exhausted deliveries, or could not be.
     Told {
         /// The facts that called for it.
-        causes: Vec<(u64, DeliveryId)>,
+        causes: Vec<Cause>,
         /// Whether they were.
         told: bool,
     },
@@ -109,15 +115,15 @@ pub(super) async fn plan(
 }
 
 /// Waits until an alarm is stored.
-pub(super) async fn alarm(cause: (u64, DeliveryId), pending: Pending) -> anyhow::Result<Done> {
+pub(super) async fn alarm(cause: Cause, pending: Pending) -> anyhow::Result<Done> {
     let set = is_stored(pending).await.context("set an alarm")?;
     Ok(Done::Alarmed { cause, set })
 }
 
 /// Waits until an alarm is stored once more.
-pub(super) async fn rescue(pending: Pending) -> anyhow::Result<Done> {
+pub(super) async fn rescue(delivery: DeliveryId, pending: Pending) -> anyhow::Result<Done> {
     is_stored(pending).await.context("rescue an alarm")?;
-    Ok(Done::Rescued)
+    Ok(Done::Rescued { delivery })
 }
 
 /// Reads facts again.
@@ -133,17 +139,14 @@ pub(super) async fn recall(log: EventLog, sequence: u64) -> anyhow::Result<Done>
     Ok(Done::Recalled { sequence, recalled })
 }
 
-/// Stops an alarm. If that fails, it goes off for nothing.
-pub(super) async fn cancel(
-    schedules: Schedules,
-    shard: Shard,
-    delivery: DeliveryId,
-) -> anyhow::Result<Done> {
-    let cancelled = schedules.cancel(shard, delivery).await;
-    if let Err(error) = &cancelled {
-        debug!(%error, delivery_id = %delivery, "an alarm was not cancelled");
+/// Stops an alarm. If that fails, it is tried again: by the time it goes off, dispatchers may have
+/// forgotten why it is pointless.
+pub(super) async fn stop(schedules: Schedules, shard: Shard, cause: Cause) -> anyhow::Result<Done> {
+    let stopped = schedules.cancel(shard, cause.1).await;
+    if let Err(error) = &stopped {
+        warn!(%error, delivery_id = %cause.1, "an alarm was not stopped, and it is tried again");
     }
-    Ok(Done::Cancelled { cancelled: cancelled.is_ok() })
+    Ok(Done::Stopped { cause, stopped: stopped.is_ok() })
 }
 
 /// Lets pass that there is no room now; everything else that stops a write is an error.

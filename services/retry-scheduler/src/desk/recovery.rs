@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::{
     Desk, Tools,
     saving::{NAME, Saved},
+    setting::Setting,
     sweeping::Sweeping,
     telling::Telling,
 };
@@ -54,8 +55,9 @@ impl Desk {
             recalls: BTreeSet::new(),
             recalling: 0,
             stalled: BTreeSet::new(),
-            cancels: VecDeque::new(),
-            cancelling: 0,
+            stops: VecDeque::new(),
+            stopping: 0,
+            setting: Setting::default(),
             disabling: BTreeSet::new(),
             telling: Telling::new(begun),
             sweeping: Sweeping::new(begun),

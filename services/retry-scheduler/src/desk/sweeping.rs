@@ -152,7 +152,8 @@ impl Desk {
             Ok(pending) => {
                 self.tools.counters.rescues.add(1);
                 self.alarms += 1;
-                self.jobs.spawn(jobs::rescue(pending));
+                self.setting.begin(*delivery);
+                self.jobs.spawn(jobs::rescue(*delivery, pending));
                 Ok(())
             }
             Err(error) => jobs::full(error).context("rescue an alarm"),

@@ -191,7 +191,10 @@ async fn tell_all(
     chosen: &[Exhausted],
     suspect_before: Timestamp,
 ) -> Result<(), NotTold> {
-    let write = |told: &Exhausted| bury(tools.publisher.clone(), told.clone());
+    let chosen: Vec<&Exhausted> = tools.view.read(|directory: &Directory| {
+        chosen.iter().filter(|told| !directory.is_expunged(&told.delivery)).collect()
+    });
+    let write = |told: &&Exhausted| bury(tools.publisher.clone(), (*told).clone());
     all(chosen.iter().map(write).collect()).await?;
     let operator = &tools.settings.operator_tenant;
     if tools.view.read(|directory: &Directory| directory.has_tenant(operator)) {
@@ -231,7 +234,11 @@ async fn publish(
     let wanted: BTreeSet<EventId> = suspects().map(|event| event.id).collect();
     let oldest = suspects().map(|event| event.occurred_at).min();
     let known = match oldest {
-        Some(oldest) => tools.log.events_on_record(&wanted, oldest.saturating_sub(SKEW)).await?,
+        Some(oldest) => {
+            let operator = Some(&tools.settings.operator_tenant);
+            let since = oldest.saturating_sub(SKEW);
+            tools.log.events_on_record(&wanted, since, operator).await?
+        }
         None => BTreeSet::new(),
     };
     let new = events.into_iter().filter(|event| !known.contains(&event.id));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result};
-use fanfare_domain::{Fact, Record, TraceContext, fact::RetryScheduled};
+use fanfare_domain::{Conclusion, Fact, Record, TraceContext, fact::RetryScheduled};
 use fanfare_event_log::{Column, snapshot::Snapshot};
 use fanfare_testkit::wait_until;
 use tokio::time::timeout;
@@ -67,6 +67,34 @@ async fn a_crash_between_fact_and_alarm_loses_nothing() -> Result<()> {
     let counters = &scheduler.counters;
     assert_eq!((counters.plans.get(), counters.alarms.get(), counters.rescues.get()), (0, 1, 0));
     scheduler.stop().await
+}
+
+/// Hours later nobody may remember that the delivery has ended.
+#[tokio::test]
+async fn an_alarm_that_became_pointless_while_nobody_looked_is_stopped() -> Result<()> {
+    let mut world = World::new().await?;
+    let first = world.start().await?;
+    for number in 1..=3 {
+        world.fail(number, from_now(Duration::from_hours(1))).await?;
+    }
+    first.alarms(3).await;
+    first.stop().await?;
+    world.succeed(1).await?;
+    world.record(vec![world.concluded(2, Conclusion::Cancelled)]).await?;
+    let second = world.start().await?;
+    let clocks = world.log.schedules();
+    wait_until("the alarms to be stopped", async || {
+        let mut set = Vec::new();
+        for number in 1..=3 {
+            set.push(
+                clocks.get(world.shard, world.delivery(number).id).await.map(|it| it.is_some()),
+            );
+        }
+        if matches!(set[..], [Ok(false), Ok(false), Ok(true)]) { Ok(()) } else { Err(set) }
+    })
+    .await;
+    assert_eq!(rescues(&second), 0);
+    second.stop().await
 }
 
 #[tokio::test]

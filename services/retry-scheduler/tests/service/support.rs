@@ -127,6 +127,7 @@ impl World {
             attempt,
             started_at: now(),
             duration: Duration::from_millis(3),
+            timing: fanfare_domain::fact::Timing::default(),
             outcome: match status {
                 200 => Outcome::Accepted { status },
                 _ => Outcome::Refused { status, retry_after: None },

@@ -72,6 +72,7 @@ fn story(number: u32) -> Vec<Record> {
         attempt: 1,
         started_at: time,
         duration: Duration::from_millis(3),
+        timing: fanfare_domain::fact::Timing::default(),
         outcome: if failed {
             Outcome::Refused { status, retry_after: None }
         } else {

@@ -4,7 +4,9 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{Kind, Link, Span, Told, Value, span};
 use crate::{
-    Conclusion, Outcome, SpanId, Timestamp, TraceContext, fact::AttemptMade, trace::Place,
+    Conclusion, Outcome, SpanId, Timestamp, TraceContext,
+    fact::{AttemptMade, Timing},
+    trace::Place,
 };
 
 /// When the parts of a request were done, from its beginning on; `None` for what there was not, or
@@ -13,10 +15,10 @@ use crate::{
 pub struct Moments {
     /// The name was resolved.
     pub dns: Option<Duration>,
-    /// There was a TCP connection; through a proxy, to it.
+    /// There was a TCP connection, on which TLS began; through a proxy, to it.
+    pub tcp: Option<Duration>,
+    /// There was a connection: TCP, and TLS if it is spoken.
     pub connected: Option<Duration>,
-    /// TLS was spoken on it.
-    pub tls: Option<Duration>,
     /// The request was handed to the connection.
     pub sent: Option<Duration>,
     /// The head of the answer was there.
@@ -29,11 +31,24 @@ pub struct Moments {
 const SCHEMES: [(&str, u16); 2] = [("https://", 443), ("http://", 80)];
 
 impl Moments {
+    /// Returns what goes on record of it.
+    ///
+    /// A connection that was there later than the request was sent is not the one that it went over:
+    /// another one had become free meanwhile.
+    pub fn timing(&self) -> Timing {
+        let is_own = |at: &Duration| self.sent.is_none_or(|sent| *at <= sent);
+        Timing { connect: self.connected.filter(is_own), first_byte: self.first_byte }
+    }
+
     fn events(&self, start: Timestamp) -> Vec<(&'static str, Timestamp)> {
+        let (connect, tls) = match self.tcp {
+            Some(tcp) => (Some(tcp), self.connected),
+            None => (self.connected, None),
+        };
         let parts = [
             ("dns", self.dns),
-            ("connect", self.connected),
-            ("tls", self.tls),
+            ("connect", connect),
+            ("tls", tls),
             ("request sent", self.sent),
             ("first byte", self.first_byte),
             ("body", self.body),

@@ -37,6 +37,7 @@ fn made(attempt: u32, outcome: Outcome) -> AttemptMade {
         attempt,
         started_at: at(100),
         duration: Duration::from_millis(30),
+        timing: crate::fact::Timing::default(),
         outcome,
         detail: String::from("words"),
         config_revision: 1,
@@ -139,6 +140,23 @@ fn a_replay_is_a_trace_of_its_own_that_links_to_the_old_one() {
     );
     let below = span::delivery(&delivery, &context, (at(2), at(3)));
     assert_eq!((below.parent, below.trace), (Some(span.id), span.trace));
+}
+
+#[test]
+fn tls_is_an_event_of_its_own() {
+    let after = |millis| Some(Duration::from_millis(millis));
+    let over_tls = Moments { tcp: after(1), connected: after(3), ..Moments::default() };
+    let clear = Moments { connected: after(2), ..Moments::default() };
+    let broken = Moments { tcp: after(1), ..Moments::default() };
+    for (moments, expected) in [
+        (over_tls, &[("connect", at(101)), ("tls", at(103))][..]),
+        (clear, &[("connect", at(102))]),
+        (broken, &[("connect", at(101))]),
+    ] {
+        let made = made(1, Outcome::Failed(Fault::TimedOut));
+        let span = span::attempt(&made, &context(), None, &moments);
+        assert_eq!(span.events, expected);
+    }
 }
 
 #[test]

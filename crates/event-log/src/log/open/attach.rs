@@ -14,7 +14,7 @@ use tracing::debug;
 use super::{Installation, OpenError, PATIENCE, Road};
 use crate::{
     EventLog, Settings,
-    log::{api, timestamp},
+    log::{Link, api, timestamp},
     settings::{Compression, Durability},
     topology::{SHARDS, Stream, Topology},
 };
@@ -29,7 +29,7 @@ impl EventLog {
     /// there is not waited for; one that has no leader yet is, for 5 s.
     ///
     /// Of the settings, only those of the connection and of this process count (`url`,
-    /// `credentials_file`, `prefix`, `window`, `ack_wait`); what they say of the streams is
+    /// `login`, `tls`, `inbox_prefix`, `prefix`, `window`, `ack_wait`); what they say of the streams is
     /// replaced by how the streams are. What was promised of the servers is not known, and counts as
     /// [`Durability::Process`].
     ///
@@ -41,7 +41,8 @@ impl EventLog {
         Box::pin(async move {
             let now = Instant::now();
             let road = Road::to(name, settings, PATIENCE, now).await?;
-            let look = Look { context: &road.jetstream, settings, deadline: now + START };
+            let (context, link) = (&road.jetstream, &*road.link);
+            let look = Look { context, link, settings, deadline: now + START };
             let journal = look.at(Stream::Journal).await?;
             let inbox = look.at(Stream::Inbox).await?;
             let created = timestamp(inbox.created).as_nanos();
@@ -55,6 +56,7 @@ impl EventLog {
 
 struct Look<'a> {
     context: &'a Context,
+    link: &'a Link,
     settings: &'a Settings,
     deadline: Instant,
 }
@@ -63,9 +65,14 @@ impl Look<'_> {
     async fn at(&self, stream: Stream) -> Result<Info, OpenError> {
         let name = Topology::new(&self.settings.prefix).stream(stream);
         loop {
-            let error = match api::stream_info(self.context, &name).await {
-                Ok(info) => return Ok(info),
-                Err(error) => error,
+            let subject = api::api_subject(&format!("STREAM.INFO.{name}"));
+            let error = tokio::select! {
+                biased;
+                answer = api::stream_info(self.context, &name) => match answer {
+                    Ok(info) => return Ok(info),
+                    Err(error) => error,
+                },
+                denial = self.link.denied(&subject) => return Err(denial.into()),
             };
             if !error.is_temporary() || Instant::now() >= self.deadline {
                 return Err(self.failed(name, error));

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{
     request::{SentRequest, sent},
-    view::{HeaderView, InBatchView, OutcomeName},
+    view::{HeaderView, InBatchView, OutcomeName, millis},
 };
 use crate::{
     app::App,
@@ -29,6 +29,13 @@ pub(crate) struct AttemptView {
     started_at: String,
     /// From the beginning to the outcome, in milliseconds.
     duration_ms: u64,
+    /// How long it took until a connection was made for the request, in milliseconds: name, TCP and
+    /// TLS. `null` if it went over one that was there already, or none came about.
+    #[schema(required)]
+    connect_ms: Option<u64>,
+    /// How long it took until the head of the answer was there, in milliseconds; `null` if none came.
+    #[schema(required)]
+    first_byte_ms: Option<u64>,
     /// What came of it.
     outcome: OutcomeName,
     /// The status that the endpoint answered with, or the one that the tenant's profile shows for a
@@ -165,6 +172,8 @@ impl AttemptView {
             attempt: row.number,
             started_at: row.started_at.to_string(),
             duration_ms: row.duration_nanos / 1_000_000,
+            connect_ms: row.timing.connect.map(millis),
+            first_byte_ms: row.timing.first_byte.map(millis),
             outcome,
             status: profile.shown_status(&row.outcome),
             fault,

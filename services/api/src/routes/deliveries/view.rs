@@ -1,5 +1,7 @@
 //! Facts as they are shown.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use fanfare_domain::{
     DeliveryId, EndpointId, EventId, Fact, Outcome, Record, SpanId,
@@ -78,6 +80,13 @@ struct AttemptView {
     started_at: String,
     /// From the beginning to the outcome, in milliseconds.
     duration_ms: u64,
+    /// How long it took until a connection was made for the request, in milliseconds: name, TCP and
+    /// TLS. `null` if it went over one that was there already, or none came about.
+    #[schema(required)]
+    connect_ms: Option<u64>,
+    /// How long it took until the head of the answer was there, in milliseconds; `null` if none came.
+    #[schema(required)]
+    first_byte_ms: Option<u64>,
     /// What came of it.
     outcome: OutcomeName,
     /// The status that the endpoint answered with; `null` if it did not.
@@ -238,7 +247,9 @@ impl AttemptView {
             attempt: made.attempt,
             span_id: SpanId::attempt(made.delivery.id, made.attempt).to_string(),
             started_at: made.started_at.to_string(),
-            duration_ms: u64::try_from(made.duration.as_millis()).unwrap_or(u64::MAX),
+            duration_ms: millis(made.duration),
+            connect_ms: made.timing.connect.map(millis),
+            first_byte_ms: made.timing.first_byte.map(millis),
             outcome,
             status: made.outcome.status(),
             fault,
@@ -253,6 +264,11 @@ impl AttemptView {
             batch: made.batch.map(InBatchView::of),
         }
     }
+}
+
+/// Returns the whole milliseconds of a duration.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl OutcomeName {

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use fanfare_domain::{
     Condition, Endpoint, EndpointId, EndpointState, TenantId, Timestamp, TypePattern,
     endpoint::{Ordering, Secret, header_owner, secret_owner},
-    profile::{FilterRefused, Profile},
+    profile::{FilterRefused, OverrideRefused, Profile},
     retry::Policy,
     seal::{Clear, Keyring, Sealed},
 };
@@ -171,8 +171,8 @@ impl Maker<'_> {
             secrets: vec![secret],
             headers: self.headers(id, &new.headers, &chance)?,
             state: EndpointState::Active,
-            retry: new.retry,
-            timeout: new.timeout_ms.map(timeout).transpose()?,
+            retry: new.retry.map(|policy| retry(self.profile, policy)).transpose()?,
+            timeout: new.timeout_ms.map(|millis| timeout(self.profile, millis)).transpose()?,
             concurrency: new.concurrency.map(concurrency).transpose()?,
             rate_limit: new.rate_limit.as_ref().map(RateLimitView::admit).transpose()?,
             ordering: new.ordering.map(OrderingName::admit).unwrap_or_default(),
@@ -210,8 +210,8 @@ impl Maker<'_> {
             next.filters = patterns(self.profile, event_types)?;
         }
         patch.filter.apply(&mut next.condition, |text| filter(text))?;
-        patch.retry.apply(&mut next.retry, |policy| Ok(policy.clone()))?;
-        patch.timeout_ms.apply(&mut next.timeout, |millis| timeout(*millis))?;
+        patch.retry.apply(&mut next.retry, |policy| retry(self.profile, policy.clone()))?;
+        patch.timeout_ms.apply(&mut next.timeout, |millis| timeout(self.profile, *millis))?;
         patch.concurrency.apply(&mut next.concurrency, |count| concurrency(*count))?;
         patch.rate_limit.apply(&mut next.rate_limit, RateLimitView::admit)?;
         if let Some(ordering) = patch.ordering {
@@ -348,13 +348,22 @@ fn merge(notes: &mut BTreeMap<String, String>, patch: &BTreeMap<String, Option<S
     }
 }
 
-fn timeout(millis: u64) -> Result<Duration, ApiError> {
+fn retry(profile: &Profile, policy: Policy) -> Result<Policy, ApiError> {
+    profile.admit_retry(&policy).map_err(|why| refused("retry", &why))?;
+    Ok(policy)
+}
+
+fn timeout(profile: &Profile, millis: u64) -> Result<Duration, ApiError> {
     let timeout = Duration::from_millis(millis);
-    if (Profile::TIMEOUT_MIN..=Profile::TIMEOUT_MAX).contains(&timeout) {
-        return Ok(timeout);
+    profile.admit_timeout(timeout).map_err(|why| refused("timeout_ms", &why))?;
+    Ok(timeout)
+}
+
+fn refused(field: &str, why: &OverrideRefused) -> ApiError {
+    if why.is_by_profile() {
+        return ApiError::detailed(Code::ProfileForbids, format_args!("{field}: {why}"));
     }
-    let (min, max) = (Profile::TIMEOUT_MIN.as_millis(), Profile::TIMEOUT_MAX.as_millis());
-    Err(ApiError::value("timeout_ms", format_args!("it is {min} to {max}")))
+    ApiError::value(field, why)
 }
 
 fn concurrency(count: u16) -> Result<u16, ApiError> {

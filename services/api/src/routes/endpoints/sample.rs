@@ -8,6 +8,7 @@ use fanfare_domain::{
     Attempt, DeliveryId, Endpoint, EndpointId, Event, EventId, EventType, Fact, Record, Rendered,
     TenantId,
     json::{self, Limits},
+    profile::Profile,
 };
 use fanfare_event_log::trials::NotTried;
 use fanfare_service::random_bytes;
@@ -24,8 +25,14 @@ use crate::{
     routes::deliveries::{request::said_headers, view::FactView},
 };
 
-/// How long the dispatcher may take: somewhat longer than the longest request.
-const ANSWER: Duration = Duration::from_secs(24);
+/// Where samples are sent.
+pub(crate) const PATH: &str = "/v1/tenants/{tenant}/endpoints/{endpoint}/test";
+
+/// How much longer the dispatcher may take than the endpoint: it makes sure first that it may send.
+const BESIDE: Duration = Duration::from_secs(4);
+/// How long a request may take here: longer than the longest time-out that an endpoint can have, with
+/// the time in which a dispatcher is waited for.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(80);
 
 /// The data of a sample whose type has no example in a catalogue.
 const SAMPLE: &str = r#"{"test":true,"message":"This is a test event."}"#;
@@ -70,7 +77,7 @@ pub(crate) struct Tried {
 }
 
 /// Sends a sample event to an endpoint, once, and shows what it answers. The request is made and
-/// signed as any other; it counts for nothing, and nothing about it is kept.
+/// signed as any other, and may take as long; it counts for nothing, and nothing about it is kept.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/endpoints/{endpoint}/test", tag = "endpoints",
     request_body = Sample,
@@ -112,11 +119,17 @@ pub(crate) async fn test_endpoint(
     // What the profile cannot carry is refused here, and not by an endpoint.
     let rendered = Rendered::new(profile, &event).map_err(|why| ApiError::value("data", why))?;
     access.caller.begins_to_write();
-    let record = app.log.try_endpoint(id, &event, ANSWER).await.map_err(not_tried)?;
+    let time = patience(&endpoint, profile);
+    let record = app.log.try_endpoint(id, &event, time).await.map_err(not_tried)?;
     let request = sent(&rendered, (&event, &endpoint), &record)?;
     let attempt = FactView::of(0, &record);
     let attempt = attempt.ok_or_else(|| ApiError::Internal(anyhow!("an attempt is no fact")))?;
     Ok(Json(Tried { request, attempt }))
+}
+
+/// How long the dispatcher may take: as long as the endpoint may, and somewhat longer.
+fn patience(endpoint: &Endpoint, profile: &Profile) -> Duration {
+    endpoint.timeout.unwrap_or(profile.attempt.timeout) + BESIDE
 }
 
 /// The data of a sample.
@@ -162,5 +175,17 @@ fn not_tried(error: NotTried) -> ApiError {
             _ => ApiError::Unavailable(anyhow!("an endpoint was not tried: {reason}")),
         },
         NotTried::Unanswered => ApiError::Unavailable(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_may_take_longer_than_the_most_patient_endpoint() {
+        /// How long an owner of the shard is waited for, and the caller is looked up.
+        const BEFORE: Duration = Duration::from_secs(10);
+        assert!(Profile::TIMEOUT_MAX + BESIDE + BEFORE < REQUEST_TIMEOUT);
     }
 }

@@ -257,6 +257,36 @@ fn values_out_of_their_limits_are_refused_by_name() {
 }
 
 #[test]
+fn a_profile_bounds_what_an_endpoint_has_instead_of_it() {
+    let own = |retry: serde_json::Value, timeout_ms| NewEndpoint {
+        retry: serde_json::from_value(retry).unwrap(),
+        timeout_ms,
+        ..new()
+    };
+    let delays = |delays: &[&str]| serde_json::json!({ "delays": { "list": delays } });
+    let kryptos = Bench::new("kryptos");
+    for beyond in [own(delays(&["1s"; 3]), None), own(serde_json::Value::Null, Some(10_001))] {
+        assert_eq!(kryptos.create(beyond).unwrap_err().code(), Code::ProfileForbids);
+    }
+    let (endpoint, _) = kryptos.create(own(delays(&["1s"; 2]), Some(10_000))).unwrap();
+    for beyond in [
+        serde_json::json!({ "retry": delays(&["1s"; 3]) }),
+        serde_json::json!({ "timeout_ms": 10_001 }),
+    ] {
+        let refused = kryptos.patch(&endpoint, &patch(beyond)).unwrap_err();
+        assert_eq!(refused.code(), Code::ProfileForbids);
+    }
+    // What an endpoint has since before there were bounds stays until it is changed.
+    let before = Endpoint { timeout: Some(Duration::from_mins(1)), ..endpoint };
+    let named = kryptos.patch(&before, &patch(serde_json::json!({ "name": "new" }))).unwrap();
+    assert_eq!(named.timeout, before.timeout);
+    let any = Bench::new("standard-webhooks");
+    assert!(any.create(own(delays(&["1s"; 64]), Some(60_000))).is_ok());
+    assert_eq!(field(any.create(own(delays(&["0s"]), None))), "retry");
+    assert_eq!(field(any.create(own(delays(&["7d"; 5]), None))), "retry");
+}
+
+#[test]
 fn a_patch_sets_removes_and_leaves() {
     let bench = Bench::new("standard-webhooks");
     let (endpoint, _) = bench

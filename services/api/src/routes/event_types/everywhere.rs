@@ -1,7 +1,7 @@
 //! The installation's catalogue, which counts for every tenant that has no entry of its own.
 
 use axum::{Json, extract::State, http::StatusCode};
-use fanfare_domain::EventType;
+use fanfare_domain::{EventType, Timestamp};
 
 use super::{
     Catalogue, EventTypePatch, EventTypeView, Import, Imported, NewEventType, delete, get, list,
@@ -17,7 +17,8 @@ use crate::{
     reply::{Created, Tagged},
 };
 
-const EVERYWHERE: Catalogue<'static> = Catalogue { tenant: None, profile: None };
+const EVERYWHERE: Catalogue<'static> =
+    Catalogue { tenant: None, since: Timestamp::EPOCH, profile: None };
 
 /// Adds an event type to the installation's catalogue.
 #[utoipa::path(

@@ -32,7 +32,7 @@ pub(crate) enum StateName {
     Done,
     /// A person cancelled it; what was made before goes on.
     Cancelled,
-    /// It cannot be done.
+    /// It can never be done: `failure` says why. What was made before goes on.
     Failed,
 }
 
@@ -47,8 +47,9 @@ pub(crate) struct ReplayView {
     tenant_id: String,
     /// How it stands.
     state: StateName,
-    /// Why it failed; `null` unless it did.
-    #[schema(required)]
+    /// Why it failed: `tenant_deleted`, `endpoint_deleted` (every endpoint that it is for), or
+    /// `events_gone` (every event that it is of left the log); `null` unless it did.
+    #[schema(required, example = "endpoint_deleted")]
     failure: Option<String>,
     /// What tells its deliveries apart from others of the same events.
     generation: u32,

@@ -16,6 +16,7 @@ use crate::{
     caller::{Caller, OnTenant, Reads, Writes},
     directory::{Directory, Expunging},
     error::{ApiError, Code},
+    expunge::{is_audited, rests_until},
     extract::Body,
 };
 
@@ -56,6 +57,13 @@ pub(crate) struct ExpungeView {
     /// `rejected`, `dead_letters`, `idempotency_keys`. What was removed by a process that was killed
     /// meanwhile is not counted.
     removed: BTreeMap<String, u64>,
+    /// What it waits for that may last: `delivery_log`, which has to take the changes into the audit
+    /// before they are removed; `null` if it waits for nothing of this kind.
+    #[schema(required)]
+    waits_for: Option<&'static str>,
+    /// From when on the id can be used again; `null` while it goes on.
+    #[schema(required, format = DateTime)]
+    id_rests_until: Option<String>,
     /// Whether the delivery log has forgotten the tenant too; `null` if that cannot be found out now.
     #[schema(required)]
     delivery_log_forgot: Option<bool>,
@@ -79,6 +87,7 @@ enum ExpungeState {
 ///
 /// It goes on by itself, also after a restart: ask how far it is. A tenant that was deleted before can
 /// be expunged too. Once it is finished, it can be asked for again, for what producers have sent since.
+/// The id rests then: no tenant of it can be created before `id_rests_until`.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/expunge", tag = "tenants", request_body = NewExpunge,
     params(("tenant" = String, Path, description = "The tenant's id")),
@@ -197,16 +206,19 @@ async fn show(app: &App, id: &TenantId) -> Result<Json<ExpungeView>, ApiError> {
     let (state, finished_at) = match found.expunge.stage {
         ExpungeStage::Running => (ExpungeState::Running, None),
         ExpungeStage::Finished(at) | ExpungeStage::Earlier(at) => {
-            (ExpungeState::Finished, Some(at.to_string()))
+            (ExpungeState::Finished, Some(at))
         }
     };
+    let waits = finished_at.is_none() && !is_audited(app, found.revision).await.unwrap_or_default();
     Ok(Json(ExpungeView {
         tenant_id: id.to_string(),
         state,
         who: found.actor,
         why: found.reason,
         begun_at: found.expunge.begun_at.to_string(),
-        finished_at,
+        finished_at: finished_at.map(|at| at.to_string()),
+        waits_for: waits.then_some("delivery_log"),
+        id_rests_until: finished_at.map(|at| rests_until(app, at).to_string()),
         removed: found.expunge.removed,
         delivery_log_forgot: forgot,
     }))

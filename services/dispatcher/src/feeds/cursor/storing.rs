@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fanfare_domain::{
     Feed, Timestamp,
-    feed::{Blocked, Interval, Phase},
+    feed::{Blocked, Interval, Phase, PutOff},
 };
 
 use super::Cursor;
@@ -23,6 +23,8 @@ pub(super) struct Saved {
     pub(super) next: u64,
     pub(super) blocked: Vec<Blocked>,
     pub(super) ended: Vec<u64>,
+    pub(super) ended_since: u64,
+    taken_over: Vec<PutOff>,
     /// How many events were offered since.
     pub(super) offered: u64,
 }
@@ -46,8 +48,8 @@ impl Cursor {
         if !waiting.is_empty() {
             blocked.push(Blocked { key: Feed::GIVEN_UP, by: 0, waiting });
         }
-        let ended = self.ended_from(next, &keyed);
-        Feed { next, blocked, ended, ..self.feed.clone() }
+        let (ended, ended_since) = self.ended_from(next, &keyed);
+        Feed { next, blocked, ended, ended_since, ..self.feed.clone() }
     }
 
     /// Notes what is stored.
@@ -67,9 +69,12 @@ impl Cursor {
         if !self.is_stored || self.is_writing || !is_due {
             return None;
         }
-        let feed = self.to_store();
-        let Saved { next, blocked, ended, .. } = &self.saved;
-        let is_new = (&feed.next, &feed.blocked, &feed.ended) != (next, blocked, ended);
+        let taken_over = self.may_go_off(now).collect();
+        let feed = Feed { taken_over, ..self.to_store() };
+        let Saved { next, blocked, ended, ended_since, taken_over, .. } = &self.saved;
+        let is_new = (&feed.next, &feed.blocked) != (next, blocked)
+            || (&feed.ended, &feed.taken_over) != (ended, taken_over)
+            || feed.ended_since != *ended_since;
         if !is_new {
             // What is stored is right at this moment, too.
             self.saved = Saved::of(&feed, now);
@@ -93,7 +98,8 @@ impl Cursor {
             past.push(Interval { from: self.feed.from, until, closed_at: at });
         }
         let from = from.max(self.until().saturating_add(1));
-        Feed { from, next: from, past, ..feed }
+        let taken_over = self.feed.taken_over.clone();
+        Feed { from, next: from, past, taken_over, ..feed }
     }
 
     /// Whether what is stored is so far behind that the ledger may not know all that came since.
@@ -106,6 +112,8 @@ impl Cursor {
 impl Saved {
     pub(super) fn of(feed: &Feed, at: Timestamp) -> Self {
         let (blocked, ended) = (feed.blocked.clone(), feed.ended.clone());
-        Self { at, next: feed.next, blocked, ended, offered: 0 }
+        let taken_over = feed.taken_over.clone();
+        let ended_since = feed.ended_since;
+        Self { at, next: feed.next, blocked, ended, ended_since, taken_over, offered: 0 }
     }
 }

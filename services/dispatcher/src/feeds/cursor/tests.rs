@@ -32,6 +32,8 @@ fn feed(from: u64) -> Feed {
         blocked: Vec::new(),
         past: Vec::new(),
         ended: Vec::new(),
+        ended_since: 0,
+        taken_over: Vec::new(),
     }
 }
 
@@ -176,7 +178,7 @@ fn what_was_ended_behind_its_key_is_remembered_until_its_turn() {
     read(&mut cursor, 3, |_| Some(1));
     assert_eq!(offer(&mut cursor), [10]);
     cursor.on_record(10, false);
-    cursor.end(11);
+    cursor.end(11, 7);
     let stored = cursor.to_store();
     assert_eq!((stored.next, &*stored.ended), (13, &[11][..]));
     let mut again = Cursor::resume(stored, 2, NOW);
@@ -217,4 +219,44 @@ fn an_order_that_is_given_up_loses_nothing() {
     assert_eq!(cursor.to_store().next, 10);
     let waiting = &cursor.to_store().blocked;
     assert_eq!(waiting.iter().map(|it| it.waiting.len()).sum::<usize>(), 3);
+}
+
+#[test]
+fn what_was_ended_beyond_what_can_be_named_is_looked_for_in_the_journal() {
+    let many = u64::try_from(Feed::ENDED_MAX).unwrap() + 5;
+    let mut cursor = Cursor::resume(feed(10), 1, NOW);
+    for (journal, sequence) in (500..).zip((10..10 + many).rev()) {
+        assert!(cursor.may_end(sequence));
+        cursor.end(sequence, journal);
+    }
+    assert!(!cursor.remembers_end(10 + many - 1), "it is not stored yet");
+    let stored = cursor.save(later(6)).unwrap();
+    assert_eq!((stored.ended.len(), stored.ended_since), (Feed::ENDED_MAX, 500));
+    cursor.stored(stored.clone(), 2, later(6));
+    assert!(cursor.remembers_end(10) && cursor.remembers_end(10 + many - 1));
+    assert_eq!(cursor.ask_for_ends(), None, "we know them all");
+    assert!(cursor.save(later(12)).is_none());
+
+    let mut again = Cursor::resume(stored, 2, later(6));
+    read(&mut again, 2, |_| None);
+    assert_eq!(again.judge(|_| Known::Nothing), Next::Stand);
+    assert!(!again.may_end(10 + many));
+    assert_eq!((again.ask_for_ends(), again.ask_for_ends()), (Some(500), None));
+    again.found_ends((10..10 + many).collect());
+    assert!(again.may_end(10 + many));
+    read(&mut again, many, |_| None);
+    assert_eq!(offer(&mut again), [10 + many, 10 + many + 1]);
+    for sequence in [10 + many, 10 + many + 1] {
+        again.on_record(sequence, true);
+    }
+    let stored = again.save(later(20)).unwrap();
+    assert_eq!((&*stored.ended, stored.ended_since), (&[][..], 0));
+}
+
+#[test]
+fn of_the_version_before_no_more_is_remembered_than_is_named() {
+    let last = 10 + u64::try_from(Feed::ENDED_MAX).unwrap();
+    let mut cursor = Cursor::resume(Feed { ended: (10..last).collect(), ..feed(10) }, 1, NOW);
+    assert_eq!(cursor.ask_for_ends(), None);
+    assert!(!cursor.may_end(last) && cursor.may_end(last - 1));
 }

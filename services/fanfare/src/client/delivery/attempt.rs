@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::timeline::took;
 use crate::{
     client::{
         api::text,
@@ -25,7 +26,7 @@ pub(super) const ATTEMPTS: Table = Table {
 fn row(one: &Value) -> Vec<String> {
     let mut row = cells(one, ["attempt", "outcome"]);
     row.push(answer(one));
-    row.push(format!("{} ms", cell(one, "duration_ms")));
+    row.push(took(one));
     row.extend(cells(one, ["started_at", "retry_at"]));
     row
 }
@@ -49,7 +50,7 @@ pub(super) fn show(found: &Value, output: Output) {
         ("outcome", output.tone(tone, &format!("{} {}", cell(found, "outcome"), answer(found)))),
         ("detail", cell(found, "detail")),
         ("started", cell(found, "started_at")),
-        ("took", format!("{} ms", cell(found, "duration_ms"))),
+        ("took", took(found)),
         ("next at", cell(found, "retry_at")),
         ("event", cell(found, "event_id")),
         ("endpoint", cell(found, "endpoint_id")),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use fanfare_domain::{EndpointId, TenantId, TypePattern};
 use serde_json::Value;
@@ -25,6 +25,8 @@ Examples:
 
 /// How long the stream may be silent: it says something every ten seconds.
 const SILENCE: Duration = Duration::from_secs(35);
+/// How long one message can be: that of a delivery is some hundred bytes.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// How long to wait before going on where it ended.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -76,6 +78,10 @@ pub(super) async fn run(options: Options, api: &Api, output: Output) -> Result<(
             Ok(Ended::Unauthorized) => {
                 bail!("the API key does not work any more, or the tenant is gone");
             }
+            Err(error) if is_gone(&error) && !place.is_empty() => {
+                output.note("some of what happened meanwhile is not shown: going on from now");
+                place.clear();
+            }
             Err(error) if place.is_empty() || is_final(&error) => return Err(error),
             Err(error) if !away => {
                 output.note(&format!("{error:#}: going on where it ended"));
@@ -88,6 +94,11 @@ pub(super) async fn run(options: Options, api: &Api, output: Output) -> Result<(
             () = stop.asked() => return Ok(()),
         }
     }
+}
+
+/// Tells whether it cannot be gone on where it ended.
+fn is_gone(error: &anyhow::Error) -> bool {
+    Problem::of(error).is_some_and(|problem| problem.code.as_deref() == Some("place_gone"))
 }
 
 fn is_final(error: &anyhow::Error) -> bool {
@@ -122,6 +133,7 @@ async fn watch(api: &Api, path: &str, place: &mut String, output: Output) -> Res
                 *place = message.id;
             }
         }
+        ensure!(lines.bytes.len() <= MESSAGE_BYTES_MAX, "it is no stream of deliveries");
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn words(fact: &Value, at: Timestamp) -> (Tone, String, String) {
                 (_, Some(_)) => Tone::Warning,
                 (_, None) => Tone::Bad,
             };
-            let took = span(Duration::from_millis(number(fact, "duration_ms")));
+            let took = took(fact);
             let next = until("retry_at").map(|next| format!(", next attempt in {next}"));
             let details = format!("{} in {took}{}", outcome(fact), next.unwrap_or_default());
             (tone, format!("attempt {attempt}"), details)
@@ -73,6 +73,17 @@ pub(crate) fn words(fact: &Value, at: Timestamp) -> (Tone, String, String) {
         }
         other => (Tone::Dim, printable(other), String::new()),
     }
+}
+
+/// How long an attempt took, and its parts as far as they are known: `12 ms (connect 3 ms, first byte
+/// 11 ms)`.
+pub(super) fn took(attempt: &Value) -> String {
+    let millis = |name| attempt.get(name).and_then(Value::as_u64).map(Duration::from_millis);
+    let part = |(name, what)| millis(name).map(|after| format!("{what} {}", span(after)));
+    let parts = [("connect_ms", "connect"), ("first_byte_ms", "first byte")];
+    let parts: Vec<String> = parts.into_iter().filter_map(part).collect();
+    let whole = span(millis("duration_ms").unwrap_or_default());
+    if parts.is_empty() { whole } else { format!("{whole} ({})", parts.join(", ")) }
 }
 
 fn outcome(fact: &Value) -> String {
@@ -120,6 +131,8 @@ mod tests {
             "recorded_at": "2026-11-22T06:15:03.123Z",
             "attempt": 1,
             "duration_ms": 12,
+            "connect_ms": 3,
+            "first_byte_ms": 11,
             "outcome": "refused",
             "status": 500,
             "fault": null,
@@ -130,7 +143,8 @@ mod tests {
             "retry_at": "2026-11-22T06:15:08.120Z",
         });
         let expected = [
-            "06:15:03.123Z  attempt 1   500 in 12 ms, next attempt in 5 s",
+            "06:15:03.123Z  attempt 1   500 in 12 ms (connect 3 ms, first byte 11 ms), \
+             next attempt in 5 s",
             "               POST https://example.com/hook",
             "               signed v1,abc",
             "               answered:",

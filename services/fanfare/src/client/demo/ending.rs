@@ -59,7 +59,7 @@ pub(super) async fn dead_letter(
     let member = cast.member("broken").context("the cast has its broken member")?;
     let subject = topology.dead(&cast.tenant, member.endpoint);
     let name = topology.stream(Stream::Dead);
-    let context = nats::connect(&system.running().nats, nats).await?;
+    let context = nats::connect(&system.running().nats).await?;
     let stream = context.get_stream_no_info(&name).await.context("open the dead letters")?;
     let deadline = Instant::now() + DEAD_LETTER;
     let message = loop {

@@ -172,6 +172,7 @@ mod tests {
                 attempt: number,
                 started_at: BEGUN,
                 duration: Duration::from_millis(3),
+                timing: fanfare_domain::fact::Timing::default(),
                 outcome,
                 detail: String::new(),
                 config_revision: 1,

@@ -1,5 +1,7 @@
 //! `fanfare endpoint test`.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use clap::Args;
 use fanfare_domain::EventType;
@@ -10,6 +12,9 @@ use super::{
     Named,
 };
 use crate::output::{Output, Tone};
+
+/// How long the answer may take: an endpoint may take up to a minute, and the API gives up before.
+const ANSWER: Duration = Duration::from_secs(90);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +42,7 @@ pub(crate) async fn run(options: &Options, api: &Api, output: Output) -> Result<
         let data = serde_json::from_str(data).context("the data is not JSON")?;
         members.insert(String::from("data"), data);
     }
+    let api = api.with_patience(ANSWER);
     let tried = api.post(&format!("{}/test", options.endpoint.path()), &body).await?;
     if output.json {
         output.document(&tried);

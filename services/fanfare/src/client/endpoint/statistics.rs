@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Named;
 use crate::{
-    client::{api::Api, listing::cell, text::thousands},
+    client::{again::Watch, api::Api, listing::cell, text::thousands},
     output::{Output, Tone},
 };
 
@@ -18,6 +18,8 @@ pub(crate) struct Options {
     /// How far back to look.
     #[arg(long, value_enum, default_value = "24h")]
     window: Window,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// A time that ends now.
@@ -48,10 +50,14 @@ impl Window {
 pub(super) async fn run(options: &Options, api: &Api, output: Output) -> Result<()> {
     let window = options.window.name();
     let path = format!("{}/statistics?window={window}", options.endpoint.path());
-    let found = api.get(&path).await?;
+    let show = |found: &Value, output| show(options, found, output);
+    options.watch.one((api, &path), show, output).await
+}
+
+fn show(options: &Options, found: &Value, output: Output) {
     if output.json {
-        output.document(&found);
-        return Ok(());
+        output.document(found);
+        return;
     }
     let rate = found.get("success_rate").and_then(Value::as_f64);
     let rate = rate.map_or_else(|| String::from("-"), |rate| format!("{:.2} %", rate * 100.0));
@@ -63,7 +69,7 @@ pub(super) async fn run(options: &Options, api: &Api, output: Output) -> Result<
     };
     output.fields(&[
         ("endpoint", output.tone(Tone::Strong, &options.endpoint.endpoint.to_string())),
-        ("since", cell(&found, "since")),
+        ("since", cell(found, "since")),
         ("delivered", output.tone(Tone::Accent, &rate)),
         ("deliveries", counts(found.get("deliveries"), &[])),
         ("attempts", counts(found.get("attempts"), &["by_status", "by_fault"])),
@@ -77,7 +83,6 @@ pub(super) async fn run(options: &Options, api: &Api, output: Output) -> Result<
         output.line("");
         output.line("There were too many to count them all: the latest of them count.");
     }
-    Ok(())
 }
 
 /// Names and numbers, without those that are 0.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use fanfare_domain::{
     BatchId, DeliveryId, EndpointId, Fault, Shard, TraceContext,
-    fact::{DeliveryParked, InBatch, RetryScheduled, ShardClaimed},
+    fact::{DeliveryParked, InBatch, RetryScheduled, ShardClaimed, Timing},
 };
 
 use super::*;
@@ -44,6 +44,7 @@ fn attempt(outcome: Outcome, detail: &str, retry_at: Option<Timestamp>) -> Recor
         attempt: 2,
         started_at: later(1_000),
         duration: Duration::from_millis(12),
+        timing: Timing { connect: None, first_byte: Some(Duration::from_millis(11)) },
         outcome,
         detail: String::from(detail),
         config_revision: 3,
@@ -207,6 +208,8 @@ fn programs_get_ids_and_names() {
         ("status", json!(500)),
         ("fault", json!(null)),
         ("duration_ms", json!(12)),
+        ("connect_ms", json!(null)),
+        ("first_byte_ms", json!(11)),
         ("retry_at", json!("2023-11-14T22:13:26.500Z")),
     ] {
         assert_eq!(document[name], value, "{name}");

@@ -95,7 +95,9 @@ fn show(found: &Value, output: Output) {
         ("asked by", field("who")),
         ("why", field("why")),
         ("begun", field("begun_at")),
+        ("waits for", field("waits_for").replace('_', " ")),
         ("finished", field("finished_at")),
+        ("id rests until", field("id_rests_until")),
         ("removed", removed.collect::<Vec<_>>().join(", ")),
         ("delivery log", String::from(log)),
     ]);

@@ -99,6 +99,7 @@ pub(super) fn attempt(delivery: &DeliveryRef, attempt: u32, outcome: Outcome) ->
         attempt,
         started_at: starts(attempt),
         duration,
+        timing: fanfare_domain::fact::Timing::default(),
         outcome,
         detail: String::new(),
         config_revision: 3,

@@ -1,0 +1,53 @@
+//! Tells this machine's own addresses from those of others.
+//!
+//! Our own services, and whatever else runs here, may listen on addresses that are public. Only an
+//! address of this machine can be bound to: that is asked anew each time, because addresses come
+//! and go. Nothing is sent.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
+/// Addresses that nobody has: both are for documentation.
+const NOBODYS_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const NOBODYS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0x0db8, 0, 0, 0, 0, 0, 1));
+
+/// Tells whether an address is one of this machine's.
+pub(crate) fn is_ours(address: IpAddr) -> bool {
+    // A system can be told to let programs bind to any address, and then only the way tells.
+    can_bind(address) && (!can_bind(nobodys(address)) || leads_home(address))
+}
+
+fn nobodys(like: IpAddr) -> IpAddr {
+    if like.is_ipv4() { NOBODYS_V4 } else { NOBODYS_V6 }
+}
+
+fn can_bind(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// Tells whether what is sent to an address would come from it.
+fn leads_home(address: IpAddr) -> bool {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let local = UdpSocket::bind((any, 0)).and_then(|socket| {
+        // Connecting a datagram socket only chooses the way.
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    local.is_ok_and(|local| local.ip() == address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_knows_its_own_addresses() {
+        assert!(is_ours(Ipv4Addr::LOCALHOST.into()));
+        assert!(leads_home(Ipv4Addr::LOCALHOST.into()));
+        for other in [NOBODYS_V4, NOBODYS_V6, Ipv4Addr::new(1, 1, 1, 1).into()] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+}

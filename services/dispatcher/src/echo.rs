@@ -1,0 +1,85 @@
+//! Takes out of an answer what an endpoint says back of what it was told in confidence.
+//!
+//! An endpoint that echoes its requests, as servers for debugging do, would put the values of its own
+//! headers into the journal, and before the eyes of everybody who may look at deliveries.
+
+use bytes::Bytes;
+
+/// What stands for a secret.
+const HIDDEN: &[u8] = b"***";
+/// Shorter values are no secrets, and stand anywhere.
+const LENGTH_MIN: usize = 8;
+
+/// Takes the secrets out of a text that may be cut off at its end.
+pub(crate) fn conceal<'a>(text: Bytes, secrets: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
+    let mut concealed = text;
+    if concealed.len() < LENGTH_MIN {
+        return concealed;
+    }
+    for secret in secrets.into_iter().filter(|secret| secret.len() >= LENGTH_MIN) {
+        if let Some(without) = replace(&concealed, secret) {
+            concealed = without;
+        }
+        if let Some(end) = beginning_at_end(&concealed, secret) {
+            concealed.truncate(end);
+        }
+    }
+    concealed
+}
+
+/// Returns the text with each occurrence replaced; `None` if there is none.
+fn replace(text: &[u8], secret: &[u8]) -> Option<Bytes> {
+    let (mut rest, mut without) = (text, Vec::new());
+    while let Some(position) = rest.windows(secret.len()).position(|window| window == secret) {
+        let (before, after) = rest.split_at(position);
+        without.extend_from_slice(before);
+        without.extend_from_slice(HIDDEN);
+        rest = after.get(secret.len()..).unwrap_or_default();
+    }
+    if rest.len() == text.len() {
+        return None;
+    }
+    without.extend_from_slice(rest);
+    Some(without.into())
+}
+
+/// Returns where the text ends without a secret of which only the beginning is there.
+fn beginning_at_end(text: &[u8], secret: &[u8]) -> Option<usize> {
+    let lengths = (LENGTH_MIN..secret.len()).rev();
+    let mut cut =
+        lengths.filter(|length| secret.get(..*length).is_some_and(|it| text.ends_with(it)));
+    cut.next().map(|length| text.len() - length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn concealed(text: &'static str, secrets: &[&str]) -> String {
+        let secrets = secrets.iter().map(|secret| secret.as_bytes());
+        let text = conceal(Bytes::from_static(text.as_bytes()), secrets);
+        String::from_utf8(text.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn what_is_said_back_does_not_show() {
+        let secrets = ["Bearer abcdefgh", "abcdefgh", "whsec_12345678"];
+        for (text, expected) in [
+            ("", ""),
+            ("ok", "ok"),
+            ("{\"authorization\":\"Bearer abcdefgh\"}", "{\"authorization\":\"***\"}"),
+            ("abcdefghabcdefgh, whsec_12345678", "******, ***"),
+            ("abcdefg", "abcdefg"),
+            ("nothing of that kind", "nothing of that kind"),
+            ("cut off: whsec_123", "cut off: "),
+            ("not yet: whsec_1", "not yet: whsec_1"),
+        ] {
+            assert_eq!(concealed(text, &secrets), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn short_values_stay() {
+        assert_eq!(concealed("a 1 and a true", &["1", "true", ""]), "a 1 and a true");
+    }
+}

@@ -1,0 +1,84 @@
+//! Bad input, each with what must come of it, against the running system over real sockets.
+//!
+//! `README.md` beside this file lists every row; it is written by the rows themselves
+//! (`FANFARE_WRITE_SECURITY=1`), and a test sees to it that it stays so.
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod answers;
+mod dialled;
+mod headers;
+mod names;
+mod payloads;
+mod quiet;
+mod raw;
+mod support;
+mod table;
+mod tenants;
+mod tokens;
+mod urls;
+mod wire;
+mod world;
+
+use std::io::Write as _;
+
+use anyhow::{Result, ensure};
+use tokio::time::Instant;
+
+use crate::{
+    table::{Family, Seen},
+    world::World,
+};
+
+/// Every family of rows, in the order of the README.
+fn families() -> Vec<Family> {
+    vec![
+        urls::family(),
+        dialled::family(),
+        names::family(),
+        answers::family(),
+        headers::family(),
+        payloads::family(),
+        wire::family(),
+        tokens::family(),
+        tenants::family(),
+    ]
+}
+
+#[test]
+fn the_readme_lists_every_row() -> Result<()> {
+    table::check_readme(&families())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_row_ends_as_the_table_says() -> Result<()> {
+    let world = World::begin().await?;
+    let begun = Instant::now();
+    let played = tokio::join!(
+        timed("urls", urls::play(&world)),
+        timed("dialled", dialled::play(&world)),
+        timed("names", names::play(&world)),
+        timed("answers", answers::play(&world)),
+        timed("headers", headers::play(&world)),
+        timed("payloads", payloads::play(&world)),
+        timed("wire", wire::play(&world)),
+        timed("tokens", tokens::play(&world)),
+        timed("tenants", tenants::play(&world)),
+    );
+    let (a, b, c, d, e, f, g, h, i) = played;
+    let mut wrong = Vec::new();
+    for (family, seen) in families().iter().zip([a?, b?, c?, d?, e?, f?, g?, h?, i?]) {
+        wrong.extend(family.judge(&seen));
+    }
+    let rows: usize = families().iter().map(|family| family.rows.len()).sum();
+    writeln!(std::io::stderr(), "security: {rows} rows in {:?}", begun.elapsed())?;
+    ensure!(wrong.is_empty(), "{} rows ended otherwise:\n{}", wrong.len(), wrong.join("\n"));
+    ensure!(world.decoy_connections() == 0, "something spoke to the proxy of the environment");
+    world.end().await
+}
+
+async fn timed(name: &str, play: impl Future<Output = Result<Seen>>) -> Result<Seen> {
+    let begun = Instant::now();
+    let seen = play.await;
+    writeln!(std::io::stderr(), "security: {name} took {:?}", begun.elapsed())?;
+    seen
+}
