@@ -66,7 +66,8 @@ async fn a_callers_trace_counts_as_far_as_its_key_does() -> Result<()> {
     assert_eq!(publish(&scene, Some(scene.api().key()), 4).await?, 202);
     scene.hooks_have(3).await;
     // The operator's is exported, and everything before it would be by now.
-    let spans = collector.have(&[("POST", 1), ("process INBOX", 1)]).await;
+    let request = "POST /v1/tenants/{tenant}/events";
+    let spans = collector.have(&[("POST", 1), ("process INBOX", 1), (request, 1)]).await;
     let ours = |span: &&Exported| span.service == "fanfare-api";
     let traces: Vec<_> = spans.iter().filter(ours).map(|span| span.trace.clone()).collect();
     assert!(traces.iter().all(|found| *found == trace(4)), "{spans:#?}");
