@@ -126,6 +126,7 @@ impl Fields for AttemptMade {
             response_truncated,
             retry_at,
             batch,
+            trace_sampled,
         } = self;
         out.message(1, delivery);
         out.uint(2, u64::from(*attempt));
@@ -153,6 +154,9 @@ impl Fields for AttemptMade {
         out.in_batch(16, *batch);
         for (number, after) in [(17, timing.connect), (18, timing.first_byte)] {
             out.uint(number, after.map_or(0, |after| encode::nanos(after).max(1)));
+        }
+        if let Some(sampled) = trace_sampled {
+            out.some_uint(19, u64::from(*sampled));
         }
     }
 }

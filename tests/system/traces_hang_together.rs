@@ -11,12 +11,15 @@ use fanfare_domain::{
 };
 use fanfare_event_log::{Headers, InboxMessage};
 use fanfare_service::{Clock as _, SystemClock, Traces};
-use fanfare_testkit::receiver::{Behaviour, Receiver};
+use fanfare_testkit::{
+    receiver::{Behaviour, Receiver},
+    wait_until,
+};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::{
-    Answer, Expected, Hooks, Options, Scene, binary,
+    Answer, Expected, Hooks, Options, Scene, Service, binary,
     otelite::Otelite,
     scene::TENANT,
     spans::{Collector, Exported},
@@ -212,6 +215,43 @@ async fn without_a_collector_or_a_trace_requests_say_nothing_of_one() -> Result<
     scene.finish(Expected::Calm).await
 }
 
+/// What the HTTP client adds by itself.
+const UNSEEN: [&str; 4] = ["accept", "content-length", "host", "user-agent"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_shown_with_the_trace_that_it_named() -> Result<()> {
+    let mut scene = scene(Vec::new()).await?;
+    scene.installation.start_service(Service::Projector).await?;
+    let event = publish(&scene, "01").await?;
+    for (path, attempts) in [("/good", 1), ("/third", 3)] {
+        let id = delivery(&scene, event, path)?;
+        for number in 1..=attempts {
+            let place = format!("/v1/tenants/{TENANT}/deliveries/{id}/attempts/{number}");
+            let shown = wait_until("the attempt to be in the delivery log", async || {
+                scene.api().get(&place).await.map_err(|error| format!("{error:#}"))
+            });
+            let shown = shown.await;
+            let request = &shown["request"];
+            assert_eq!(request["fidelity"], "verified", "{shown:#}");
+            let headers = request["headers"].as_array().context("headers")?;
+            let signature = headers.iter().find(|it| it["name"] == "webhook-signature");
+            let signature = signature.and_then(|it| it["value"].as_str());
+            let requests = scene.hooks.requests();
+            let got = requests.iter().find(|got| got.header("webhook-signature") == signature);
+            let got = got.context("a request with this signature")?;
+            for (name, value) in &got.headers {
+                let value = value.to_str()?;
+                let is_it = |it: &&Value| it["name"] == name.as_str() && it["value"] == value;
+                let is_shown = headers.iter().any(|it| is_it(&it));
+                assert!(is_shown || UNSEEN.contains(&name.as_str()), "{name} in {headers:#?}");
+            }
+            assert!(got.headers.contains_key("traceparent"));
+            assert_eq!(got.header("tracestate"), Some("shop=1"));
+        }
+    }
+    scene.finish(Expected::Calm).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_hangs_holds_nothing_up() -> Result<()> {
     let (collector, hooks) = (Receiver::start().await?, Hooks::start().await?);
@@ -274,7 +314,8 @@ async fn a_real_backend_shows_one_connected_trace() -> Result<()> {
     let mut producer = fanfare_service::Context::new("shop");
     let (traces, exporter) = Traces::to(&backend.traces_url(), "shop")?;
     producer.export_traces(exporter);
-    traces.export(producers_span()?);
+    let span = producers_span()?;
+    traces.export(|| span);
     producer.shut_down(PATIENCE).await?;
     let scene = scene(backend.variables()).await?;
     let event = publish(&scene, "01").await?;

@@ -312,7 +312,8 @@ fn of_routing(routed: &EventRouted, endpoint: EndpointId, standing: Standing) ->
     }
 }
 
-fn attempt(place: Place, made: &AttemptMade) -> AttemptRow {
+/// Returns the row of an attempt whose fact is there.
+pub(crate) fn attempt(place: Place, made: &AttemptMade) -> AttemptRow {
     AttemptRow {
         delivery: made.delivery.id,
         number: made.attempt,
@@ -331,5 +332,6 @@ fn attempt(place: Place, made: &AttemptMade) -> AttemptRow {
         response_truncated: made.response_truncated,
         retry_at: made.retry_at,
         batch: made.batch,
+        trace_sampled: made.trace_sampled,
     }
 }

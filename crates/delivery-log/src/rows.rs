@@ -195,6 +195,8 @@ pub struct AttemptRow {
     pub retry_at: Option<Timestamp>,
     /// The request that it was part of, if it carried several deliveries.
     pub batch: Option<InBatch>,
+    /// See [`AttemptMade::trace_sampled`](fanfare_domain::fact::AttemptMade::trace_sampled).
+    pub trace_sampled: Option<bool>,
 }
 
 impl EventRow {

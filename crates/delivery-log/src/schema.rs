@@ -18,15 +18,16 @@ use crate::{
 };
 
 /// The version of the tables. One before [`GROWS_FROM`] makes them anew: they are a fold.
-pub(crate) const VERSION: i64 = 5;
+pub(crate) const VERSION: i64 = 6;
 
 /// The first version that becomes this one by what is added to it.
 pub(crate) const GROWS_FROM: i64 = 4;
 
-/// What version 5 adds. What was folded before knows nothing of it, and neither do its facts.
-const TO_5: [&str; 2] = [
-    "ALTER TABLE fanfare_attempts ADD COLUMN connect_after BIGINT",
-    "ALTER TABLE fanfare_attempts ADD COLUMN first_byte_after BIGINT",
+/// What versions add. What was folded before knows nothing of it, and neither do its facts.
+const GROWTH: [(i64, &str); 3] = [
+    (5, "ALTER TABLE fanfare_attempts ADD COLUMN connect_after BIGINT"),
+    (5, "ALTER TABLE fanfare_attempts ADD COLUMN first_byte_after BIGINT"),
+    (6, "ALTER TABLE fanfare_attempts ADD COLUMN trace_sampled BIGINT"),
 ];
 
 /// The tables, in the order in which they are dropped. That of the audit is not among them: it keeps
@@ -75,6 +76,7 @@ const SQLITE: [&str; 4] = [
         outcome TEXT NOT NULL, status BIGINT, fault TEXT, retry_after BIGINT,
         started_at BIGINT NOT NULL, duration BIGINT NOT NULL, config_revision BIGINT NOT NULL,
         retry_at BIGINT, batch BLOB, batch_size BIGINT, truncated BIGINT NOT NULL,
+        trace_sampled BIGINT,
         url TEXT NOT NULL, signature TEXT NOT NULL, detail TEXT NOT NULL, headers TEXT NOT NULL,
         body BLOB NOT NULL, connect_after BIGINT, first_byte_after BIGINT,
         PRIMARY KEY (delivery, number)
@@ -103,6 +105,7 @@ const POSTGRES: [&str; 4] = [
         outcome TEXT NOT NULL, status BIGINT, fault TEXT, retry_after BIGINT,
         started_at BIGINT NOT NULL, duration BIGINT NOT NULL, config_revision BIGINT NOT NULL,
         retry_at BIGINT, batch BYTEA, batch_size BIGINT, truncated BIGINT NOT NULL,
+        trace_sampled BIGINT,
         url TEXT NOT NULL, signature TEXT NOT NULL, detail TEXT NOT NULL, headers TEXT NOT NULL,
         body BYTEA NOT NULL, connect_after BIGINT, first_byte_after BIGINT,
         PRIMARY KEY (delivery, number)
@@ -264,7 +267,7 @@ async fn grow(transaction: &mut Transaction, version: i64) -> Result<(), StoreEr
     if version == VERSION {
         return Ok(());
     }
-    for text in TO_5 {
+    for (_, text) in GROWTH.into_iter().filter(|(added, _)| *added > version) {
         transaction.execute(Statement::new(text)).await?;
     }
     let mut grown = Statement::new("UPDATE fanfare_log SET version = ");

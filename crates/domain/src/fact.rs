@@ -185,6 +185,10 @@ pub struct AttemptMade {
     /// one request, which has a fact for each of its deliveries; the first of them
     /// holds the whole answer, the others the beginning of its body.
     pub batch: Option<InBatch>,
+    /// What the request said of whether its trace is sampled; `None` if it named no trace. Which one
+    /// it named follows from its event: of a batch, from the first one that came with a trace, or
+    /// the first where none did.
+    pub trace_sampled: Option<bool>,
 }
 
 /// How far an attempt was by when, counted from its beginning.

@@ -8,11 +8,14 @@
 mod place;
 mod sampler;
 pub mod span;
+mod state;
 
 use data_encoding::HEXLOWER;
 
 pub use place::{Place, SpanId, TraceId};
 pub use sampler::{Sampler, SamplerError};
+
+use crate::{DeliveryId, EventId};
 
 /// The longest `traceparent` that is looked at, in bytes: later versions may be longer than ours.
 const TRACEPARENT_MAX: usize = 256;
@@ -29,17 +32,24 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Takes the headers of a message; a malformed `traceparent` counts as none (W3C, section 3.2.2.3).
+    /// Takes the headers of a message; see [`Self::from_lines`].
     pub fn from_headers(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
-        let Some(traceparent) = traceparent.filter(|text| is_traceparent(text)) else {
-            return Self::default();
-        };
-        let tracestate = tracestate.filter(|text| {
-            text.len() <= 512 && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
-        });
-        Self {
-            traceparent: String::from(traceparent),
-            tracestate: tracestate.map(String::from).unwrap_or_default(),
+        Self::from_lines(traceparent, tracestate)
+    }
+
+    /// Takes the headers of a message: of each as many as there are, in their order. A `traceparent`
+    /// that is malformed or there twice counts as none (W3C, section 3.2), and so does a malformed
+    /// `tracestate` (section 3.3).
+    pub fn from_lines<'a>(
+        traceparent: impl IntoIterator<Item = &'a str>,
+        tracestate: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let mut parents = traceparent.into_iter();
+        match (parents.next(), parents.next()) {
+            (Some(parent), None) if is_traceparent(parent) => {
+                Self { traceparent: String::from(parent), tracestate: state::read(tracestate) }
+            }
+            (Some(_) | None, _) => Self::default(),
         }
     }
 
@@ -53,6 +63,32 @@ impl TraceContext {
     pub fn of(trace: TraceId, span: SpanId, sampled: bool) -> Self {
         let flags = u8::from(sampled);
         Self { traceparent: format!("00-{trace}-{span}-{flags:02x}"), tracestate: String::new() }
+    }
+
+    /// Returns what the request of an attempt says of its place in this trace of the event's.
+    #[must_use]
+    pub fn of_attempt(
+        &self,
+        event: EventId,
+        (delivery, generation): (DeliveryId, u32),
+        (attempt, sampled): (u32, bool),
+    ) -> Self {
+        let place = Place::of(event, self, generation);
+        let said = Self::of(place.trace, SpanId::attempt(delivery, attempt), sampled);
+        // A replay's trace is our own, and nobody has said anything about its state.
+        let tracestate = if generation == 0 { self.tracestate.clone() } else { String::new() };
+        Self { tracestate, ..said }
+    }
+
+    /// Returns the same place, with another decision on whether it is sampled.
+    #[must_use]
+    pub fn decided(self, sampled: bool) -> Self {
+        match self.parts() {
+            Some((trace, span, _)) => {
+                Self { tracestate: self.tracestate, ..Self::of(trace, span, sampled) }
+            }
+            None => self,
+        }
     }
 
     /// Tells whether there is no trace.
@@ -132,6 +168,38 @@ mod tests {
             let context = TraceContext::from_headers(Some(&of_length(length)), None);
             assert_eq!(!context.is_empty(), is_taken, "{length}");
         }
+    }
+
+    #[test]
+    fn two_parents_are_none_and_lines_of_state_are_one_list() {
+        let twice = TraceContext::from_lines([PARENT, PARENT], ["a=b"]);
+        assert_eq!(twice, TraceContext::default());
+        let lines = TraceContext::from_lines([PARENT], ["a=b", "c=d"]);
+        assert_eq!(lines.tracestate, "a=b,c=d");
+        let malformed = TraceContext::from_lines([PARENT], ["a=b", "hello world"]);
+        assert_eq!((malformed.traceparent.as_str(), malformed.tracestate.as_str()), (PARENT, ""));
+    }
+
+    #[test]
+    fn another_decision_changes_nothing_else() {
+        let context = TraceContext::from_headers(Some(PARENT), Some("a=b"));
+        let decided = context.clone().decided(false);
+        assert_eq!(decided.parts().map(|(_, _, sampled)| sampled), Some(false));
+        assert_eq!(decided.decided(true), context);
+        assert_eq!(TraceContext::default().decided(true), TraceContext::default());
+    }
+
+    #[test]
+    fn a_request_says_which_attempt_it_is_and_a_replay_has_no_foreign_state() {
+        let context = TraceContext::from_headers(Some(PARENT), Some("a=b"));
+        let (event, delivery) = (EventId::from_bytes([9; 16]), DeliveryId::from_bytes([7; 16]));
+        let said = context.of_attempt(event, (delivery, 0), (2, true));
+        let span = SpanId::attempt(delivery, 2);
+        assert_eq!(said.traceparent, format!("00-0af7651916cd43dd8448eb211c80319c-{span}-01"));
+        assert_eq!(said.tracestate, "a=b");
+        let replayed = context.of_attempt(event, (delivery, 1), (2, false));
+        assert_ne!(replayed.trace_id(), said.trace_id());
+        assert!(replayed.traceparent.ends_with("-00") && replayed.tracestate.is_empty());
     }
 
     #[test]

@@ -220,7 +220,11 @@ where
         Box::pin(async move {
             let dial = guard.admit(declared.map_err(|_| Refusal::Undeclared)?).await?;
             // The connection may outlive the call that asked for it: the pool then finishes it.
-            let connection = DIAL.scope(dial, connecting).await?;
+            let connecting = DIAL.scope(dial, connecting);
+            let connection = match &marks {
+                Some(marks) => MARKS.scope(marks.clone(), connecting).await?,
+                None => connecting.await?,
+            };
             if let Some(peer) = peer(&connection) {
                 guard.recheck(peer)?;
             }

@@ -27,6 +27,7 @@ mod marks;
 mod own;
 mod pools;
 mod resolve;
+mod sessions;
 mod settings;
 mod tls;
 

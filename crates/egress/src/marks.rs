@@ -25,6 +25,7 @@ struct Inner {
     started: Instant,
     withdrawn: AtomicBool,
     dns: Mark,
+    greeted: Mark,
     connected: Mark,
     sent: Mark,
 }
@@ -40,6 +41,7 @@ impl Marks {
             started,
             withdrawn: AtomicBool::new(false),
             dns: Mark::default(),
+            greeted: Mark::default(),
             connected: Mark::default(),
             sent: Mark::default(),
         }))
@@ -60,7 +62,13 @@ impl Marks {
         self.0.dns.set(self.0.started.elapsed());
     }
 
-    /// Notes that it has a connection of its own.
+    /// Notes that TLS begins on a connection of its own; through a proxy that speaks TLS too, that
+    /// begins first.
+    pub(crate) fn greeted(&self) {
+        self.0.greeted.set_once(self.0.started.elapsed());
+    }
+
+    /// Notes that it has a connection of its own, with TLS if that is spoken.
     pub(crate) fn connected(&self) {
         self.0.connected.set(self.0.started.elapsed());
     }
@@ -72,20 +80,31 @@ impl Marks {
 
     /// Returns what was noted, with what its sender knows.
     pub(crate) fn moments(&self, first_byte: Option<Duration>, body: Option<Duration>) -> Moments {
-        let Inner { dns, connected, sent, .. } = &*self.0;
-        let (dns, connected, sent) = (dns.get(), connected.get(), sent.get());
-        Moments { dns, connected, sent, first_byte, body }
+        let Inner { dns, greeted, connected, sent, .. } = &*self.0;
+        // TLS begins as soon as there is a TCP connection.
+        let (dns, tcp, connected, sent) = (dns.get(), greeted.get(), connected.get(), sent.get());
+        Moments { dns, tcp, connected, sent, first_byte, body }
     }
 }
 
 impl Mark {
     fn set(&self, after: Duration) {
-        let nanos = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX).max(1);
-        self.0.store(nanos, Ordering::Relaxed);
+        self.0.store(nanos(after), Ordering::Relaxed);
+    }
+
+    /// Leaves it as it is, if it is set.
+    fn set_once(&self, after: Duration) {
+        if self.get().is_none() {
+            self.set(after);
+        }
     }
 
     fn get(&self) -> Option<Duration> {
         let nanos = self.0.load(Ordering::Relaxed);
         (nanos > 0).then_some(Duration::from_nanos(nanos))
     }
+}
+
+fn nanos(after: Duration) -> u64 {
+    u64::try_from(after.as_nanos()).unwrap_or(u64::MAX).max(1)
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use rustls::{
     ClientConfig, RootCertStore,
+    client::Resumption,
     crypto::ring,
     pki_types::{CertificateDer, pem, pem::PemObject as _},
 };
 
-use crate::{Protocol, Settings};
+use crate::{Protocol, Settings, sessions::Sessions};
 
 /// Why TLS cannot be spoken as the settings want it.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,7 @@ pub(crate) fn configure(settings: &Settings) -> Result<(ClientConfig, usize), Tl
         Protocol::Negotiated => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         Protocol::Http2 => vec![b"h2".to_vec()],
     };
+    config.resumption = Resumption::store(Sessions::shared());
     Ok((config, trusted))
 }
 

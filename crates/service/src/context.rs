@@ -162,6 +162,27 @@ impl Context {
         self.support.spawn(&service, &name, task);
     }
 
+    /// Spawns a support task that nothing depends on: should it end early or panic, everything goes on
+    /// without it.
+    pub(crate) fn spawn_telemetry<F>(&mut self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.support_stop();
+        self.spawn_support(name, async move {
+            let mut alone = JoinSet::new();
+            alone.spawn(task.in_current_span());
+            let ended = alone.join_next().await;
+            if !stop.is_cancelled() {
+                let cause = ended.and_then(Result::err);
+                let cause = cause.as_ref().map(tracing::field::display);
+                error!(cause, "telemetry has ended early, all else goes on");
+                stop.cancelled().await;
+            }
+            Ok(())
+        });
+    }
+
     /// Runs until SIGTERM, SIGINT, the stop token or a failure, then stops everything in order.
     ///
     /// In-flight work has `grace` to finish; a second signal ends it at once. A failing task's

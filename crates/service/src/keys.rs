@@ -162,7 +162,12 @@ pub fn check_keyring(
                 return Err(KeysError::Foreign { unopenable: Box::new(unopenable), key_id });
             }
             SealError::Altered | SealError::MalformedKey => {
-                tracing::error!(error = %unopenable, "give the endpoint a new secret, or new headers");
+                tracing::error!(
+                    error = %unopenable,
+                    tenant_id = %unopenable.tenant,
+                    endpoint_id = %unopenable.endpoint,
+                    "give the endpoint a new secret, or new headers"
+                );
             }
         }
     }

@@ -8,7 +8,7 @@ mod http;
 use std::{env, ffi::OsString, time::Duration};
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::ExporterBuildError;
+use opentelemetry_otlp::{ExporterBuildError, WithExportConfig};
 use opentelemetry_sdk::Resource;
 
 pub(crate) use http::OnRuntime;
@@ -102,6 +102,22 @@ pub enum ExportError {
 /// Reads a variable of the process.
 pub(crate) fn variable(name: &str) -> Option<String> {
     env::var_os(name).map(OsString::into_string).and_then(Result::ok)
+}
+
+impl Collector {
+    /// Tells an exporter where to send, and how long that may take.
+    pub(crate) fn configure<B: WithExportConfig>(&self, exporter: B) -> B {
+        let exporter = exporter.with_timeout(self.patience);
+        match &self.address {
+            Some(address) => exporter.with_endpoint(address),
+            None => exporter,
+        }
+    }
+
+    /// Makes what sends over HTTP. Must be called inside a Tokio runtime.
+    pub(crate) fn http_client(&self) -> Result<OnRuntime, ExportError> {
+        OnRuntime::new(self.patience)
+    }
 }
 
 impl Signal {

@@ -1,5 +1,6 @@
 //! What the process says about itself, on standard error.
 
+mod lines;
 mod repeats;
 mod watch;
 
@@ -7,14 +8,22 @@ use std::{fmt, io, io::IsTerminal as _, path::PathBuf, str::FromStr, sync::Arc};
 
 use fanfare_domain::settings::{Settings, Source};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, filter::ParseError, layer::SubscriberExt as _, reload,
+    EnvFilter, Layer as _, Registry,
+    filter::{Directive, ParseError},
+    layer::SubscriberExt as _,
+    reload,
     util::TryInitError,
 };
 
 use self::repeats::{Repeats, Sparing};
 use crate::Traces;
 
+pub use lines::trace_id;
+pub use repeats::AUDIT;
 pub use watch::Logging;
+
+/// The directive that lets [`AUDIT`] through.
+const AUDIT_ALWAYS: &str = "fanfare::audit=info";
 
 /// How the process logs: section `telemetry` of a service's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,8 +111,13 @@ pub fn init(telemetry: &Telemetry, traces: &Traces) -> Result<Logging, Telemetry
 const STRANGERS: &str = "hickory_net=error,hickory_resolver=error,rustls=error";
 
 impl Filter {
+    /// What is the only record of an act is written, unless the filter says otherwise by name.
     fn built(&self) -> EnvFilter {
-        EnvFilter::builder().parse_lossy(format!("{STRANGERS},{}", self.0))
+        let filter = EnvFilter::builder().parse_lossy(format!("{STRANGERS},{}", self.0));
+        if self.0.contains(AUDIT) {
+            return filter;
+        }
+        filter.add_directive(Directive::from_str(AUDIT_ALWAYS).expect("it is a directive"))
     }
 }
 
@@ -162,6 +176,19 @@ mod tests {
             let format: Format = word.parse().unwrap();
             assert_eq!((format.is_json(true), format.is_json(false)), (on_terminal, otherwise));
         }
+    }
+
+    #[test]
+    fn what_somebody_did_is_written_unless_the_filter_names_it() {
+        for (text, directive) in
+            [("warn", "fanfare::audit=info"), ("warn,fanfare::audit=off", "fanfare::audit=off")]
+        {
+            let filter: Filter = text.parse().unwrap();
+            let shown = filter.built().to_string();
+            assert!(shown.contains(directive) && shown.contains("warn"), "{shown}");
+            assert_eq!(shown.matches(AUDIT).count(), 1, "{shown}");
+        }
+        assert!(AUDIT_ALWAYS.starts_with(AUDIT));
     }
 
     #[test]

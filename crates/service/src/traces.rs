@@ -12,24 +12,28 @@
 mod convert;
 mod export;
 pub mod requests;
+mod series;
 #[cfg(test)]
 mod tests;
 
 use std::{
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use fanfare_domain::trace::{Place, Sampler, span::Span};
+use fanfare_domain::{
+    TraceContext,
+    trace::{Place, Sampler, span::Span},
+};
 use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::mpsc;
 
 pub use export::Exporter;
 
-use self::export::Client;
+use self::{export::Client, series::Series};
 use crate::{
     ExportError, Metric, Metrics,
     otlp::{Collector, PATIENCE, Protocol, Signal, variable},
@@ -49,6 +53,9 @@ const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 const BATCH: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
 const DELAY: &str = "OTEL_BSP_SCHEDULE_DELAY";
 
+/// The most spans that a queue or a batch may be told to hold.
+const SPANS_MAX: usize = 1_000_000;
+
 /// Where finished spans go. Cheap to clone; clones share the queue. The default is nowhere.
 #[derive(Clone, Default)]
 pub struct Traces(Option<Arc<Shared>>);
@@ -65,6 +72,8 @@ enum Item {
     Event(Box<Span>),
     /// One that `tracing` made.
     Own(Box<SpanData>),
+    /// Several, which are made when their turn comes.
+    Series(Box<Series>),
 }
 
 #[derive(Default)]
@@ -74,6 +83,8 @@ struct Counts {
     dropped: AtomicU64,
     /// The collector did not take them, or not in time.
     refused: AtomicU64,
+    /// How many are still to be made of what is in the queue.
+    in_series: AtomicUsize,
 }
 
 /// How spans are sent.
@@ -148,18 +159,41 @@ impl Traces {
         self.0.as_ref().is_some_and(|shared| shared.sampler.samples(place))
     }
 
-    /// Sends a span on its way, whatever the sampler says; without a collector it is dropped.
-    pub fn export(&self, span: Span) {
-        self.offer(|| Item::Event(Box::new(span)));
+    /// Returns what a caller said of its trace, but with our own decision on whether it is sampled;
+    /// what it said, where nothing is exported: then others decide.
+    pub fn decide_on(&self, said: TraceContext) -> TraceContext {
+        match (&self.0, said.parts()) {
+            (Some(shared), Some((trace, ..))) => said.decided(shared.sampler.samples_own(trace)),
+            (None, _) | (_, None) => said,
+        }
     }
 
-    fn offer(&self, item: impl FnOnce() -> Item) {
+    /// Sends a span on its way, whatever the sampler says. It is made only if there is room for it.
+    pub fn export(&self, make: impl FnOnce() -> Span) {
+        self.offer(1, || Item::Event(Box::new(make())));
+    }
+
+    /// Sends so many spans on their way, in one place of the queue: they are made when their turn
+    /// comes, beside all work.
+    pub fn export_all<S>(&self, count: usize, make: impl FnOnce() -> S)
+    where
+        S: Iterator<Item = Span> + Send + 'static,
+    {
+        let Some(shared) = &self.0 else { return };
+        let counts = &shared.counts;
+        if !Series::has_room(counts, count) {
+            return counts.drop_some(count);
+        }
+        let series = || Series::new(Arc::clone(counts), count, Box::new(make()));
+        self.offer(count, || Item::Series(Box::new(series())));
+    }
+
+    /// Puts something that stands for so many spans into the queue, if there is room.
+    fn offer(&self, count: usize, item: impl FnOnce() -> Item) {
         let Some(shared) = &self.0 else { return };
         match shared.queue.try_reserve() {
             Ok(room) => room.send(item()),
-            Err(_) => {
-                shared.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+            Err(_) => shared.counts.drop_some(count),
         }
     }
 
@@ -193,12 +227,19 @@ impl Traces {
     }
 }
 
+impl Counts {
+    fn drop_some(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.dropped.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
 impl Pace {
     fn read(given: impl Fn(&'static str) -> Option<String>) -> Result<Self, ExportError> {
         let number = |variable, default: usize| match given(variable) {
             None => Ok(default),
-            Some(text) => match text.trim().parse() {
-                Ok(number) if number > 0 => Ok(number),
+            Some(text) => match text.trim().parse::<usize>() {
+                Ok(number) if number > 0 => Ok(number.min(SPANS_MAX)),
                 Ok(_) | Err(_) => Err(ExportError::NotANumber { variable, text }),
             },
         };

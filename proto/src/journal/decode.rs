@@ -116,6 +116,7 @@ fn attempt_made(wire: wire::AttemptMade) -> Result<AttemptMade, DecodeError> {
         response_truncated: wire.response_truncated,
         retry_at: parse::time(wire.retry_at_ns),
         batch: in_batch(wire.batch)?,
+        trace_sampled: wire.trace_sampled,
     })
 }
 

@@ -172,7 +172,8 @@ fn attempt_made() -> impl Strategy<Value = Fact> {
     let answer = (outcome(), text(), headers, blob(), any::<bool>(), of(time()), in_batch());
     let later = || duration().prop_map(|duration| duration.max(Duration::from_nanos(1)));
     let timing = (of(later()), of(later()));
-    (request, timing, answer).prop_map(|(request, (connect, first_byte), answer)| {
+    let parts = (request, timing, answer, of(any::<bool>()));
+    parts.prop_map(|(request, (connect, first_byte), answer, trace_sampled)| {
         let (delivery, attempt, started_at, duration, config_revision, url, signature) = request;
         let (outcome, detail, response_headers, response_body, truncated, retry_at, batch) = answer;
         Fact::AttemptMade(Box::new(AttemptMade {
@@ -191,6 +192,7 @@ fn attempt_made() -> impl Strategy<Value = Fact> {
             response_truncated: truncated,
             retry_at,
             batch,
+            trace_sampled,
         }))
     })
 }

@@ -13,7 +13,7 @@ use fanfare_domain::{
     seal::Keyring,
 };
 use fanfare_event_log::{ConfigView, EventLog, JobsView, Publisher};
-use fanfare_service::{Clock, Health, Metrics};
+use fanfare_service::{Clock, Health, Metrics, Traces};
 
 use crate::{
     caller::Caller,
@@ -26,6 +26,7 @@ use crate::{
     pace::Pace,
     settings::EndpointHttps,
     shares::Shares,
+    trust::TraceTrust,
     url_rules::{Https, UrlRules},
     uses::Uses,
 };
@@ -90,6 +91,10 @@ pub(crate) struct Parts {
     pub(crate) live: Live,
     /// When keys were last used.
     pub(crate) uses: Uses,
+    /// Where spans go.
+    pub(crate) traces: Traces,
+    /// Whose traces requests continue.
+    pub(crate) trace_trust: TraceTrust,
     /// Requests that run to their end, whoever waits for them.
     pub(crate) errands: Errands,
 }
@@ -330,10 +335,4 @@ impl App {
         }
         Err(Code::ChangedMeanwhile.into())
     }
-}
-
-/// Returns the trace that a request belongs to.
-pub(crate) fn trace_of(headers: &axum::http::HeaderMap) -> TraceContext {
-    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    TraceContext::from_headers(header("traceparent"), header("tracestate"))
 }

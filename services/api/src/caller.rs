@@ -20,14 +20,16 @@ use axum::{
     http::{HeaderMap, HeaderName, header, request::Parts},
 };
 use fanfare_domain::{ApiKey, KeyId, LinkId, Role, Tenant, TenantId, Timestamp, TraceContext};
+use tracing::Span;
 
 use crate::{
-    app::{App, trace_of},
+    app::App,
     directory::Revised,
     error::{ApiError, Code},
     portal::{self, Link},
     secret_key,
     shares::Holder,
+    trust::trace_of,
 };
 
 /// Why a change is made, in the caller's words, for those who read the configuration's history.
@@ -159,6 +161,36 @@ pub(crate) struct Operator<P> {
 /// A caller of the operator's that may look, as far as this process knows: it is not asked whether
 /// the key was deleted a moment ago, so that it can look also while the log is away.
 pub(crate) struct Watcher;
+
+/// Who calls, as far as this process knows before the request is looked at: it may have learnt too
+/// late of a key that was made or deleted a moment ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nobody that is known.
+    Nobody,
+    /// A tenant, or its user.
+    Tenant,
+    /// The operator.
+    Operator,
+}
+
+impl Standing {
+    /// Looks the caller of a request up.
+    pub(crate) fn of(headers: &HeaderMap, app: &App) -> Self {
+        let Some(text) = bearer(headers) else { return Self::Nobody };
+        if portal::is_token(text) {
+            let link = portal::read(app, text);
+            let stands = |link| app.directory.read(|it| it.link_stands(&link, app.now()));
+            return if link.is_some_and(stands) { Self::Tenant } else { Self::Nobody };
+        }
+        let hash = secret_key::hash(text);
+        match app.directory.read(|directory| directory.key_with(&hash, app.now())) {
+            None => Self::Nobody,
+            Some(key) if key.tenant.is_some() => Self::Tenant,
+            Some(_) => Self::Operator,
+        }
+    }
+}
 
 impl Caller {
     fn new(parts: &Parts, credential: Credential, tenant: Option<TenantId>, role: Role) -> Self {
@@ -325,6 +357,7 @@ impl<P: Permission> FromRequestParts<App> for InTenant<P> {
         caller.may(P::ACTION)?;
         let found = find_tenant(app, &tenant, P::ACTION).await?;
         caller.still_stands(app)?;
+        Span::current().record("tenant_id", tracing::field::display(&tenant));
         parts.extensions.insert(Holder::Tenant(tenant));
         let tenant = found.ok_or(Code::TenantNotFound)?;
         Ok(Self { caller, tenant, permission: PhantomData })

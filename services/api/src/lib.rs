@@ -44,6 +44,7 @@ mod secret_key;
 mod server;
 mod settings;
 mod shares;
+mod trust;
 mod url_rules;
 mod uses;
 mod visit;
@@ -78,6 +79,7 @@ pub use bootstrap::check_files;
 pub use openapi::document as openapi_document;
 pub use secret_key::generate_key;
 pub use settings::{EndpointHttps, MalformedEndpointHttps, Settings};
+pub use trust::{MalformedTraceTrust, TraceTrust};
 
 /// How many requests may read the journal at once, of all tenants and of one.
 const SCANS_MAX: (usize, u32) = (4, 2);
@@ -151,6 +153,8 @@ pub async fn bind_and_start(
         trials: Pace::new(TRIAL_EVERY, TRIALS_AT_ONCE),
         uses: Uses::default(),
         live: Live::new(),
+        traces: context.traces().clone(),
+        trace_trust: settings.trace_context,
         errands,
     });
     bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;

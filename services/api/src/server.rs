@@ -28,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, error, field::Empty, info_span, warn};
 
 use crate::{
-    app::{App, trace_of},
+    app::App,
     error::{ApiError, Code},
     live::Cut,
-    openapi, repeat, routes,
+    openapi, repeat, routes, trust,
     visit::{Visit, time_for},
 };
 
@@ -63,7 +63,7 @@ pub(crate) fn router(app: App) -> Router {
 
 /// Bounds a request in time, traces and counts it, and sets what every answer has.
 async fn frame(State(app): State<App>, request: Request, next: Next) -> Response {
-    let (span, mut request) = traced(request);
+    let (span, mut request) = traced(&app, request);
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     // Its body's room is kept until there is an answer.
     let visit = Visit::begin(time_for(route));
@@ -87,8 +87,8 @@ async fn frame(State(app): State<App>, request: Request, next: Next) -> Response
 }
 
 /// Makes the span of a request, by the semantic conventions for HTTP servers, and puts it in place of
-/// the one that the request came from: what is asked next because of it is below it.
-fn traced(mut request: Request) -> (Span, Request) {
+/// the one that the request came from, if that counts: what is asked next because of it is below it.
+fn traced(app: &App, mut request: Request) -> (Span, Request) {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let method = known(request.method());
     if !is_of_interest(route) {
@@ -105,8 +105,10 @@ fn traced(mut request: Request) -> (Span, Request) {
         http.route = route,
         http.response.status_code = Empty,
         trace_id = Empty,
+        // Of the path, once it is known that there is one and that the caller may see it.
+        tenant_id = Empty,
     );
-    let context = requests::continue_from(&span, trace_of(request.headers()));
+    let context = requests::continue_from(&span, trust::trusted(app, request.headers()));
     if let Some(trace_id) = context.trace_id() {
         span.record("trace_id", trace_id);
     }

@@ -9,6 +9,8 @@ use std::{
 use fanfare_delivery_log::DatabaseUrl;
 use fanfare_domain::{AddressPolicy, seal::Clear, settings::Source, url::Ports};
 
+use crate::trust::TraceTrust;
+
 /// What the service needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -33,6 +35,8 @@ pub struct Settings {
     /// The addresses that endpoints may have; the dispatchers need the same. HTTP is enough for
     /// those that it allows by name, unless HTTPS is required always.
     pub endpoint_addresses: AddressPolicy,
+    /// Whose traces requests continue.
+    pub trace_context: TraceTrust,
 }
 
 /// Whether endpoints need HTTPS.
@@ -88,6 +92,7 @@ impl fanfare_domain::settings::Settings for Settings {
                 allow: source.take_list("allow", Vec::new()),
                 deny: source.take_list("deny", Vec::new()),
             },
+            trace_context: source.take("trace_context", TraceTrust::default()),
         }
     }
 }

@@ -25,7 +25,7 @@ use fanfare_domain::{
 };
 use fanfare_egress::Wanted;
 use fanfare_event_log::{EventLog, FeedsView};
-use fanfare_service::{Clock, Traces};
+use fanfare_service::{Clock, Traces, delivery_line};
 use http::{HeaderName, HeaderValue};
 
 pub(crate) use self::fed::FeedCount;
@@ -347,7 +347,10 @@ async fn fetch(desk: &Desk, job: &Job) -> Result<Arc<TaskEvent>, Box<Record>> {
             Err(event_gone(desk, job).await)
         }
         Err(error) => {
-            tracing::warn!(%error, delivery_id = %job.delivery.id, "an event could not be read");
+            delivery_line!(
+                warn, (job.delivery, job.trace), "an event could not be read",
+                %error, attempt = job.attempt,
+            );
             let wait = (now.since(job.delivery.accepted_at) / 10).clamp(EVENT_WAIT, EVENT_WAIT_MAX);
             let put_off = (now.saturating_add(wait), DeferReason::EventUnavailable);
             let attempt = (job.delivery.clone(), job.attempt, job.batch);
@@ -386,6 +389,7 @@ async fn send(
         signature: String::new(),
         reply: None,
         batch: None,
+        trace_sampled: None,
     };
     let give_up_at = ready.policy().give_up_at(made.job.delivery.accepted_at, desk.retention);
     if now > give_up_at {
@@ -396,7 +400,8 @@ async fn send(
         Ok((mut request, signature)) => {
             made.signature = signature;
             let about = (&made.job.delivery, made.job.attempt);
-            desk.say_trace((ready, event.trace()), about, &mut request.headers);
+            let trace = (ready, event.trace());
+            made.trace_sampled = desk.say_trace(trace, about, &mut request.headers);
             let wanted = desk.wanted(&made.job.delivery);
             if !made.job.progress.begin(now.saturating_add(ready.timeout)) {
                 return Ok(Vec::new());

@@ -7,10 +7,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use fanfare_domain::{
-    DeliveryId, Record, Shard,
+    DeliveryId, Record, Shard, SpanId,
     fact::{AttemptReport, InFlight},
 };
 use fanfare_event_log::{EventLog, JournalWriter};
+use fanfare_service::telemetry::trace_id;
 use futures_util::{StreamExt as _, stream};
 use tokio::{
     sync::mpsc,
@@ -116,7 +117,7 @@ impl Leftovers {
 
     /// Tells the new owner, until it has answered or does not wait for it any more.
     async fn report(&self, request: InFlight, records: Vec<Record>, until: Instant) {
-        let InFlight { delivery, attempt, .. } = request;
+        let InFlight { delivery, attempt, endpoint, .. } = request;
         let report = AttemptReport { delivery, attempt, records };
         while Instant::now() < until {
             if self.log.report(self.shard, &report, ANSWER).await {
@@ -124,8 +125,16 @@ impl Leftovers {
             }
             sleep(PAUSE).await;
         }
+        let made = report.records.iter().find_map(|record| {
+            record.fact.attempt_made().map(|made| (&made.delivery, &record.trace))
+        });
         tracing::warn!(
+            tenant_id = made.map(|(it, _)| display(&it.tenant)),
+            event_id = made.map(|(it, _)| display(it.event)),
+            endpoint_id = %endpoint,
             delivery_id = %delivery,
+            trace_id = made.map(|(it, trace)| display(trace_id(it, trace))),
+            span_id = %SpanId::attempt(delivery, attempt),
             attempt,
             "what came of an attempt is not on record, so it will be made again"
         );

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use fanfare_domain::{
     Condition, EndpointId, Event, StoredEvent,
     condition::{Budget, Failed, Subject},
+    trace::span::Told,
 };
 use fanfare_service::{Clock, Quiet};
 use tokio::{sync::Semaphore, task::spawn_blocking};
@@ -223,6 +224,7 @@ impl Inner {
                 tenant_id = %event.tenant,
                 endpoint_id = %endpoint,
                 event_id = %event.id,
+                trace_id = %Told::of(event).place().trace,
                 reason,
                 failures,
                 "a filter gave no answer about an event, which counts as no match"

@@ -216,7 +216,7 @@ impl Work {
             let targets = event.timed();
             let tasks = routing::tasks(&event.event, targets, event.journal_sequence, self.shards);
             let about = (routing::GENERATION, event.routed_at);
-            let span = self.spans.routed(&event.event, &event.targets, about);
+            let span = self.spans.routed(&event.event, (&event.targets, event.fed), about);
             trace!(event_id = %event.event.event.id, tasks = tasks.len(), "writing tasks");
             if tasks.len() == 0 {
                 event.settler.settle().await;

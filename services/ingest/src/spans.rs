@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use fanfare_domain::{
-    Event, Timestamp,
+    Event, SpanId, Timestamp,
     trace::span::{self, Told},
 };
 use fanfare_service::{Clock, Traces};
+use tracing::debug;
 
 /// Tells of events that are stored. Cheap to clone.
 #[derive(Clone)]
@@ -29,8 +30,16 @@ impl Spans {
     /// Tells that an event is stored which was in hand since then.
     pub(crate) fn stored(&self, event: &Event, since: Timestamp) {
         let told = Told::of(event);
+        debug!(
+            tenant_id = %event.tenant,
+            event_id = %event.id,
+            event_type = event.event_type.as_str(),
+            trace_id = %told.place().trace,
+            span_id = %SpanId::ingest(event.id),
+            "an event was taken in"
+        );
         if self.traces.samples(&told.place()) {
-            self.traces.export(span::ingest(&told, (since, self.now())));
+            self.traces.export(|| span::ingest(&told, (since, self.now())));
         }
     }
 }

@@ -25,7 +25,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fanfare_domain::{EndpointId, Fact, Record, RetryDue, Shard, Timestamp};
+use fanfare_domain::{EndpointId, Fact, Record, RetryDue, Shard, SpanId, Timestamp};
 use fanfare_event_log::{
     ConfigView, EventLog, JournalBatch, JournalReader, JournalWriter, Publisher, ReadError,
     Schedules, membership::Lease,
@@ -345,7 +345,12 @@ impl Desk {
             }
             jobs::Recalled::AgedOut => {
                 for delivery in self.agenda.forget(sequence) {
-                    error!(delivery_id = %delivery, sequence, "the journal does not hold it any more");
+                    error!(
+                        delivery_id = %delivery,
+                        span_id = %SpanId::delivery(delivery),
+                        sequence,
+                        "the journal does not hold it any more"
+                    );
                 }
                 Ok(())
             }

@@ -59,6 +59,7 @@ pub(crate) fn attempt(number: u8, attempt: u32, retry_at: Option<Timestamp>) -> 
         response_truncated: false,
         retry_at,
         batch: None,
+        trace_sampled: None,
     }
 }
 

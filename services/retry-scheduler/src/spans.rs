@@ -166,11 +166,11 @@ impl Maker {
         }
         if self.made.insert(delivery.event) {
             let accepted = (delivery.accepted_at, delivery.accepted_at);
-            self.traces.export(span::ingest(&told, accepted));
-            let targets = routed.targets.len() + routed.fed.len() + routed.held.len();
-            self.traces.export(span::fan_out(&told, targets, routed_at));
+            self.traces.export(|| span::ingest(&told, accepted));
+            let targets = routed.targets.len() + routed.fed.len();
+            self.traces.export(|| span::fan_out(&told, targets, routed_at));
         }
-        self.traces.export(span::delivery(delivery, context, routed_at));
+        self.traces.export(|| span::delivery(delivery, context, routed_at));
     }
 }
 

@@ -116,6 +116,10 @@ pub(crate) fn made(delivery: DeliveryRef, attempt: u32, status: u16) -> Fact {
         response_truncated: false,
         retry_at: (status != 200).then(|| at(60_000)),
         batch: None,
+        trace_sampled: match attempt % 3 {
+            0 => None,
+            rest => Some(rest == 1),
+        },
     }))
 }
 

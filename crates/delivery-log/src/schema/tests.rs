@@ -140,6 +140,7 @@ async fn tables_that_lack_columns_get_them_and_keep_what_is_in_them() -> Result<
             &[
                 "ALTER TABLE fanfare_attempts DROP COLUMN connect_after",
                 "ALTER TABLE fanfare_attempts DROP COLUMN first_byte_after",
+                "ALTER TABLE fanfare_attempts DROP COLUMN trace_sampled",
                 "UPDATE fanfare_log SET version = 4",
             ],
         )
@@ -149,6 +150,7 @@ async fn tables_that_lack_columns_get_them_and_keep_what_is_in_them() -> Result<
         let mut kept = some();
         for row in kept.attempts.values_mut() {
             row.timing = Timing::default();
+            row.trace_sampled = None;
         }
         assert_eq!(content(&store).await?, kept);
         let mut later = Changes::default();

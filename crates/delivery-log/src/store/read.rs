@@ -25,7 +25,7 @@ pub(crate) const DELIVERY: &str = "id, tenant, event, event_sequence, endpoint, 
 /// The columns that [`attempt`] reads.
 pub(crate) const ATTEMPT: &str = "delivery, number, place, outcome, status, fault, retry_after, \
     started_at, duration, config_revision, retry_at, batch, batch_size, truncated, url, \
-    signature, detail, headers, body, endpoint, connect_after, first_byte_after";
+    signature, detail, headers, body, endpoint, connect_after, first_byte_after, trace_sampled";
 
 /// Reads an event.
 pub(crate) fn event(row: &Row) -> Result<EventRow, StoreError> {
@@ -107,6 +107,7 @@ pub(crate) fn attempt(row: &Row) -> Result<AttemptRow, StoreError> {
         response_truncated: row.integer(13)? == Some(1),
         retry_at: row.integer(10)?.map(time),
         batch,
+        trace_sampled: row.integer(22)?.map(|sampled| sampled == 1),
     })
 }
 

@@ -111,7 +111,7 @@ pub(super) async fn attempts(
     let head = "INSERT INTO fanfare_attempts (delivery, number, endpoint, place, outcome, status, fault, \
         retry_after, started_at, duration, config_revision, retry_at, batch, batch_size, \
         truncated, url, signature, detail, headers, body, connect_after, \
-        first_byte_after) VALUES ";
+        first_byte_after, trace_sampled) VALUES ";
     let tail = " ON CONFLICT (delivery, number) DO UPDATE SET place = excluded.place, \
         outcome = excluded.outcome, status = excluded.status, fault = excluded.fault, \
         retry_after = excluded.retry_after, started_at = excluded.started_at, \
@@ -120,7 +120,7 @@ pub(super) async fn attempts(
         truncated = excluded.truncated, url = excluded.url, signature = excluded.signature, \
         detail = excluded.detail, headers = excluded.headers, body = excluded.body, \
         connect_after = excluded.connect_after, \
-        first_byte_after = excluded.first_byte_after \
+        first_byte_after = excluded.first_byte_after, trace_sampled = excluded.trace_sampled \
         WHERE excluded.place > fanfare_attempts.place";
     write(transaction, (head, tail), rows.map(|row| attempt(&row))).await
 }
@@ -154,6 +154,7 @@ fn attempt(row: &AttemptRow) -> Vec<Value> {
         row.response_body.as_ref().into(),
         row.timing.connect.map(duration).into(),
         row.timing.first_byte.map(duration).into(),
+        row.trace_sampled.map(i64::from).into(),
     ]
 }
 

@@ -16,7 +16,7 @@ mod attempt;
 
 use std::{borrow::Cow, sync::Arc};
 
-pub use attempt::{Moments, address, attempt};
+pub use attempt::{Moments, address, attempt, trial};
 
 use super::{Place, SpanId, TraceContext, TraceId};
 use crate::{DeliveryRef, Event, EventId, EventType, TenantId, Timestamp};

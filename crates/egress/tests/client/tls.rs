@@ -68,6 +68,27 @@ async fn a_handshake_that_hangs_ends_with_the_connect_time_out() {
     assert!(answer.duration >= SHORT && answer.duration < PATIENCE / 2);
 }
 
+#[tokio::test]
+async fn tcp_and_tls_are_told_apart() {
+    let receiver = Receiver::start_with(Transport::Tls(Certificate::Valid)).await.unwrap();
+    let client = trusting(&receiver);
+    let parts = post(&client, &receiver.url_as("localhost", "/")).await.moments;
+    let all = [parts.dns, parts.tcp, parts.connected, parts.sent, parts.first_byte, parts.body];
+    assert!(all.iter().all(Option::is_some) && all.is_sorted(), "{parts:?}");
+    assert!(parts.connected > parts.tcp, "{parts:?}");
+    let again = post(&client, &receiver.url_as("localhost", "/")).await.moments;
+    assert_eq!((again.dns, again.tcp, again.connected), (None, None, None), "it is there already");
+
+    let clear = Receiver::start().await.unwrap();
+    let parts = post(&client, &clear.url("/")).await.moments;
+    assert!(parts.connected.is_some() && parts.tcp.is_none(), "{parts:?}");
+
+    let hanging = RawReceiver::start(Script::Hang).await.unwrap();
+    let client = Client::new(&Settings { timeout_connect: SHORT, ..settings() }).unwrap();
+    let parts = post(&client, &format!("https://{}/", hanging.address())).await.moments;
+    assert!(parts.tcp.is_some() && parts.connected.is_none(), "{parts:?}");
+}
+
 #[test]
 fn roots_that_are_not_certificates_are_refused() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

@@ -216,3 +216,20 @@ async fn what_was_started_is_stopped_in_order_when_a_later_start_fails() {
     context.shut_down(GRACE).await.unwrap();
     assert_eq!(story.told(), ["writer finished"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn telemetry_that_ends_or_panics_stops_nothing() {
+    let mut context = Context::new("ingest");
+    let (stop, story) = (context.stop(), Story::default());
+    context.spawn_telemetry("short", async {});
+    context.spawn_telemetry("broken", async { panic!("a bug of a library") });
+    let done = story.clone();
+    context.spawn("work", async move {
+        sleep(Duration::from_mins(1)).await;
+        done.tell("worked");
+        stop.cancel();
+        Ok(())
+    });
+    context.run_until_cancelled(GRACE).await.unwrap();
+    assert_eq!(story.told(), ["worked"]);
+}

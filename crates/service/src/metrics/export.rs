@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry_otlp::{MetricExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{MetricExporter, WithHttpConfig as _};
 use opentelemetry_sdk::{
     error::{OTelSdkError, OTelSdkResult},
     metrics::{PeriodicReader, Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use crate::otlp::{Collector, ExportError, OnRuntime, Protocol, Signal, variable};
+use crate::otlp::{Collector, ExportError, Protocol, Signal, variable};
 
 /// The variables, of which OTLP's own ones are read where the exporter is made.
 const METRICS: Signal = Signal {
@@ -48,23 +48,12 @@ pub(super) fn reader_from_env() -> Result<Option<PeriodicReader<Patient>>, Expor
 }
 
 fn exporter(collector: &Collector) -> Result<MetricExporter, ExportError> {
-    let Collector { protocol, address, patience } = collector;
     let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
-    let made = match protocol {
-        Protocol::Grpc => {
-            let builder = builder.with_tonic().with_timeout(*patience);
-            match address {
-                Some(address) => builder.with_endpoint(address).build(),
-                None => builder.build(),
-            }
-        }
+    let made = match collector.protocol {
+        Protocol::Grpc => collector.configure(builder.with_tonic()).build(),
         Protocol::Http => {
-            let client = OnRuntime::new(*patience)?;
-            let builder = builder.with_http().with_http_client(client).with_timeout(*patience);
-            match address {
-                Some(address) => builder.with_endpoint(address).build(),
-                None => builder.build(),
-            }
+            let builder = builder.with_http().with_http_client(collector.http_client()?);
+            collector.configure(builder).build()
         }
     };
     made.map_err(ExportError::Unusable)

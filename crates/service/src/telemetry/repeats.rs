@@ -8,7 +8,10 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::{Event, Level, Subscriber};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
 use tracing_subscriber::{
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     registry::LookupSpan,
@@ -19,9 +22,27 @@ pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// How many lines of one place in the code are written in that time.
 const LINES_MAX: u32 = 20;
 
+/// How many places are told apart. There are not so many, unless a library names what it says by
+/// chance: then all are forgotten.
+const PLACES_MAX: usize = 4_096;
+
+/// The target of lines that say what was left out.
+pub(super) const LEFT_OUT: &str = "fanfare::left_out";
+/// The target of lines that are the only record of what somebody did: each is written.
+pub const AUDIT: &str = "fanfare::audit";
+
 /// How often each place in the code has said something lately, and how often it was not heard.
 #[derive(Default)]
-pub(super) struct Repeats(Mutex<BTreeMap<&'static str, Count>>);
+pub(super) struct Repeats(Mutex<BTreeMap<Place, Count>>);
+
+/// Where something is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    file: Option<&'static str>,
+    line: Option<u32>,
+    /// Who says it by way of the `log` crate: such lines have one place for each level.
+    by: String,
+}
 
 struct Count {
     since: Instant,
@@ -41,8 +62,11 @@ pub(super) struct Sparing<F> {
 
 impl Repeats {
     /// Tells whether a place may say something now.
-    fn may_say(&self, place: &'static str, now: Instant) -> bool {
+    fn may_say(&self, place: Place, now: Instant) -> bool {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() >= PLACES_MAX {
+            counts.clear();
+        }
         let fresh = || Count { since: now, written: 0, left_out: 0 };
         let count = counts.entry(place).or_insert_with(fresh);
         if now.duration_since(count.since) >= WINDOW {
@@ -58,13 +82,46 @@ impl Repeats {
     }
 
     /// Returns what was not said since the last time, by place.
-    pub(super) fn left_out(&self) -> Vec<(&'static str, u64)> {
+    pub(super) fn left_out(&self) -> Vec<(Place, u64)> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let take = |(place, count): (&&'static str, &mut Count)| {
+        let take = |(place, count): (&Place, &mut Count)| {
             let left_out = std::mem::take(&mut count.left_out);
-            (left_out > 0).then_some((*place, left_out))
+            (left_out > 0).then(|| (place.clone(), left_out))
         };
         counts.iter_mut().filter_map(take).collect()
+    }
+}
+
+impl Place {
+    fn of(event: &Event<'_>) -> Self {
+        let metadata = event.metadata();
+        let mut place = Self { file: metadata.file(), line: metadata.line(), by: String::new() };
+        if metadata.target() == "log" {
+            event.record(&mut place);
+        }
+        place
+    }
+}
+
+/// Takes from a record of the `log` crate whose it is.
+impl Visit for Place {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "log.target" {
+            self.by = String::from(value);
+        }
+    }
+
+    fn record_debug(&mut self, _field: &Field, _value: &dyn fmt::Debug) {}
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.file, self.line) {
+            _ if !self.by.is_empty() => f.write_str(&self.by),
+            (Some(file), Some(line)) => write!(f, "{file}:{line}"),
+            (Some(file), None) => f.write_str(file),
+            (None, _) => f.write_str("elsewhere"),
+        }
     }
 }
 
@@ -88,9 +145,9 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        // Of one callsite, the name is its place in the code.
         let is_heard = *metadata.level() > Level::INFO
-            || self.repeats.may_say(metadata.name(), Instant::now());
+            || [AUDIT, LEFT_OUT].contains(&metadata.target())
+            || self.repeats.may_say(Place::of(event), Instant::now());
         if is_heard { self.format.format_event(context, writer, event) } else { Ok(()) }
     }
 }
@@ -104,16 +161,23 @@ mod tests {
 
     use super::*;
 
+    fn at(line: u32) -> Place {
+        Place { file: Some("a.rs"), line: Some(line), by: String::new() }
+    }
+
     #[test]
     fn a_flood_of_one_kind_is_cut_short_and_counted() {
         let repeats = Repeats::default();
         let now = Instant::now();
-        let said = (0..100).filter(|_| repeats.may_say("event a.rs:1", now)).count();
+        let said = (0..100).filter(|_| repeats.may_say(at(1), now)).count();
         assert_eq!(said, 20);
-        assert!(repeats.may_say("event b.rs:1", now), "others are heard");
-        assert_eq!(repeats.left_out(), [("event a.rs:1", 80)]);
+        assert!(repeats.may_say(at(2), now), "others are heard");
+        let library = Place { by: String::from("rustls"), ..Place::default() };
+        assert!(repeats.may_say(library.clone(), now));
+        assert_eq!(repeats.left_out(), [(at(1), 80)]);
+        assert_eq!((at(1).to_string(), library.to_string()), ("a.rs:1".into(), "rustls".into()));
         assert!(repeats.left_out().is_empty());
-        assert!(repeats.may_say("event a.rs:1", now + WINDOW));
+        assert!(repeats.may_say(at(1), now + WINDOW));
     }
 
     /// What was written.
@@ -144,10 +208,13 @@ mod tests {
                 info!(number, "the same");
                 tracing::debug!("nobody asked");
             }
+            for number in 0..100 {
+                info!(target: AUDIT, number, "who did what");
+            }
             info!("another");
         });
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(text.lines().count(), 21, "{text}");
+        assert_eq!(text.lines().count(), 121, "{text}");
         assert!(text.lines().last().is_some_and(|line| line.contains("another")), "{text}");
         assert_eq!(repeats.left_out().len(), 1);
     }

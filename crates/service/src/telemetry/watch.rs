@@ -3,18 +3,24 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    io::AsyncReadExt as _,
+    time::{MissedTickBehavior, interval},
+};
 use tracing::{info, warn};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::{
     Filter, Telemetry,
-    repeats::{Repeats, WINDOW},
+    repeats::{LEFT_OUT, Repeats, WINDOW},
 };
 use crate::Context;
 
 /// How often the file with the filter is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How much of it is read, in bytes.
+const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Logging that is set up.
 pub struct Logging {
@@ -29,9 +35,8 @@ impl Context {
     /// Looks after logging until everything else has ended.
     pub fn watch_logging(&mut self, logging: Logging) {
         let stop = self.support_stop();
-        self.spawn_support("logging", async move {
+        self.spawn_telemetry("logging", async move {
             stop.run_until_cancelled(logging.run()).await;
-            Ok(())
         });
     }
 }
@@ -54,7 +59,12 @@ impl Logging {
                 _ = looks.tick(), if self.telemetry.filter_file.is_some() => self.look().await,
                 _ = tells.tick() => {
                     for (place, lines) in self.repeats.left_out() {
-                        info!(place, lines, "lines were left out, the same was said too often");
+                        info!(
+                            target: LEFT_OUT,
+                            %place,
+                            lines,
+                            "lines were left out, the same was said too often"
+                        );
                     }
                 }
             }
@@ -88,7 +98,13 @@ impl Logging {
 
 /// Returns the filter in a file; `None` if there is none.
 async fn read(path: &Path) -> Option<String> {
-    let text = tokio::fs::read_to_string(path).await.ok()?;
+    // A pipe would be waited for, and what is large is no filter.
+    if !tokio::fs::metadata(path).await.ok()?.is_file() {
+        return None;
+    }
+    let file = tokio::fs::File::open(path).await.ok()?;
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text).await.ok()?;
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     line.map(String::from)
 }

@@ -12,16 +12,6 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::Item;
-
-/// Returns a span as it is sent.
-pub(super) fn data(item: Item) -> SpanData {
-    match item {
-        Item::Event(span) => of(*span),
-        Item::Own(data) => *data,
-    }
-}
-
 /// Who says it.
 pub(super) fn scope() -> InstrumentationScope {
     InstrumentationScope::builder("fanfare")
@@ -30,7 +20,8 @@ pub(super) fn scope() -> InstrumentationScope {
         .build()
 }
 
-fn of(span: Span) -> SpanData {
+/// Returns a span as it is sent.
+pub(super) fn of(span: Span) -> SpanData {
     let state: TraceState = span.tracestate.parse().unwrap_or_default();
     let mut events = SpanEvents::default();
     events.events = span

@@ -1,11 +1,12 @@
 //! Sends what is in the queue, a batch at a time.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
@@ -18,10 +19,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Counts, Item, Pace, convert};
+use super::{Counts, Item, Pace, Series, convert};
 use crate::{
     Context, ExportError,
-    otlp::{self, Collector, OnRuntime, Protocol},
+    otlp::{self, Collector, Protocol},
 };
 
 /// How long what is left may take when the process ends.
@@ -35,6 +36,8 @@ pub struct Exporter {
     coming: mpsc::Receiver<Item>,
     pace: Pace,
     counts: Arc<Counts>,
+    /// What is made by and by.
+    series: VecDeque<Box<Series>>,
     told: Option<Instant>,
 }
 
@@ -46,23 +49,12 @@ pub(super) struct Client {
 }
 
 fn exporter(collector: &Collector, resource: &Resource) -> Result<SpanExporter, ExportError> {
-    let Collector { protocol, address, patience } = collector;
     let builder = SpanExporter::builder();
-    let made = match protocol {
-        Protocol::Grpc => {
-            let builder = builder.with_tonic().with_timeout(*patience);
-            match address {
-                Some(address) => builder.with_endpoint(address).build(),
-                None => builder.build(),
-            }
-        }
+    let made = match collector.protocol {
+        Protocol::Grpc => collector.configure(builder.with_tonic()).build(),
         Protocol::Http => {
-            let client = OnRuntime::new(*patience)?;
-            let builder = builder.with_http().with_http_client(client).with_timeout(*patience);
-            match address {
-                Some(address) => builder.with_endpoint(address).build(),
-                None => builder.build(),
-            }
+            let builder = builder.with_http().with_http_client(collector.http_client()?);
+            collector.configure(builder).build()
         }
     };
     let mut exporter = made.map_err(ExportError::Unusable)?;
@@ -96,10 +88,7 @@ impl Context {
     /// Has spans sent until everything else has ended, and what is left then.
     pub fn export_traces(&mut self, exporter: Exporter) {
         let stop = self.support_stop();
-        self.spawn_support("traces", async move {
-            exporter.run(stop).await;
-            Ok(())
-        });
+        self.spawn_telemetry("traces", exporter.run(stop));
     }
 }
 
@@ -110,7 +99,7 @@ impl Exporter {
         pace: Pace,
         counts: Arc<Counts>,
     ) -> Self {
-        Self { client, coming, pace, counts, told: None }
+        Self { client, coming, pace, counts, series: VecDeque::new(), told: None }
     }
 
     /// Sends spans until `stop`, and then what is left, for some seconds at most.
@@ -151,26 +140,56 @@ impl Exporter {
 
     /// Waits for a batch: a full one, or what came within the delay. Nothing comes after `stop` that
     /// is not in the queue by then.
-    async fn next(&mut self, stop: &CancellationToken) -> Option<Vec<SpanData>> {
+    pub(super) async fn next(&mut self, stop: &CancellationToken) -> Option<Vec<SpanData>> {
         let max = self.pace.batch_max;
-        let mut items = Vec::new();
-        let first = stop.run_until_cancelled(self.coming.recv_many(&mut items, max)).await;
-        if first.is_none() {
-            self.coming.close();
-            self.coming.recv_many(&mut items, max).await;
-        }
-        if items.is_empty() {
-            return None;
-        }
-        let deadline = Instant::now() + self.pace.delay;
-        while items.len() < max {
-            let room = max - items.len();
-            let more = timeout_at(deadline, self.coming.recv_many(&mut items, room));
-            match stop.run_until_cancelled(more).await {
-                Some(Ok(1..)) => {}
-                Some(Ok(0) | Err(_)) | None => break,
+        loop {
+            let (mut items, mut batch) = (Vec::new(), Vec::new());
+            if self.series.is_empty() {
+                let first = stop.run_until_cancelled(self.coming.recv_many(&mut items, max)).await;
+                if first.is_none() {
+                    self.coming.close();
+                    self.coming.recv_many(&mut items, max).await;
+                }
+                if items.is_empty() {
+                    return None;
+                }
+            } else {
+                // Who has many spans leaves half of each batch to the others.
+                let others = std::iter::from_fn(|| self.coming.try_recv().ok());
+                items.extend(others.take(max / 2));
+            }
+            self.sort(&mut items, &mut batch);
+            let deadline = Instant::now() + self.pace.delay;
+            while batch.len() < max {
+                let room = max - batch.len();
+                let more = timeout_at(deadline, self.coming.recv_many(&mut items, room));
+                match stop.run_until_cancelled(more).await {
+                    Some(Ok(1..)) => self.sort(&mut items, &mut batch),
+                    Some(Ok(0) | Err(_)) | None => break,
+                }
+            }
+            if !batch.is_empty() {
+                return Some(batch);
             }
         }
-        Some(items.into_iter().map(convert::data).collect())
+    }
+
+    /// Puts single spans into a batch, and then as many of the others as there is room for.
+    fn sort(&mut self, items: &mut Vec<Item>, batch: &mut Vec<SpanData>) {
+        for item in items.drain(..) {
+            match item {
+                Item::Event(span) => batch.push(convert::of(*span)),
+                Item::Own(data) => batch.push(*data),
+                Item::Series(series) => self.series.push_back(series),
+            }
+        }
+        while batch.len() < self.pace.batch_max
+            && let Some(series) = self.series.front_mut()
+        {
+            match series.next() {
+                Some(span) => batch.push(convert::of(span)),
+                None => drop(self.series.pop_front()),
+            }
+        }
     }
 }

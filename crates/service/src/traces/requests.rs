@@ -42,7 +42,7 @@ impl SpanProcessor for Queued {
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.0.offer(|| Item::Own(Box::new(span)));
+            self.0.offer(1, || Item::Own(Box::new(span)));
         }
     }
 

@@ -57,9 +57,67 @@ async fn a_full_queue_drops_and_counts() {
     let pace = Pace { queue_max: 4, ..Pace::default() };
     let (traces, _exporter) = over("http://127.0.0.1:9/v1/traces", pace);
     for number in 1..=10 {
-        traces.export(span(number));
+        traces.export(|| span(number));
     }
     assert_eq!(counts(&traces), (0, 6));
+}
+
+#[tokio::test]
+async fn what_has_no_room_is_not_made() {
+    let pace = Pace { queue_max: 1, ..Pace::default() };
+    let (traces, _exporter) = over("http://127.0.0.1:9/v1/traces", pace);
+    traces.export(|| span(1));
+    traces.export(|| panic!("there is no room"));
+    traces.export_all(3, || -> std::iter::Empty<Span> { panic!("there is no room") });
+    assert_eq!(counts(&traces), (0, 4));
+}
+
+#[tokio::test]
+async fn many_spans_take_one_place_and_leave_half_of_a_batch_to_others() {
+    let pace = Pace { queue_max: 8, batch_max: 10, delay: Duration::ZERO };
+    let (traces, mut exporter) = over("http://127.0.0.1:9/v1/traces", pace);
+    traces.export_all(100, || (1..=100).map(span));
+    for number in 101..=107 {
+        traces.export(|| span(number));
+    }
+    assert_eq!(counts(&traces), (0, 0));
+    let stop = CancellationToken::new();
+    let first = exporter.next(&stop).await.unwrap();
+    assert_eq!(first.len(), 10);
+    traces.export(|| span(108));
+    let number = |data: &SpanData| u64::from_be_bytes(data.span_context.span_id().to_bytes());
+    let second: Vec<u64> = exporter.next(&stop).await.unwrap().iter().map(number).collect();
+    assert!(second.contains(&108) && second.len() == 10, "{second:?}");
+    stop.cancel();
+    let mut rest = 0;
+    while let Some(batch) = exporter.next(&stop).await {
+        assert!(batch.len() <= 10);
+        rest += batch.len();
+    }
+    assert_eq!(rest, 108 - 20);
+    let in_series = &traces.0.as_ref().unwrap().counts.in_series;
+    assert_eq!(in_series.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn how_many_spans_wait_to_be_made_is_bounded() {
+    let (traces, exporter) = over("http://127.0.0.1:9/v1/traces", Pace::default());
+    traces.export_all(100_000, || (1..=100_000).map(span));
+    traces.export_all(5, || (1..=5).map(span));
+    assert_eq!(counts(&traces), (0, 5), "one may be long");
+    drop(exporter);
+    traces.export_all(5, || (1..=5).map(span));
+    assert_eq!(counts(&traces).1, 10, "nobody takes any more");
+}
+
+#[tokio::test]
+async fn a_callers_decision_is_replaced_by_our_own() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let said = TraceContext::from_headers(Some(parent), Some("a=b"));
+    let (traces, _exporter) = over("http://127.0.0.1:9/v1/traces", Pace::default());
+    let decided = traces.decide_on(said.clone());
+    assert_eq!(decided, said.clone().decided(true));
+    assert_eq!(Traces::default().decide_on(said.clone()), said, "nobody decides here");
 }
 
 #[tokio::test]
@@ -68,14 +126,14 @@ async fn a_collector_that_hangs_is_given_up_when_the_process_ends() {
     let address = format!("http://{}/v1/traces", listener.local_addr().unwrap());
     let pace = Pace { queue_max: 4, batch_max: 1, delay: Duration::ZERO };
     let (traces, exporter) = over(&address, pace);
-    traces.export(span(1));
+    traces.export(|| span(1));
     let stop = CancellationToken::new();
     let running = exporter.run(stop.clone());
     let working = async {
         // It is connected to, and says nothing.
         let _silent = listener.accept().await.unwrap();
         for number in 2..=10 {
-            traces.export(span(number));
+            traces.export(|| span(number));
         }
         stop.cancel();
         std::future::pending::<()>().await;
@@ -100,17 +158,17 @@ async fn a_collector_that_hung_gets_spans_again_once_it_answers() {
     let (traces, exporter) = within(SHORT, Protocol::Http, &address, pace);
     let running = exporter.run(CancellationToken::new());
     let collecting = async {
-        traces.export(span(1));
+        traces.export(|| span(1));
         let (_silent, _peer) = listener.accept().await.unwrap();
         // Now it answers; under load that may be late again, and then there is a new connection.
         while counts(&traces).0 == 0 {
-            traces.export(span(2));
+            traces.export(|| span(2));
             let (mut stream, _peer) = listener.accept().await.unwrap();
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
             let mut some = [0; 4_096];
             while matches!(stream.read(&mut some).await, Ok(1..)) && counts(&traces).0 == 0 {
                 stream.write_all(answer).await.ok();
-                traces.export(span(3));
+                traces.export(|| span(3));
             }
         }
     };
@@ -135,7 +193,7 @@ async fn a_connection_that_nothing_comes_back_from_is_given_up() {
         let collecting = async {
             let mut open = Vec::new();
             for number in 1..=3 {
-                traces.export(span(number));
+                traces.export(|| span(number));
                 open.push(listener.accept().await.unwrap());
             }
         };
@@ -152,12 +210,12 @@ fn nothing_is_sampled_without_a_collector() {
     let place = Place { trace: TraceId::from_bytes([1; 16]), parent: None, sampled: Some(true) };
     let traces = Traces::default();
     assert!(!traces.is_on() && !traces.samples(&place));
-    traces.export(span(1));
+    traces.export(|| span(1));
 }
 
 #[test]
 fn a_span_is_sent_as_it_is() {
-    let data = convert::data(Item::Event(Box::new(span(9))));
+    let data = convert::of(span(9));
     assert_eq!(data.span_context.trace_id().to_bytes(), [1; 16]);
     assert_eq!(data.span_context.span_id().to_bytes(), 9_u64.to_be_bytes());
     assert!(data.span_context.is_sampled());

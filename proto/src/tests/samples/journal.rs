@@ -22,6 +22,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
         ("journal-shard-claimed", vec![shard_claimed()]),
         ("journal-attempt-accepted", vec![attempt_accepted()]),
         ("journal-attempt-refused", vec![attempt_refused()]),
+        ("journal-attempt-traced", vec![attempt_traced(true), attempt_traced(false)]),
         ("journal-attempt-timed", vec![attempt_timed()]),
         ("journal-attempts-failed", Fault::ALL.map(attempt_failed).to_vec()),
         ("journal-deliveries-deferred", deferred([LaneFull, EventUnavailable])),
@@ -87,6 +88,7 @@ fn attempt(outcome: Outcome) -> AttemptMade {
         response_truncated: false,
         retry_at: None,
         batch: None,
+        trace_sampled: None,
     }
 }
 
@@ -99,7 +101,13 @@ fn attempt_accepted() -> Record {
     record(Fact::AttemptMade(Box::new(made)))
 }
 
-/// An attempt with every field set.
+fn attempt_traced(sampled: bool) -> Record {
+    let accepted = Outcome::Accepted { status: 200 };
+    let made = AttemptMade { trace_sampled: Some(sampled), ..attempt(accepted) };
+    record(Fact::AttemptMade(Box::new(made)))
+}
+
+/// An attempt with every field set that its first version had.
 pub(in crate::tests) fn attempt_refused() -> Record {
     let refused = Outcome::Refused { status: 503, retry_after: Some(at(120_000_000_000)) };
     let made = AttemptMade {

@@ -5,7 +5,7 @@
 
 pub(crate) mod attempts;
 pub(crate) mod orders;
-mod request;
+pub(crate) mod request;
 pub(crate) mod search;
 pub(crate) mod state;
 pub(crate) mod trace;

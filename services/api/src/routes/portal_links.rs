@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{Json, extract::State, http::StatusCode};
 use fanfare_domain::{LinkId, Role};
-use fanfare_service::random_bytes;
+use fanfare_service::{random_bytes, telemetry::AUDIT};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use utoipa::ToSchema;
@@ -104,7 +104,16 @@ pub(crate) async fn create_portal_link(
         user: new.user,
         expires_at: now.saturating_add(life),
     };
-    info!(link_id = %link.id, key_id = %key, tenant_id = %link.tenant, "made a portal link");
+    // Nothing else keeps that there is such a link.
+    info!(
+        target: AUDIT,
+        tenant_id = %link.tenant,
+        link_id = %link.id,
+        key_id = %key,
+        role = ?link.role,
+        expires_at = %link.expires_at,
+        "made a portal link"
+    );
     let token = portal::write(&app, &link);
     let made = PortalLink {
         id: link.id.to_string(),

@@ -65,6 +65,7 @@ fn attempt(delivery: &DeliveryRef, attempt: u32, status: u16) -> Fact {
         response_truncated: false,
         retry_at: (status != 200).then(|| Timestamp::from_millis(5_000)),
         batch: (attempt == 1).then(|| InBatch { id: BatchId::of([delivery.id]), size: 50 }),
+        trace_sampled: None,
     }))
 }
 

@@ -74,6 +74,7 @@ fn fold(changes: &mut Changes, stored: &StoredEvent, endpoint: EndpointId) -> De
         response_truncated: false,
         retry_at: None,
         batch: None,
+        trace_sampled: None,
     }));
     let ended = Fact::DeliveryConcluded(DeliveryConcluded {
         delivery: delivery.clone(),

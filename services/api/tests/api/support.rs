@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use fanfare_api::{EndpointHttps, Settings, generate_key};
+use fanfare_api::{EndpointHttps, Settings, TraceTrust, generate_key};
 use fanfare_delivery_log::{Changes, Database, DatabaseUrl, Progress, Store, Streams};
 use fanfare_domain::{AddressPolicy, address::AddressRule, seal::Clear, url::Ports};
 use fanfare_event_log::EventLog;
@@ -183,6 +183,7 @@ fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Set
             allow: AddressRule::LOOPBACK.to_vec(),
             deny: Vec::new(),
         },
+        trace_context: TraceTrust::default(),
     }
 }
 

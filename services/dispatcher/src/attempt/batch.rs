@@ -19,6 +19,7 @@ use fanfare_domain::{
     trace::span::Moments,
 };
 use futures_util::{StreamExt as _, stream};
+use http::HeaderMap;
 
 use super::{
     Desk, Job,
@@ -203,17 +204,14 @@ impl Sending<'_> {
         };
         // What cancels any of them cancels the oldest.
         let wanted = self.desk.wanted(oldest);
+        let mut trace_sampled = None;
         let (outcome, detail, signature, reply) = match super::address(self.ready, request) {
             Err(detail) => {
                 let failed = Outcome::Failed(Fault::RequestInvalid);
                 (failed, Cow::Owned(detail), String::new(), None)
             }
             Ok((mut request, signature)) => {
-                // A request has one place in one trace: that of its first delivery's attempt.
-                if let Some(first) = members.first() {
-                    let (context, about) = (first.event.trace(), (&first.job.delivery, number));
-                    self.desk.say_trace((self.ready, context), about, &mut request.headers);
-                }
+                trace_sampled = self.say_trace(&members, number, &mut request.headers);
                 if !self.progress.begin(self.now.saturating_add(self.ready.timeout)) {
                     return batched.close(members);
                 }
@@ -240,9 +238,24 @@ impl Sending<'_> {
             signature: signature.clone(),
             reply,
             batch: Some(batch),
+            trace_sampled,
         };
         self.conclude(members, reply, made, batched);
         Vec::new()
+    }
+
+    /// Says in a request which attempt it is. It has one place in one trace: that of the first
+    /// delivery whose event came with one, or of the first where none did.
+    fn say_trace<T>(
+        &self,
+        members: &[Member<T>],
+        number: u32,
+        headers: &mut HeaderMap,
+    ) -> Option<bool> {
+        let traced = members.iter().find(|member| !member.event.trace().is_empty());
+        let told = traced.or(members.first())?;
+        let about = (&told.job.delivery, number);
+        self.desk.say_trace((self.ready, told.event.trace()), about, headers)
     }
 
     /// Adds what fits; returns those that are in it.
@@ -273,6 +286,7 @@ impl Sending<'_> {
                         signature: String::new(),
                         reply: None,
                         batch: None,
+                        trace_sampled: None,
                     };
                     made.conclude(self.ready.policy(), self.now, give_up_at)
                 }),

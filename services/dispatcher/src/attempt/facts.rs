@@ -4,10 +4,11 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
-    Conclusion, DeliveryRef, Fact, Fault, Outcome, Timestamp,
+    Conclusion, DeliveryRef, Fact, Fault, Outcome, SpanId, Timestamp,
     fact::{AttemptMade, ConclusionReason, DeliveryConcluded, InBatch, Timing},
     retry::{Judged, Policy, Verdict},
 };
+use fanfare_service::delivery_line;
 
 use super::{Desk, Job, Looked};
 use crate::runtime::{Ready, Unready};
@@ -29,6 +30,7 @@ pub(super) struct Made {
     pub(super) signature: String,
     pub(super) reply: Option<Reply>,
     pub(super) batch: Option<InBatch>,
+    pub(super) trace_sampled: Option<bool>,
 }
 
 /// What is kept of an answer.
@@ -76,7 +78,8 @@ impl Made {
         ended_at: Timestamp,
         give_up_at: Timestamp,
     ) -> Vec<Fact> {
-        let Self { job, now, revision, outcome, detail, url, signature, reply, batch } = self;
+        let Self { job, now, revision, outcome, detail, url, .. } = self;
+        let Self { signature, reply, batch, trace_sampled, .. } = self;
         let Job { delivery, attempt, .. } = job;
         let judged = Judged {
             delivery: delivery.id,
@@ -109,6 +112,7 @@ impl Made {
             response_truncated: truncated,
             retry_at,
             batch,
+            trace_sampled,
         }));
         std::iter::once(made).chain(ending).collect()
     }
@@ -121,10 +125,11 @@ pub(super) fn unsendable(
     (profile, revision, now): Looked<'_>,
     unready: &Unready,
 ) -> Vec<Fact> {
-    tracing::warn!(
+    delivery_line!(
+        warn, (job.delivery, job.trace()), "an endpoint's configuration cannot be used",
         error = unready as &dyn std::error::Error,
-        endpoint_id = %job.delivery.endpoint,
-        "an endpoint's configuration cannot be used",
+        attempt = job.attempt,
+        span_id = %SpanId::attempt(job.delivery.id, job.attempt),
     );
     let default = desk.readying.profile("");
     let profile = desk.readying.profile(profile).or(default);
@@ -140,6 +145,7 @@ pub(super) fn unsendable(
         signature: String::new(),
         reply: None,
         batch: None,
+        trace_sampled: None,
     };
     made.conclude(&policy, now, give_up_at)
 }

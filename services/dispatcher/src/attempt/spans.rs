@@ -2,12 +2,12 @@
 //! is told.
 
 use fanfare_domain::{
-    DeliveryRef, Fact, Outcome, Place, SpanId, Timestamp, TraceContext,
+    Conclusion, DeliveryRef, Fact, Outcome, Place, SpanId, Timestamp, TraceContext,
     fact::AttemptMade,
     trace::span::{self, Moments},
 };
+use fanfare_service::delivery_line;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tracing::debug;
 
 use super::Desk;
 use crate::runtime::Ready;
@@ -17,15 +17,15 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 impl Desk {
     /// Says in a request which attempt it is, if its endpoint wants that and the event is traced, by
-    /// its producer or by us.
+    /// its producer or by us; returns what it says of whether the trace is sampled.
     pub(super) fn say_trace(
         &self,
         (ready, context): (&Ready, &TraceContext),
         (delivery, attempt): (&DeliveryRef, u32),
         headers: &mut HeaderMap,
-    ) {
+    ) -> Option<bool> {
         if !ready.trace_context || (context.is_empty() && !self.traces.is_on()) {
-            return;
+            return None;
         }
         let place = Place::of(delivery.event, context, delivery.generation);
         let sampled = if self.traces.is_on() {
@@ -33,67 +33,85 @@ impl Desk {
         } else {
             place.sampled.unwrap_or(false)
         };
-        let span = SpanId::attempt(delivery.id, attempt);
-        let said = TraceContext::of(place.trace, span, sampled);
-        if let Ok(value) = HeaderValue::try_from(said.traceparent) {
-            headers.insert(TRACEPARENT, value);
+        let about = (delivery.id, delivery.generation);
+        let said = context.of_attempt(delivery.event, about, (attempt, sampled));
+        for (name, value) in [(TRACEPARENT, said.traceparent), (TRACESTATE, said.tracestate)] {
+            let value = HeaderValue::try_from(value).ok().filter(|value| !value.is_empty());
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
         }
-        // A replay's trace is our own, and nobody has said anything about its state.
-        let state = HeaderValue::try_from(context.tracestate.as_str()).ok();
-        let state = state.filter(|state| !state.is_empty() && delivery.generation == 0);
-        if let Some(state) = state {
-            headers.insert(TRACESTATE, state);
-        }
+        Some(sampled)
     }
 
     /// Tells of an attempt, if there is one among the facts: of each that failed, and of others where
     /// their trace is sampled.
     pub(super) fn tell(&self, facts: &[Fact], context: &TraceContext, moments: &Moments) {
-        let made = facts.iter().find_map(Fact::attempt_made);
-        let Some(made) = made else { return };
-        log(made, context);
-        if !self.traces.is_on() {
-            return;
+        let Some(made) = facts.iter().find_map(Fact::attempt_made) else { return };
+        let conclusion = conclusion(facts);
+        log((made, context), conclusion, "an attempt was made");
+        if self.wants(made, context) {
+            self.traces.export(|| span::attempt(made, context, conclusion, moments));
         }
-        let place = Place::of(made.delivery.event, context, made.delivery.generation);
+    }
+
+    /// Tells of the attempt of a trial in the same way: it is below the request that asked for it,
+    /// since there is no delivery.
+    pub(super) fn tell_trial(&self, facts: &[Fact], context: &TraceContext, moments: &Moments) {
+        let Some(made) = facts.iter().find_map(Fact::attempt_made) else { return };
+        log((made, context), None, "an endpoint was tried");
+        if self.wants(made, context) {
+            self.traces.export(|| span::trial(made, context, moments));
+        }
+    }
+
+    /// Tells whether the span of an attempt is exported.
+    fn wants(&self, made: &AttemptMade, context: &TraceContext) -> bool {
+        let place = || Place::of(made.delivery.event, context, made.delivery.generation);
         let is_accepted = matches!(made.outcome, Outcome::Accepted { .. });
-        if is_accepted && !self.traces.samples(&place) {
-            return;
-        }
-        let conclusion = facts.iter().find_map(|fact| match fact {
-            Fact::DeliveryConcluded(concluded) => Some(concluded.conclusion),
-            Fact::ShardClaimed(_)
-            | Fact::ShardReleased(_)
-            | Fact::AttemptMade(_)
-            | Fact::DeliveryDeferred(_)
-            | Fact::DeliveryParked(_)
-            | Fact::RetryScheduled(_)
-            | Fact::EventRouted(_) => None,
-        });
-        self.traces.export(span::attempt(made, context, conclusion, moments));
+        self.traces.is_on() && (!is_accepted || self.traces.samples(&place()))
     }
 
     /// Tells of a delivery that is taken from a feed, as fan-out tells of others.
     pub(crate) fn tell_fed(&self, delivery: &DeliveryRef, context: &TraceContext, now: Timestamp) {
         let place = Place::of(delivery.event, context, delivery.generation);
         if self.traces.samples(&place) {
-            self.traces.export(span::delivery(delivery, context, (now, now)));
+            self.traces.export(|| span::delivery(delivery, context, (now, now)));
         }
     }
 }
 
-fn log(made: &AttemptMade, context: &TraceContext) {
-    let AttemptMade { delivery, attempt, outcome, duration, .. } = made;
-    debug!(
-        tenant_id = %delivery.tenant,
-        event_id = %delivery.event,
-        endpoint_id = %delivery.endpoint,
-        delivery_id = %delivery.id,
-        attempt,
-        ?outcome,
-        ?duration,
-        trace_id = %Place::of(delivery.event, context, delivery.generation).trace,
-        span_id = %SpanId::attempt(delivery.id, *attempt),
-        "an attempt was made",
+fn conclusion(facts: &[Fact]) -> Option<Conclusion> {
+    facts.iter().find_map(|fact| match fact {
+        Fact::DeliveryConcluded(concluded) => Some(concluded.conclusion),
+        Fact::ShardClaimed(_)
+        | Fact::ShardReleased(_)
+        | Fact::AttemptMade(_)
+        | Fact::DeliveryDeferred(_)
+        | Fact::DeliveryParked(_)
+        | Fact::RetryScheduled(_)
+        | Fact::EventRouted(_) => None,
+    })
+}
+
+fn log(
+    (made, context): (&AttemptMade, &TraceContext),
+    conclusion: Option<Conclusion>,
+    what: &'static str,
+) {
+    let (outcome, fault) = match &made.outcome {
+        Outcome::Accepted { .. } => ("accepted", None),
+        Outcome::Refused { .. } => ("refused", None),
+        Outcome::Failed(fault) => ("failed", Some(fault.as_str())),
+    };
+    delivery_line!(
+        debug, (made.delivery, *context), "{what}",
+        attempt = made.attempt,
+        span_id = %SpanId::attempt(made.delivery.id, made.attempt),
+        outcome,
+        fault,
+        status = made.outcome.status(),
+        duration_ms = made.duration.as_millis(),
+        conclusion = conclusion.map(Conclusion::as_str),
     );
 }

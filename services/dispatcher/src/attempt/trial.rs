@@ -56,7 +56,13 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
     };
     let ready = desk.readying.ready(trial.endpoint, &endpoint, (revision, &profile, now));
     let ready = ready.map_err(|unready| {
-        tracing::warn!(error = &unready as &dyn std::error::Error, "an endpoint cannot be tried");
+        tracing::warn!(
+            error = &unready as &dyn std::error::Error,
+            tenant_id = %job.delivery.tenant,
+            endpoint_id = %trial.endpoint,
+            trace_id = event.trace().trace_id(),
+            "an endpoint cannot be tried"
+        );
         UNUSABLE
     })?;
     let trace = event.trace().clone();
@@ -71,11 +77,13 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
         signature: String::new(),
         reply: None,
         batch: None,
+        trace_sampled: None,
     };
     match build(&ready, &event, delivery, (1, now)) {
         Ok((mut request, signature)) => {
             made.signature = signature;
-            desk.say_trace((&ready, &trace), (&made.job.delivery, 1), &mut request.headers);
+            let about = (&made.job.delivery, 1);
+            made.trace_sampled = desk.say_trace((&ready, &trace), about, &mut request.headers);
             let wanted = desk.wanted(&made.job.delivery);
             let answer = desk.client.send_while(request, wanted).await.ok_or(CHANGED)?;
             made.outcome = judge_answer(&ready.profile, &answer, desk.now());
@@ -90,7 +98,7 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
     let once = Policy::from_delays(Vec::new());
     let ended_at = desk.now();
     let facts = made.conclude(&once, ended_at, ended_at);
-    desk.tell(&facts, &trace, &moments);
+    desk.tell_trial(&facts, &trace, &moments);
     let fact = facts.into_iter().next().ok_or(UNUSABLE)?;
     Ok(Record { recorded_at: ended_at, trace, fact })
 }

@@ -125,8 +125,14 @@ impl ShardWorker {
             None => return,
             Some(Written::Stored(revision)) => {
                 if feed.phase != cursor.phase() || !cursor.is_stored() {
-                    let (phase, from) = (feed.phase, feed.from);
-                    tracing::info!(endpoint_id = %endpoint, ?phase, from, "a feed changed");
+                    let (tenant, phase, from) = (&feed.tenant, feed.phase, feed.from);
+                    tracing::info!(
+                        tenant_id = %tenant,
+                        endpoint_id = %endpoint,
+                        ?phase,
+                        from,
+                        "a feed changed"
+                    );
                 }
                 cursor.stored(feed, revision, now);
             }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use fanfare_domain::{
-    DeliveryId, EndpointId, Timestamp,
+    DeliveryId, EndpointId, SpanId, Timestamp,
     fact::{InFlight, LimitState},
 };
 use fanfare_event_log::Reported;
@@ -69,8 +69,14 @@ impl ShardWorker {
     /// Gives up on requests that are over, and about which nobody has said anything.
     pub(super) async fn forget_overdue(&mut self) {
         for delivery in self.foreign.overdue(self.desk.now()) {
-            tracing::warn!(delivery_id = %delivery, "it is not known what came of an attempt");
             let Some(request) = self.end_foreign(delivery) else { continue };
+            tracing::warn!(
+                endpoint_id = %request.endpoint,
+                delivery_id = %delivery,
+                attempt = request.attempt,
+                span_id = %SpanId::attempt(delivery, request.attempt),
+                "it is not known what came of an attempt"
+            );
             self.give_up_on(&request).await;
         }
     }

@@ -183,21 +183,21 @@ async fn take_turn(
         Ok(Step::Went) => Taken { run: Some(run), ..ended },
         Ok(Step::Waits) => Taken { run: Some(run), rest: LOOK_EVERY, ..ended },
         Ok(Step::Over(state)) => {
-            info!(job_id = %job, state, "a replay is over");
+            info!(tenant_id = %ended.tenant, job_id = %job, state, "a replay is over");
             Taken { rest: REST, ..ended }
         }
         Ok(Step::Changed) => {
-            debug!(job_id = %job, "somebody else has changed a replay");
+            debug!(tenant_id = %ended.tenant, job_id = %job, "somebody else has changed a replay");
             Taken { rest: REST, ..ended }
         }
         Ok(Step::Gone) => {
-            warn!(job_id = %job, "a replay is not kept any more, and ends");
+            warn!(tenant_id = %ended.tenant, job_id = %job, "a replay is not kept any more, and ends");
             Taken { is_gone: true, ..ended }
         }
         Ok(Step::Stopped) => ended,
         Err(_) if stop.is_cancelled() => ended,
         Err(error) => {
-            error!(job_id = %job, error = format!("{error:#}"), "a replay goes on later");
+            error!(tenant_id = %ended.tenant, job_id = %job, error = format!("{error:#}"), "a replay goes on later");
             Taken { rest: REST, ..ended }
         }
     }

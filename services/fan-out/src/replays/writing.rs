@@ -54,7 +54,7 @@ impl Desk {
         }
         let refers_to = (generation, replay.progress.journal_sequence);
         let span =
-            |given: &Given| self.spans.routed(&given.event, &given.targets, (generation, now));
+            |given: &Given| self.spans.routed(&given.event, (&given.targets, 0), (generation, now));
         let spans: Vec<_> = given.iter().filter_map(span).collect();
         let mut together = Together::default();
         let mut messages = Vec::new();

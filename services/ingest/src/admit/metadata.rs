@@ -54,8 +54,8 @@ impl Metadata {
         }
         if self.trace.is_empty() {
             let (parent, state) =
-                (headers.get(header::TRACEPARENT), headers.get(header::TRACESTATE));
-            self.trace = TraceContext::from_headers(parent, state);
+                (lines(headers, header::TRACEPARENT), lines(headers, header::TRACESTATE));
+            self.trace = TraceContext::from_lines(parent, state);
         }
         Ok(self)
     }
@@ -104,11 +104,17 @@ fn check_key(what: &str, key: Option<&str>, bytes_max: usize) -> Result<(), Reje
     }
 }
 
+/// Returns the values of a header, in their order.
+fn lines<'a>(headers: &'a Headers, name: &str) -> impl Iterator<Item = &'a str> {
+    let pairs = headers.pairs().iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name));
+    pairs.map(|(_, value)| value.as_str())
+}
+
 /// Returns the value of a header that may stand only once, because what follows would depend on
 /// which of its values counts.
 pub(super) fn single<'a>(headers: &'a Headers, name: &str) -> Result<Option<&'a str>, Rejection> {
-    let mut values = headers.pairs().iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
-    let first = values.next().map(|(_, value)| value.as_str());
+    let mut values = lines(headers, name);
+    let first = values.next();
     match values.next() {
         None => Ok(first),
         Some(_) => Err(malformed(name, "is given twice")),

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use fanfare_domain::{Event, EventId, Timestamp, chain};
+use fanfare_domain::{Event, EventId, Timestamp, chain, trace::span::Told};
 use fanfare_event_log::{InboxMessage, Pending, PublishError, ReadError, Settler};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::{Instant, sleep, timeout};
@@ -274,7 +274,13 @@ impl Finisher {
                 Ok(true) => return Ok(Ok(None)),
                 Ok(false) => looked_at = now,
                 Err(error @ ReadError::Refused { .. }) => {
-                    warn!(error = chain(&error), "an event waits because it cannot be looked up");
+                    warn!(
+                        error = chain(&error),
+                        tenant_id = %event.tenant,
+                        event_id = %event.id,
+                        trace_id = %Told::of(event).place().trace,
+                        "an event waits because it cannot be looked up"
+                    );
                     sleep(REFUSED_PAUSE).await;
                 }
                 Err(other) => return Err(other),

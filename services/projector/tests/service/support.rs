@@ -275,6 +275,7 @@ fn made(delivery: &DeliveryRef, attempt: u32, status: u16) -> Record {
         response_truncated: false,
         retry_at: (!accepted).then(|| now.saturating_add(Duration::from_secs(5))),
         batch: None,
+        trace_sampled: None,
     })))
 }
 

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::Context as _;
 use fanfare_domain::{DeliveryId, RetryDue, Shard, Timestamp};
 use fanfare_event_log::{EventLog, ReadError, Schedules};
+use fanfare_service::delivery_line;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -139,16 +140,12 @@ impl Desk {
             return Ok(());
         }
         self.saved.note_change();
-        warn!(
-            tenant_id = %retry.delivery.tenant,
-            event_id = %retry.delivery.event,
-            endpoint_id = %retry.delivery.endpoint,
-            delivery_id = %delivery,
+        delivery_line!(
+            warn, (retry.delivery, retry.trace), "an alarm did not go off and is set again",
             attempt = retry.attempt,
             %shard,
             ?state,
             late = ?now.since(*due),
-            "an alarm did not go off and is set again"
         );
         self.tools.wait_for_lease().await;
         match self.tools.schedules.rescue(shard, retry).await {

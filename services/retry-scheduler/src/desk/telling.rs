@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{EndpointId, Event, EventId, Timestamp, TraceId, trace::span::Told};
+use fanfare_domain::{EndpointId, Event, EventId, SpanId, Timestamp, TraceContext};
 use fanfare_event_log::{PublishError, Publisher, ReadError, Stored};
+use fanfare_service::delivery_line;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{Desk, Tools, jobs::Done};
 use crate::{
@@ -195,23 +196,32 @@ async fn tell_all(
     });
     let write = |told: &&Exhausted| bury(tools.publisher.clone(), (*told).clone());
     all(chosen.iter().map(write).collect()).await?;
-    for told in &chosen {
-        info!(
-            delivery_id = %told.delivery.id,
-            endpoint_id = %told.delivery.endpoint,
-            event_id = %told.delivery.event,
-            tenant_id = %told.delivery.tenant,
-            trace_id = trace_id(told).map(tracing::field::display),
-            "a delivery is exhausted",
-        );
+    let operator = &tools.settings.operator_tenant;
+    if tools.view.read(|directory: &Directory| directory.has_tenant(operator)) {
+        let events = chosen.iter().filter_map(|told| notices::exhausted(operator, told));
+        publish(tools, events.collect(), suspect_before).await?;
+    }
+    // What is told again because not all of it could be written is said once.
+    for told in chosen {
+        note(told);
         tools.afterwards.take(told);
     }
-    let operator = &tools.settings.operator_tenant;
-    if !tools.view.read(|directory: &Directory| directory.has_tenant(operator)) {
-        return Ok(());
-    }
-    let events = chosen.into_iter().filter_map(|told| notices::exhausted(operator, told));
-    publish(tools, events.collect(), suspect_before).await
+    Ok(())
+}
+
+/// Says in the log that a delivery is exhausted, and with what.
+fn note(told: &Exhausted) {
+    let last = told.facts.iter().rev().find_map(|record| record.fact.attempt_made());
+    let none = TraceContext::default();
+    let trace = told.facts.last().map_or(&none, |record| &record.trace);
+    delivery_line!(
+        info,
+        (told.delivery, *trace),
+        "a delivery is exhausted",
+        attempt = last.map(|made| made.attempt),
+        span_id = last.map(|made| display(SpanId::attempt(made.delivery.id, made.attempt))),
+        status = last.and_then(|made| made.outcome.status()),
+    );
 }
 
 /// Publishes events of the operator's tenant, but for those that an earlier run has published.
@@ -234,11 +244,6 @@ async fn publish(
     let new = events.into_iter().filter(|event| !known.contains(&event.id));
     all(new.map(|event| write(tools.publisher.clone(), event)).collect()).await?;
     Ok(())
-}
-
-fn trace_id(told: &Exhausted) -> Option<TraceId> {
-    let record = told.facts.last()?;
-    Some(Told::of_delivery(&told.delivery, &record.trace).place().trace)
 }
 
 async fn bury(publisher: Publisher, told: Exhausted) -> Result<Stored, PublishError> {

@@ -141,6 +141,7 @@ impl World {
             response_truncated: false,
             retry_at,
             batch: None,
+            trace_sampled: None,
         }))
     }
 

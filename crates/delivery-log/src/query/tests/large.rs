@@ -87,6 +87,7 @@ fn story(number: u32) -> Vec<Record> {
         response_truncated: false,
         retry_at: None,
         batch: None,
+        trace_sampled: None,
     }));
     let conclusion = if failed { Conclusion::Exhausted } else { Conclusion::Delivered };
     let reason = ConclusionReason::Outcome;

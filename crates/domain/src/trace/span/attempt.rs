@@ -15,6 +15,8 @@ use crate::{
 pub struct Moments {
     /// The name was resolved.
     pub dns: Option<Duration>,
+    /// There was a TCP connection, on which TLS began; through a proxy, to it.
+    pub tcp: Option<Duration>,
     /// There was a connection: TCP, and TLS if it is spoken.
     pub connected: Option<Duration>,
     /// The request was handed to the connection.
@@ -39,9 +41,14 @@ impl Moments {
     }
 
     fn events(&self, start: Timestamp) -> Vec<(&'static str, Timestamp)> {
+        let (connect, tls) = match self.tcp {
+            Some(tcp) => (Some(tcp), self.connected),
+            None => (self.connected, None),
+        };
         let parts = [
             ("dns", self.dns),
-            ("connect", self.connected),
+            ("connect", connect),
+            ("tls", tls),
             ("request sent", self.sent),
             ("first byte", self.first_byte),
             ("body", self.body),
@@ -104,6 +111,13 @@ pub fn attempt(
     span.error = error;
     span.events = moments.events(made.started_at);
     span
+}
+
+/// An attempt that is no delivery's: a trial, made at once for a request to us, below whose span it is.
+pub fn trial(made: &AttemptMade, context: &TraceContext, moments: &Moments) -> Span {
+    let place = Told::of_delivery(&made.delivery, context).place();
+    let span = attempt(made, context, None, moments);
+    Span { parent: place.parent, parent_is_remote: true, ..span }
 }
 
 fn error(outcome: &Outcome) -> Option<Cow<'static, str>> {

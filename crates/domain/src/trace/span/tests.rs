@@ -48,6 +48,7 @@ fn made(attempt: u32, outcome: Outcome) -> AttemptMade {
         response_truncated: false,
         retry_at: None,
         batch: None,
+        trace_sampled: None,
     }
 }
 
@@ -139,6 +140,32 @@ fn a_replay_is_a_trace_of_its_own_that_links_to_the_old_one() {
     );
     let below = span::delivery(&delivery, &context, (at(2), at(3)));
     assert_eq!((below.parent, below.trace), (Some(span.id), span.trace));
+}
+
+#[test]
+fn tls_is_an_event_of_its_own() {
+    let after = |millis| Some(Duration::from_millis(millis));
+    let over_tls = Moments { tcp: after(1), connected: after(3), ..Moments::default() };
+    let clear = Moments { connected: after(2), ..Moments::default() };
+    let broken = Moments { tcp: after(1), ..Moments::default() };
+    for (moments, expected) in [
+        (over_tls, &[("connect", at(101)), ("tls", at(103))][..]),
+        (clear, &[("connect", at(102))]),
+        (broken, &[("connect", at(101))]),
+    ] {
+        let made = made(1, Outcome::Failed(Fault::TimedOut));
+        let span = span::attempt(&made, &context(), None, &moments);
+        assert_eq!(span.events, expected);
+    }
+}
+
+#[test]
+fn a_trial_is_below_the_request_that_asked_for_it() {
+    let (made, none) = (made(1, Outcome::Accepted { status: 200 }), TraceContext::default());
+    let span = span::trial(&made, &context(), &Moments::default());
+    assert_eq!(span.parent.map(|id| id.to_string()).as_deref(), Some("b7ad6b7169203331"));
+    assert!(span.parent_is_remote && value(&span, "fanfare.conclusion").is_none());
+    assert_eq!(span::trial(&made, &none, &Moments::default()).parent, None);
 }
 
 #[test]

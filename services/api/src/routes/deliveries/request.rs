@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use fanfare_delivery_log::{AttemptRow, DeliveryRow, Store, as_sent, batch_as_sent, is_signed_by};
+use fanfare_delivery_log::{
+    AttemptRow, DeliveryRow, Store, as_sent, batch_as_sent, is_signed_by, trace_as_sent,
+};
 use fanfare_domain::{
-    DeliveryId, Endpoint, EndpointId, Entity, Event, Request, Signer,
+    DeliveryId, Endpoint, EndpointId, Entity, Event, Request, Signer, TraceContext,
     endpoint::{header_owner, secret_owner},
     profile::Profile,
 };
@@ -85,8 +87,8 @@ pub(super) async fn sent(
     if attempt.signature.is_empty() {
         return Ok(shown);
     }
-    let events = match events(app, store, (delivery, attempt)).await? {
-        Found::All(events) => events,
+    let (events, trace) = match events(app, store, (delivery, attempt)).await? {
+        Found::All { events, trace } => (events, trace),
         Found::Gone => return Ok(shown.without_body(Fidelity::EventGone)),
         Found::NotAll => return Ok(shown.without_body(Fidelity::Incomplete)),
     };
@@ -108,13 +110,14 @@ pub(super) async fn sent(
         Some(Ok(false) | Err(_)) => Fidelity::Changed,
     };
     shown.fill(request);
+    shown.headers.extend(trace.into_iter().flat_map(trace_headers));
     Ok(shown)
 }
 
 /// The events of a request.
 enum Found {
-    /// In the order in which they were in it.
-    All(Vec<(Arc<Event>, DeliveryId)>),
+    /// In the order in which they were in it, and what it said of its trace.
+    All { events: Vec<(Arc<Event>, DeliveryId)>, trace: Option<TraceContext> },
     /// One of them is no longer in the log.
     Gone,
     /// Not all of its deliveries are on record.
@@ -137,13 +140,17 @@ async fn events(
         return Ok(Found::NotAll);
     }
     let mut events = Vec::with_capacity(together.len());
-    for row in together {
+    for row in &together {
         match app.log.event(row.event_sequence).await? {
             Some(stored) if stored.event.id == row.event => events.push((stored.event, row.id)),
             Some(_) | None => return Ok(Found::Gone),
         }
     }
-    Ok(Found::All(events))
+    let generations = together.iter().map(|row| row.generation);
+    let told = events.iter().zip(generations);
+    let told = told.map(|((event, delivery), generation)| (&**event, (*delivery, generation)));
+    let trace = trace_as_sent(attempt, told);
+    Ok(Found::All { events, trace })
 }
 
 /// Returns an endpoint as it was at a revision, if CONFIG still has that.
@@ -175,6 +182,22 @@ fn own_headers(app: &App, endpoint: &Endpoint) -> Vec<SentHeader> {
         SentHeader { name: name.clone(), value: value.unwrap_or_else(|| HIDDEN.into()), hidden }
     };
     endpoint.headers.keys().map(show).collect()
+}
+
+/// Shows what a request said of its trace.
+fn trace_headers(said: TraceContext) -> impl Iterator<Item = SentHeader> {
+    said_headers(said).map(|(name, value)| SentHeader {
+        name: String::from(name),
+        value,
+        hidden: false,
+    })
+}
+
+/// Returns the headers in which a request says where it stands in a trace.
+pub(crate) fn said_headers(said: TraceContext) -> impl Iterator<Item = (&'static str, String)> {
+    let TraceContext { traceparent, tracestate } = said;
+    let headers = [("traceparent", traceparent), ("tracestate", tracestate)];
+    headers.into_iter().filter(|(_, value)| !value.is_empty())
 }
 
 /// Makes the endpoint's secrets of then ready to sign; `None` if they do not open here.

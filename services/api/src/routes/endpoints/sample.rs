@@ -22,7 +22,7 @@ use crate::{
     directory::Directory,
     error::{ApiError, Code},
     extract::{Body, PathId},
-    routes::deliveries::view::FactView,
+    routes::deliveries::{request::said_headers, view::FactView},
 };
 
 /// Where samples are sent.
@@ -153,10 +153,15 @@ fn sent(
     let request = rendered.request_as_sent(&made.signature, &attempt);
     let own = endpoint.headers.keys().map(|name| (name.clone(), String::from(HIDDEN)));
     let built = request.headers.into_iter().map(|(name, value)| (String::from(&*name), value));
+    let said = made
+        .trace_sampled
+        .map(|sampled| event.trace.of_attempt(event.id, (delivery, 0), (made.attempt, sampled)));
+    let traced = said.into_iter().flat_map(said_headers);
+    let traced = traced.map(|(name, value)| (String::from(name), value));
     Ok(Sent {
         method: "POST",
         url: String::from(&*made.url),
-        headers: own.chain(built).collect(),
+        headers: own.chain(built).chain(traced).collect(),
         body: String::from_utf8_lossy(&request.body).into_owned(),
     })
 }

@@ -184,6 +184,7 @@ mod tests {
                 retry_at: retry_in
                     .map(|retry_in| BEGUN.saturating_add(Duration::from_millis(millis + retry_in))),
                 batch: None,
+                trace_sampled: None,
             })),
         )
     }

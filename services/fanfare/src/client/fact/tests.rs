@@ -55,6 +55,7 @@ fn attempt(outcome: Outcome, detail: &str, retry_at: Option<Timestamp>) -> Recor
         response_truncated: false,
         retry_at,
         batch: None,
+        trace_sampled: None,
     })))
 }
 

@@ -110,6 +110,7 @@ pub(super) fn attempt(delivery: &DeliveryRef, attempt: u32, outcome: Outcome) ->
         response_truncated: false,
         retry_at: failed.then(|| ended.saturating_add(Duration::from_secs(1))),
         batch: None,
+        trace_sampled: None,
     }))
 }
 
