@@ -22,7 +22,7 @@ type Make = dyn Fn() -> Result<reqwest::Client, reqwest::Error> + Send + Sync;
 
 /// See the module.
 pub(crate) struct Pools {
-    pools: Vec<Mutex<Pool>>,
+    all: Vec<Mutex<Pool>>,
     age_max: Duration,
     make: Box<Make>,
 }
@@ -45,8 +45,8 @@ impl Pools {
             let until = now + age_max / POOLS * (position + 1);
             Ok::<_, reqwest::Error>(Mutex::new(Pool { http: make()?, until }))
         };
-        let pools = (0..POOLS).map(pool).collect::<Result<_, _>>()?;
-        Ok(Self { pools, age_max, make: Box::new(make) })
+        let all = (0..POOLS).map(pool).collect::<Result<_, _>>()?;
+        Ok(Self { all, age_max, make: Box::new(make) })
     }
 
     /// Returns the client that has the connections to the URL's host and port.
@@ -54,7 +54,7 @@ impl Pools {
         let mut hasher = DefaultHasher::new();
         (url.host_str(), url.port_or_known_default()).hash(&mut hasher);
         let place = usize::try_from(hasher.finish() % u64::from(POOLS)).unwrap_or_default();
-        let pool = self.pools.get(place).expect("a remainder is less than the number of pools");
+        let pool = self.all.get(place).expect("a remainder is less than the number of pools");
         let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if now >= pool.until {

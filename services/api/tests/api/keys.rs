@@ -202,8 +202,8 @@ async fn what_an_old_sealing_key_sealed_is_sealed_anew() -> Result<()> {
     let new = world.another_with_key(&second).await?;
     let list =
         new.call(Method::GET, "/v1/tenants/beta/endpoints", Some(&world.operator), Value::Null);
-    let last = list.await?.data().last().and_then(|one| one["id"].as_str()).map(String::from);
-    let after = format!("beta/{}", last.expect("there are two"));
+    let end = list.await?.data().last().and_then(|one| one["id"].as_str()).map(String::from);
+    let after = format!("beta/{}", end.expect("there are two"));
     assert_eq!(rotate(json!({"after": after})).await?, ([0, 0], vec![]));
     let (_, read_only) = world.key(None, "read").await?;
     let path = "/v1/sealing-key/rotate";

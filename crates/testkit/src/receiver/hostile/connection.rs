@@ -45,7 +45,8 @@ where
     for step in script {
         match step {
             Step::Hear => {
-                stream.read(&mut [0; 4 << 10]).await?;
+                // Whatever it is, and if it is nothing.
+                let _heard = stream.read(&mut [0; 4 << 10]).await?;
             }
             Step::Await(wanted) => await_bytes(&mut stream, wanted).await?,
             Step::Say(bytes) => {

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
 fn every_trick_has_a_name_of_its_own_and_says_what_it_is() {
