@@ -1,3 +1,5 @@
+//! Who may write where, and hear what.
+
 use super::*;
 
 fn all() -> Vec<(Role, Permissions)> {

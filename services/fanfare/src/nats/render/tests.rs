@@ -1,3 +1,5 @@
+//! The example in the repository, and what is read of what is made.
+
 use std::{
     fs,
     path::{Path, PathBuf},
