@@ -60,11 +60,11 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("fanfare-fan-out", WIRE),
     ("fanfare-dispatcher", WIRE),
     ("fanfare-retry-scheduler", WIRE),
-    ("fanfare-projector", &["async-nats", "prost", "sqlx"]),
+    ("fanfare-projector", &["async-nats", "prost", "reqwest", "sqlx"]),
     ("fanfare-api", &["async-nats", "prost", "sqlx"]),
 ];
 
-const WIRE: &[&str] = &["async-nats", "prost"];
+const WIRE: &[&str] = &["async-nats", "prost", "reqwest"];
 
 /// The normal and build dependencies of each of our crates.
 fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>> {

@@ -34,40 +34,87 @@ const TLS: &str = "tls_failed";
 const CERTIFICATE: &str = "certificate_invalid";
 const ACCEPTED: &str = "accepted 200";
 
-/// What must come of each trick, by its name.
+/// What must come of tricks, by their names.
+const EXPECTED: [(&str, &[&str]); 15] = [
+    (
+        TIMED_OUT,
+        &[
+            "silence",
+            "deafness",
+            "slow-status",
+            "slow-head",
+            "slow-continues",
+            "endless-continues",
+            "endless-early-hints",
+            "h2-silence",
+            "h2-slow-head",
+        ],
+    ),
+    (BROKEN, &["endless-header", "endless-headers", "endless-status-line"]),
+    ("protocol_error or timed_out", &["endless-empty-lines"]),
+    (
+        ACCEPTED,
+        &[
+            "slow-body",
+            "slow-announced-body",
+            "slow-chunks",
+            "close-in-body",
+            "reset-in-body",
+            "close-in-chunk",
+            "gzip-bomb",
+            "unknown-coding",
+            "length-and-chunks",
+            "second-answer",
+            "early-hints",
+            "huge-chunk-size",
+            "chunk-size-of-words",
+            "bare-line-feeds",
+        ],
+    ),
+    ("refused 500", &["endless-refusal"]),
+    ("refused 101", &["switching-protocols"]),
+    ("refused 999", &["status-999"]),
+    ("refused 503", &["retry-after-for-ever", "retry-after-negative"]),
+    ("connection_lost or connect_failed", &["close-at-once", "reset-at-once", "reset-in-request"]),
+    ("accepted 200 or connection_lost or protocol_error", &["answer-before-request"]),
+    (CERTIFICATE, &["authority-unknown"]),
+    (
+        "timed_out or tls_failed",
+        &["tls-silence", "tls-drip", "tls-endless-records", "tls-endless-alerts"],
+    ),
+    (
+        "timed_out or protocol_error or connection_lost",
+        &[
+            "h2-settings",
+            "h2-pings",
+            "h2-unknown-frames",
+            "h2-goaways",
+            "h2-early-hints",
+            "h2-windows",
+        ],
+    ),
+    (
+        "accepted 200 or protocol_error",
+        &["h2-empty-data", "h2-endless-body", "h2-length-too-short"],
+    ),
+    ("accepted 200 or timed_out or connection_lost", &["h2-slow-body", "h2-reset-in-body"]),
+];
+
+/// What must come of the others, by how their names begin.
+const BY_BEGINNING: [(&str, &str); 6] = [
+    ("endless-", ACCEPTED),
+    ("close-", LOST),
+    ("reset-", LOST),
+    ("certificate-", CERTIFICATE),
+    ("tls-", TLS),
+    ("h2-", "protocol_error or connection_lost"),
+];
+
+/// What must come of a trick.
 fn expected(trick: &str) -> &'static str {
-    match trick {
-        "silence" | "deafness" | "slow-status" | "slow-head" | "slow-continues" => TIMED_OUT,
-        "endless-continues" | "endless-early-hints" | "h2-silence" | "h2-slow-head" => TIMED_OUT,
-        "endless-header" | "endless-headers" | "endless-status-line" => BROKEN,
-        "endless-empty-lines" => "protocol_error or timed_out",
-        "slow-body" | "slow-announced-body" | "slow-chunks" | "endless-body" => ACCEPTED,
-        "endless-refusal" => "refused 500",
-        "close-in-body" | "reset-in-body" | "close-in-chunk" | "gzip-bomb" => ACCEPTED,
-        "unknown-coding" | "length-and-chunks" | "second-answer" | "early-hints" => ACCEPTED,
-        "switching-protocols" => "refused 101",
-        "status-999" => "refused 999",
-        "retry-after-for-ever" | "retry-after-negative" => "refused 503",
-        "close-at-once" | "reset-at-once" | "reset-in-request" => {
-            "connection_lost or connect_failed"
-        }
-        name if name.starts_with("endless-") => ACCEPTED,
-        name if name.starts_with("close-") || name.starts_with("reset-") => LOST,
-        "huge-chunk-size" | "chunk-size-of-words" | "bare-line-feeds" => ACCEPTED,
-        "answer-before-request" => "accepted 200 or connection_lost or protocol_error",
-        "authority-unknown" => CERTIFICATE,
-        name if name.starts_with("certificate-") => CERTIFICATE,
-        "tls-silence" | "tls-drip" | "tls-endless-records" => "timed_out or tls_failed",
-        "tls-endless-alerts" => "tls_failed or timed_out",
-        name if name.starts_with("tls-") => TLS,
-        "h2-settings" | "h2-pings" | "h2-unknown-frames" => {
-            "timed_out or protocol_error or connection_lost"
-        }
-        name if name.starts_with("h2-") => {
-            "protocol_error or connection_lost or timed_out or accepted 200"
-        }
-        _ => BROKEN,
-    }
+    let named = EXPECTED.iter().find(|(_, names)| names.contains(&trick));
+    let begun = || BY_BEGINNING.iter().find(|(beginning, _)| trick.starts_with(beginning));
+    named.map(|(expected, _)| *expected).or_else(|| begun().map(|it| it.1)).unwrap_or(BROKEN)
 }
 
 /// Answers that a well-behaved server gives on purpose.

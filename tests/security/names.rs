@@ -76,9 +76,9 @@ fn simple() -> Vec<(&'static str, &'static str, Named, &'static str)> {
         ("broken", "half an answer", Named::Broken, "dns_failed or timed_out"),
         (
             "unasked",
-            "an answer to another question",
-            Named::Unasked(vec![OUTSIDE]),
-            "dns_failed or timed_out",
+            "an answer to another question, with an address inside",
+            Named::Unasked(vec![INSIDE]),
+            "address_forbidden or dns_failed or timed_out",
         ),
         ("silence", "nothing", Named::Silence, "dns_failed or timed_out"),
         ("sixty-five", "65 addresses", many(65), UNKNOWN),

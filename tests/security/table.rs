@@ -104,6 +104,8 @@ const ELSEWHERE: &str = "
 | a crash between two steps loses what was accepted (Svix #569) | [killed_processes_lose_nothing](../system/killed_processes_lose_nothing.rs) |
 | the log's projection is not idempotent (Outpost #953) | [the_delivery_log_agrees](../system/the_delivery_log_agrees.rs) |
 | secrets in logs and answers (Convoy #2706) | [secrets_never_leave](../system/secrets_never_leave.rs) |
+| a part of the system dials by itself, past the filter (GitLab #28485, #28490, #61349; Mattermost CVE-2026-96259; Convoy #2668) | what sends events may name no HTTP client but `egress`: [imports](../rules/imports.rs) |
+| a message that cannot be read is handed out for ever (Outpost) | [hostile messages](../../services/ingest/tests/service/hostile.rs) |
 | the secret of an incoming webhook is not verified (Mattermost GHSA-455c-vqrf-mghr) | nothing comes in by webhook; keys: the rows on tokens above |
 | 200 endpoints that misbehave at once delay the others | [quiet](quiet.rs) |
 ";
@@ -135,7 +137,8 @@ fn shown(input: &str) -> String {
     };
     let mut shown: String = input.chars().take(100).map(escape).collect();
     if input.chars().count() > 100 {
-        let _infallible = write!(shown, "… ({} characters)", input.chars().count());
+        let more = format!("… ({} characters)", input.chars().count());
+        shown.push_str(&more);
     }
     shown
 }
