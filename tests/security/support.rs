@@ -7,6 +7,8 @@ pub(crate) mod api;
 pub(crate) mod binary;
 #[path = "../system/support/installation.rs"]
 pub(crate) mod installation;
+#[path = "../system/support/locked.rs"]
+pub(crate) mod locked;
 #[path = "../system/support/logs.rs"]
 pub(crate) mod logs;
 #[path = "../system/support/process.rs"]

@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod expunges;
+mod walk;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -200,27 +201,6 @@ impl Directory {
     /// Tells whether a tenant has endpoints.
     pub(crate) fn has_endpoints(&self, tenant: &TenantId) -> bool {
         self.endpoints.contains_key(tenant)
-    }
-
-    /// Returns every endpoint of every tenant.
-    pub(crate) fn all_endpoints(&self) -> impl Iterator<Item = Endpoint> {
-        let all = self.endpoints.values().flat_map(|endpoints| endpoints.by_id.values());
-        all.map(|endpoint| endpoint.packed.unpack())
-    }
-
-    /// Returns up to `limit` endpoints of all tenants, in the order of tenants and of ids, behind one.
-    pub(crate) fn endpoints_behind(
-        &self,
-        after: Option<&(TenantId, EndpointId)>,
-        limit: usize,
-    ) -> Vec<Revised<Endpoint>> {
-        let first = after.map_or(Bound::Unbounded, |(tenant, _)| Bound::Included(tenant));
-        let tenants = self.endpoints.range::<TenantId, _>((first, Bound::Unbounded));
-        let of_tenant = |(tenant, endpoints): (&TenantId, &'_ Endpoints)| {
-            let after = after.filter(|(known, _)| known == tenant).map(|(_, id)| id);
-            page(&endpoints.by_id, after).take(limit).map(Kept::revised).collect::<Vec<_>>()
-        };
-        tenants.flat_map(of_tenant).take(limit).collect()
     }
 
     /// Tells how many endpoints of a tenant are active, not counting one.
