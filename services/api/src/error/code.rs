@@ -250,7 +250,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 61] = [
+    pub(crate) const ALL: [Self; 63] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
