@@ -83,9 +83,10 @@ mod tests {
     async fn a_pool_is_replaced_when_it_is_old_and_not_before() {
         let made = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&made);
+        let (tls, _) = crate::tls::configure(&crate::Settings::default()).unwrap();
         let make = move || {
             count.fetch_add(1, Ordering::Relaxed);
-            reqwest::Client::builder().no_proxy().build()
+            reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls.clone()).build()
         };
         let pools = Pools::new(Duration::from_mins(1), make).unwrap();
         let url: Url = "http://example.com/a".parse().unwrap();
