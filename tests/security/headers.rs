@@ -101,7 +101,7 @@ pub(crate) fn family() -> Family {
 
 const fn advisory(pair: &(&str, &str)) -> &'static str {
     match pair.0.as_bytes() {
-        [b'x', b':', ..] | [b'x', b'\r', ..] | [b'x', b'\n'] => "GitLab #550766",
+        [b'x', b':' | b'\r', ..] | [b'x', b'\n'] => "GitLab #550766",
         _ => "",
     }
 }

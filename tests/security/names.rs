@@ -24,7 +24,7 @@ const ALTERNATIONS: usize = 1_000;
 /// How many are published in one request.
 const BATCH: usize = 250;
 /// How long a connection that is busy may outlive the address that it was made to.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const FORBIDDEN: &str = "address_forbidden";
 const UNKNOWN: &str = "dns_failed";

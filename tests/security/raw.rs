@@ -12,7 +12,7 @@ use tokio::{
 use crate::support::Api;
 
 /// How long an answer is waited for, and then the connection's end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An answer.
 #[derive(Clone, Debug)]

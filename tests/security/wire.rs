@@ -17,7 +17,7 @@ use crate::{
 
 const TENANT: &str = "wire";
 /// How long who sends slowly may be borne with: twice what the API says, on a machine under load.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const SLOWLY: Duration = Duration::from_millis(200);
 
 /// The second request of a pair: if it is answered, a body was taken for a request.

@@ -82,7 +82,8 @@ async fn what_waited_is_looked_up_in_one_pass() -> Result<()> {
     assert_eq!(counts.len(), 3_000);
     assert!(counts.values().all(|&count| count == 1));
     let made = readers.count().await?;
-    assert!((1..=4).contains(&made), "{made} readers");
+    // Batch by batch it would be 24 at least; one that is slow is begun again.
+    assert!((1..=12).contains(&made), "{made} readers");
     ingest.stop().await
 }
 
