@@ -84,11 +84,11 @@ mod tests {
         let made = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&made);
         let (tls, _) = crate::tls::configure(&crate::Settings::default()).unwrap();
-        let make = move || {
+        let maker = move || {
             count.fetch_add(1, Ordering::Relaxed);
             reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls.clone()).build()
         };
-        let pools = Pools::new(Duration::from_mins(1), make).unwrap();
+        let pools = Pools::new(Duration::from_mins(1), maker).unwrap();
         let url: Url = "http://example.com/a".parse().unwrap();
         let made = || made.load(Ordering::Relaxed);
         tokio::time::advance(Duration::from_mins(1)).await;

@@ -4,7 +4,7 @@ use fanfare_testkit::{NameServer, Named};
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// A time that is meant to pass.
 const SHORT: Duration = Duration::from_millis(300);
 
