@@ -150,6 +150,18 @@ fn portions_of_any_size_in_any_order_give_the_rows_of_the_fold() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_copy_counts_also_where_it_comes_together_with_the_one_before() -> Result<()> {
+    for home in homes("a_copy_counts").await? {
+        let store = empty(&home).await?;
+        let copies = [Message::Event(0, 2), Message::Event(0, 3)];
+        store.apply(folded(&copies[..1]), Progress::default(), after(1)).await?;
+        store.apply(folded(&copies), after(1), after(2)).await?;
+        assert_eq!(content(&store).await?, folded(&copies));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_second_writer_writes_nothing() -> Result<()> {
     for home in homes("a_second_writer_writes_nothing").await? {
         let store = empty(&home).await?;

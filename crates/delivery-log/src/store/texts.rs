@@ -78,7 +78,8 @@ macro_rules! texts {
                     THEN excluded.trace_id ELSE e.trace_id END, \
                 sequence = CASE WHEN excluded.sequence < e.sequence \
                     THEN excluded.sequence ELSE e.sequence END \
-                WHERE excluded.sequence <> e.sequence"
+                WHERE excluded.sequence <> e.sequence OR excluded.accepted_at <> e.accepted_at \
+                    OR excluded.event_type <> e.event_type"
             ),
             delivery: concat!(
                 " ON CONFLICT (id) DO UPDATE SET ",
