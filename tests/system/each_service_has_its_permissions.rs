@@ -205,7 +205,9 @@ async fn every_service_does_its_work_and_nobody_more_than_that() -> Result<()> {
     check_nothing_was_refused(&scene.installation)?;
 
     let before = scene.log.survey().await?;
-    forbidden::all_is_refused(scene.installation.servers().locked()).await?;
+    let servers = scene.installation.servers();
+    forbidden::all_is_refused(servers.locked()).await?;
+    forbidden::no_answer_is_stored(servers.locked()).await?;
     let after = scene.log.survey().await?;
     let count = |survey: &Survey, stream: &str| {
         let found = survey.streams.iter().find(|one| one.stream == stream);

@@ -131,6 +131,12 @@ impl Feed {
     /// were given up to the feed when it was opened.
     pub const GIVEN_UP: u64 = 0;
 
+    /// Tells whether it makes a first attempt that was put off until then, in the place of its alarm
+    /// clock.
+    pub fn took_over(&self, put_off: PutOff) -> bool {
+        self.taken_over.binary_search(&put_off).is_ok()
+    }
+
     /// Judges whose an event of this sequence is.
     pub fn cover(&self, sequence: u64) -> Cover {
         let mut given_up = self.blocked.iter().filter(|blocked| blocked.key == Self::GIVEN_UP);

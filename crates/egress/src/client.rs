@@ -185,7 +185,7 @@ impl Client {
     /// Takes the head, and as much of the body as is kept.
     async fn finish(&self, mut response: reqwest::Response, deadline: Instant) -> Answer {
         let remote = response.remote_addr();
-        if let Some(Err(refusal)) = remote.map(|peer| self.guard.recheck(peer)) {
+        if let Some(Err(refusal)) = remote.map(|peer| self.guard.answered_by(peer)) {
             return Answer::failed(fault::refused(&refusal));
         }
         let head = Head {

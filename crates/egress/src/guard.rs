@@ -109,7 +109,16 @@ impl Guard {
         Ok(Dial { target, port })
     }
 
-    /// Judges the address of a peer: once there is a connection, and once it has answered.
+    /// Judges the address of a peer that has answered, by the rules alone: that it is none of this
+    /// machine's was asked when the connection was made, which is a minute ago at most.
+    pub(crate) fn answered_by(&self, peer: SocketAddr) -> Result<(), Refusal> {
+        match self.route {
+            Route::Direct => Ok(self.addresses.admit(peer)?),
+            Route::Proxy => Ok(()),
+        }
+    }
+
+    /// Judges the address of a peer, once there is a connection.
     pub(crate) fn recheck(&self, peer: SocketAddr) -> Result<(), Refusal> {
         match self.route {
             Route::Direct => Ok(self.judge(peer)?),

@@ -3,6 +3,10 @@
 //! The name servers are asked directly, and each look-up waits on its own: names whose servers do
 //! not answer cost a timer each, and do not hold up others. Answers are kept for as long as they say,
 //! a minute at most; they are judged each time they are used.
+//!
+//! Endpoints' names stand for themselves. The domains that the machine's own configuration would try
+//! with a name (`search`, which Kubernetes sets) are for the machine's neighbours: a name in one of
+//! them is another host, that nobody has named. Only what has no dot can be a neighbour's.
 
 use std::{
     fmt,
@@ -61,8 +65,8 @@ enum Names {
     /// Name servers.
     Asked {
         resolver: Arc<TokioResolver>,
-        /// Whether names stand for themselves, and not for hosts of the system's own domains.
-        whole: bool,
+        /// Whether names without a dot may be of the system's own domains.
+        neighbours: bool,
     },
     /// A test.
     #[cfg(test)]
@@ -72,7 +76,7 @@ enum Names {
 impl Resolver {
     /// Asks these name servers, or those of the system if there are none, in that time.
     pub(crate) fn new(servers: &[SocketAddr], timeout: Duration) -> Result<Self, NetError> {
-        let (config, mut options) = if servers.is_empty() {
+        let (config, options) = if servers.is_empty() {
             // Without any it is this machine's, as everywhere.
             read_system_conf().unwrap_or_else(|_| {
                 let local = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
@@ -84,6 +88,16 @@ impl Resolver {
             options.use_hosts_file = ResolveHosts::Never;
             (ResolverConfig::from_parts(None, Vec::new(), servers), options)
         };
+        Self::by(config, options, servers.is_empty(), timeout)
+    }
+
+    /// Asks whom a configuration names. `neighbours` says whether it is the system's.
+    fn by(
+        config: ResolverConfig,
+        mut options: ResolverOpts,
+        neighbours: bool,
+        timeout: Duration,
+    ) -> Result<Self, NetError> {
         // What is lost is asked for once more in time.
         options.timeout = timeout / 2;
         options.attempts = 1;
@@ -93,8 +107,7 @@ impl Resolver {
         options.max_active_requests = LOOKUPS_MAX;
         let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         let resolver = Arc::new(builder.with_options(options).build()?);
-        let whole = !servers.is_empty();
-        Ok(Self::of(Names::Asked { resolver, whole }, timeout))
+        Ok(Self::of(Names::Asked { resolver, neighbours }, timeout))
     }
 
     fn of(names: Names, timeout: Duration) -> Self {
@@ -125,11 +138,9 @@ impl Resolver {
 impl Names {
     async fn find(&self, name: &str) -> Found {
         match self {
-            Self::Asked { resolver, whole } => {
+            Self::Asked { resolver, neighbours } => {
                 let mut name = Name::from_ascii(name).map_err(|_| LookupError::Failed)?;
-                if *whole {
-                    name.set_fqdn(true);
-                }
+                name.set_fqdn(name.is_fqdn() || !neighbours || name.num_labels() > 1);
                 match resolver.lookup_ip(name).await {
                     Ok(found) => gather(found.iter()),
                     Err(NetError::Timeout) => Err(LookupError::TimedOut),

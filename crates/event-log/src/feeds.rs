@@ -23,8 +23,8 @@ pub use self::{
 };
 use crate::{
     EventLog, PublishError, ReadError, Topology,
-    cas::{Held, Set, Write},
-    read::Numbered,
+    cas::{Cell, Held, Set, Write},
+    read::{Numbered, Patience},
     topology::Bucket,
     view::{Fold, View},
 };
@@ -152,6 +152,24 @@ impl FeedsView {
 }
 
 impl EventLog {
+    /// Returns an endpoint's feed as it is stored, asking the bucket's leader. One that cannot be
+    /// read is none.
+    pub async fn feed(
+        &self,
+        shard: Shard,
+        endpoint: EndpointId,
+    ) -> Result<Option<Feed>, ReadError> {
+        let cell = self.feed_cell(shard, endpoint);
+        let mut patience = Patience::new(self, self.topology().bucket(Bucket::Feeds));
+        let held = loop {
+            match cell.get().await {
+                Ok(held) => break held,
+                Err(unanswered) => patience.bear(unanswered.source).await?,
+            }
+        };
+        Ok(held.and_then(|held| decode_feed(held.value?).ok()))
+    }
+
     /// Writes a feed, if it is still at the revision that this was made from; 0 for one that there
     /// is not. An unknown outcome is found out, for ever if need be: bound this from outside.
     pub async fn write_feed(
@@ -179,9 +197,7 @@ impl EventLog {
         expected: u64,
         write: Write,
     ) -> Result<Written, PublishError> {
-        let bucket = self.topology().bucket(Bucket::Feeds);
-        let key = self.key(&bucket, &format!("{shard}.{endpoint}"));
-        match key.set(expected, &write).await? {
+        match self.feed_cell(shard, endpoint).set(expected, &write).await? {
             Set::Stored(revision) => Ok(Written::Stored(revision)),
             Set::Conflict(held) => {
                 let revision = held.as_ref().map_or(0, |held| held.sequence);
@@ -189,5 +205,9 @@ impl EventLog {
                 Ok(Written::Conflict { revision, feed: feed.map(Box::new) })
             }
         }
+    }
+
+    fn feed_cell(&self, shard: Shard, endpoint: EndpointId) -> Cell {
+        self.key(&self.topology().bucket(Bucket::Feeds), &format!("{shard}.{endpoint}"))
     }
 }

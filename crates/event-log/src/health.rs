@@ -19,10 +19,11 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use crate::{EventLog, ReadError};
+use crate::{EventLog, ReadError, Topology};
 
 /// The questions to the owner of a shard.
 pub struct HealthQuestions {
+    topology: Topology,
     client: Client,
     messages: Subscriber,
 }
@@ -64,7 +65,7 @@ impl EventLog {
         let refused = |source: async_nats::Error| crate::cas::refused(&subject, source);
         let messages = client.subscribe(subject.clone()).await.map_err(|e| refused(e.into()))?;
         client.flush().await.map_err(|error| refused(error.into()))?;
-        Ok(HealthQuestions { client, messages })
+        Ok(HealthQuestions { topology: self.topology().clone(), client, messages })
     }
 
     /// Asks the owner of an endpoint's shard how the endpoint does; `None` if nobody answers within
@@ -94,7 +95,8 @@ impl HealthQuestions {
         loop {
             let message = self.messages.next().await?;
             let text = std::str::from_utf8(&message.payload).unwrap_or_default();
-            if let (Some(reply), Ok(endpoint)) = (message.reply, text.parse()) {
+            let reply = message.reply.filter(|reply| self.topology.may_answer(reply));
+            if let (Some(reply), Ok(endpoint)) = (reply, text.parse()) {
                 return Some(HealthQuestion { endpoint, client: self.client.clone(), reply });
             }
         }

@@ -59,8 +59,9 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ways {
     /// To INBOX, and by requests. Who may publish to INBOX can name a message there by an id
-    /// (`Nats-Msg-Id`) of another tenant's, which the servers then drop as a repeat: only for
-    /// software that is trusted that far.
+    /// (`Nats-Msg-Id`) of another tenant's, which the servers then drop as a repeat, and can have the
+    /// servers' acknowledgement stored on any subject, by naming that for the reply: only for
+    /// software that is trusted as a service is.
     All,
     /// By requests alone: for the tenants' own software.
     Requests,
@@ -255,6 +256,7 @@ fn retry_scheduler(grant: &mut Grant<'_>) {
     grant.publishes("retries.at.*.*");
     grant.gets(&grant.stream(Stream::Retries));
     grant.asks("STREAM.PURGE", &grant.stream(Stream::Retries));
+    grant.gets(&grant.bucket(Bucket::Feeds));
     grant.appends(Stream::Dead, "dead.*.*");
     // What operators are told, and the endpoints that are disabled.
     grant.appends(Stream::Events, &format!("events.{OPERATOR}.>"));

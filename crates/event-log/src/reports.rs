@@ -20,10 +20,11 @@ use fanfare_domain::{DeliveryId, Shard, fact::AttemptReport};
 use futures_util::StreamExt as _;
 use tracing::{debug, warn};
 
-use crate::{EventLog, ReadError, topology::header};
+use crate::{EventLog, ReadError, Topology, topology::header};
 
 /// The reports to the owner of a shard.
 pub struct Reports {
+    topology: Topology,
     client: Client,
     messages: Subscriber,
 }
@@ -50,7 +51,7 @@ impl EventLog {
         let refused = |source: async_nats::Error| crate::cas::refused(&subject, source);
         let messages = client.subscribe(subject.clone()).await.map_err(|e| refused(e.into()))?;
         client.flush().await.map_err(|error| refused(error.into()))?;
-        Ok(Reports { client, messages })
+        Ok(Reports { topology: self.topology().clone(), client, messages })
     }
 
     /// Tells the owner of a shard what came of a request; returns whether it answered within the
@@ -81,7 +82,8 @@ impl Reports {
     pub async fn next(&mut self) -> Option<Reported> {
         loop {
             let message = self.messages.next().await?;
-            let Some(reply) = message.reply.clone() else { continue };
+            let reply = message.reply.clone().filter(|reply| self.topology.may_answer(reply));
+            let Some(reply) = reply else { continue };
             if let Some(report) = read(message) {
                 let receipt = Receipt { client: self.client.clone(), reply };
                 return Some(Reported { report, receipt });

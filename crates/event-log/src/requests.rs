@@ -95,7 +95,8 @@ impl EventLog {
 }
 
 impl Requests {
-    /// Waits for a request; `None` when the service has stopped. Cancel safe.
+    /// Waits for a request; `None` when the service has stopped. Cancel safe. A request that wants its
+    /// answer where a stream might store it is passed over: what is not answered is not accepted.
     ///
     /// Requests that wait here are bounded by the client alone, which drops what is too much
     /// without an answer: take each at once, and refuse it if there are too many.
@@ -107,6 +108,11 @@ impl Requests {
                 continue;
             };
             let sent = &request.message;
+            if sent.reply.as_ref().is_some_and(|reply| !self.topology.may_answer(reply)) {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                debug!(subject = %sent.subject, "a request whose answer would be stored");
+                continue;
+            }
             let message = InboxMessage::of(place, sent.headers.as_ref(), sent.payload.clone());
             let refused = Arc::clone(&self.refused);
             return Some(Request { message, reply: Reply { request, refused } });

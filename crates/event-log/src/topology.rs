@@ -341,6 +341,14 @@ impl Topology {
         format!("{}.config.{}.{tenant}.{}", self.prefix, entity.kind(), entity.id_token())
     }
 
+    /// Tells whether a question may be answered on a subject. The servers check what somebody publishes
+    /// to, and not where the answer is to go: an answer is published with our permissions, and would be
+    /// stored by whatever stream has the subject. All that is stored begins with the prefix, or with `$`.
+    pub(crate) fn may_answer(&self, reply: &str) -> bool {
+        let own = reply.strip_prefix(self.prefix.as_str());
+        !reply.starts_with('$') && !own.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
     /// The tokens of a subject of this installation after `<prefix>.<kind>.`.
     pub(crate) fn tokens<'a>(&self, subject: &'a str, kind: &str) -> Option<&'a str> {
         let rest = subject.strip_prefix(self.prefix.as_str())?.strip_prefix('.')?;
@@ -364,6 +372,19 @@ pub(crate) fn inbox(prefix: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_go_where_nothing_is_stored() {
+        let topology = Topology::new("fanfare");
+        for reply in
+            ["_INBOX.fanfare.client.a.b", "_INBOX.a", "fanfares.answers", "answers.fanfare"]
+        {
+            assert!(topology.may_answer(reply), "{reply}");
+        }
+        for reply in ["fanfare", "fanfare.events.acme.a", "$KV.FANFARE_owners.a", "$JS.API.INFO"] {
+            assert!(!topology.may_answer(reply), "{reply}");
+        }
+    }
 
     #[test]
     fn names_begin_with_the_prefix() {

@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use crate::{EventLog, ReadError, topology::header};
+use crate::{EventLog, ReadError, Topology, topology::header};
 
 /// How long an owner is waited for, and how long between two tries.
 const OWNERLESS: Duration = Duration::from_secs(5);
@@ -26,6 +26,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// The trials that the owner of a shard is asked for.
 pub struct Trials {
+    topology: Topology,
     client: Client,
     messages: Subscriber,
 }
@@ -59,7 +60,7 @@ impl EventLog {
         let refused = |source: async_nats::Error| crate::cas::refused(&subject, source);
         let messages = client.subscribe(subject.clone()).await.map_err(|e| refused(e.into()))?;
         client.flush().await.map_err(|error| refused(error.into()))?;
-        Ok(Trials { client, messages })
+        Ok(Trials { topology: self.topology().clone(), client, messages })
     }
 
     /// Has an endpoint tried with an event that is not stored; returns the attempt. `time` is for the
@@ -114,7 +115,8 @@ impl Trials {
             let named = message.headers.as_ref().and_then(|headers| headers.get(header::ENDPOINT));
             let endpoint = named.map(HeaderValue::as_str).and_then(|text| text.parse().ok());
             let event = fanfare_proto::decode_event(message.payload, 0, Timestamp::EPOCH);
-            if let (Some(reply), Some(endpoint), Ok(event)) = (message.reply, endpoint, event) {
+            let reply = message.reply.filter(|reply| self.topology.may_answer(reply));
+            if let (Some(reply), Some(endpoint), Ok(event)) = (reply, endpoint, event) {
                 return Some(Trial { endpoint, event, client: self.client.clone(), reply });
             }
         }

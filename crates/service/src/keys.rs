@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     io::{self, Read as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -14,6 +15,7 @@ use fanfare_domain::{
     Endpoint, Timestamp,
     seal::{Keyring, SealError, Unopenable},
 };
+use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
 
 /// What the setting begins with if it names a variable of the environment.
@@ -22,6 +24,8 @@ const VARIABLE: &str = "env:";
 const COMMAND: &str = "command:";
 /// How long the command may take.
 const COMMAND_WAIT: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has ended, once it has printed everything.
+const COMMAND_LOOK: Duration = Duration::from_millis(5);
 /// How much of what it prints is read, in bytes: a thousand keys.
 const COMMAND_BYTES_MAX: u64 = 65 << 10;
 
@@ -62,10 +66,10 @@ pub enum KeysError {
         what: String,
     },
     /// What was found holds no keys.
-    #[error("{} holds no sealing keys", path.display())]
+    #[error("{place} holds no sealing keys")]
     Malformed {
-        /// What the setting says.
-        path: PathBuf,
+        /// Where it was found: a file, a variable, or the command, which is not shown.
+        place: String,
         /// What is wrong with it.
         #[source]
         cause: SealError,
@@ -94,13 +98,18 @@ pub fn load_keyring(setting: &Path) -> Result<Keyring, KeysError> {
     let text = if let Some(name) = said.strip_prefix(VARIABLE) {
         variable(name).ok_or_else(|| KeysError::NoVariable { name: String::from(name) })?
     } else if let Some(command) = said.strip_prefix(COMMAND) {
-        printed(command).map_err(|what| KeysError::Command { what })?
+        printed(command, COMMAND_WAIT).map_err(|what| KeysError::Command { what })?
     } else {
         fs::read_to_string(setting)
             .map(Zeroizing::new)
             .map_err(|cause| KeysError::Unreadable { path: setting.to_owned(), cause })?
     };
-    Keyring::parse(&text).map_err(|cause| KeysError::Malformed { path: setting.to_owned(), cause })
+    Keyring::parse(&text).map_err(|cause| {
+        let is_command = said.starts_with(COMMAND);
+        let shown = setting.to_string_lossy();
+        let place = if is_command { "what the command prints".into() } else { shown };
+        KeysError::Malformed { place: place.into_owned(), cause }
+    })
 }
 
 fn variable(name: &str) -> Option<Zeroizing<String>> {
@@ -108,22 +117,40 @@ fn variable(name: &str) -> Option<Zeroizing<String>> {
     found.and_then(|(_, text)| text.into_string().ok()).map(Zeroizing::new)
 }
 
-/// Returns what a command prints, or what is wrong with it.
-fn printed(command: &str) -> Result<Zeroizing<String>, String> {
+/// Returns what a command prints within a time, or what is wrong with it.
+fn printed(command: &str, within: Duration) -> Result<Zeroizing<String>, String> {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = shell.spawn().map_err(|error| format!("cannot be run ({error})"))?;
-    let read = read_all(&mut child);
-    if read.is_err() {
+    // A group of its own, so that it can be ended with all that it has begun.
+    let mut child =
+        shell.process_group(0).spawn().map_err(|error| format!("cannot be run ({error})"))?;
+    let read = read_all(&mut child, within);
+    let text = read.and_then(|text| ended(&mut child, within).map(|()| text));
+    let text =
+        text.map_err(|what| what.unwrap_or_else(|| format!("did not end within {within:?}")));
+    if text.is_err() {
         // It may have ended by itself meanwhile.
-        drop(child.kill());
+        if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            kill_process_group(group, Signal::KILL).ok();
+        }
+        drop(child.wait());
     }
-    let status = child.wait().map_err(|error| format!("cannot be waited for ({error})"))?;
-    let text = read?;
-    if status.success() { Ok(text) } else { Err(format!("failed ({status})")) }
+    text
 }
 
-fn read_all(child: &mut Child) -> Result<Zeroizing<String>, String> {
+/// Waits until the command has ended, well. Fails without a reason if that takes too long.
+fn ended(child: &mut Child, within: Duration) -> Result<(), Option<String>> {
+    for _ in 0..within.as_millis() / COMMAND_LOOK.as_millis() {
+        match child.try_wait().map_err(|error| format!("cannot be waited for ({error})"))? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => return Err(Some(format!("failed ({status})"))),
+            None => thread::sleep(COMMAND_LOOK),
+        }
+    }
+    Err(None)
+}
+
+fn read_all(child: &mut Child, within: Duration) -> Result<Zeroizing<String>, Option<String>> {
     let (said, hear) = mpsc::channel();
     let stdout = child.stdout.take();
     thread::spawn(move || {
@@ -133,10 +160,10 @@ fn read_all(child: &mut Child) -> Result<Zeroizing<String>, String> {
         // Nobody hears it who no longer waits.
         drop(said.send(read.map(|()| text)));
     });
-    match hear.recv_timeout(COMMAND_WAIT) {
+    match hear.recv_timeout(within) {
         Ok(Ok(text)) => Ok(text),
-        Ok(Err(error)) => Err(format!("prints what cannot be read ({error})")),
-        Err(_) => Err(format!("did not end within {COMMAND_WAIT:?}")),
+        Ok(Err(error)) => Err(Some(format!("prints what cannot be read ({error})"))),
+        Err(_) => Err(None),
     }
 }
 
@@ -201,6 +228,10 @@ mod tests {
         let refused = |setting: &str| load_keyring(Path::new(setting)).unwrap_err().to_string();
         assert!(refused("command:exit 3").contains("failed (exit status: 3)"));
         assert!(refused("command:echo nothing").contains("holds no sealing keys"));
+        assert!(!refused("command:echo nothing").contains("echo"), "the command may hold a token");
+        // Closed, and not ended.
+        let hanging = super::printed("exec >&-; sleep 60", Duration::from_millis(100));
+        assert!(hanging.unwrap_err().contains("did not end"));
         assert!(refused("env:FANFARE_NO_SUCH_VARIABLE").contains("FANFARE_NO_SUCH_VARIABLE"));
         assert!(matches!(
             load_keyring(Path::new("env:PATH")),

@@ -4,6 +4,7 @@
 //! headers into the journal, and before the eyes of everybody who may look at deliveries.
 
 use bytes::Bytes;
+use memchr::memmem;
 
 /// What stands for a secret.
 const HIDDEN: &[u8] = b"***";
@@ -16,7 +17,11 @@ pub(crate) fn conceal<'a>(text: Bytes, secrets: impl IntoIterator<Item = &'a [u8
     if concealed.len() < LENGTH_MIN {
         return concealed;
     }
-    for secret in secrets.into_iter().filter(|secret| secret.len() >= LENGTH_MIN) {
+    // The longest first: one may begin as another one does.
+    let mut secrets: Vec<_> = secrets.into_iter().filter(|it| it.len() >= LENGTH_MIN).collect();
+    secrets.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
+    secrets.dedup();
+    for secret in secrets {
         if let Some(without) = replace(&concealed, secret) {
             concealed = without;
         }
@@ -30,7 +35,7 @@ pub(crate) fn conceal<'a>(text: Bytes, secrets: impl IntoIterator<Item = &'a [u8
 /// Returns the text with each occurrence replaced; `None` if there is none.
 fn replace(text: &[u8], secret: &[u8]) -> Option<Bytes> {
     let (mut rest, mut without) = (text, Vec::new());
-    while let Some(position) = rest.windows(secret.len()).position(|window| window == secret) {
+    while let Some(position) = memmem::find(rest, secret) {
         let (before, after) = rest.split_at(position);
         without.extend_from_slice(before);
         without.extend_from_slice(HIDDEN);
@@ -76,6 +81,12 @@ mod tests {
         ] {
             assert_eq!(concealed(text, &secrets), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn of_what_begins_alike_nothing_is_left() {
+        let text = "acme-prod-7f3c, acme-prod";
+        assert_eq!(concealed(text, &["acme-prod", "acme-prod-7f3c"]), "***, ***");
     }
 
     #[test]

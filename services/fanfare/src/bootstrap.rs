@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use fanfare_domain::settings::{Settings, Source};
 use fanfare_event_log::{EventLog, Provisioned};
-use fanfare_service::{SettingsFile, Sources, Traces, process_env};
+use fanfare_service::{Sources, Traces};
 use serde_json::json;
 
 use crate::{
     output::Output,
-    services::{LOG, init_logging, load},
+    services::{LOG, init_logging, load, overlaid},
 };
 
 /// The name by which it connects, and of its settings.
@@ -40,17 +40,8 @@ impl Settings for Shared {
 /// Makes the streams, or puts them right.
 pub(crate) async fn bootstrap(options: Options, log: Option<&str>, output: Output) -> Result<()> {
     let _looked_after_by_nobody = init_logging("warn", log, &Traces::default())?;
-    let mut sources = Sources::new(NAME, LOG).context("read the defaults")?;
-    if let Some(path) = &options.config {
-        sources = sources.file(&SettingsFile::read(path)?)?;
-    }
-    sources = sources.env(&process_env()?);
-    for pair in &options.set {
-        let Some((key, value)) = pair.split_once('=') else {
-            bail!("--set takes KEY=VALUE, for example log.url=nats://127.0.0.1:4222");
-        };
-        sources = sources.set(key, value);
-    }
+    let defaults = Sources::new(NAME, LOG).context("read the defaults")?;
+    let sources = overlaid(defaults, options.config.as_deref(), &options.set)?;
     let Shared(settings) = load(sources)?;
     let provisioned = Box::pin(EventLog::provision(NAME, &settings)).await;
     let Provisioned { made, updated, unchanged } = provisioned.context("make the streams")?;

@@ -1,6 +1,6 @@
 //! The services: their settings, and how each is started.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use fanfare_domain::settings::{Effective, Settings};
@@ -160,20 +160,29 @@ pub(crate) fn init_logging(
     telemetry::init(&load(sources)?, traces).context("set up logging")
 }
 
-/// `fanfare run`: one service until it is told to stop.
-pub(crate) async fn run(options: Run, log: Option<&str>, output: Output) -> Result<()> {
-    let service = options.service;
-    let mut sources = service.sources()?;
-    if let Some(path) = &options.config {
+/// Lays a file, the environment and what `--set` says over the defaults, in this order.
+pub(crate) fn overlaid(
+    mut sources: Sources,
+    config: Option<&Path>,
+    set: &[String],
+) -> Result<Sources> {
+    if let Some(path) = config {
         sources = sources.file(&SettingsFile::read(path)?)?;
     }
     sources = sources.env(&process_env()?);
-    for pair in &options.set {
+    for pair in set {
         let Some((key, value)) = pair.split_once('=') else {
             bail!("--set takes KEY=VALUE, for example log.url=nats://127.0.0.1:4222");
         };
         sources = sources.set(key, value);
     }
+    Ok(sources)
+}
+
+/// `fanfare run`: one service until it is told to stop.
+pub(crate) async fn run(options: Run, log: Option<&str>, output: Output) -> Result<()> {
+    let service = options.service;
+    let sources = overlaid(service.sources()?, options.config.as_deref(), &options.set)?;
     if options.check {
         output.settings(&service.check(sources)?);
         return Ok(());

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, ServerError};
+use async_nats::{
+    Client, ConnectOptions, Event, HeaderMap, ServerError,
+    jetstream::{self, stream::RawMessageErrorKind},
+};
 use bytes::Bytes;
 use fanfare_testkit::wait_until;
 
@@ -242,6 +245,37 @@ pub(super) async fn all_is_refused(locked: &Locked) -> Result<()> {
         }
     }
     strangers_stay_out(locked).await
+}
+
+/// Streams, and where in them somebody might have an answer stored who asks for it there: the servers
+/// do not check where an answer is to go, and ingest may publish to all of these.
+const STORED: &[(&str, &str)] = &[
+    ("KV_FANFARE_idempotency", "$KV.FANFARE_idempotency.mallory"),
+    ("KV_FANFARE_owners", "$KV.FANFARE_owners.ingest.member.mallory"),
+    ("FANFARE_EVENTS", "fanfare.events.globex.mallory"),
+    ("FANFARE_REJECTED", "fanfare.rejected.mallory"),
+];
+
+/// Has requests answered where it is stored, and finds nothing there.
+pub(super) async fn no_answer_is_stored(locked: &Locked) -> Result<()> {
+    let inbox = "_INBOX.fanfare.producer.globex";
+    let client = locked.client("producer-globex", inbox, ConnectOptions::new()).await?;
+    let (subject, nothing) = ("fanfare.publish.globex.order.made", Bytes::from_static(b"{}"));
+    for (_, reply) in STORED {
+        client.publish_with_reply(subject, *reply, nothing.clone()).await?;
+    }
+    // They are taken in turn: when this one is answered, the others are done with.
+    client.request(subject, nothing).await.context("an ordinary request is answered")?;
+    let all = locked.client("admin", "_INBOX.fanfare.admin", ConnectOptions::new()).await?;
+    let streams = jetstream::new(all);
+    for (stream, subject) in STORED {
+        let stream = streams.get_stream_no_info(*stream).await?;
+        let found = stream.get_last_raw_message_by_subject(subject).await;
+        let missing =
+            matches!(&found, Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound);
+        ensure!(missing, "{subject}: {found:?}");
+    }
+    Ok(())
 }
 
 async fn attempt(client: &Client, act: Act) -> Result<&'static str> {

@@ -130,6 +130,9 @@ pub(super) fn shown(key: &str, text: &str) -> String {
     if secret && !text.is_empty() {
         return String::from("***");
     }
+    if text.starts_with("command:") {
+        return String::from("command:***");
+    }
     text.split(',').map(without_userinfo).collect::<Vec<_>>().join(",")
 }
 
@@ -229,6 +232,7 @@ mod tests {
             ("token", "", ""),
             ("keyboard", "qwerty", "qwerty"),
             ("monkey", "see", "see"),
+            ("sealing_key_file", "command:vault read -token=abc", "command:***"),
             ("log.url", "nats://me:pw@a:4222", "nats://***@a:4222"),
             ("log.urls", "nats://me:p@w@a:1/x,nats://b:2", "nats://***@a:1/x,nats://b:2"),
             ("url", "http://a/path@home", "http://a/path@home"),

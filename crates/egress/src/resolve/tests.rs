@@ -32,6 +32,28 @@ async fn a_name_has_the_addresses_of_both_kinds_that_its_server_says() {
     assert_eq!(mapped.first().map(IpAddr::to_canonical), "10.0.0.1".parse().ok());
 }
 
+/// What a container in Kubernetes has: every name is tried in its neighbours' domains first.
+#[tokio::test]
+async fn a_name_is_not_looked_for_among_the_machines_neighbours() {
+    let server = NameServer::start().await.unwrap();
+    let search = vec![Name::from_ascii("cluster.example.").unwrap()];
+    let config = ResolverConfig::from_parts(None, search, vec![name_server(server.address())]);
+    let mut options = ResolverOpts::default();
+    options.ndots = 5;
+    let resolver = Resolver::by(config, options, true, PATIENCE).unwrap();
+    for name in
+        ["hooks.acme.test.cluster.example", "gone.test.cluster.example", "db.cluster.example"]
+    {
+        server.say(name, at("9.9.9.9"));
+    }
+    server.say("hooks.acme.test", at("1.1.1.1"));
+    let first = async |name: &str| resolver.resolve(name).await.map(|found| found.first().copied());
+    assert_eq!(first("hooks.acme.test").await, Ok("1.1.1.1".parse().ok()));
+    assert_eq!(first("gone.test").await, Err(LookupError::Failed));
+    assert_eq!(first("db").await, Ok("9.9.9.9".parse().ok()));
+    assert_eq!(first("db.").await, Err(LookupError::Failed));
+}
+
 #[tokio::test]
 async fn an_answer_that_may_not_be_kept_is_asked_for_anew() {
     let (server, resolver) = asking(PATIENCE).await;

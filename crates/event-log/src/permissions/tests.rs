@@ -61,6 +61,7 @@ fn each_subject_has_its_writers() {
         ("$JS.API.CONSUMER.MSG.NEXT.FANFARE_INBOX.ingest", &["ingest"]),
         ("$JS.API.CONSUMER.MSG.NEXT.FANFARE_EVENTS.fan-out", &["fan-out"]),
         ("$JS.API.CONSUMER.DELETE.FANFARE_EVENTS.fan-out", &["fan-out"]),
+        ("$JS.API.STREAM.MSG.GET.KV_FANFARE_feeds", &["fan-out", "dispatcher", "retry-scheduler"]),
         ("$KV.FANFARE_owners.dispatcher.shards", &["dispatcher"]),
         ("$KV.FANFARE_idempotency.a", &["ingest", "api"]),
     ] {

@@ -277,7 +277,9 @@ async fn a_view_is_confirmed_with_one_question_to_the_leader() -> Result<()> {
     let (server, mut tasks) = (server().await?, JoinSet::new());
     let log = log(&server).await?;
     let view = view(&log, &mut tasks).await?;
-    log.change(&change("acme", "one", false), 0).await?;
+    let changed = log.change(&change("acme", "one", false), 0).await?;
+    // Where the view is behind, it has to be asked how far.
+    wait_until("the view to have the change", async || Ok(view.revision() == changed)).await?;
     let mut questions = overhear(&server, "$JS.API.>").await?;
     view.confirm().await?;
     let mut asked = questions.all().await?;

@@ -104,11 +104,12 @@ pub(crate) async fn rotate_sealing_key(
         for key in sealing_keys(&endpoint) {
             *done.sealed_by.entry(String::from(key)).or_default() += 1;
         }
-        match app.keyring.reseal(&endpoint, app.now(), random_bytes) {
-            Ok(None) => {}
-            Ok(Some(_)) if wish.dry_run => done.resealed += 1,
-            Ok(Some(_)) => others.push((endpoint.tenant.clone(), endpoint.id)),
+        let is_current = |key| key == app.keyring.sealing_key_id();
+        match app.keyring.check(&endpoint, app.now()) {
             Err(unopenable) => done.unopenable.push(unopenable.into()),
+            Ok(()) if sealing_keys(&endpoint).all(is_current) => {}
+            Ok(()) if wish.dry_run => done.resealed += 1,
+            Ok(()) => others.push((endpoint.tenant.clone(), endpoint.id)),
         }
     }
     let reseals = others.into_iter().map(|(tenant, id)| reseal(&app, &caller, tenant, id));

@@ -85,6 +85,17 @@ fn who_comes_next_heeds_them_no_more_than_who_took_them_over() {
 }
 
 #[test]
+fn what_waits_to_be_fed_is_remembered_however_late_it_is() {
+    let mut feeds = crowded(&[1, 2]);
+    write(&mut feeds, 1, NOW).unwrap();
+    let cursor = feeds.cursor(endpoint()).unwrap();
+    cursor.singles(9);
+    cursor.take_single(1, None);
+    let feed = write(&mut feeds, 2, later(DAY)).unwrap();
+    assert_eq!(feed.taken_over, [PutOff { sequence: 2, until: later(2 * 3_600) }]);
+}
+
+#[test]
 fn a_feed_is_remembered_for_as_long_as_an_alarm_clock_may_go_off() {
     let mut feeds = crowded(&[1]);
     write(&mut feeds, 1, NOW).unwrap();

@@ -1,5 +1,7 @@
 //! `fanfare keys`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -9,8 +11,9 @@ use crate::output::{Output, Tone};
 
 const ROTATE_EXAMPLES: &str = "\
 The way to another sealing key, on every machine with a dispatcher or an api:
-  1. Put the new key into the sealing key file, above the old one (`openssl rand -hex 32`).
-  2. Start the dispatchers again, then the apis: the first key seals, all open.
+  1. Put the new key into the sealing key file, below the old one (`openssl rand -hex 32`), and start
+     the dispatchers and the apis again: all of them open what either key has sealed.
+  2. Move it above the old one, and start the apis again: the first key seals.
   3. fanfare keys rotate
   4. A day later, when answers kept under the old key have expired, remove its line.";
 
@@ -56,6 +59,8 @@ struct Sum {
     sealing_key: String,
     looked_at: u64,
     resealed: u64,
+    /// How many secrets each key had sealed.
+    sealed_by: BTreeMap<String, u64>,
     unopenable: Vec<Value>,
 }
 
@@ -65,6 +70,10 @@ impl Sum {
         self.looked_at += count("looked_at");
         self.resealed += count("resealed");
         self.sealing_key = String::from(text(done, "sealing_key"));
+        let by = done.get("sealed_by").and_then(Value::as_object).into_iter().flatten();
+        for (key, count) in by {
+            *self.sealed_by.entry(key.clone()).or_default() += count.as_u64().unwrap_or_default();
+        }
         if let Some(Value::Array(values)) = done.get_mut("unopenable") {
             self.unopenable.append(values);
         }
@@ -74,7 +83,8 @@ impl Sum {
         if output.json {
             output.document(&json!({
                 "sealing_key": self.sealing_key, "looked_at": self.looked_at,
-                "resealed": self.resealed, "dry_run": dry_run, "unopenable": self.unopenable,
+                "resealed": self.resealed, "sealed_by": self.sealed_by, "dry_run": dry_run,
+                "unopenable": self.unopenable,
             }));
             return;
         }
@@ -84,6 +94,10 @@ impl Sum {
             ("endpoints", self.looked_at.to_string()),
             (done, self.resealed.to_string()),
         ]);
+        for (key, count) in &self.sealed_by {
+            let were = if dry_run { "are" } else { "were" };
+            output.line(&format!("{count} secrets {were} sealed by {key}"));
+        }
         for value in &self.unopenable {
             let (endpoint, tenant) = (text(value, "endpoint_id"), text(value, "tenant_id"));
             output.line(&format!("{endpoint} of {tenant}: {}", text(value, "detail")));

@@ -102,8 +102,9 @@ impl Agenda {
         chosen.into_iter().map(overdue).collect()
     }
 
-    /// Notes that the alarm which the fact at `sequence` gave a delivery is set again. Returns
-    /// whether there is any point in it: the delivery may be past it.
+    /// Notes that the alarm which the fact at `sequence` gave a delivery is set again, or left to
+    /// others: it counts as failed later the next time. Returns whether there is any point in it:
+    /// the delivery may be past it.
     pub(crate) fn rescue(&mut self, delivery: DeliveryId, sequence: u64, now: Timestamp) -> bool {
         let Some(entry) = self.waiting.get_mut(&delivery) else { return false };
         if entry.phase != Phase::Planned || entry.sequence != sequence {

@@ -2,13 +2,17 @@
 //!
 //! An alarm is *stuck* if it is still stored although its time has long passed. It is *missing* if
 //! it is neither stored nor can be in the due queue: the queue is empty, or everything in it is
-//! younger. Between looking and acting the journal is read up to where it was after the look, so
+//! younger. A first attempt that was put off may be its endpoint's feed's by now: then its alarm goes
+//! off in vain, and is not missed. Between looking and acting the journal is read up to where it was after the look, so
 //! that what a dispatcher had just taken from the queue is not mistaken for missing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use fanfare_domain::{DeliveryId, RetryDue, Shard, Timestamp};
+use fanfare_domain::{DeliveryId, RetryDue, Shard, Timestamp, feed::PutOff};
 use fanfare_event_log::{EventLog, ReadError, Schedules};
 use fanfare_service::delivery_line;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -59,6 +63,8 @@ struct Finding {
 enum State {
     Stuck,
     Missing,
+    /// Missing, and not missed: a feed makes the attempt.
+    Fed,
 }
 
 impl Sweeping {
@@ -140,6 +146,10 @@ impl Desk {
             return Ok(());
         }
         self.saved.note_change();
+        if matches!(state, State::Fed) {
+            debug!(delivery_id = %delivery, %shard, "left to its endpoint's feed");
+            return Ok(());
+        }
         delivery_line!(
             warn, (retry.delivery, retry.trace), "an alarm did not go off and is set again",
             attempt = retry.attempt,
@@ -205,7 +215,7 @@ async fn find(
         .buffered(QUESTIONS_MAX)
         .try_collect()
         .await?;
-    found.extend(restored.into_iter().flatten());
+    found.extend(leave_to_feeds(log, shard, restored.into_iter().flatten().collect()).await?);
     let barrier = log.journal_last().await?;
     Ok(Findings { found, barrier, was_full: overdue.len() == LOOKS_MAX })
 }
@@ -214,6 +224,31 @@ async fn find(
 fn is_missing(overdue: &Overdue, oldest: Option<Timestamp>, grace: Duration) -> bool {
     let latest = overdue.due.saturating_add(grace).saturating_add(Duration::from_secs(1));
     oldest.is_none_or(|oldest| oldest > latest)
+}
+
+/// Finds those among missing alarms whose attempts the feeds of their endpoints make. Asked for after
+/// the due queue: an alarm is passed over only once it is stored that it may be.
+async fn leave_to_feeds(
+    log: &EventLog,
+    shard: Shard,
+    mut missing: Vec<Finding>,
+) -> Result<Vec<Finding>, ReadError> {
+    let mut feeds = BTreeMap::new();
+    for Finding { retry, state, .. } in &mut missing {
+        let RetryDue { delivery, due_at, .. } = &*retry;
+        if retry.attempt > 1 || delivery.generation > 0 {
+            continue;
+        }
+        let feed = match feeds.entry(delivery.endpoint) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(log.feed(shard, delivery.endpoint).await?),
+        };
+        let put_off = PutOff { sequence: delivery.event_sequence, until: *due_at };
+        if feed.as_ref().is_some_and(|feed| feed.took_over(put_off)) {
+            *state = State::Fed;
+        }
+    }
+    Ok(missing)
 }
 
 /// Makes missing alarms from the facts that gave them their time.

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bytes::Bytes;
-use fanfare_event_log::{Headers, InboxMessage, PublishError};
+use fanfare_domain::{
+    Feed,
+    feed::{Blocked, Phase, PutOff, Reason},
+};
+use fanfare_event_log::{Headers, InboxMessage, PublishError, feeds::Written};
 use fanfare_testkit::{NatsServer, wait_until};
 
 use crate::support::{World, from_now, now, trace};
@@ -73,6 +77,45 @@ async fn what_waits_in_the_due_queue_is_left_alone() -> Result<()> {
     assert_eq!(other.delivery.id, world.delivery(2).id, "the first was set again");
     assert_eq!(scheduler.counters.rescues.get(), 0);
     slow.settler.settle().await;
+    scheduler.stop().await
+}
+
+#[tokio::test]
+async fn a_first_attempt_that_a_feed_makes_is_left_to_it() -> Result<()> {
+    let mut world = World::new().await?;
+    let scheduler = world.start().await?;
+    let until = from_now(Duration::from_secs(2));
+    world.record(vec![world.deferred(1, 1, until), world.deferred(2, 1, until)]).await?;
+    let endpoint = world.endpoint.id;
+    let feed = Feed {
+        tenant: world.endpoint.tenant.clone(),
+        endpoint,
+        from: 3,
+        phase: Phase::Open,
+        reason: Reason::Backlog,
+        opened_at: now(),
+        next: 3,
+        blocked: vec![Blocked { key: Feed::GIVEN_UP, by: 0, waiting: vec![1] }],
+        past: Vec::new(),
+        ended: Vec::new(),
+        ended_since: 0,
+        taken_over: vec![PutOff { sequence: 1, until }],
+    };
+    let Written::Stored(revision) = world.log.write_feed(world.shard, &feed, 0).await? else {
+        bail!("somebody else has written a feed");
+    };
+    // The dispatcher passes over what the feed makes; the other one gets lost.
+    for _ in 0..2 {
+        world.take_due().await?;
+    }
+    // Both are looked at together.
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(2).id);
+    assert_eq!(scheduler.counters.rescues.get(), 1);
+    let made = world.attempt(2, 1, 200, None);
+    world.record(vec![made]).await?;
+    // Without the feed nobody would make it.
+    world.log.remove_feed(world.shard, endpoint, revision).await?;
+    assert_eq!(world.take_due().await?.delivery.id, world.delivery(1).id);
     scheduler.stop().await
 }
 

@@ -69,8 +69,10 @@ impl Cursor {
         if !self.is_stored || self.is_writing || !is_due {
             return None;
         }
-        let taken_over = self.may_go_off(now).collect();
-        let feed = Feed { taken_over, ..self.to_store() };
+        let feed = self.to_store();
+        let waiting = feed.blocked.iter().flat_map(|it| &it.waiting).copied().collect();
+        let taken_over = self.to_remember(&waiting, now);
+        let feed = Feed { taken_over, ..feed };
         let Saved { next, blocked, ended, ended_since, taken_over, .. } = &self.saved;
         let is_new = (&feed.next, &feed.blocked) != (next, blocked)
             || (&feed.ended, &feed.taken_over) != (ended, taken_over)

@@ -2,7 +2,7 @@
 //! ledger remembers for minutes, and alarm clocks go off after hours: so it stands in the record of
 //! the feed which of them are not to be heeded, until they have surely gone off.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use fanfare_domain::{Timestamp, feed::PutOff};
 
@@ -33,7 +33,7 @@ impl Cursor {
 
     /// Whether it is stored that the feed has taken a first attempt over that was put off until then.
     pub(in crate::feeds) fn took_over(&self, put_off: PutOff) -> bool {
-        self.is_stored && self.feed.taken_over.binary_search(&put_off).is_ok()
+        self.is_stored && self.feed.took_over(put_off)
     }
 
     /// Leaves a first attempt to its alarm clock after all.
@@ -46,6 +46,17 @@ impl Cursor {
         let is_new = now.since(self.since) < TAKEN_WITHIN;
         let is_over = move |it: &PutOff| !is_new && it.until.saturating_add(LATE) < now;
         self.feed.taken_over.iter().filter(move |it| !is_over(it)).copied()
+    }
+
+    /// What is to be remembered while those events wait to be fed: what may go off, and what is still
+    /// to be made, so that whoever looks for its alarm clock finds that it needs none.
+    pub(super) fn to_remember(&self, waiting: &BTreeSet<u64>, now: Timestamp) -> Vec<PutOff> {
+        let mut remembered: Vec<_> = self.may_go_off(now).collect();
+        let all = &self.feed.taken_over;
+        remembered.extend(all.iter().filter(|it| waiting.contains(&it.sequence)));
+        remembered.sort_unstable();
+        remembered.dedup();
+        remembered
     }
 
     /// Whether any may.
