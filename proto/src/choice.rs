@@ -6,7 +6,6 @@ use fanfare_domain::{
     endpoint::{DisableReason, Ordering, RatePeriod},
     fact::{ConclusionReason, DeferReason},
     feed::Reason,
-    job::Which,
     tenant::UnknownTypes,
 };
 use prost::UnknownEnumValue;
@@ -128,12 +127,6 @@ choice!(Validation, wire::Validation {
     Validation::Off => Off,
     Validation::Report => Report,
     Validation::Enforce => Enforce,
-});
-
-choice!(Which, wire::ReplayWhich {
-    Which::Failed => Failed,
-    Which::All => All,
-    Which::Missing => Missing,
 });
 
 choice!(Role, wire::Role {

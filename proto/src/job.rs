@@ -3,11 +3,10 @@
 use bytes::Bytes;
 use fanfare_domain::{
     EndpointId, EventId, JobId, Replay, Timestamp,
-    job::{JobState, Past, Progress, Range, Scope},
+    job::{JobState, Past, Progress, Range, Scope, Which},
 };
 
 use crate::{
-    choice::Choice,
     encode::{self, Fields, Sink},
     error::DecodeError,
     parse, wire,
@@ -74,8 +73,23 @@ fn range(wire: &wire::ReplayRange) -> Result<Range, DecodeError> {
         since: Timestamp::from_nanos(wire.since_ns),
         until: Timestamp::from_nanos(wire.until_ns),
         types: types.collect::<Result<_, _>>()?,
-        which: Choice::from_wire(wire.which, "ReplayRange.which")?,
+        which: which(wire)?,
     })
+}
+
+fn which(wire: &wire::ReplayRange) -> Result<Which, DecodeError> {
+    match wire::ReplayWhich::try_from(wire.which) {
+        Ok(wire::ReplayWhich::Failed) if wire.dead_letters_only => Ok(Which::Exhausted),
+        Ok(wire::ReplayWhich::Failed) => Ok(Which::Failed),
+        Ok(wire::ReplayWhich::All) => Ok(Which::All),
+        Ok(wire::ReplayWhich::Missing) => Ok(Which::Missing),
+        Ok(wire::ReplayWhich::Unspecified) => {
+            Err(DecodeError::Missing { field: "ReplayRange.which".into() })
+        }
+        Err(_) => {
+            Err(DecodeError::UnknownValue { field: "ReplayRange.which".into(), value: wire.which })
+        }
+    }
 }
 
 fn state(number: i32, failure: String) -> Result<JobState, DecodeError> {
@@ -154,6 +168,13 @@ impl Fields for Range {
         for pattern in types {
             out.some_bytes(4, pattern.as_str().as_bytes());
         }
-        out.uint(5, which.to_wire());
+        let (value, dead_letters_only) = match which {
+            Which::Failed => (wire::ReplayWhich::Failed, false),
+            Which::Exhausted => (wire::ReplayWhich::Failed, true),
+            Which::All => (wire::ReplayWhich::All, false),
+            Which::Missing => (wire::ReplayWhich::Missing, false),
+        };
+        out.uint(5, value as u64);
+        out.uint(6, u64::from(dead_letters_only));
     }
 }

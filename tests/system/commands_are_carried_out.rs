@@ -22,7 +22,18 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Sets a scene with an endpoint that refuses every first attempt, waits an hour then, and takes the
 /// second. Publishes so many events, and waits until all of them wait.
 async fn waiting(path: &str, count: usize) -> Result<(Scene, Made, Vec<DeliveryId>)> {
-    let hooks = Hooks::answering(|_, earlier| Answer::Status(if earlier == 0 { 500 } else { 200 }));
+    refusing(1, path, count).await
+}
+
+/// The same with an endpoint that takes nothing before so many attempts.
+async fn refusing(
+    refusals: usize,
+    path: &str,
+    count: usize,
+) -> Result<(Scene, Made, Vec<DeliveryId>)> {
+    let hooks = Hooks::answering(move |_, earlier| {
+        Answer::Status(if earlier < refusals { 500 } else { 200 })
+    });
     let options = Options { profile: EAGER, ..Options::default() };
     let mut scene = Scene::set_with(options, hooks.await?).await?;
     let made = scene.subscribe(path, &[">"], &["1h"]).await?;
@@ -188,6 +199,34 @@ async fn all_deliveries_of_an_endpoint_are_cancelled_and_of_no_other() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_person_cancelled_is_not_sent_again_with_the_dead_letters() -> Result<()> {
+    let (scene, endpoint, ids) = refusing(2, "/one", 4).await?;
+    for (id, what) in ids.iter().zip(["cancel", "cancel", "retry"]) {
+        ask(&scene, *id, what).await?;
+    }
+    let found = ended(&scene, &ids[..3]).await?;
+    assert_eq!(end_of(&found, ids[2])?, (Conclusion::Exhausted, 2));
+    let event = found.get(&ids[2]).context("the dead letter")?.delivery.event;
+    let path = format!("/v1/tenants/{TENANT}/dead-letters/redrive");
+    let redrive = scene.api().post(&path, &json!({ "endpoint_id": endpoint.id })).await?;
+    ensure!(redrive["which"] == "exhausted", "{redrive}");
+    let generation = u32::try_from(redrive["generation"].as_u64().context("a generation")?)?;
+    let again = DeliveryId::of(event, endpoint.id.parse()?, generation);
+    let found = ended(&scene, &[again]).await?;
+    assert_eq!(end_of(&found, again)?, (Conclusion::Delivered, 1));
+    let path = format!(
+        "/v1/tenants/{TENANT}/replays/{}",
+        redrive["id"].as_str().context("the replay's id")?
+    );
+    let done = wait_until("the replay to be done", async || {
+        let replay = scene.api().get(&path).await.map_err(|error| format!("{error:#}"))?;
+        if replay["state"] == "done" { Ok(replay) } else { Err(replay.to_string()) }
+    });
+    assert_eq!(done.await["made"], 1);
+    scene.finish(Expected::Calm).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_dispatcher_forgets_no_command_and_does_none_twice() -> Result<()> {
     let (mut scene, endpoint, ids) = waiting("/one", 24).await?;
     let (cancelled, retried) = ids.split_at(12);
@@ -237,6 +276,11 @@ async fn what_waits_for_a_paused_or_an_ordered_endpoint_is_cancelled_at_once() -
         (routed(&scene, &held, 6).await?, routed(&scene, &ordered, 6).await?);
     scene.hooks_have(1).await;
 
+    for (id, code) in [(of_held[3], "endpoint_paused"), (of_ordered[3], "delivery_behind_others")] {
+        let refused = ask(&scene, id, "retry").await.unwrap_err();
+        let refused = refused.downcast_ref::<Refused>().context("a refusal")?;
+        assert_eq!((refused.status, refused.code()), (409, code));
+    }
     for id in of_held[..3].iter().chain(&of_ordered[1..3]) {
         ask(&scene, *id, "cancel").await?;
     }

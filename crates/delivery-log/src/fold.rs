@@ -135,6 +135,11 @@ impl Changes {
         }
     }
 
+    /// Returns what they say of a delivery.
+    pub fn delivery(&self, id: DeliveryId) -> Option<&DeliveryRow> {
+        self.deliveries.get(&id)
+    }
+
     /// Gives deliveries what they have from events that are among the changes.
     pub fn fill(&mut self) {
         let Self { events, deliveries, .. } = self;

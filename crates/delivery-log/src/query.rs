@@ -7,6 +7,7 @@
 
 mod events;
 mod filter;
+mod known;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -15,6 +16,7 @@ use fanfare_domain::{BatchId, DeliveryId, EventId, Outcome, TenantId};
 
 pub use self::filter::{Cursor, EventFilter, Filter, MalformedCursor};
 pub(crate) use self::filter::{highest, lowest};
+pub use self::known::{Known, KnownEvent};
 use crate::{
     database::{Row, Statement, StoreError},
     rows::{AttemptRow, DeliveryRow, EventRow},

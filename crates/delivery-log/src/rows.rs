@@ -24,6 +24,12 @@ impl Place {
         Self(sequence.saturating_mul(Self::FACTS_MAX).saturating_add(index))
     }
 
+    /// Returns the message's sequence and the index in the message.
+    pub fn parts(self) -> (u64, usize) {
+        let (sequence, index) = (self.0 / Self::FACTS_MAX, self.0 % Self::FACTS_MAX);
+        (u64::try_from(sequence).unwrap_or_default(), usize::try_from(index).unwrap_or_default())
+    }
+
     /// Returns a place that sorts the other way round.
     pub(crate) const fn reversed(self) -> Self {
         Self(i64::MAX - self.0)
@@ -220,7 +226,7 @@ impl EventRow {
 
 impl DeliveryRow {
     /// Takes in another account of the same delivery.
-    pub(crate) fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self) {
         self.attempts = self.attempts.max(other.attempts);
         self.learn(other.event_sequence, other.origin);
         if other.standing.rank() > self.standing.rank() {
@@ -239,6 +245,21 @@ impl DeliveryRow {
 }
 
 impl Standing {
+    /// Returns the place of the fact by which it stands so.
+    pub const fn fact(&self) -> Place {
+        if self.is_routed_only() { self.place.reversed() } else { self.place }
+    }
+
+    /// Tells whether nothing is on record but that its event was routed.
+    pub const fn is_routed_only(&self) -> bool {
+        self.step == 0
+    }
+
+    /// Tells whether it has ended.
+    pub const fn has_ended(&self) -> bool {
+        self.reason.is_some()
+    }
+
     const fn rank(&self) -> (i64, i64) {
         (self.step, self.place.0)
     }

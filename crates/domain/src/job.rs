@@ -64,8 +64,11 @@ pub struct Range {
 /// Which events of a time are replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// Those whose last delivery to the endpoint failed for good: exhausted, refused or cancelled.
+    /// Those whose last delivery to the endpoint failed for good: exhausted, refused, or cancelled but
+    /// by a person.
     Failed,
+    /// Those whose last delivery to the endpoint is a dead letter: exhausted.
+    Exhausted,
     /// All that the endpoint wants as it is now.
     All,
     /// Those of them that the endpoint never had a delivery of.
@@ -149,12 +152,13 @@ impl Range {
 
 impl Which {
     /// Every choice, in the order of declaration.
-    pub const ALL: [Self; 3] = [Self::Failed, Self::All, Self::Missing];
+    pub const ALL: [Self; 4] = [Self::Failed, Self::Exhausted, Self::All, Self::Missing];
 
     /// Returns the stable name, as it stands in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Failed => "failed",
+            Self::Exhausted => "exhausted",
             Self::All => "all",
             Self::Missing => "missing",
         }

@@ -81,6 +81,8 @@ pub(crate) struct Parts {
     pub(crate) counters: Arc<Counters>,
     /// How many requests may read the journal at once.
     pub(crate) scans: Shares,
+    /// How many messages of the journal one request reads at most.
+    pub(crate) journal_read_max: usize,
     /// How many bytes of bodies may be in memory at once.
     pub(crate) bodies: Shares,
     /// How many batches of events may be on their way to ingest at once.

@@ -175,7 +175,7 @@ impl ApiError {
 }
 
 /// Says why the delivery log cannot be read, where that is of use to a caller.
-fn why_unreadable(cause: &StoreError) -> String {
+pub(crate) fn why_unreadable(cause: &StoreError) -> String {
     match cause {
         // What the database says is for the log: addresses and names may be in it.
         StoreError::Database(_) => {

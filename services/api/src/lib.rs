@@ -32,6 +32,7 @@ mod expunge;
 mod extract;
 mod limits;
 mod live;
+mod lookup;
 mod openapi;
 mod pace;
 mod page;
@@ -148,6 +149,7 @@ pub async fn bind_and_start(
         counters: Counters::new(&metrics),
         metrics,
         scans,
+        journal_read_max: settings.journal_read_max,
         bodies,
         batches,
         trials: Pace::new(TRIAL_EVERY, TRIALS_AT_ONCE),

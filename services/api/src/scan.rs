@@ -1,11 +1,7 @@
-//! Finding deliveries in the journal itself, as long as there is no delivery log to ask.
+//! Reading the journal for one request: bounded in messages and in time, see [`Budget`].
 //!
-//! ```text
-//! id ─▶ its time ─▶ routed facts from then on ─▶ event and endpoint ─▶ shard ─▶ that shard's facts
-//! ```
-//!
-//! Ids carry the time of their event, so that a look-up begins there. How far it may read is
-//! bounded in messages and in time: see [`Budget`].
+//! How a delivery stands is asked of [`crate::lookup`], which reads here what the delivery log cannot
+//! say.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,10 +10,9 @@ use std::{
     time::Duration,
 };
 
+use fanfare_delivery_log::{Changes, Place as Folded};
 use fanfare_domain::{
-    Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fact, Record, TenantId, Timestamp,
-    TraceId,
-    fact::{DeliveryConcluded, EventRouted},
+    DeliveryId, EndpointId, EventId, Fact, Record, TenantId, Timestamp, fact::EventRouted,
 };
 use fanfare_event_log::{
     EventLog, JournalBatch, JournalReader,
@@ -29,11 +24,14 @@ use crate::error::{ApiError, Code};
 
 /// How far the clocks of two servers may be apart: an id's time and the journal's come from two
 /// streams, which can have different leaders.
-const SKEW: Duration = Duration::from_secs(10);
+pub(crate) const SKEW: Duration = Duration::from_secs(10);
 /// How many messages one request may read.
-const BATCHES_MAX: usize = 20_000;
+pub(crate) const BATCHES_MAX: usize = 20_000;
 /// How long one request may read.
 const TIME_MAX: Duration = Duration::from_secs(10);
+/// How long after the fact by which a delivery stands as it does there may be one that changes
+/// nothing in that: what plans an attempt and what comes of it are written by two processes.
+const AFTERTHOUGHT: Duration = Duration::from_mins(1);
 
 /// How much one request may still read.
 #[derive(Clone, Copy, Debug)]
@@ -42,27 +40,26 @@ pub(crate) struct Budget {
     end: Instant,
 }
 
-/// A delivery, as its event's routing has it.
-#[derive(Clone, Debug)]
-pub(crate) struct FoundDelivery {
-    /// Identifies the delivery.
-    pub(crate) id: DeliveryId,
-    /// What is delivered.
-    pub(crate) event: EventId,
-    /// Its sequence in EVENTS.
-    pub(crate) event_sequence: u64,
+/// A part of the journal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    /// Where it begins.
+    pub(crate) from: From,
+    /// The last sequence of it.
+    pub(crate) last: u64,
+}
+
+/// The routing that made a delivery.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    /// Where it is on record: the delivery's other facts come after it.
+    pub(crate) place: Place,
+    /// When it was stored.
+    pub(crate) stored_at: Timestamp,
     /// Where it is delivered.
     pub(crate) endpoint: EndpointId,
-    /// 0 for the delivery that the event's acceptance caused; counts replays.
-    pub(crate) generation: u32,
-    /// What the event's routing says of the endpoint.
-    pub(crate) routed: Routed,
-    /// The sequence of the routed fact: the delivery's other facts come after it.
-    pub(crate) sequence: u64,
-    /// When it was routed.
-    pub(crate) routed_at: Timestamp,
-    /// The trace that it is in.
-    pub(crate) trace: TraceId,
+    /// The fact.
+    pub(crate) record: Record,
 }
 
 /// The endpoints of an event.
@@ -72,6 +69,19 @@ pub(crate) struct FoundEvent {
     pub(crate) endpoints: BTreeMap<EndpointId, Routed>,
     /// Its sequence in EVENTS.
     pub(crate) event_sequence: u64,
+}
+
+/// How much of an event's routing was seen, which may be in several parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Seen {
+    /// Nothing.
+    Nothing,
+    /// Some of it, and not its end: it is under way.
+    Beginning,
+    /// Its end: what is missing came before.
+    End,
+    /// All of it.
+    All,
 }
 
 /// What an event's routing says of an endpoint.
@@ -103,10 +113,23 @@ pub(crate) struct Facts {
     pub(crate) next: Option<Place>,
 }
 
+/// What is known of a delivery whose facts are listed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listing {
+    /// The delivery.
+    pub(crate) delivery: DeliveryId,
+    /// The first fact that is wanted; all if there is none.
+    pub(crate) start: Option<Place>,
+    /// The sequence of the fact by which it stands as it does, and when that was recorded.
+    pub(crate) stands_by: (u64, Timestamp),
+    /// How many facts are wanted at most.
+    pub(crate) limit: usize,
+}
+
 impl Budget {
     /// Begins to count.
-    pub(crate) fn start() -> Self {
-        Self { batches: BATCHES_MAX, end: Instant::now() + TIME_MAX }
+    pub(crate) fn start(batches: usize) -> Self {
+        Self { batches, end: Instant::now() + TIME_MAX }
     }
 
     /// Counts one message; false if none may be read any more.
@@ -115,134 +138,145 @@ impl Budget {
         self.batches = left.unwrap_or(0);
         left.is_some() && Instant::now() < self.end
     }
+
+    fn spend_or_fail(&mut self) -> Result<(), ApiError> {
+        if self.spend() { Ok(()) } else { Err(Code::JournalTooLong.into()) }
+    }
 }
 
-/// Finds a tenant's delivery. Another tenant's is not found.
-pub(crate) async fn delivery(
+/// Finds the routing of a tenant's delivery. Another tenant's is not found.
+pub(crate) async fn routing(
     log: &EventLog,
-    tenant: &TenantId,
-    id: DeliveryId,
+    (tenant, id): (&TenantId, DeliveryId),
+    span: Span,
     budget: &mut Budget,
-) -> Result<Option<FoundDelivery>, ApiError> {
-    let mut reading = Reading::routed(log, id.time()).await?;
-    while let Some(batch) = reading.next().await? {
-        let mut records = batch.facts.iter();
-        let place = (batch.sequence, batch.stored_at);
-        if let Some(found) = records.find_map(|record| in_routing(place, record, tenant, id)) {
-            return Ok(Some(found));
+) -> Result<Option<Routing>, ApiError> {
+    let mut reading = Reading::start(log, JournalFilter::Routed, span).await?;
+    while let Some(JournalBatch { sequence, stored_at, column: _, facts }) = reading.next().await? {
+        for (index, record) in facts.into_iter().enumerate() {
+            if let Some(endpoint) = in_routing(&record, tenant, id) {
+                let place = Place { sequence, index };
+                return Ok(Some(Routing { place, stored_at, endpoint, record }));
+            }
         }
-        if !budget.spend() {
-            return Err(Code::JournalTooLong.into());
-        }
+        budget.spend_or_fail()?;
     }
     Ok(None)
 }
 
-/// Finds conclusions of a tenant's deliveries, the last one of each. What has not ended, or is
-/// another tenant's, is not found.
-pub(crate) async fn conclusions(
+/// Folds the facts about a delivery, up to its end.
+pub(crate) async fn fold(
     log: &EventLog,
-    tenant: &TenantId,
-    wanted: &BTreeSet<DeliveryId>,
-    budget: &mut Budget,
-) -> Result<BTreeMap<DeliveryId, (DeliveryRef, Conclusion)>, ApiError> {
-    let mut found = BTreeMap::new();
-    let Some(first) = wanted.first() else { return Ok(found) };
-    let from = From::Time(first.time().saturating_sub(SKEW));
-    let mut reading = Reading::start(log, JournalFilter::Deliveries, from).await?;
-    while found.len() < wanted.len()
+    (endpoint, id): (EndpointId, DeliveryId),
+    span: Span,
+    (changes, budget): (&mut Changes, &mut Budget),
+) -> Result<(), ApiError> {
+    let filter = JournalFilter::Shard(log.shards().of(endpoint));
+    let mut reading = Reading::start(log, filter, span).await?;
+    while let Some(batch) = reading.next().await? {
+        for (index, record) in batch.facts.iter().enumerate() {
+            if record.fact.delivery().is_some_and(|own| own.id == id) {
+                changes.record(Folded::of(batch.sequence, index), record);
+                if matches!(record.fact, Fact::DeliveryConcluded(_)) {
+                    return Ok(());
+                }
+            }
+        }
+        budget.spend_or_fail()?;
+    }
+    Ok(())
+}
+
+/// Folds the ends of a tenant's deliveries. What has not ended, or is another tenant's, is passed
+/// over.
+pub(crate) async fn ends(
+    log: &EventLog,
+    (tenant, wanted): (&TenantId, &BTreeSet<DeliveryId>),
+    span: Span,
+    (changes, budget): (&mut Changes, &mut Budget),
+) -> Result<(), ApiError> {
+    let mut missing = wanted.clone();
+    let mut reading = Reading::start(log, JournalFilter::Deliveries, span).await?;
+    while !missing.is_empty()
         && let Some(batch) = reading.next().await?
     {
-        for record in batch.facts {
-            if let Fact::DeliveryConcluded(concluded) = record.fact
+        for (index, record) in batch.facts.iter().enumerate() {
+            if let Fact::DeliveryConcluded(concluded) = &record.fact
                 && concluded.delivery.tenant == *tenant
                 && wanted.contains(&concluded.delivery.id)
             {
-                let DeliveryConcluded { delivery, conclusion, .. } = concluded;
-                found.insert(delivery.id, (delivery, conclusion));
+                changes.record(Folded::of(batch.sequence, index), record);
+                missing.remove(&concluded.delivery.id);
             }
         }
-        if !budget.spend() {
-            return Err(Code::JournalTooLong.into());
-        }
+        budget.spend_or_fail()?;
     }
-    Ok(found)
+    Ok(())
 }
 
-fn in_routing(
-    (sequence, routed_at): (u64, Timestamp),
-    record: &Record,
-    tenant: &TenantId,
-    id: DeliveryId,
-) -> Option<FoundDelivery> {
+/// Returns where a tenant's delivery goes, if the fact is the routing that made it.
+fn in_routing(record: &Record, tenant: &TenantId, id: DeliveryId) -> Option<EndpointId> {
     let routed = routed_fact(record)?;
     // The time is compared first: it spares a hash for each endpoint of every other event.
     if routed.event.time() != id.time() || routed.tenant != *tenant {
         return None;
     }
     let (event, generation) = (routed.event, routed.generation);
-    let mut endpoints = endpoints(routed);
-    let of =
-        |(endpoint, _): &(EndpointId, Routed)| DeliveryId::of(event, *endpoint, generation) == id;
-    let (endpoint, how) = endpoints.find(of)?;
-    Some(FoundDelivery {
-        id,
-        event,
-        event_sequence: routed.event_sequence,
-        endpoint,
-        generation,
-        routed: how,
-        sequence,
-        routed_at,
-        trace: fanfare_domain::Place::of(event, &record.trace, generation).trace,
-    })
+    let mut endpoints = endpoints(routed).map(|(endpoint, _)| endpoint);
+    endpoints.find(|endpoint| DeliveryId::of(event, *endpoint, generation) == id)
 }
 
-/// Finds the endpoints of a tenant's event, if it has been routed.
+/// Adds what becomes of a tenant's event at the endpoints that wanted it. Returns how much of its
+/// routing was there.
 pub(crate) async fn event(
     log: &EventLog,
-    tenant: &TenantId,
-    id: EventId,
-    budget: &mut Budget,
-) -> Result<Option<FoundEvent>, ApiError> {
-    let mut reading = Reading::routed(log, id.time()).await?;
-    let (mut found, mut parts) = (FoundEvent::default(), BTreeSet::new());
+    (tenant, id): (&TenantId, EventId),
+    span: Span,
+    (found, budget): (&mut FoundEvent, &mut Budget),
+) -> Result<Seen, ApiError> {
+    let mut reading = Reading::start(log, JournalFilter::Routed, span).await?;
+    let (mut parts, mut seen) = (BTreeSet::new(), Seen::Nothing);
     while let Some(batch) = reading.next().await? {
         let ours = |routed: &&EventRouted| {
             routed.event == id && routed.tenant == *tenant && routed.generation == 0
         };
         for routed in batch.facts.iter().filter_map(routed_fact).filter(ours) {
-            found.add(routed);
+            // With no endpoints it is found all the same.
+            found.event_sequence = routed.event_sequence;
+            found.endpoints.extend(endpoints(routed));
             parts.insert(routed.part);
             if u32::try_from(parts.len()).is_ok_and(|count| count >= routed.parts) {
-                return Ok(Some(found));
+                return Ok(Seen::All);
             }
+            let is_last = routed.part.saturating_add(1) >= routed.parts;
+            seen = seen.max(if is_last { Seen::End } else { Seen::Beginning });
         }
-        if !budget.spend() {
-            return Err(Code::JournalTooLong.into());
-        }
+        budget.spend_or_fail()?;
     }
-    Ok(None)
+    Ok(seen)
 }
 
-/// Reads up to `limit` facts of a delivery from a place on. With a place to read on at, there may
-/// be more: the limit was reached, or the budget spent.
+/// Reads facts of a delivery from a place on. With a place to read on at, there may be more: the
+/// limit was reached, or the budget spent.
 pub(crate) async fn facts(
     log: &EventLog,
-    delivery: &FoundDelivery,
-    from: Option<Place>,
-    limit: usize,
-    budget: &mut Budget,
+    endpoint: EndpointId,
+    listing: Listing,
+    (span, budget): (Span, &mut Budget),
 ) -> Result<Facts, ApiError> {
-    let start = from.unwrap_or(Place { sequence: delivery.sequence, index: 0 });
-    let filter = JournalFilter::Shard(log.shards().of(delivery.endpoint));
-    let mut reading = Reading::start(log, filter, From::Sequence(start.sequence)).await?;
+    let Listing { delivery, start, stands_by: (stands_by, since), limit } = listing;
+    let filter = JournalFilter::Shard(log.shards().of(endpoint));
+    let mut reading = Reading::start(log, filter, span).await?;
     let mut facts = Facts::default();
     while let Some(batch) = reading.next().await? {
         let sequence = batch.sequence;
+        if sequence > stands_by && batch.stored_at > since.saturating_add(AFTERTHOUGHT) {
+            return Ok(facts);
+        }
         for (index, record) in batch.facts.into_iter().enumerate() {
             let place = Place { sequence, index };
-            if place < start || record.fact.delivery().is_none_or(|own| own.id != delivery.id) {
+            let is_before = start.is_some_and(|start| place < start);
+            if is_before || record.fact.delivery().is_none_or(|own| own.id != delivery) {
                 continue;
             }
             if facts.found.len() == limit {
@@ -263,19 +297,15 @@ pub(crate) async fn facts(
     Ok(facts)
 }
 
-/// The journal from a place to where it ended when the reading began.
+/// A part of the journal, under a filter.
 struct Reading {
     reader: JournalReader,
     last: u64,
 }
 
 impl Reading {
-    async fn routed(log: &EventLog, time: Timestamp) -> Result<Self, ApiError> {
-        Self::start(log, JournalFilter::Routed, From::Time(time.saturating_sub(SKEW))).await
-    }
-
-    async fn start(log: &EventLog, filter: JournalFilter, from: From) -> Result<Self, ApiError> {
-        let last = log.journal_last().await?;
+    async fn start(log: &EventLog, filter: JournalFilter, span: Span) -> Result<Self, ApiError> {
+        let Span { from, last } = span;
         Ok(Self { reader: log.journal(filter, from).await?, last })
     }
 
@@ -285,9 +315,10 @@ impl Reading {
 }
 
 impl FoundEvent {
-    fn add(&mut self, routed: &EventRouted) {
-        self.event_sequence = routed.event_sequence;
-        self.endpoints.extend(endpoints(routed));
+    /// Adds what becomes of it at an endpoint.
+    pub(crate) fn add(&mut self, endpoint: EndpointId, routed: Routed, event_sequence: u64) {
+        self.event_sequence = event_sequence;
+        self.endpoints.insert(endpoint, routed);
     }
 }
 
@@ -325,7 +356,8 @@ impl FromStr for Place {
     }
 }
 
-fn routed_fact(record: &Record) -> Option<&EventRouted> {
+/// The routing that a record is, if it is one.
+pub(crate) fn routed_fact(record: &Record) -> Option<&EventRouted> {
     match &record.fact {
         Fact::EventRouted(routed) => Some(routed),
         Fact::ShardClaimed(_)
@@ -368,18 +400,10 @@ mod tests {
             (1..4).map(|number| EndpointId::new(Timestamp::EPOCH, [number; 10])).collect();
         let id = DeliveryId::of(event, endpoints[1], 0);
         let routing = routed(event, endpoints.clone());
-        let found =
-            in_routing((9, Timestamp::EPOCH), &routing, &"acme".parse().unwrap(), id).unwrap();
-        assert_eq!((found.event, found.endpoint, found.sequence), (event, endpoints[1], 9));
-        assert_eq!(found.trace.as_bytes(), event.as_bytes());
-        assert!(
-            in_routing((9, Timestamp::EPOCH), &routing, &"other".parse().unwrap(), id).is_none()
-        );
-        let replayed = DeliveryId::of(event, endpoints[1], 1);
-        assert!(
-            in_routing((9, Timestamp::EPOCH), &routing, &"acme".parse().unwrap(), replayed)
-                .is_none()
-        );
+        let of = |tenant: &str, id| in_routing(&routing, &tenant.parse().unwrap(), id);
+        assert_eq!(of("acme", id), Some(endpoints[1]));
+        assert_eq!(of("other", id), None);
+        assert_eq!(of("acme", DeliveryId::of(event, endpoints[1], 1)), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use fanfare_delivery_log::DatabaseUrl;
 use fanfare_domain::{AddressPolicy, seal::Clear, settings::Source, url::Ports};
 
-use crate::trust::TraceTrust;
+use crate::{scan::BATCHES_MAX, trust::TraceTrust};
 
 /// What the service needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -37,6 +37,9 @@ pub struct Settings {
     pub endpoint_addresses: AddressPolicy,
     /// Whose traces requests continue.
     pub trace_context: TraceTrust,
+    /// How many messages of the journal one request reads at most: for tests, which have few.
+    #[doc(hidden)]
+    pub journal_read_max: usize,
 }
 
 /// Whether endpoints need HTTPS.
@@ -72,6 +75,9 @@ impl FromStr for EndpointHttps {
 impl Settings {
     /// Every setting with its default and its reason, as TOML.
     pub const DEFAULTS: &'static str = include_str!("../../../deploy/config/api.toml");
+
+    /// How many messages of the journal one request reads at most.
+    pub const JOURNAL_READ_MAX: usize = BATCHES_MAX;
 }
 
 impl fanfare_domain::settings::Settings for Settings {
@@ -93,6 +99,7 @@ impl fanfare_domain::settings::Settings for Settings {
                 deny: source.take_list("deny", Vec::new()),
             },
             trace_context: source.take("trace_context", TraceTrust::default()),
+            journal_read_max: Self::JOURNAL_READ_MAX,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Searching finds what looking at every row would find, page by page.
 
+mod known;
 mod large;
 mod types;
 

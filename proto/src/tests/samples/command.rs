@@ -41,6 +41,7 @@ pub(super) fn replays() -> impl Iterator<Item = (&'static str, Replay)> {
     [
         ("replay-only", Scope::Only(vec![past]), JobState::Running),
         ("replay-failed", range(Which::Failed, one), JobState::Done),
+        ("replay-exhausted", range(Which::Exhausted, one), JobState::Running),
         ("replay-all", range(Which::All, None), JobState::Cancelled),
         ("replay-missing", range(Which::Missing, one), JobState::Failed(String::from("gone"))),
     ]

@@ -52,6 +52,7 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `replays_limit` | The tenant has as many replays under way as it may: wait, or cancel some. |
 /// | 409 | `delivery_concluded` | The delivery has ended. |
 /// | 409 | `delivery_under_way` | The delivery has not ended. |
+/// | 409 | `delivery_behind_others` | The delivery waits for its turn at the endpoint. |
 /// | 409 | `changed_meanwhile` | It was changed by others at the same time: try again. |
 /// | 409 | `idempotency_in_progress` | The first request with this Idempotency-Key is not answered yet: try again. |
 /// | 409 | `idempotency_unknown` | The answer to the first request with this Idempotency-Key is not known: look, and use another key. |
@@ -117,6 +118,7 @@ pub(crate) enum Code {
     ReplaysLimit,
     DeliveryConcluded,
     DeliveryUnderWay,
+    DeliveryBehindOthers,
     ChangedMeanwhile,
     IdempotencyInProgress,
     IdempotencyUnknown,
@@ -225,6 +227,7 @@ impl Code {
             Self::ReplaysLimit => (StatusCode::CONFLICT, "replays_limit", "The tenant has as many replays under way as it may: wait, or cancel some."),
             Self::DeliveryConcluded => (StatusCode::CONFLICT, "delivery_concluded", "The delivery has ended."),
             Self::DeliveryUnderWay => (StatusCode::CONFLICT, "delivery_under_way", "The delivery has not ended."),
+            Self::DeliveryBehindOthers => (StatusCode::CONFLICT, "delivery_behind_others", "The delivery waits for its turn at the endpoint."),
             Self::ChangedMeanwhile => (StatusCode::CONFLICT, "changed_meanwhile", "It was changed by others at the same time: try again."),
             Self::IdempotencyInProgress => (StatusCode::CONFLICT, "idempotency_in_progress", "The first request with this Idempotency-Key is not answered yet: try again."),
             Self::IdempotencyUnknown => (StatusCode::CONFLICT, "idempotency_unknown", "The answer to the first request with this Idempotency-Key is not known: look, and use another key."),
@@ -250,7 +253,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 63] = [
+    pub(crate) const ALL: [Self; 64] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -296,6 +299,7 @@ impl Code {
         Self::ReplaysLimit,
         Self::DeliveryConcluded,
         Self::DeliveryUnderWay,
+        Self::DeliveryBehindOthers,
         Self::ChangedMeanwhile,
         Self::IdempotencyInProgress,
         Self::IdempotencyUnknown,

@@ -5,8 +5,9 @@ mod view;
 use std::collections::BTreeSet;
 
 use axum::{Json, extract::State, http::StatusCode};
+use fanfare_delivery_log::{DeliveryRow, State as Standing};
 use fanfare_domain::{
-    Conclusion, DeliveryId, EndpointId, JobId, Replay, TenantId, Timestamp, TypePattern,
+    DeliveryId, EndpointId, JobId, Replay, TenantId, Timestamp, TypePattern,
     job::{JobState, Past, Progress, Range, Scope},
 };
 use fanfare_event_log::{JobWritten, StoredReplay};
@@ -19,9 +20,9 @@ use crate::{
     caller::{InTenant, Reads, Writes},
     error::{ApiError, Code},
     extract::{Body, OptionalBody, Params, PathId},
+    lookup,
     page::{Page, Paging},
-    routes::deliveries::{orders, permit},
-    scan::{self, Budget},
+    routes::deliveries::{self, state::DeliveryView},
 };
 
 use view::{ReplayView, WhichName};
@@ -66,14 +67,15 @@ pub(crate) struct EndpointReplay {
     which: WhichName,
 }
 
-/// Dead letters that are to be sent again: particular ones, or all of an endpoint.
+/// What is to be sent again: particular deliveries, or all dead letters of an endpoint.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Redrive {
-    /// Up to 1,000 deliveries, each of which failed for good.
+    /// Up to 1,000 deliveries, each of which has ended and was not delivered, however it ended.
     #[serde(default)]
     deliveries: Vec<String>,
-    /// All that failed for good of this endpoint.
+    /// All dead letters of this endpoint: the deliveries that are exhausted, as the list of dead
+    /// letters has them. What was refused or cancelled is left out.
     endpoint_id: Option<String>,
 }
 
@@ -92,15 +94,12 @@ pub(crate) async fn replay_delivery(
     access: InTenant<Writes>,
     PathId(id): PathId<DeliveryId>,
 ) -> Result<(StatusCode, Json<ReplayView>), ApiError> {
-    let aimed = orders::aim(&app, &access, id).await?;
-    if !aimed.view.has_ended() {
+    let row = deliveries::find(&app, &access, id).await?;
+    if !DeliveryView::of(&row).has_ended() {
         let detail = "it has not ended: retry it, or cancel it first";
         return Err(ApiError::detailed(Code::DeliveryUnderWay, detail));
     }
-    let delivery = aimed.aim.delivery;
-    let (event, event_sequence, endpoint) =
-        (delivery.event, delivery.event_sequence, delivery.endpoint);
-    create(&app, &access, Scope::Only(vec![Past { event, event_sequence, endpoint }])).await
+    create(&app, &access, Scope::Only(vec![past(&row)])).await
 }
 
 /// Makes new deliveries to an endpoint of events of a time.
@@ -150,7 +149,8 @@ pub(crate) async fn create_replay(
     create(&app, &access, Scope::Range(Range { endpoint, since, until, types, which })).await
 }
 
-/// Sends dead letters again: new deliveries of what failed for good.
+/// Sends dead letters again: makes new deliveries of particular deliveries that failed, or of all that
+/// are exhausted of an endpoint.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/dead-letters/redrive", tag = "replays",
     request_body = Redrive,
@@ -173,7 +173,7 @@ pub(crate) async fn redrive_dead_letters(
                 endpoint.parse().map_err(|why| ApiError::value("endpoint_id", why))?;
             let found = app.directory.read(|directory| directory.endpoint(access.id(), endpoint));
             found.ok_or(Code::EndpointNotFound)?;
-            let (since, until, which) = (Timestamp::EPOCH, app.now(), WhichName::Failed.into());
+            let (since, until, which) = (Timestamp::EPOCH, app.now(), WhichName::Exhausted.into());
             let (endpoint, types) = (Some(endpoint), Vec::new());
             let range = Range { endpoint, since, until, types, which };
             create(&app, &access, Scope::Range(range)).await
@@ -275,7 +275,7 @@ fn find<P>(app: &App, access: &InTenant<P>, id: JobId) -> Result<StoredReplay, A
     shown.ok_or_else(|| Code::ReplayNotFound.into())
 }
 
-/// Finds deliveries that failed for good, and refuses others.
+/// Finds deliveries that ended and were not delivered, and refuses others.
 async fn failed(
     app: &App,
     access: &InTenant<Writes>,
@@ -288,24 +288,30 @@ async fn failed(
     let ids: Vec<_> =
         ids.collect::<Result<_, _>>().map_err(|why| ApiError::value("deliveries", why))?;
     let wanted: BTreeSet<DeliveryId> = ids.iter().copied().collect();
-    let _permit = permit(app, access.id()).await?;
-    let mut budget = Budget::start();
-    let found = scan::conclusions(&app.log, access.id(), &wanted, &mut budget).await?;
-    let mut past = Vec::with_capacity(wanted.len());
+    let found = lookup::ended(app, access.id(), &wanted).await?;
+    let mut rows = Vec::with_capacity(wanted.len());
     for id in wanted {
-        let shown = found.get(&id).filter(|(delivery, _)| !access.hides(delivery.event_sequence));
-        let Some((delivery, conclusion)) = shown else {
+        let shown = found.get(&id).filter(|row| !access.hides(row.event_sequence));
+        let Some(row) = shown else {
             let detail = format!("{id} is not one that has ended");
             return Err(ApiError::detailed(Code::DeliveryUnderWay, detail));
         };
-        if *conclusion == Conclusion::Delivered {
+        if row.standing.state == Standing::Delivered {
             let detail = format!("{id} did not fail: it was delivered");
             return Err(ApiError::detailed(Code::DeliveryConcluded, detail));
         }
-        let (event, event_sequence) = (delivery.event, delivery.event_sequence);
-        past.push(Past { event, event_sequence, endpoint: delivery.endpoint });
+        rows.push(row);
     }
-    Ok(past)
+    // Those of one event go together.
+    rows.sort_unstable_by_key(|row| (row.event_sequence, row.endpoint));
+    let mut all: Vec<Past> = rows.into_iter().map(past).collect();
+    all.dedup();
+    Ok(all)
+}
+
+/// What a replay makes anew.
+fn past(row: &DeliveryRow) -> Past {
+    Past { event: row.event, event_sequence: row.event_sequence, endpoint: row.endpoint }
 }
 
 /// Reads a time from its first to its last instant.

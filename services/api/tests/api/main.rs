@@ -14,6 +14,8 @@ mod keys;
 mod lists;
 mod live;
 mod log;
+mod lookups;
+mod orders;
 mod plans;
 mod portal;
 mod profiles;

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use fanfare_api::{EndpointHttps, Settings, TraceTrust, generate_key};
 use fanfare_delivery_log::{Changes, Database, DatabaseUrl, Progress, Store, Streams};
-use fanfare_domain::{AddressPolicy, address::AddressRule, seal::Clear, url::Ports};
-use fanfare_event_log::EventLog;
+use fanfare_domain::{AddressPolicy, StoredEvent, address::AddressRule, seal::Clear, url::Ports};
+use fanfare_event_log::{EventLog, JournalFilter, journal::From};
 use fanfare_service::{Context, Failure, random_bytes};
 use fanfare_testkit::{NatsServer, Proxy, StoredMessage};
 use reqwest::{Method, StatusCode, header::HeaderMap};
@@ -117,6 +117,44 @@ impl World {
         Api::start(Settings { database, ..settings }).await
     }
 
+    /// Starts one more API on the same log, which reads so many messages of the journal for a request,
+    /// with the delivery log, or with one that is not there.
+    pub(crate) async fn another_reading(
+        &self,
+        journal_read_max: usize,
+        database: Option<&Path>,
+    ) -> Result<Api> {
+        let settings = settings(&self.nats, self.sealing_key_file.clone(), &self.operator);
+        let database = match database {
+            Some(path) => DatabaseUrl::Sqlite(path.to_owned()),
+            None => settings.database,
+        };
+        Api::start(Settings { database, journal_read_max, ..settings }).await
+    }
+
+    /// Has the delivery log take in the journal so far, as the projector would.
+    pub(crate) async fn fold_journal(&self) -> Result<()> {
+        let store = Store::open(&self.database, &streams(&self.log).await?).await?;
+        let (before, last) = (store.progress().await?, self.log.journal_last().await?);
+        let from = From::Sequence(before.journal + 1);
+        let mut journal = self.log.journal(JournalFilter::All, from).await?;
+        let mut changes = Changes::default();
+        while let Some(batch) = journal.next_until(last).await? {
+            changes.journal(batch.sequence, &batch.facts);
+        }
+        Ok(store.apply(changes, before, Progress { journal: last, ..before }).await?)
+    }
+
+    /// Has the delivery log take in an event, as the projector would.
+    pub(crate) async fn fold_event(&self, stored: &StoredEvent) -> Result<()> {
+        let store = Store::open(&self.database, &streams(&self.log).await?).await?;
+        let before = store.progress().await?;
+        let mut changes = Changes::default();
+        changes.event(stored);
+        let events = stored.sequence.max(before.events);
+        Ok(store.apply(changes, before, Progress { events, ..before }).await?)
+    }
+
     /// Calls as the operator.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> Result<Answer> {
         self.api.call(method, path, Some(&self.operator), body).await
@@ -184,6 +222,7 @@ fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Set
             deny: Vec::new(),
         },
         trace_context: TraceTrust::default(),
+        journal_read_max: Settings::JOURNAL_READ_MAX,
     }
 }
 

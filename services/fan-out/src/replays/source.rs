@@ -106,7 +106,7 @@ impl Source {
             Scope::Range(range) => range.clone(),
         };
         let mut chunk = match range.which {
-            Which::Failed => self.failed(&range, from).await?,
+            Which::Failed | Which::Exhausted => self.failed(&range, from).await?,
             Which::Missing if !self.is_routed().await? => return Ok(None),
             Which::All | Which::Missing => self.wanted(&range, from).await?,
         };

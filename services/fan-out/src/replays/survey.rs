@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
     Conclusion, DeliveryRef, EndpointId, Fact, TenantId,
+    fact::{ConclusionReason, DeliveryConcluded},
     job::{Range, Which},
 };
 use fanfare_event_log::{Column, EventLog, JournalFilter, ReadError, journal::From};
@@ -52,10 +53,10 @@ impl Survey {
         let mut survey = Self::new(about, (from, end), ENTRIES_MAX);
         let filter = match (range.which, range.endpoint) {
             (Which::Missing | Which::All, _) => JournalFilter::Routed,
-            (Which::Failed, Some(only)) => {
+            (Which::Failed | Which::Exhausted, Some(only)) => {
                 JournalFilter::Column(log.shards().of(only), Column::Attempts)
             }
-            (Which::Failed, None) => JournalFilter::Deliveries,
+            (Which::Failed | Which::Exhausted, None) => JournalFilter::Deliveries,
         };
         let since = From::Time(range.since.saturating_sub(SKEW));
         let last = log.journal_last().await?;
@@ -112,7 +113,7 @@ impl Survey {
     fn note(&mut self, fact: &Fact) {
         match fact {
             Fact::DeliveryConcluded(concluded) => {
-                let has_failed = concluded.conclusion != Conclusion::Delivered;
+                let has_failed = has_failed(self.range.which, concluded);
                 self.note_delivery(&concluded.delivery, has_failed);
             }
             Fact::AttemptMade(made) => self.note_delivery(&made.delivery, false),
@@ -172,12 +173,20 @@ impl Survey {
     }
 }
 
+/// Tells whether what ended so is to be made again. What a person cancelled was not to be made.
+fn has_failed(which: Which, concluded: &DeliveryConcluded) -> bool {
+    let DeliveryConcluded { conclusion, reason, .. } = concluded;
+    match which {
+        Which::Exhausted => *conclusion == Conclusion::Exhausted,
+        Which::Failed | Which::All | Which::Missing => {
+            *conclusion != Conclusion::Delivered && *reason != ConclusionReason::ByHand
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::{
-        DeliveryId, EventId, Timestamp,
-        fact::{ConclusionReason, DeliveryConcluded, DeliveryParked},
-    };
+    use fanfare_domain::{DeliveryId, EventId, Timestamp, fact::DeliveryParked};
 
     use super::*;
 
@@ -236,6 +245,38 @@ mod tests {
             survey.note(&fact);
         }
         assert_eq!(survey.take_failed(9), (vec![(10, endpoint(1)), (15, endpoint(1))], 100));
+    }
+
+    #[test]
+    fn what_a_person_cancelled_is_not_made_again() {
+        let of = |sequence, conclusion, reason| {
+            let delivery = delivery(sequence, 1, 0);
+            Fact::DeliveryConcluded(DeliveryConcluded { delivery, conclusion, attempts: 1, reason })
+        };
+        let facts = [
+            of(10, Conclusion::Cancelled, ConclusionReason::ByHand),
+            of(11, Conclusion::Cancelled, ConclusionReason::EndpointDisabled),
+            of(12, Conclusion::Refused, ConclusionReason::Outcome),
+            of(13, Conclusion::Exhausted, ConclusionReason::AttemptsSpent),
+            ended(14, 1, 0, Conclusion::Exhausted),
+            // A person did not want it made again either.
+            Fact::DeliveryConcluded(DeliveryConcluded {
+                delivery: delivery(14, 1, 3),
+                conclusion: Conclusion::Cancelled,
+                attempts: 0,
+                reason: ConclusionReason::ByHand,
+            }),
+        ];
+        for (which, expected) in [(Which::Failed, &[11, 12, 13][..]), (Which::Exhausted, &[13])] {
+            let mut survey = survey(100);
+            survey.range.which = which;
+            for fact in &facts {
+                survey.note(fact);
+            }
+            let (failed, _) = survey.take_failed(9);
+            let sequences: Vec<u64> = failed.iter().map(|(sequence, _)| *sequence).collect();
+            assert_eq!(sequences, expected, "{which:?}");
+        }
     }
 
     #[test]

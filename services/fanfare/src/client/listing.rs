@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use fanfare_domain::settings::parse_within;
 use reqwest::Url;
@@ -19,6 +19,8 @@ use crate::output::{Output, Tone};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The most things of a page of the API.
 const PAGE_MAX: usize = 250;
+/// How many things are looked at while a list is watched: that takes so many pages each time.
+const WATCHED_MAX: usize = 1_000;
 /// How many things a list shows, if nothing says.
 const LIMIT: usize = 50;
 
@@ -28,7 +30,7 @@ pub(crate) struct Listing {
     /// How many to show, newest first.
     #[arg(long, default_value_t = LIMIT, value_parser = limit, value_name = "NUMBER")]
     pub(crate) limit: usize,
-    /// Show what comes and what changes among the newest, until Ctrl-C.
+    /// Show what comes and what changes among the newest, 1,000 at most, until Ctrl-C.
     #[arg(long)]
     pub(crate) watch: bool,
 }
@@ -91,6 +93,10 @@ pub(crate) async fn show(
     output: Output,
 ) -> Result<()> {
     if listing.watch {
+        ensure!(
+            listing.limit <= WATCHED_MAX,
+            "with --watch, --limit is {WATCHED_MAX} at most: so many are asked for each second"
+        );
         return watch(api, path, (query, listing.limit), table, output).await;
     }
     print(&Value::Array(fetch(api, path, query, listing.limit).await?), table, output);

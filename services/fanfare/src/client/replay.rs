@@ -31,7 +31,8 @@ pub(crate) enum Command {
     /// Deliver events of a time again: what failed, all, or what was never delivered.
     #[command(after_help = START_EXAMPLES)]
     Start(Start),
-    /// Deliver again what failed for good: some deliveries, or all of an endpoint.
+    /// Deliver dead letters again: some deliveries that failed, or all that are exhausted of an
+    /// endpoint.
     #[command(after_help = REDRIVE_EXAMPLES)]
     Redrive {
         /// The tenant.
@@ -39,7 +40,7 @@ pub(crate) enum Command {
         /// The ids of deliveries, up to 1,000.
         #[arg(required_unless_present = "endpoint")]
         deliveries: Vec<DeliveryId>,
-        /// All that failed for good of this endpoint.
+        /// All dead letters of this endpoint: not what was refused or cancelled.
         #[arg(long, conflicts_with = "deliveries")]
         endpoint: Option<EndpointId>,
     },
@@ -95,8 +96,10 @@ pub(crate) struct Named {
 /// Which events are replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Which {
-    /// Those whose last delivery failed for good.
+    /// Those whose last delivery failed for good, but for what a person cancelled.
     Failed,
+    /// Those whose last delivery is a dead letter: exhausted.
+    Exhausted,
     /// All that the endpoint wants as it is now.
     All,
     /// Those of them that it never had a delivery of.
@@ -167,6 +170,7 @@ impl Which {
     const fn name(self) -> &'static str {
         match self {
             Self::Failed => "failed",
+            Self::Exhausted => "exhausted",
             Self::All => "all",
             Self::Missing => "missing",
         }

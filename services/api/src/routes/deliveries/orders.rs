@@ -1,22 +1,25 @@
 //! What can be asked for a delivery: to end it, or to make its next attempt now. The owner of its
 //! shard carries that out.
 
+mod turn;
+
 use axum::{Json, extract::State, http::StatusCode};
+use fanfare_delivery_log::DeliveryRow;
 use fanfare_domain::{
-    Command, CommandId, DeliveryId, DeliveryRef, Fact, TraceContext,
+    Command, CommandId, DeliveryId, DeliveryRef, Record, Timestamp,
     command::{Aim, Order},
 };
 use fanfare_service::random_bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{FACTS_MAX, find, permit, state::DeliveryView};
+use super::{find, state::DeliveryView};
 use crate::{
     app::App,
     caller::{InTenant, Writes},
     error::{ApiError, Code},
     extract::PathId,
-    scan::{self, Budget, FoundDelivery},
+    lookup, scan,
 };
 
 /// What became of what was asked for.
@@ -43,12 +46,14 @@ pub(crate) struct Ordered {
     delivery: DeliveryView,
 }
 
-/// A delivery, and all that a command has to know of it.
-pub(crate) struct Aimed {
+/// A delivery that has not ended, and all that a command has to know of it.
+struct Aimed {
     /// As it is shown.
-    pub(crate) view: DeliveryView,
+    view: DeliveryView,
     /// As a command names it.
-    pub(crate) aim: Aim,
+    aim: Aim,
+    /// Whether no task brings it, but its endpoint's feed when there is room.
+    is_fed: bool,
 }
 
 /// Ends a delivery without another attempt. One that is in flight ends with its outcome: delivered
@@ -66,11 +71,14 @@ pub(crate) async fn cancel_delivery(
     access: InTenant<Writes>,
     PathId(id): PathId<DeliveryId>,
 ) -> Result<(StatusCode, Json<Ordered>), ApiError> {
-    let Aimed { view, aim } = open(&app, &access, id).await?;
+    let Aimed { view, aim, is_fed: _ } = open(&app, &access, id).await?;
     send(&app, &access, view, Order::Cancel(Box::new(aim))).await
 }
 
-/// Makes the next attempt of a delivery now, in place of the one that it waits for.
+/// Makes the next attempt of a delivery now, in place of the one that it waits for. An attempt that
+/// waits for something else than its time is not brought forward: while the endpoint is paused
+/// (`endpoint_paused`), or holds first attempts back, or takes its events in order
+/// (`delivery_behind_others`; the detail says why).
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/deliveries/{delivery}/retry", tag = "deliveries",
     params(
@@ -84,90 +92,69 @@ pub(crate) async fn retry_delivery(
     access: InTenant<Writes>,
     PathId(id): PathId<DeliveryId>,
 ) -> Result<(StatusCode, Json<Ordered>), ApiError> {
-    let Aimed { view, aim } = open(&app, &access, id).await?;
-    if !view.waits(app.now()) {
-        return Ok(taken(&access, view, (Taken::UnderWay, None)));
+    let Aimed { view, aim, is_fed } = open(&app, &access, id).await?;
+    turn::unless_paused(&app, &access, aim.delivery.endpoint)?;
+    if view.waits(app.now()) {
+        return send(&app, &access, view, Order::RetryNow(Box::new(aim))).await;
     }
-    send(&app, &access, view, Order::RetryNow(Box::new(aim))).await
+    if is_fed || view.is_parked() {
+        turn::has_come(&app, &access, aim.delivery.endpoint).await?;
+    }
+    Ok(taken(&access, view, (Taken::UnderWay, None)))
 }
 
 /// Finds a delivery that has not ended.
 async fn open(app: &App, access: &InTenant<Writes>, id: DeliveryId) -> Result<Aimed, ApiError> {
-    let aimed = aim(app, access, id).await?;
-    if aimed.view.has_ended() {
+    // Whatever happens while we look comes after this.
+    let journal_sequence = app.log.journal_last().await?;
+    let row = find(app, access, id).await?;
+    let view = DeliveryView::of(&row);
+    if view.has_ended() {
         let detail = format!(
             "it is {}: POST /v1/tenants/{}/deliveries/{id}/replay makes a new delivery of its event",
-            aimed.view.state_name(),
+            view.state_name(),
             access.id(),
         );
         return Err(ApiError::detailed(Code::DeliveryConcluded, detail));
     }
-    Ok(aimed)
-}
-
-/// Finds a delivery, with how it stands.
-pub(crate) async fn aim(
-    app: &App,
-    access: &InTenant<Writes>,
-    id: DeliveryId,
-) -> Result<Aimed, ApiError> {
-    let _permit = permit(app, access.id()).await?;
-    let mut budget = Budget::start();
-    // Whatever happens while we look comes after this.
-    let journal_sequence = app.log.journal_last().await?;
-    let found = find(app, access, id, &mut budget).await?;
-    let facts = scan::facts(&app.log, &found, None, FACTS_MAX, &mut budget).await?;
-    if facts.next.is_some() {
-        return Err(Code::JournalTooLong.into());
-    }
-    let mut view = DeliveryView::routed(access.id(), &found);
-    let (mut known, mut attempt, mut trace) = (None, 1, TraceContext::default());
-    for (_, record) in &facts.found {
-        view.apply(&record.fact);
-        attempt = next_attempt(&record.fact).unwrap_or(attempt);
-        known = record.fact.delivery().or(known);
-        trace.clone_from(&record.trace);
-    }
-    let untouched = known.is_none();
-    let delivery = match known {
-        Some(known) => known.clone(),
-        None => named(app, access, &found).await?,
+    let fact = lookup::fact(app, &row).await?;
+    let routed = fact.as_ref().and_then(|(record, _)| scan::routed_fact(record));
+    let is_fed = routed.is_some_and(|routed| routed.fed.contains(&row.endpoint));
+    let trace = fact.as_ref().map(|(record, _)| record.trace.clone()).unwrap_or_default();
+    let aim = Aim {
+        delivery: named(app, &row, fact).await?,
+        attempt: row.attempts.saturating_add(1),
+        untouched: row.standing.is_routed_only(),
+        journal_sequence,
+        trace,
     };
-    Ok(Aimed { view, aim: Aim { delivery, attempt, untouched, journal_sequence, trace } })
+    Ok(Aimed { view, aim, is_fed })
 }
 
-/// Names a delivery of which nothing but its routing is on record.
+/// Names a delivery as the facts about it do; if its event's routing is all that is on record, as
+/// they will.
 async fn named(
     app: &App,
-    access: &InTenant<Writes>,
-    found: &FoundDelivery,
+    row: &DeliveryRow,
+    fact: Option<(Record, Timestamp)>,
 ) -> Result<DeliveryRef, ApiError> {
-    let stored = app.log.event(found.event_sequence).await?;
-    let stored = stored.filter(|stored| stored.event.id == found.event);
+    if let Some(known) = fact.as_ref().and_then(|(record, _)| record.fact.delivery()) {
+        return Ok(known.clone());
+    }
+    let made_at = fact.map_or(row.standing.since, |(_, stored_at)| stored_at);
+    let stored = app.log.event(row.event_sequence).await?;
+    let stored = stored.filter(|stored| stored.event.id == row.event);
     let stored = stored.ok_or(Code::EventNotFound)?;
     Ok(DeliveryRef {
-        id: found.id,
-        tenant: access.id().clone(),
-        event: found.event,
-        event_sequence: found.event_sequence,
+        id: row.id,
+        tenant: row.tenant.clone(),
+        event: row.event,
+        event_sequence: row.event_sequence,
         event_type: stored.event.event_type.clone(),
-        endpoint: found.endpoint,
-        generation: found.generation,
-        accepted_at: if found.generation == 0 { stored.accepted_at } else { found.routed_at },
+        endpoint: row.endpoint,
+        generation: row.generation,
+        accepted_at: if row.generation == 0 { stored.accepted_at } else { made_at },
     })
-}
-
-fn next_attempt(fact: &Fact) -> Option<u32> {
-    match fact {
-        Fact::AttemptMade(made) => Some(made.attempt.saturating_add(1)),
-        Fact::RetryScheduled(scheduled) => Some(scheduled.attempt),
-        Fact::DeliveryDeferred(deferred) => Some(deferred.attempt),
-        Fact::DeliveryParked(parked) => Some(parked.attempt),
-        Fact::DeliveryConcluded(_)
-        | Fact::ShardClaimed(_)
-        | Fact::ShardReleased(_)
-        | Fact::EventRouted(_) => None,
-    }
 }
 
 async fn send(

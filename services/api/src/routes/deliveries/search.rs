@@ -222,7 +222,7 @@ impl ListedDelivery {
             Some(Outcome::Accepted { .. } | Outcome::Refused { .. }) | None => None,
         };
         Self {
-            delivery: DeliveryView::logged(&row.delivery),
+            delivery: DeliveryView::of(&row.delivery),
             event_type: origin.map(|origin| String::from(origin.event_type.as_str())),
             accepted_at: origin.map(|origin| origin.accepted_at.to_string()),
             since: row.delivery.standing.since.to_string(),

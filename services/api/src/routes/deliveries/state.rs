@@ -1,11 +1,9 @@
-//! How a delivery stands: a fold over its facts.
+//! How a delivery stands, as it is shown.
 
 use fanfare_delivery_log::{DeliveryRow, State};
-use fanfare_domain::{Conclusion, Fact, TenantId, Timestamp, fact::ConclusionReason};
+use fanfare_domain::{Conclusion, Timestamp, fact::ConclusionReason};
 use serde::Serialize;
 use utoipa::ToSchema;
-
-use crate::scan::{FoundDelivery, Routed};
 
 /// One event for one endpoint.
 #[derive(Debug, Serialize, ToSchema)]
@@ -116,27 +114,8 @@ impl From<State> for DeliveryState {
 }
 
 impl DeliveryView {
-    /// Shows a delivery of which nothing but its routing is on record.
-    pub(crate) fn routed(tenant: &TenantId, found: &FoundDelivery) -> Self {
-        Self {
-            id: found.id.to_string(),
-            tenant_id: tenant.to_string(),
-            event_id: found.event.to_string(),
-            endpoint_id: found.endpoint.to_string(),
-            generation: found.generation,
-            state: match found.routed {
-                Routed::Target => DeliveryState::Pending,
-                Routed::Held => DeliveryState::Parked,
-                Routed::Skipped => DeliveryState::Skipped,
-            },
-            reason: None,
-            attempts: 0,
-            next_attempt_at: None,
-        }
-    }
-
-    /// Shows a delivery as the delivery log has it.
-    pub(super) fn logged(row: &DeliveryRow) -> Self {
+    /// Shows a delivery.
+    pub(crate) fn of(row: &DeliveryRow) -> Self {
         Self {
             id: row.id.to_string(),
             tenant_id: row.tenant.to_string(),
@@ -150,37 +129,6 @@ impl DeliveryView {
         }
     }
 
-    /// Applies a fact about the delivery. Applying it twice changes nothing.
-    pub(crate) fn apply(&mut self, fact: &Fact) {
-        match fact {
-            Fact::AttemptMade(made) => {
-                self.attempts = self.attempts.max(made.attempt);
-                self.state = DeliveryState::Retrying;
-                self.next_attempt_at = made.retry_at.map(shown);
-            }
-            Fact::RetryScheduled(scheduled) => {
-                // Also a first attempt that was put off gets a time.
-                self.state = DeliveryState::before(scheduled.attempt);
-                self.next_attempt_at = Some(shown(scheduled.due_at));
-            }
-            Fact::DeliveryDeferred(deferred) => {
-                self.state = DeliveryState::before(deferred.attempt);
-                self.next_attempt_at = Some(shown(deferred.until));
-            }
-            Fact::DeliveryParked(_) => {
-                self.state = DeliveryState::Parked;
-                self.next_attempt_at = None;
-            }
-            Fact::DeliveryConcluded(concluded) => {
-                self.state = concluded.conclusion.into();
-                self.reason = Some(concluded.reason.as_str());
-                self.attempts = concluded.attempts;
-                self.next_attempt_at = None;
-            }
-            Fact::ShardClaimed(_) | Fact::ShardReleased(_) | Fact::EventRouted(_) => {}
-        }
-    }
-
     /// Its id.
     pub(crate) fn id(&self) -> &str {
         &self.id
@@ -189,6 +137,11 @@ impl DeliveryView {
     /// Tells whether it has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.reason.is_some() || self.state == DeliveryState::Skipped
+    }
+
+    /// Tells whether it waits for its endpoint to be resumed.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.state == DeliveryState::Parked
     }
 
     /// The name of its state.
@@ -216,12 +169,10 @@ fn shown(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fanfare_delivery_log::{Changes, Place};
     use fanfare_domain::{
-        DeliveryId, DeliveryRef, EndpointId, EventId,
-        fact::{
-            ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred, DeliveryParked,
-            RetryScheduled,
-        },
+        DeliveryId, DeliveryRef, EndpointId, EventId, Fact, Record, TraceContext,
+        fact::{DeferReason, DeliveryConcluded, DeliveryDeferred, DeliveryParked, RetryScheduled},
     };
 
     use super::*;
@@ -241,67 +192,54 @@ mod tests {
         }
     }
 
-    fn view() -> DeliveryView {
-        let own = delivery();
-        let (event, endpoint, generation) = (own.event, own.endpoint, own.generation);
-        let found = FoundDelivery {
-            id: own.id,
-            event,
-            event_sequence: 1,
-            endpoint,
-            generation,
-            routed: Routed::Target,
-            sequence: 1,
-            routed_at: Timestamp::EPOCH,
-            trace: fanfare_domain::TraceId::from_bytes([1; 16]),
-        };
-        DeliveryView::routed(&own.tenant, &found)
-    }
-
     #[test]
     fn each_fact_moves_the_state() {
-        let second = Timestamp::from_millis(1_000);
+        let (second, delivery) = (Timestamp::from_millis(1_000), delivery());
+        let scheduled = |attempt| {
+            Fact::RetryScheduled(RetryScheduled {
+                delivery: delivery.clone(),
+                attempt,
+                due_at: second,
+                cause_sequence: 1,
+                batch: None,
+            })
+        };
         let deferred = Fact::DeliveryDeferred(DeliveryDeferred {
-            delivery: delivery(),
+            delivery: delivery.clone(),
             attempt: 1,
             until: second,
             reason: DeferReason::LaneFull,
             batch: None,
         });
-        let scheduled = Fact::RetryScheduled(RetryScheduled {
-            delivery: delivery(),
-            attempt: 2,
-            due_at: second,
-            cause_sequence: 1,
-            batch: None,
-        });
-        let parked = Fact::DeliveryParked(DeliveryParked { delivery: delivery(), attempt: 2 });
+        let parked =
+            Fact::DeliveryParked(DeliveryParked { delivery: delivery.clone(), attempt: 2 });
         let concluded = Fact::DeliveryConcluded(DeliveryConcluded {
-            delivery: delivery(),
+            delivery: delivery.clone(),
             conclusion: Conclusion::Cancelled,
             attempts: 1,
             reason: ConclusionReason::EndpointDeleted,
         });
-        let first = Fact::RetryScheduled(RetryScheduled {
-            delivery: delivery(),
-            attempt: 1,
-            due_at: second,
-            cause_sequence: 1,
-            batch: None,
-        });
-        let mut view = view();
-        assert_eq!(view.state, DeliveryState::Pending);
-        for (fact, state, waits) in [
+        let (mut changes, id) = (Changes::default(), delivery.id);
+        for (sequence, (fact, state, waits)) in [
             (deferred, DeliveryState::Pending, true),
-            (first, DeliveryState::Pending, true),
-            (scheduled, DeliveryState::Retrying, true),
+            (scheduled(1), DeliveryState::Pending, true),
+            (scheduled(2), DeliveryState::Retrying, true),
             (parked, DeliveryState::Parked, false),
             (concluded, DeliveryState::Cancelled, false),
-        ] {
-            view.apply(&fact);
-            view.apply(&fact);
-            assert_eq!((view.state, view.next_attempt_at.is_some()), (state, waits), "{fact:?}");
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let record =
+                Record { recorded_at: second, trace: TraceContext::default(), fact: fact.clone() };
+            let place = Place::of(u64::try_from(sequence).unwrap(), 7);
+            changes.record(place, &record);
+            let row = changes.delivery(id).unwrap();
+            assert_eq!(row.standing.fact(), place);
+            let view = DeliveryView::of(row);
+            assert_eq!((view.state, view.waits(Timestamp::EPOCH)), (state, waits), "{fact:?}");
         }
+        let view = DeliveryView::of(changes.delivery(id).unwrap());
         assert_eq!((view.reason, view.attempts), (Some("endpoint_deleted"), 1));
     }
 }

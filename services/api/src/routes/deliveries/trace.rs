@@ -1,17 +1,19 @@
 //! Where a delivery stands in traces: ids to look for in whatever keeps them.
 
 use axum::{Json, extract::State};
-use fanfare_domain::{DeliveryId, SpanId};
+use fanfare_delivery_log::DeliveryRow;
+use fanfare_domain::{DeliveryId, Place, SpanId, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{find, permit};
+use super::find;
 use crate::{
     app::App,
     caller::{InTenant, Reads},
-    error::ApiError,
+    error::{ApiError, Code},
     extract::PathId,
-    scan::{Budget, FoundDelivery},
+    lookup,
+    scan::{self, Budget},
 };
 
 /// Where a delivery stands in traces. Its spans are there if its trace is sampled, or an attempt
@@ -36,9 +38,10 @@ pub(crate) struct DeliveryTrace {
     /// When the event was accepted, in whole milliseconds.
     #[schema(format = DateTime)]
     accepted_at: String,
-    /// When the event was matched with its endpoints.
-    #[schema(format = DateTime)]
-    routed_at: String,
+    /// When the event was matched with its endpoints; `null` if that was so long after its
+    /// acceptance, or after the replay was asked for, that it is not looked for.
+    #[schema(required, format = DateTime)]
+    routed_at: Option<String>,
 }
 
 /// Shows where a delivery stands in traces.
@@ -55,22 +58,51 @@ pub(crate) async fn get_trace_of_delivery(
     access: InTenant<Reads>,
     PathId(id): PathId<DeliveryId>,
 ) -> Result<Json<DeliveryTrace>, ApiError> {
-    let _permit = permit(&app, access.id()).await?;
-    let found = find(&app, &access, id, &mut Budget::start()).await?;
-    Ok(Json(DeliveryTrace::of(&found)))
+    let row = find(&app, &access, id).await?;
+    let fact = lookup::fact(&app, &row).await?;
+    let context = match &fact {
+        Some((record, _)) => record.trace.clone(),
+        None => {
+            let stored = app.log.event(row.event_sequence).await?;
+            let stored = stored.filter(|stored| stored.event.id == row.event);
+            stored.ok_or(Code::EventNotFound)?.event.trace.clone()
+        }
+    };
+    let routed_at = match fact.filter(|_| row.standing.is_routed_only()) {
+        Some((_, stored_at)) => Some(stored_at),
+        None => routed_at(&app, &access, &row).await?,
+    };
+    let place = Place::of(row.event, &context, row.generation);
+    Ok(Json(DeliveryTrace::of(&row, place, routed_at)))
+}
+
+/// Looks for the routing of a delivery about which more is on record.
+async fn routed_at(
+    app: &App,
+    access: &InTenant<Reads>,
+    row: &DeliveryRow,
+) -> Result<Option<Timestamp>, ApiError> {
+    let span = lookup::span_of(app, row).await?;
+    let _permit = lookup::permit(app, access.id()).await?;
+    let mut budget = Budget::start(app.journal_read_max);
+    match scan::routing(&app.log, (access.id(), row.id), span, &mut budget).await {
+        Ok(found) => Ok(found.map(|routing| routing.stored_at)),
+        Err(error) if error.code() == Code::JournalTooLong => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 impl DeliveryTrace {
-    fn of(found: &FoundDelivery) -> Self {
+    fn of(row: &DeliveryRow, place: Place, routed_at: Option<Timestamp>) -> Self {
         Self {
-            trace_id: found.trace.to_string(),
-            span_id: SpanId::delivery(found.id).to_string(),
-            delivery_id: found.id.to_string(),
-            event_id: found.event.to_string(),
-            endpoint_id: found.endpoint.to_string(),
-            generation: found.generation,
-            accepted_at: found.event.time().to_string(),
-            routed_at: found.routed_at.to_string(),
+            trace_id: place.trace.to_string(),
+            span_id: SpanId::delivery(row.id).to_string(),
+            delivery_id: row.id.to_string(),
+            event_id: row.event.to_string(),
+            endpoint_id: row.endpoint.to_string(),
+            generation: row.generation,
+            accepted_at: row.event.time().to_string(),
+            routed_at: routed_at.map(|at| at.to_string()),
         }
     }
 }

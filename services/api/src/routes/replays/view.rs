@@ -12,9 +12,12 @@ use utoipa::ToSchema;
 #[serde(rename_all = "lowercase")]
 #[schema(as = Which)]
 pub(crate) enum WhichName {
-    /// Those whose last delivery to the endpoint failed for good: exhausted, refused or cancelled.
+    /// Those whose last delivery to the endpoint failed for good: exhausted, refused, or cancelled
+    /// because of the endpoint. What a person cancelled is left out.
     #[default]
     Failed,
+    /// Those whose last delivery to the endpoint is a dead letter: exhausted.
+    Exhausted,
     /// All that the endpoint wants as it is now.
     All,
     /// Those of them that the endpoint never had a delivery of.
@@ -67,8 +70,7 @@ pub(crate) struct ReplayView {
     /// Which events of the time; `null` if it is of particular deliveries.
     #[schema(required)]
     which: Option<WhichName>,
-    /// The deliveries that it makes, if it is of particular ones; in the order in which they were
-    /// named.
+    /// The deliveries that it makes, if it is of particular ones; in the order of their events.
     delivery_ids: Vec<String>,
     /// How many events were looked at.
     looked_at: u64,
@@ -90,6 +92,7 @@ impl From<WhichName> for Which {
     fn from(name: WhichName) -> Self {
         match name {
             WhichName::Failed => Self::Failed,
+            WhichName::Exhausted => Self::Exhausted,
             WhichName::All => Self::All,
             WhichName::Missing => Self::Missing,
         }
@@ -100,6 +103,7 @@ impl From<Which> for WhichName {
     fn from(which: Which) -> Self {
         match which {
             Which::Failed => Self::Failed,
+            Which::Exhausted => Self::Exhausted,
             Which::All => Self::All,
             Which::Missing => Self::Missing,
         }

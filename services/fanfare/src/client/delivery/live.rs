@@ -65,13 +65,15 @@ pub(super) async fn run(options: Options, api: &Api, output: Output) -> Result<(
     let path = query.path_only(&format!("/v1/tenants/{}/live", options.tenant))?;
     let mut stop = Stop::install()?;
     let mut place = String::new();
-    let mut away = false;
+    // Once it was open, a server that is away for a while ends nothing.
+    let (mut has_begun, mut away) = (false, false);
     output.say(&output.tone(Tone::Dim, "Watching deliveries. Ctrl-C ends it."));
     loop {
         let watched = tokio::select! {
             watched = watch(api, &path, &mut place, output) => watched,
             () = stop.asked() => return Ok(()),
         };
+        has_begun |= watched.is_ok() || !place.is_empty();
         match watched {
             Ok(Ended::Unread) => return Ok(()),
             Ok(Ended::Broken) => away = false,
@@ -82,7 +84,7 @@ pub(super) async fn run(options: Options, api: &Api, output: Output) -> Result<(
                 output.note("some of what happened meanwhile is not shown: going on from now");
                 place.clear();
             }
-            Err(error) if place.is_empty() || is_final(&error) => return Err(error),
+            Err(error) if !has_begun || is_final(&error) => return Err(error),
             Err(error) if !away => {
                 output.note(&format!("{error:#}: going on where it ended"));
                 away = true;

@@ -41,7 +41,7 @@ fn group_lines(stories: &[Story], output: Output) -> Vec<String> {
     let mut lines = vec![
         format!("trace {}", output.tone(Tone::Strong, text(trace, "trace_id"))),
         row(accepted, accepted, &format!("{} accepted", text(trace, "event_id")), output),
-        row(time(trace, "routed_at"), accepted, &format!("└─ {routed}: {deliveries}"), output),
+        row(routed_at(trace, accepted), accepted, &format!("└─ {routed}: {deliveries}"), output),
     ];
     for (index, story) in stories.iter().enumerate() {
         let is_last = index + 1 == stories.len();
@@ -64,7 +64,7 @@ fn story_lines(story: &Story, accepted: Timestamp, is_last: bool, output: Output
         text(&story.trace, "endpoint_id"),
         output.tone(tone, state),
     );
-    let mut lines = vec![row(time(&story.trace, "routed_at"), accepted, &heading, output)];
+    let mut lines = vec![row(routed_at(&story.trace, accepted), accepted, &heading, output)];
     for (index, fact) in story.facts.iter().enumerate() {
         let leaf = if index + 1 == story.facts.len() { "└─" } else { "├─" };
         let recorded = time(fact, "recorded_at");
@@ -85,6 +85,11 @@ fn row(at: Timestamp, accepted: Timestamp, what: &str, output: Output) -> String
     let after = format!("+{}", span(at.since(accepted)));
     let when = output.tone(Tone::Dim, &format!("{}  {after:>9}", clock(at)));
     format!("{when}  {what}")
+}
+
+/// When it was matched; unknown where that was long after the acceptance.
+fn routed_at(trace: &Value, accepted: Timestamp) -> Timestamp {
+    Timestamp::parse(text(trace, "routed_at")).unwrap_or(accepted)
 }
 
 fn time(value: &Value, name: &str) -> Timestamp {
