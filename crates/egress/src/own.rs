@@ -20,7 +20,8 @@ fn nobodys(like: IpAddr) -> IpAddr {
     if like.is_ipv4() { NOBODYS_V4 } else { NOBODYS_V6 }
 }
 
-fn can_bind(address: IpAddr) -> bool {
+/// Tells whether something can be sent from an address.
+pub(crate) fn can_bind(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 

@@ -4,6 +4,7 @@
 //! attempts of one endpoint can be one request: see [`batch`].
 
 pub(crate) mod batch;
+mod exchange;
 mod facts;
 mod fed;
 mod spans;
@@ -30,6 +31,7 @@ use http::{HeaderName, HeaderValue};
 
 pub(crate) use self::fed::FeedCount;
 use self::{
+    exchange::exchange,
     facts::{Made, Reply, cancelled, concluded},
     fed::Around,
 };
@@ -406,16 +408,17 @@ async fn send(
             if !made.job.progress.begin(now.saturating_add(ready.timeout)) {
                 return Ok(Vec::new());
             }
-            let Some(answer) = desk.client.send_while(request, wanted).await else {
+            let Some(exchanged) = exchange(&desk.client, ready, request, wanted).await else {
                 let may_go_on = made.job.progress.withdraw();
                 return if may_go_on { Err(made.job) } else { Ok(Vec::new()) };
             };
-            made.outcome = judge_answer(&ready.profile, &answer, desk.now());
+            let answer = &exchanged.answer;
+            made.outcome = judge_answer(&ready.profile, answer, desk.now());
             if let Err(failure) = &answer.result {
                 made.detail.clone_from(&failure.detail);
             }
             moments = answer.moments;
-            made.reply = Some(Reply::of(answer, ready));
+            made.reply = Some(Reply::of(exchanged, ready));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }
@@ -448,7 +451,8 @@ fn address(
         headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
     }
     let (url, body, deadline) = (ready.url.clone(), request.body, ready.timeout);
-    Ok((fanfare_egress::Request { url, headers, body, deadline }, signature))
+    let identity = ready.identity.clone();
+    Ok((fanfare_egress::Request { url, headers, body, deadline, identity }, signature))
 }
 
 fn judge_answer(profile: &Profile, answer: &fanfare_egress::Answer, now: Timestamp) -> Outcome {

@@ -6,6 +6,7 @@ mod answers;
 mod faults;
 mod guard;
 mod http2;
+mod identity;
 mod tls;
 
 use std::time::Duration;
@@ -37,6 +38,7 @@ fn request(url: &str) -> Request {
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{\"a\":1}"),
         deadline: PATIENCE,
+        identity: None,
     }
 }
 

@@ -4,8 +4,10 @@ pub(crate) mod actions;
 pub(crate) mod cancelling;
 mod draft;
 mod health;
+pub(crate) mod jwks;
 pub(crate) mod reveal;
 pub(crate) mod sample;
+mod security;
 pub(crate) mod statistics;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{
     Desk, Job, build,
+    exchange::exchange,
     facts::{Made, Reply},
     judge_answer,
 };
@@ -85,13 +86,14 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
             let about = (&made.job.delivery, 1);
             made.trace_sampled = desk.say_trace((&ready, &trace), about, &mut request.headers);
             let wanted = desk.wanted(&made.job.delivery);
-            let answer = desk.client.send_while(request, wanted).await.ok_or(CHANGED)?;
-            made.outcome = judge_answer(&ready.profile, &answer, desk.now());
+            let exchanged = exchange(&desk.client, &ready, request, wanted).await.ok_or(CHANGED)?;
+            let answer = &exchanged.answer;
+            made.outcome = judge_answer(&ready.profile, answer, desk.now());
             if let Err(failure) = &answer.result {
                 made.detail.clone_from(&failure.detail);
             }
             moments = answer.moments;
-            made.reply = Some(Reply::of(answer, &ready));
+            made.reply = Some(Reply::of(exchanged, &ready));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }

@@ -98,6 +98,7 @@ impl Sender {
             headers: http::HeaderMap::new(),
             body,
             deadline: Duration::from_secs(15),
+            identity: None,
         };
         let answer = self.client.send(request).await;
         let status = answer.result.as_ref().map(|head| head.status);
