@@ -27,7 +27,8 @@ const ACCEPTED: &str = "accepted 200, and no secret on record";
 /// Where tokens are asked for that are inside.
 const BY_ADDRESS: &str = "a token URL with an address inside";
 const BY_NAME: &str = "a token URL with a name that leads inside";
-const ECHO: &str = "an endpoint that says its token back, and a server that does so with the secret";
+const ECHO: &str =
+    "an endpoint that says its token back, and a server that does so with the secret";
 
 /// What a server does when it is asked for a token.
 fn replies(inside: &str) -> Vec<(&'static str, &'static str, Behaviour)> {
@@ -51,9 +52,11 @@ fn replies(inside: &str) -> Vec<(&'static str, &'static str, Behaviour)> {
 
 pub(crate) fn family() -> Family {
     let mut rows = vec![Row::new(BY_ADDRESS, FAILED), Row::new(BY_NAME, FAILED)];
-    rows.extend(replies("").into_iter().map(|(name, what, _)| {
-        Row::named(name, &format!("a server that {what}"), FAILED)
-    }));
+    rows.extend(
+        replies("")
+            .into_iter()
+            .map(|(name, what, _)| Row::named(name, &format!("a server that {what}"), FAILED)),
+    );
     rows.push(Row::new(ECHO, ACCEPTED));
     Family {
         title: "Servers that give out tokens",

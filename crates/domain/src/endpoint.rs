@@ -9,8 +9,8 @@ use std::{
 };
 
 pub use security::{
-    Authentication, Certificate, ClientCertificate, ClientCredentials, CredentialsPlace, Security,
-    Tls, authentication_owner, client_key_owner,
+    Authentication, Certificate, ClientCertificate, ClientCredentials, Consent, CredentialsPlace,
+    Security, Tls, authentication_owner, client_key_owner,
 };
 
 use crate::{EndpointId, EventType, TenantId, Timestamp, TypePattern, retry::Policy, seal::Sealed};

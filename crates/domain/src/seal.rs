@@ -287,6 +287,7 @@ mod tests {
                         key: keys.seal(&client_key_owner(id), "pem", [10; 24]),
                     }),
                 }),
+                validation: None,
             },
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,

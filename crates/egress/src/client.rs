@@ -4,8 +4,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use fanfare_domain::{Fault, trace::span::Moments};
-use http::HeaderMap;
-use reqwest::{Method, Proxy, redirect, retry};
+use http::{HeaderMap, Method};
+use reqwest::{Proxy, redirect, retry};
 use rustls::RootCertStore;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
@@ -59,9 +59,11 @@ struct Limits {
     body_bytes_max: usize,
 }
 
-/// A POST request.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// What is asked for: POST, mostly.
+    pub method: Method,
     /// Where to. Not checked against the URL policy, only against the address policy.
     pub url: Url,
     /// All headers but `Host` and `Content-Length`; `Accept: */*` is added if there is no `Accept`.
@@ -194,7 +196,7 @@ impl Client {
         let declared = self.guard.declare(&request.url);
         let dial = declared.map_err(|refusal| failed(fault::refused(&refusal)))?;
         let http = self.http(&request).map_err(failed)?;
-        let mut outgoing = reqwest::Request::new(Method::POST, request.url);
+        let mut outgoing = reqwest::Request::new(request.method, request.url);
         *outgoing.headers_mut() = request.headers;
         let body = LastMoment::new(request.body, Arc::clone(&wanted), marks.clone());
         *outgoing.body_mut() = Some(reqwest::Body::wrap(body));

@@ -67,8 +67,7 @@ pub(crate) fn configure_for(
     if !identity.authorities.is_empty() {
         let own = Arc::make_mut(&mut roots);
         for (position, authority) in identity.authorities.iter().enumerate() {
-            own.add(authority.clone())
-                .map_err(|source| TlsError::Unusable { position, source })?;
+            own.add(authority.clone()).map_err(|source| TlsError::Unusable { position, source })?;
         }
     }
     let builder = builder()?.with_root_certificates(roots);

@@ -7,6 +7,7 @@ pub(crate) mod batch;
 mod exchange;
 mod facts;
 mod fed;
+mod handshake;
 mod spans;
 pub(crate) mod trial;
 
@@ -27,7 +28,7 @@ use fanfare_domain::{
 use fanfare_egress::Wanted;
 use fanfare_event_log::{EventLog, FeedsView};
 use fanfare_service::{Clock, Traces, delivery_line};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 
 pub(crate) use self::fed::FeedCount;
 use self::{
@@ -189,7 +190,7 @@ impl Desk {
             let profile = found.as_ref().and_then(|(_, profile)| self.profile(*profile));
             Rules {
                 concurrency: concurrency.unwrap_or(Endpoint::CONCURRENCY),
-                rate: endpoint.and_then(|endpoint| endpoint.rate_limit),
+                rate: endpoint.and_then(|it| it.security.bound(it.rate_limit)),
                 breaker: profile.is_some_and(|profile| profile.health.breaker == Breaker::On),
                 ordering: endpoint.map(|endpoint| endpoint.ordering).unwrap_or_default(),
                 // What is not to be sent does not wait for others either.
@@ -451,8 +452,8 @@ fn address(
         headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
     }
     let (url, body, deadline) = (ready.url.clone(), request.body, ready.timeout);
-    let identity = ready.identity.clone();
-    Ok((fanfare_egress::Request { url, headers, body, deadline, identity }, signature))
+    let (method, identity) = (Method::POST, ready.identity.clone());
+    Ok((fanfare_egress::Request { method, url, headers, body, deadline, identity }, signature))
 }
 
 fn judge_answer(profile: &Profile, answer: &fanfare_egress::Answer, now: Timestamp) -> Outcome {

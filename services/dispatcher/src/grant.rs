@@ -22,7 +22,7 @@ use fanfare_domain::{
 };
 use fanfare_egress::{Answer, Client, Failure, Identity, Request, Url, Wanted};
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderValue, Method,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
 use serde::Deserialize;
@@ -190,6 +190,7 @@ impl Grant {
     async fn ask(&self, asking: Asking<'_>, number: u64) -> Result<Token, NoToken> {
         let asked_at = Instant::now();
         let request = Request {
+            method: Method::POST,
             url: self.token_url.clone(),
             headers: self.headers.clone(),
             body: self.form.clone(),

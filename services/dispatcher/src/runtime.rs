@@ -23,7 +23,9 @@ use fanfare_event_log::PackedEndpoint;
 use foldhash::HashMap;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_LANGUAGE, FROM, USER_AGENT},
+    header::{
+        ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_LANGUAGE, FROM, USER_AGENT,
+    },
 };
 
 use crate::{

@@ -10,7 +10,7 @@ use fanfare_domain::{
     ApiKey, Endpoint, EndpointState, Entity, PauseMode, Role, Tenant,
     config::{EventTypeEntry, ProfileSource},
     endpoint::{
-        Authentication, Certificate, DisableReason, RateLimit, RatePeriod, Secret, Tls,
+        Authentication, Certificate, Consent, DisableReason, RateLimit, RatePeriod, Secret, Tls,
     },
     seal::Sealed,
     tenant::{Expunge, ExpungeStage, UnknownTypes},
@@ -88,6 +88,7 @@ fn endpoint(endpoint: &Endpoint) -> Value {
         "trace_context": endpoint.trace_context,
         "authentication": endpoint.security.authentication.as_ref().map(authentication),
         "tls": endpoint.security.tls.as_ref().map(tls),
+        "validation": endpoint.security.validation.as_ref().map(validation),
         "metadata": endpoint.metadata,
         "secrets": endpoint.secrets.iter().map(secret).collect::<Vec<_>>(),
         "created_at": endpoint.created_at.to_string(),
@@ -120,6 +121,14 @@ fn tls(tls: &Tls) -> Value {
     });
     let authorities: Vec<_> = tls.authorities.iter().map(certificate).collect();
     json!({"authorities": authorities, "client_certificate": client})
+}
+
+fn validation(validation: &Consent) -> Value {
+    json!({
+        "type": "cloudevents",
+        "allowed_at": validation.allowed_at.map(|at| at.to_string()),
+        "requests_per_minute": validation.rate,
+    })
 }
 
 fn certificate(certificate: &Certificate) -> Value {

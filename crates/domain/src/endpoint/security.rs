@@ -2,13 +2,14 @@
 //!
 //! Secrets are sealed, each for its endpoint and its purpose. Certificates are public.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, num::NonZeroU32};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
+use super::{RateLimit, RatePeriod};
 use crate::{EndpointId, Timestamp, seal::Sealed};
 
 /// How many characters a line of PEM has.
@@ -21,6 +22,18 @@ pub struct Security {
     pub authentication: Option<Authentication>,
     /// How TLS is spoken with it, if not as with everybody.
     pub tls: Option<Tls>,
+    /// Whether it has to allow us to send before we do (CloudEvents, HTTP 1.1 Web Hooks for Event
+    /// Delivery, section 4).
+    pub validation: Option<Consent>,
+}
+
+/// What an endpoint has allowed that has to allow us to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consent {
+    /// When it did; not yet if not set.
+    pub allowed_at: Option<Timestamp>,
+    /// How many requests a minute it allows; any number if not set.
+    pub rate: Option<NonZeroU32>,
 }
 
 /// What requests show, in the header `authorization`.
@@ -168,14 +181,31 @@ impl Authentication {
 }
 
 impl Security {
+    /// Tells whether the endpoint has to allow us to send, and has not done so.
+    pub fn is_pending(&self) -> bool {
+        self.validation.is_some_and(|validation| validation.allowed_at.is_none())
+    }
+
+    /// Returns how many requests may be begun: no more than the endpoint has allowed.
+    pub fn bound(&self, own: Option<RateLimit>) -> Option<RateLimit> {
+        let allowed = self.validation.and_then(|validation| validation.rate).map(|requests| {
+            RateLimit { requests, per: RatePeriod::Minute, burst: NonZeroU32::MIN }
+        });
+        match (own, allowed) {
+            (Some(own), Some(allowed)) if own.interval() >= allowed.interval() => Some(own),
+            (own, allowed) => allowed.or(own),
+        }
+    }
+
     /// Returns what is sealed: what it is called for people, what it is sealed for, and the value.
     pub fn sealed(
         &self,
         endpoint: EndpointId,
     ) -> impl Iterator<Item = (&'static str, String, &Sealed)> {
-        let shown = self.authentication.iter().map(move |it| {
-            (it.secret_name(), authentication_owner(endpoint), it.secret())
-        });
+        let shown = self
+            .authentication
+            .iter()
+            .map(move |it| (it.secret_name(), authentication_owner(endpoint), it.secret()));
         let clients = self.tls.iter().filter_map(|tls| tls.client.as_ref());
         let keys = clients.map(move |client| {
             ("the key of the client certificate", client_key_owner(endpoint), &client.key)
@@ -209,6 +239,29 @@ pub fn client_key_owner(endpoint: EndpointId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_is_sent_no_more_than_it_allows() {
+        let limit = |requests, per| RateLimit {
+            requests: NonZeroU32::new(requests).unwrap(),
+            per,
+            burst: NonZeroU32::MIN,
+        };
+        let bound = |rate, own| {
+            let rate = NonZeroU32::new(rate);
+            let validation = Some(Consent { allowed_at: Some(Timestamp::EPOCH), rate });
+            Security { validation, ..Security::default() }.bound(own)
+        };
+        let (slow, fast) = (limit(30, RatePeriod::Minute), limit(10, RatePeriod::Second));
+        assert_eq!(bound(0, None), None);
+        assert_eq!(bound(0, Some(fast)), Some(fast));
+        assert_eq!(bound(60, None), Some(limit(60, RatePeriod::Minute)));
+        assert_eq!(bound(60, Some(fast)), Some(limit(60, RatePeriod::Minute)));
+        assert_eq!(bound(60, Some(slow)), Some(slow));
+        assert!(!Security::default().is_pending());
+        let validation = Some(Consent::default());
+        assert!(Security { validation, ..Security::default() }.is_pending());
+    }
 
     #[test]
     fn a_certificate_is_written_in_lines_and_known_by_its_hash() {

@@ -34,6 +34,7 @@ fn client() -> Client {
 
 fn request(url: &str) -> Request {
     Request {
+        method: http::Method::POST,
         url: url.parse().unwrap(),
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{\"a\":1}"),

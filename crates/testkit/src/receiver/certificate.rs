@@ -131,8 +131,7 @@ impl Identity {
         } else {
             builder.with_no_client_auth()
         };
-        let mut config =
-            builder.with_single_cert(self.chain, key).context("use a certificate")?;
+        let mut config = builder.with_single_cert(self.chain, key).context("use a certificate")?;
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use fanfare_domain::{
     Timestamp,
-    endpoint::{Authentication, Certificate, ClientCertificate, ClientCredentials, Security, Tls},
+    endpoint::{
+        Authentication, Certificate, ClientCertificate, ClientCredentials, Consent, Security, Tls,
+    },
     seal::Sealed,
 };
 
@@ -21,6 +23,7 @@ pub(super) fn decode(wire: Option<wire::Security>) -> Result<Security, DecodeErr
     Ok(Security {
         authentication: wire.authentication.map(authentication).transpose()?,
         tls: wire.tls.map(tls).transpose()?,
+        validation: wire.validation.map(validation).transpose()?,
     })
 }
 
@@ -59,6 +62,11 @@ fn tls(wire: wire::Tls) -> Result<Tls, DecodeError> {
     })
 }
 
+fn validation(wire: wire::Consent) -> Result<Consent, DecodeError> {
+    let rate = wire.rate.map(|rate| parse::positive(rate, "Consent.rate"));
+    Ok(Consent { allowed_at: parse::time(wire.allowed_at_ns), rate: rate.transpose()? })
+}
+
 fn certificate(wire: wire::Certificate) -> Certificate {
     Certificate {
         // A slice would keep the whole message alive.
@@ -70,12 +78,25 @@ fn certificate(wire: wire::Certificate) -> Certificate {
 
 impl Fields for Security {
     fn write(&self, out: &mut impl Sink) {
-        let Self { authentication, tls } = self;
+        let Self { authentication, tls, validation } = self;
         if let Some(authentication) = authentication {
             out.message(1, authentication);
         }
         if let Some(tls) = tls {
             out.message(2, tls);
+        }
+        if let Some(validation) = validation {
+            out.message(3, validation);
+        }
+    }
+}
+
+impl Fields for Consent {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { allowed_at, rate } = self;
+        out.some_time(1, *allowed_at);
+        if let Some(rate) = rate {
+            out.some_uint(2, u64::from(rate.get()));
         }
     }
 }

@@ -10,7 +10,7 @@ use fanfare_domain::{
     ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant,
     config::{EventTypeEntry, ProfileSource, Validation},
     endpoint::{
-        Authentication, Batching, Certificate, ClientCertificate, ClientCredentials,
+        Authentication, Batching, Certificate, ClientCertificate, ClientCredentials, Consent,
         CredentialsPlace, DisableReason, Ordering, RateLimit, RatePeriod, Secret, Security, Tls,
     },
     retry::Policy,
@@ -52,16 +52,12 @@ fn rate_limit() -> impl Strategy<Value = RateLimit> {
 fn authentication() -> impl Strategy<Value = Authentication> {
     let place = select(&[CredentialsPlace::Header, CredentialsPlace::Body][..]);
     let asked = (vec(text(), 0..3), btree_map(text(), text(), 0..3), place);
-    let credentials = (text(), text(), sealed(), asked).prop_map(
-        |(token_url, client_id, client_secret, (scopes, parameters, place))| ClientCredentials {
-            token_url,
-            client_id,
-            client_secret,
-            scopes,
-            parameters,
-            place,
-        },
-    );
+    let credentials =
+        (text(), text(), sealed(), asked).prop_map(
+            |(token_url, client_id, client_secret, (scopes, parameters, place))| {
+                ClientCredentials { token_url, client_id, client_secret, scopes, parameters, place }
+            },
+        );
     prop_oneof![
         sealed().prop_map(|token| Authentication::Bearer { token }),
         (text(), sealed())
@@ -72,15 +68,20 @@ fn authentication() -> impl Strategy<Value = Authentication> {
 
 fn security() -> impl Strategy<Value = Security> {
     let certificate = || {
-        (blob(), text(), time())
-            .prop_map(|(der, subject, expires_at)| Certificate { der, subject, expires_at })
+        (blob(), text(), time()).prop_map(|(der, subject, expires_at)| Certificate {
+            der,
+            subject,
+            expires_at,
+        })
     };
     let client = (vec(certificate(), 0..3), sealed())
         .prop_map(|(chain, key)| ClientCertificate { chain, key });
     let tls = (vec(certificate(), 0..3), of(client))
         .prop_map(|(authorities, client)| Tls { authorities, client });
-    (of(authentication()), of(tls))
-        .prop_map(|(authentication, tls)| Security { authentication, tls })
+    let validation = (of(time()), of(any::<NonZeroU32>()))
+        .prop_map(|(allowed_at, rate)| Consent { allowed_at, rate });
+    (of(authentication()), of(tls), of(validation))
+        .prop_map(|(authentication, tls, validation)| Security { authentication, tls, validation })
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {

@@ -9,10 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use fanfare_domain::{
-    ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant,
+    ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant, Timestamp,
     config::{EventTypeEntry, ProfileSource, Validation},
     endpoint::{
-        Authentication, Batching, Certificate, ClientCertificate, ClientCredentials,
+        Authentication, Batching, Certificate, ClientCertificate, ClientCredentials, Consent,
         CredentialsPlace, DisableReason, Ordering, RateLimit, RatePeriod, Secret, Security, Tls,
     },
     retry::{Delays, Policy, RetryOn, StatusSet},
@@ -51,6 +51,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
         ("config-endpoint-traced", endpoint(traced_endpoint(true))),
         ("config-endpoint-untraced", endpoint(traced_endpoint(false))),
         ("config-endpoint-bearer-and-tls", endpoint(secure_endpoint(bearer(), Some(tls())))),
+        ("config-endpoint-validated", endpoint(validated_endpoint(Some(at(7))))),
+        ("config-endpoint-unvalidated", endpoint(validated_endpoint(None))),
         ("config-endpoint-basic", endpoint(secure_endpoint(basic(), None))),
         ("config-endpoint-oauth2", endpoint(secure_endpoint(client_credentials(), None))),
         ("config-event-type", event_type(Some("acme"), Validation::Off)),
@@ -205,7 +207,14 @@ fn ordered_endpoint(ordering: Ordering) -> Endpoint {
 }
 
 fn secure_endpoint(authentication: Authentication, tls: Option<Tls>) -> Endpoint {
-    let security = Security { authentication: Some(authentication), tls };
+    let security = Security { authentication: Some(authentication), tls, validation: None };
+    Endpoint { security, ..bare_endpoint(EndpointState::Active) }
+}
+
+fn validated_endpoint(allowed_at: Option<Timestamp>) -> Endpoint {
+    let rate = allowed_at.and(NonZeroU32::new(120));
+    let validation = Some(Consent { allowed_at, rate });
+    let security = Security { validation, ..Security::default() };
     Endpoint { security, ..bare_endpoint(EndpointState::Active) }
 }
 

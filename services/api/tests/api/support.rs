@@ -184,6 +184,7 @@ fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Set
             deny: Vec::new(),
         },
         trace_context: TraceTrust::default(),
+        webhook_origin: None,
     }
 }
 

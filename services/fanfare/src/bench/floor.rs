@@ -94,6 +94,7 @@ impl Sender {
 
     async fn post(&self, body: Bytes) -> Result<()> {
         let request = Request {
+            method: http::Method::POST,
             url: self.url.clone(),
             headers: http::HeaderMap::new(),
             body,

@@ -111,6 +111,8 @@ pub(crate) enum Command {
         )]
         secret_kind: Option<String>,
     },
+    /// Ask an endpoint whether it may be sent to, where it has to allow that (`--validation`).
+    Validate(Named),
     /// Show the public keys with which receivers check Ed25519 signatures (JWKS).
     PublicKeys(Named),
     /// Show an endpoint's secrets again, with a key made for it (`key create --reveals-secrets`).
@@ -198,6 +200,9 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
             }
             let path = format!("{}/rotate-secret", endpoint.path());
             show::with_secret(&api.post(&path, &body).await?, "rotated", output);
+        }
+        Command::Validate(named) => {
+            change(api, &named, "validate", &json!({}), output).await?;
         }
         Command::PublicKeys(named) => {
             output.document(&api.get(&format!("{}/jwks.json", named.path())).await?);

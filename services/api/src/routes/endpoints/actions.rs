@@ -217,6 +217,9 @@ async fn activate(
     let before = app.directory.read(find).ok_or(Code::EndpointNotFound)?;
     let edit = |endpoint: &Endpoint| {
         admit(endpoint.state)?;
+        if endpoint.security.is_pending() {
+            return Err(Code::EndpointUnvalidated.into());
+        }
         if endpoint.state != EndpointState::Active {
             admit_active(app, access.id(), id, profile)?;
         }

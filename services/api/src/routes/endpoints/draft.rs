@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use super::{
     security::{self, NewAuthentication, tls::NewTls},
+    validate::{self, ValidationName},
     view::{BatchView, OrderingName, RateLimitView},
 };
 use crate::{
@@ -85,6 +86,9 @@ pub(crate) struct NewEndpoint {
     /// How TLS is spoken with it, and with the server that gives out its tokens; as with all others
     /// if left out.
     pub(crate) tls: Option<NewTls>,
+    /// How it has to allow us to send before we do; not at all if left out. Until it has, it is paused,
+    /// and what it would get is held.
+    pub(crate) validation: Option<ValidationName>,
     /// The caller's own notes: up to 32, with keys up to 64 and values up to 512 bytes.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, String>,
@@ -144,6 +148,10 @@ pub(crate) struct EndpointPatch {
     #[serde(default)]
     #[schema(value_type = Option<NewTls>)]
     pub(crate) tls: Patched<NewTls>,
+    /// How it has to allow us to send before we do; `null` for not at all.
+    #[serde(default)]
+    #[schema(value_type = Option<ValidationName>)]
+    pub(crate) validation: Patched<ValidationName>,
     /// Notes to set, or with `null` to remove; others stay.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, Option<String>>,
@@ -201,7 +209,7 @@ impl Maker<'_> {
         let (secret, clear) = self.secret(id, wish, &chance)?;
         let authentication = new.authentication.map(|new| new.admit(self, id, None, &chance));
         let tls = new.tls.map(|new| new.admit(self, id, None, &chance));
-        let endpoint = Endpoint {
+        let mut endpoint = Endpoint {
             id,
             tenant,
             url: String::from(url.as_str()),
@@ -223,6 +231,7 @@ impl Maker<'_> {
             security: Security {
                 authentication: authentication.transpose()?,
                 tls: tls.transpose()?,
+                validation: None,
             },
             metadata: new.metadata,
             created_at: self.now,
@@ -230,6 +239,9 @@ impl Maker<'_> {
         };
         refuse_ordered_batches(&endpoint)?;
         security::check_header(self, &endpoint)?;
+        if new.validation.is_some() {
+            validate::begin(&mut endpoint);
+        }
         Ok((endpoint, clear))
     }
 
@@ -271,6 +283,7 @@ impl Maker<'_> {
         self.patch_headers(&mut next, &patch.headers, &chance)?;
         self.patch_security(&mut next.security, endpoint, patch, &chance)?;
         security::check_header(self, &next)?;
+        validate::patch(&mut next, endpoint, &patch.validation);
         if next == *endpoint {
             return Ok(Edited::Unchanged);
         }

@@ -96,7 +96,8 @@ pub(crate) async fn get_public_keys(
         hash.update(key.kid.as_bytes());
     }
     let tag = HEXLOWER.encode(hash.finalize().get(..16).unwrap_or_default());
-    let tag = HeaderValue::try_from(format!("\"{tag}\"")).map_err(|e| ApiError::Internal(e.into()))?;
+    let tag =
+        HeaderValue::try_from(format!("\"{tag}\"")).map_err(|e| ApiError::Internal(e.into()))?;
     let known = asked.get_all(header::IF_NONE_MATCH).iter();
     let mut known = known.filter_map(|value| value.to_str().ok()).flat_map(|all| all.split(','));
     let is_known = known.any(|one| {
@@ -112,9 +113,8 @@ pub(crate) async fn get_public_keys(
 }
 
 fn keys(app: &App, tenant: &TenantId, id: EndpointId) -> Result<Vec<Jwk>, ApiError> {
-    let find = |directory: &Directory| {
-        Some((directory.tenant(tenant)?, directory.endpoint(tenant, id)?))
-    };
+    let find =
+        |directory: &Directory| Some((directory.tenant(tenant)?, directory.endpoint(tenant, id)?));
     let (tenant, endpoint) = app.directory.read(find).ok_or(Code::EndpointNotFound)?;
     if !app.profile(&tenant.value.profile)?.has_ed25519() {
         return Ok(Vec::new());

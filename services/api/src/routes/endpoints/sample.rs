@@ -128,7 +128,7 @@ pub(crate) async fn test_endpoint(
 }
 
 /// How long the dispatcher may take: as long as the endpoint may, and somewhat longer.
-fn patience(endpoint: &Endpoint, profile: &Profile) -> Duration {
+pub(super) fn patience(endpoint: &Endpoint, profile: &Profile) -> Duration {
     endpoint.timeout.unwrap_or(profile.attempt.timeout) + BESIDE
 }
 
@@ -168,7 +168,7 @@ fn sent(
     })
 }
 
-fn not_tried(error: NotTried) -> ApiError {
+pub(super) fn not_tried(error: NotTried) -> ApiError {
     match error {
         NotTried::Refused(reason) => match reason.as_str() {
             "endpoint_paused" => Code::EndpointPaused.into(),

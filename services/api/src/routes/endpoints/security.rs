@@ -197,11 +197,7 @@ impl NewAuthentication {
 
     /// Returns the secret that stays if none is given. To another server than before it is not sent
     /// unless somebody says it who knows it.
-    fn kept<'a>(
-        &self,
-        maker: Maker<'_>,
-        before: Option<&'a Authentication>,
-    ) -> Option<&'a Sealed> {
+    fn kept<'a>(&self, maker: Maker<'_>, before: Option<&'a Authentication>) -> Option<&'a Sealed> {
         match (self, before?) {
             (Self::Bearer(_), Authentication::Bearer { token }) => Some(token),
             (Self::Basic(_), Authentication::Basic { password, .. }) => Some(password),
@@ -228,7 +224,10 @@ impl NewClientCredentials {
             }
         }
         if self.parameters.len() > PARAMETERS_MAX {
-            return Err(ApiError::value("parameters", format_args!("they are more than {PARAMETERS_MAX}")));
+            return Err(ApiError::value(
+                "parameters",
+                format_args!("they are more than {PARAMETERS_MAX}"),
+            ));
         }
         for (name, text) in &self.parameters {
             visible("parameters", name, ID_BYTES_MAX)?;

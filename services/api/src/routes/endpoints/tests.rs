@@ -54,7 +54,11 @@ impl Bench {
         self.maker(1).create(new, id, "acme".parse().unwrap(), self.chance())
     }
 
-    pub(super) fn patch(&self, endpoint: &Endpoint, patch: &EndpointPatch) -> Result<Endpoint, ApiError> {
+    pub(super) fn patch(
+        &self,
+        endpoint: &Endpoint,
+        patch: &EndpointPatch,
+    ) -> Result<Endpoint, ApiError> {
         match self.maker(2).patch(endpoint, patch, self.chance())? {
             Edited::Changed(next) => Ok(next),
             Edited::Unchanged => Ok(endpoint.clone()),
@@ -350,16 +354,20 @@ fn old_secrets_are_used_until_their_overlap_ends() {
     let (endpoint, first) = bench.create(new()).unwrap();
     let hour = Duration::from_hours(1);
     let at = |second: u64| Timestamp::from_millis((NOON + second) * 1_000);
-    let (endpoint, second) = bench.maker(10).rotate(&endpoint, SecretWish::default(), hour, bench.chance()).unwrap();
+    let (endpoint, second) =
+        bench.maker(10).rotate(&endpoint, SecretWish::default(), hour, bench.chance()).unwrap();
     assert_ne!(first, second);
     let ends: Vec<_> = endpoint.secrets.iter().map(|secret| secret.expires_at).collect();
     assert_eq!(ends, [None, Some(at(10).saturating_add(hour))]);
-    let (endpoint, _) = bench.maker(20).rotate(&endpoint, SecretWish::default(), 2 * hour, bench.chance()).unwrap();
+    let (endpoint, _) =
+        bench.maker(20).rotate(&endpoint, SecretWish::default(), 2 * hour, bench.chance()).unwrap();
     let ends: Vec<_> = endpoint.secrets.iter().map(|secret| secret.expires_at).collect();
     let (sooner, later) = (at(10).saturating_add(hour), at(20).saturating_add(2 * hour));
     assert_eq!(ends, [None, Some(later), Some(sooner)], "an end is never put off");
-    let (endpoint, _) =
-        bench.maker(30).rotate(&endpoint, SecretWish::default(), Duration::ZERO, bench.chance()).unwrap();
+    let (endpoint, _) = bench
+        .maker(30)
+        .rotate(&endpoint, SecretWish::default(), Duration::ZERO, bench.chance())
+        .unwrap();
     assert_eq!(endpoint.secrets.len(), 1, "with no overlap only the new one is left");
 }
 
@@ -369,7 +377,11 @@ fn an_endpoint_has_ten_secrets_at_most() {
     let (mut endpoint, _) = bench.create(new()).unwrap();
     for second in 10..40 {
         let hour = Duration::from_hours(1);
-        endpoint = bench.maker(second).rotate(&endpoint, SecretWish::default(), hour, bench.chance()).unwrap().0;
+        endpoint = bench
+            .maker(second)
+            .rotate(&endpoint, SecretWish::default(), hour, bench.chance())
+            .unwrap()
+            .0;
     }
     assert_eq!(endpoint.secrets.len(), SECRETS_MAX);
     let last = Timestamp::from_millis((NOON + 39) * 1_000);

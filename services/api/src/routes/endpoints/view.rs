@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use super::{
     health::HealthView,
     security::{AuthenticationView, tls::TlsView},
+    validate::{AllowedView, ValidationName},
 };
 use crate::error::{ApiError, Code};
 
@@ -80,6 +81,12 @@ pub(crate) struct EndpointView {
     /// How TLS is spoken with it; `null` for as with all others.
     #[schema(required)]
     tls: Option<TlsView>,
+    /// How it has to allow us to send before we do; `null` for not at all.
+    #[schema(required)]
+    validation: Option<ValidationName>,
+    /// What it has allowed; `null` if it has not to.
+    #[schema(required)]
+    allowed: Option<AllowedView>,
     /// The caller's own notes.
     metadata: BTreeMap<String, String>,
     /// The secrets that sign requests at this time, newest first.
@@ -245,6 +252,8 @@ impl EndpointView {
             trace_context: endpoint.trace_context,
             authentication: endpoint.security.authentication.as_ref().map(AuthenticationView::of),
             tls: endpoint.security.tls.as_ref().map(TlsView::of),
+            validation: endpoint.security.validation.map(|_| ValidationName::CloudEvents),
+            allowed: endpoint.security.validation.as_ref().map(AllowedView::of),
             metadata: endpoint.metadata.clone(),
             secrets: endpoint.live_secrets(now).map(SecretView::of).collect(),
             created_at: endpoint.created_at.to_string(),

@@ -183,7 +183,9 @@ fn is_so(kind: Kind, member: &str, declared: &Value, shown: &Value) -> bool {
             let policy = |value: &Value| serde_json::from_value::<Policy>(value.clone()).ok();
             policy(declared).is_some_and(|wanted| policy(shown) == Some(wanted))
         }
-        (Kind::Endpoint, "authentication" | "tls") => is_within(&comparable(declared), &comparable(shown)),
+        (Kind::Endpoint, "authentication" | "tls") => {
+            is_within(&comparable(declared), &comparable(shown))
+        }
         (Kind::EventType, _) => declared == shown,
         (Kind::Tenant | Kind::Endpoint, _) => is_within(declared, shown),
     }

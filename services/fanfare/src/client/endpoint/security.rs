@@ -52,6 +52,9 @@ pub(crate) struct Security {
     /// A file with its key, in PEM [default: as it was].
     #[arg(long, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<Pem>,
+    /// How it has to allow us to send before we do (then: endpoint validate); none is the default.
+    #[arg(long, value_parser = ["none", "cloudevents"], value_name = "HOW")]
+    validation: Option<String>,
 }
 
 /// A secret, as it stands on the command line or in the file that is named there.
@@ -105,6 +108,10 @@ impl Security {
     pub(super) fn add_to(&self, members: &mut Map<String, Value>) {
         if let Some(authentication) = self.authentication() {
             members.insert(String::from("authentication"), authentication);
+        }
+        if let Some(how) = &self.validation {
+            let how = Some(how).filter(|how| *how != "none");
+            members.insert(String::from("validation"), json!(how));
         }
         let tls: Map<String, Value> = [
             ("ca_pem", &self.ca),
@@ -163,14 +170,26 @@ pub(super) fn authentication(endpoint: &Value) -> String {
     printable(&words)
 }
 
+/// What an endpoint has allowed that has to allow us to send, for people; empty if it has not to.
+pub(super) fn validation(endpoint: &Value) -> String {
+    let Some(allowed) = endpoint.get("allowed").filter(|allowed| allowed.is_object()) else {
+        return String::new();
+    };
+    let how = printable(text(endpoint, "validation"));
+    match (text(allowed, "at"), allowed.get("requests_per_minute").and_then(Value::as_u64)) {
+        ("", _) => format!("{how}: not allowed yet"),
+        (at, None) => printable(&format!("{how}: allowed, on {at}")),
+        (at, Some(rate)) => printable(&format!("{how}: {rate} a minute allowed, on {at}")),
+    }
+}
+
 /// How TLS is spoken, for people; empty for as with all others.
 pub(super) fn tls(endpoint: &Value) -> String {
     let Some(tls) = endpoint.get("tls").filter(|tls| tls.is_object()) else {
         return String::new();
     };
-    let certificate = |one: &Value| {
-        format!("{} (until {})", text(one, "subject"), text(one, "expires_at"))
-    };
+    let certificate =
+        |one: &Value| format!("{} (until {})", text(one, "subject"), text(one, "expires_at"));
     let client = tls.get("client_certificate").filter(|one| one.is_object());
     let shown = client.map(|one| format!("shows {}", certificate(one)));
     let authorities = tls.get("authorities").and_then(Value::as_array).into_iter().flatten();
@@ -212,9 +231,16 @@ mod tests {
             ),
             (
                 vec![
-                    "--oauth2-token-url", "https://a/", "--oauth2-client-id", "us",
-                    "--oauth2-client-secret", &named, "--oauth2-scopes", "a,b",
-                    "--oauth2-parameter", "audience=c",
+                    "--oauth2-token-url",
+                    "https://a/",
+                    "--oauth2-client-id",
+                    "us",
+                    "--oauth2-client-secret",
+                    &named,
+                    "--oauth2-scopes",
+                    "a,b",
+                    "--oauth2-parameter",
+                    "audience=c",
                 ],
                 json!({
                     "type": "oauth2", "token_url": "https://a/", "client_id": "us",
@@ -226,6 +252,8 @@ mod tests {
             assert_eq!(members(&words).unwrap(), json!({ "authentication": expected }));
         }
         let pem = file.path().to_str().unwrap();
+        let none = members(&["--validation", "none"]).unwrap();
+        assert_eq!(none, json!({ "validation": null }));
         let given = ["--client-certificate", pem, "--client-key", pem];
         let expected = json!({ "tls": {
             "client_certificate_pem": "from-a-file", "client_key_pem": "from-a-file",
@@ -262,5 +290,14 @@ mod tests {
         assert_eq!(tls(&shown), words);
         let none = json!({ "authentication": null, "tls": null });
         assert_eq!((authentication(&none), tls(&none)), (String::new(), String::new()));
+        let allowed = |at: Value, rate: Value| {
+            let allowed = json!({ "at": at, "requests_per_minute": rate });
+            validation(&json!({ "validation": "cloudevents", "allowed": allowed }))
+        };
+        assert_eq!(allowed(Value::Null, Value::Null), "cloudevents: not allowed yet");
+        assert_eq!(allowed(json!("today"), Value::Null), "cloudevents: allowed, on today");
+        let bounded = "cloudevents: 120 a minute allowed, on today";
+        assert_eq!(allowed(json!("today"), json!(120)), bounded);
+        assert_eq!(validation(&json!({ "allowed": null })), "");
     }
 }

@@ -86,6 +86,7 @@ pub(super) fn endpoint(found: &Value, output: Output) {
         ("trace headers", trace_context(found)),
         ("authentication", security::authentication(found)),
         ("tls", security::tls(found)),
+        ("validation", security::validation(found)),
         ("retries", retries(found)),
         ("secrets", secrets.to_string()),
         ("created", plain("created_at")),

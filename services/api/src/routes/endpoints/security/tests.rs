@@ -84,7 +84,7 @@ fn a_change_keeps_a_secret_that_it_does_not_say() {
     // It is not sent to where nobody said that it is to be sent.
     other["token_url"] = json!("https://evil.example.com/token");
     let refused = change(other.clone()).unwrap_err();
-    let ApiError::Value { field, .. } = refused else { panic!("{refused:?}") };
+    let ApiError::Value { field, .. } = &refused else { panic!("{refused:?}") };
     assert_eq!(field, "authentication.client_secret");
     other["client_secret"] = json!("s3cret-2");
     assert_eq!(secret_of(&bench, &change(other).unwrap()), "s3cret-2");
@@ -184,9 +184,7 @@ fn certificates_that_are_of_no_use_are_refused_by_name() {
     let made = |kind| ClientIdentity::self_signed(kind).unwrap();
     let (ours, other) = (made(Certificate::ForClients), made(Certificate::ForClients));
     let expired = made(Certificate::Expired);
-    let pair = |certificate: &str, key: &str| {
-        json!({"client_certificate_pem": certificate, "client_key_pem": key})
-    };
+    let pair = |certificate: &str, key: &str| json!({"client_certificate_pem": certificate, "client_key_pem": key});
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for (expected, sent) in [
         ("tls", json!({})),

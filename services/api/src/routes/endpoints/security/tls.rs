@@ -131,7 +131,8 @@ fn certificates(field: &str, pem: &str, now: Timestamp) -> Result<Vec<Certificat
     let ders = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     let ders = ders.map_err(|_| ApiError::value(field, "it is not in PEM"))?;
     if !(1..=CERTIFICATES_MAX).contains(&ders.len()) {
-        let why = format!("it has {} certificates, and can have 1 to {CERTIFICATES_MAX}", ders.len());
+        let why =
+            format!("it has {} certificates, and can have 1 to {CERTIFICATES_MAX}", ders.len());
         return Err(ApiError::value(field, why));
     }
     ders.iter().map(|der| certificate(field, der, now)).collect()
@@ -169,7 +170,9 @@ fn check_pair(chain: &[Certificate], key: &Clear) -> Result<(), ApiError> {
     let chain = chain.iter().map(|it| CertificateDer::from(it.der.to_vec())).collect();
     match CertifiedKey::from_der(chain, key, &ring::default_provider()) {
         Ok(_) => Ok(()),
-        Err(rustls::Error::InconsistentKeys(_)) => Err(refused("it is not that of the certificate")),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(refused("it is not that of the certificate"))
+        }
         Err(_) => Err(refused("it is a key of a kind that cannot be used")),
     }
 }
