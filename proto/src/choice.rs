@@ -3,7 +3,7 @@
 use fanfare_domain::{
     Conclusion, EndpointState, Fault, PauseMode, Role,
     config::Validation,
-    endpoint::{DisableReason, Ordering, RatePeriod},
+    endpoint::{CredentialsPlace, DisableReason, Ordering, RatePeriod},
     fact::{ConclusionReason, DeferReason},
     feed::Reason,
     tenant::UnknownTypes,
@@ -63,6 +63,7 @@ choice!(Fault, wire::Fault {
     Fault::ProtocolError => ProtocolError,
     Fault::AddressForbidden => AddressForbidden,
     Fault::RequestInvalid => RequestInvalid,
+    Fault::AuthenticationFailed => AuthenticationFailed,
 });
 
 choice!(DeferReason, wire::DeferReason {
@@ -110,6 +111,11 @@ choice!(Ordering, wire::Ordering {
     Ordering::None => None,
     Ordering::Key => Key,
     Ordering::All => All,
+});
+
+choice!(CredentialsPlace, wire::CredentialsPlace {
+    CredentialsPlace::Header => Header,
+    CredentialsPlace::Body => Body,
 });
 
 choice!(Reason, wire::FeedReason {

@@ -6,6 +6,7 @@
 
 mod answers;
 mod dialled;
+mod grants;
 mod headers;
 mod names;
 mod payloads;
@@ -36,6 +37,7 @@ fn families() -> Vec<Family> {
         dialled::family(),
         names::family(),
         answers::family(),
+        grants::family(),
         headers::family(),
         payloads::family(),
         wire::family(),
@@ -58,14 +60,15 @@ async fn every_row_ends_as_the_table_says() -> Result<()> {
         timed("dialled", Box::pin(dialled::play(&world))),
         timed("names", Box::pin(names::play(&world))),
         timed("answers", Box::pin(answers::play(&world))),
+        timed("grants", Box::pin(grants::play(&world))),
         timed("headers", Box::pin(headers::play(&world))),
         timed("payloads", Box::pin(payloads::play(&world))),
         timed("wire", Box::pin(wire::play(&world))),
         timed("tokens", Box::pin(tokens::play(&world))),
         timed("tenants", Box::pin(tenants::play(&world))),
     );
-    let (urls, dialled, names, answers, headers, payloads, wire, tokens, tenants) = played;
-    let first = [urls?, dialled?, names?, answers?, headers?];
+    let (urls, dialled, names, answers, grants, headers, payloads, wire, tokens, tenants) = played;
+    let first = [urls?, dialled?, names?, answers?, grants?, headers?];
     let all = first.into_iter().chain([payloads?, wire?, tokens?, tenants?]);
     let mut wrong = Vec::new();
     for (family, seen) in families().iter().zip(all) {

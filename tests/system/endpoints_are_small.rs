@@ -93,6 +93,7 @@ fn creation(number: u64) -> Result<Change> {
         batch: None,
         cancelled_before: None,
         trace_context: None,
+        security: fanfare_domain::endpoint::Security::default(),
         ordering: fanfare_domain::endpoint::Ordering::None,
         metadata: BTreeMap::new(),
         created_at: made_at,

@@ -17,6 +17,8 @@ mod durability_is_checked;
 mod each_service_has_its_permissions;
 mod endpoints_are_small;
 mod endpoints_are_tried;
+mod endpoints_have_to_allow_it;
+mod endpoints_know_who_sends;
 mod flood_stops_no_one;
 mod frozen_dispatcher_sends_nothing;
 mod ingest_keeps_order;

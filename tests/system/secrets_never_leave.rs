@@ -10,13 +10,16 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::{BASE64, HEXLOWER};
-use serde_json::json;
+use fanfare_testkit::receiver::{Behaviour, Certificate, ClientIdentity, Receiver};
+use serde_json::{Value, json};
 
 use crate::support::{
     Answer, Expected, Hooks, Needles, Options, Route, Scene, Service, scene::TENANT,
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
+/// What a token server gives.
+const TOKEN: &str = "access-token-7a1f93c2e8";
 /// What is in an event's data: it must be found, or the search finds nothing.
 const MARKER: &str = "Zo\u{eb}";
 
@@ -45,11 +48,16 @@ async fn no_secret_is_in_a_stream_a_file_of_the_server_a_log_or_an_answer() -> R
         _ => Answer::Status(200),
     });
     let mut scene = Scene::set_with(Options::default(), hooks.await?).await?;
+    // Each token is good for as long as it takes to use it, so that there are many requests.
+    let given = json!({ "access_token": TOKEN, "token_type": "Bearer", "expires_in": 0 });
+    let tokens = Receiver::start().await?;
+    tokens.answer(Behaviour::text(200, given.to_string()));
     let mut wanted = Vec::new();
     for path in ["/works", "/fails", "/breaks"] {
         let mut new = scene.endpoint(path, &[">"], &["100ms"]);
         let header = format!("bearer-for-{}-5db1c0a7", path.trim_start_matches('/'));
         new["headers"] = json!({ "authorization": header });
+        wanted.extend(show(&mut new, path, &format!("{header}-shown"), &tokens)?);
         let made = scene.api().endpoint(TENANT, &new).await?;
         scene.note(path, &[">"], &made, &["100ms"])?;
         wanted.extend(forms(&format!("the secret of {path}"), &made.secret));
@@ -78,7 +86,39 @@ async fn no_secret_is_in_a_stream_a_file_of_the_server_a_log_or_an_answer() -> R
     scene.publish(planned).await?;
     scene.concluded(PATIENCE).await?;
     search(&mut scene, &Needles::new(wanted)).await?;
+    ensure!(tokens.count() > 0, "a token was asked for");
     scene.finish(Expected::Turmoil).await
+}
+
+/// Has requests show a secret where an endpoint has no header for that; returns what must not leave.
+fn show(
+    new: &mut Value,
+    path: &str,
+    secret: &str,
+    tokens: &Receiver,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut wanted = forms(&format!("what {path} is shown"), secret);
+    match path {
+        "/works" => {
+            new["authentication"] = json!({
+                "type": "oauth2", "token_url": tokens.url("/token"), "client_id": "us",
+                "client_secret": secret,
+            });
+            wanted.extend(forms("an access token", TOKEN));
+        }
+        "/breaks" => {
+            new["authentication"] = json!({ "type": "bearer", "token": secret });
+            let ours = ClientIdentity::self_signed(Certificate::ForClients)?;
+            new["tls"] = json!({
+                "client_certificate_pem": ours.certificate, "client_key_pem": ours.key,
+            });
+            let mut lines = ours.key.lines().filter(|line| !line.starts_with('-'));
+            wanted.extend(forms("the key of a certificate", lines.next().unwrap_or_default()));
+        }
+        _ => return Ok(wanted),
+    }
+    new["headers"] = json!({});
+    Ok(wanted)
 }
 
 async fn search(scene: &mut Scene, secrets: &Needles) -> Result<()> {

@@ -1,9 +1,16 @@
 //! Endpoints: URLs of a tenant that want some event types.
 
+mod security;
+
 use std::{
     collections::BTreeMap,
     num::{NonZeroU16, NonZeroU32},
     time::Duration,
+};
+
+pub use security::{
+    Authentication, Certificate, ClientCertificate, ClientCredentials, Consent, CredentialsPlace,
+    Security, Tls, authentication_owner, client_key_owner,
 };
 
 use crate::{EndpointId, EventType, TenantId, Timestamp, TypePattern, retry::Policy, seal::Sealed};
@@ -48,6 +55,8 @@ pub struct Endpoint {
     pub cancelled_before: Option<Timestamp>,
     /// Whether requests say which trace they belong to; as the profile has it if not set.
     pub trace_context: Option<bool>,
+    /// How it and we make sure of each other, beside signatures.
+    pub security: Security,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, String>,
     /// When it was created.
@@ -140,6 +149,7 @@ impl Endpoint {
             ordering: Ordering::None,
             batch: None,
             trace_context: None,
+            security: Security::default(),
             cancelled_before: None,
             metadata: BTreeMap::new(),
             created_at: self.created_at,

@@ -48,11 +48,13 @@ pub enum Fault {
     AddressForbidden,
     /// The request could not be built from the event, the profile and the endpoint.
     RequestInvalid,
+    /// What shows the endpoint who we are could not be had, so that nothing was sent to it.
+    AuthenticationFailed,
 }
 
 impl Fault {
     /// Every fault, in the order of declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::TimedOut,
         Self::DnsFailed,
         Self::ConnectFailed,
@@ -62,6 +64,7 @@ impl Fault {
         Self::ProtocolError,
         Self::AddressForbidden,
         Self::RequestInvalid,
+        Self::AuthenticationFailed,
     ];
 
     /// Returns the stable name, as it stands in the API, the journal and metrics.
@@ -76,6 +79,7 @@ impl Fault {
             Self::ProtocolError => "protocol_error",
             Self::AddressForbidden => "address_forbidden",
             Self::RequestInvalid => "request_invalid",
+            Self::AuthenticationFailed => "authentication_failed",
         }
     }
 

@@ -185,8 +185,10 @@ impl Keyring {
             let sealed = again(&owner, &secret.sealed);
             sealed.map(|sealed| secret.sealed = sealed).is_some()
         });
-        for (name, sealed) in &mut resealed.headers {
-            if let Some(anew) = again(&header_owner(endpoint.id, name), sealed) {
+        let headers = resealed.headers.iter_mut();
+        let headers = headers.map(|(name, sealed)| (header_owner(endpoint.id, name), sealed));
+        for (owner, sealed) in headers.chain(resealed.security.sealed_mut(endpoint.id)) {
+            if let Some(anew) = again(&owner, sealed) {
                 *sealed = anew;
             }
         }
@@ -194,7 +196,7 @@ impl Keyring {
     }
 
     /// Checks that everything opens that a request to the endpoint at `now` needs: its live
-    /// secrets and its headers. Secrets that have expired count for nothing.
+    /// secrets, its headers, what they show of us and the key of a client certificate. Secrets that have expired count for nothing.
     ///
     /// A service does this at its start for every endpoint that is configured, and refuses to run
     /// with keys that are not the installation's.
@@ -218,20 +220,32 @@ impl Keyring {
             let opened = self.open(&header_owner(endpoint.id, name), sealed);
             opened.map_err(|cause| unopenable(format!("the header {name}"), cause))?;
         }
+        for (what, owner, sealed) in endpoint.security.sealed(endpoint.id) {
+            let opened = self.open(&owner, sealed);
+            opened.map_err(|cause| unopenable(String::from(what), cause))?;
+        }
         Ok(())
     }
 }
 
-/// Returns the ids of the keys that an endpoint's secrets and headers are sealed with, one for each.
+/// Returns the ids of the keys that all of an endpoint is sealed with that is sealed, one for each.
 pub fn sealing_keys(endpoint: &Endpoint) -> impl Iterator<Item = &str> {
     let secrets = endpoint.secrets.iter().map(|secret| &secret.sealed);
-    secrets.chain(endpoint.headers.values()).map(|sealed| sealed.key_id.as_str())
+    let security = endpoint.security.sealed(endpoint.id).map(|(_, _, sealed)| sealed);
+    let all = secrets.chain(endpoint.headers.values()).chain(security);
+    all.map(|sealed| sealed.key_id.as_str())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EndpointState, endpoint::Secret};
+    use crate::{
+        EndpointState,
+        endpoint::{
+            Authentication, ClientCertificate, Secret, Security, Tls, authentication_owner,
+            client_key_owner,
+        },
+    };
 
     fn endpoint(keys: &Keyring) -> Endpoint {
         let id = EndpointId::new(Timestamp::EPOCH, [1; 10]);
@@ -262,6 +276,19 @@ mod tests {
             batch: None,
             cancelled_before: None,
             trace_context: None,
+            security: Security {
+                authentication: Some(Authentication::Bearer {
+                    token: keys.seal(&authentication_owner(id), "t0k3n", [9; 24]),
+                }),
+                tls: Some(Tls {
+                    authorities: Vec::new(),
+                    client: Some(ClientCertificate {
+                        chain: Vec::new(),
+                        key: keys.seal(&client_key_owner(id), "pem", [10; 24]),
+                    }),
+                }),
+                validation: None,
+            },
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,
@@ -280,6 +307,13 @@ mod tests {
         with_header.headers = endpoint(&theirs).headers;
         let refused = ours.check(&with_header, now).unwrap_err();
         assert_eq!(refused.what, "the header x-token");
+        let mut with_token = endpoint(&ours);
+        with_token.security.authentication = endpoint(&theirs).security.authentication;
+        assert_eq!(ours.check(&with_token, now).unwrap_err().what, "the token");
+        let mut with_key = endpoint(&ours);
+        with_key.security.tls = endpoint(&theirs).security.tls;
+        let refused = ours.check(&with_key, now).unwrap_err();
+        assert_eq!(refused.what, "the key of the client certificate");
         let mut altered = endpoint(&ours);
         altered.headers =
             BTreeMap::from([(String::from("x-other"), endpoint(&ours).headers["x-token"].clone())]);
@@ -315,6 +349,7 @@ mod tests {
         let resealed =
             both.reseal(&endpoint, now, &mut nonce).unwrap().expect("it was another key");
         assert!(sealing_keys(&resealed).all(|key| key == new.sealing_key_id()));
+        assert_eq!(sealing_keys(&resealed).count(), 4, "the secret, a header, a token and a key");
         assert_eq!(new.check(&resealed, now), Ok(()));
         let secret = &resealed.secrets[0].sealed;
         assert_eq!(new.open(&secret_owner(endpoint.id), secret).unwrap().expose(), "whsec_x");

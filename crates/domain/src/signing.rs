@@ -205,8 +205,13 @@ pub(crate) fn ed25519_secret(seed: &[u8; 32]) -> Clear {
 /// Returns the public key that receivers check an Ed25519 secret's signatures with, `whpk_…`;
 /// `None` for a secret of another kind.
 pub fn public_key(secret: &Clear) -> Option<String> {
-    let key = Ed25519Key::parse(secret.expose()).ok()?;
-    Some(format!("{ED25519_PUBLIC_PREFIX}{}", BASE64_STANDARD.encode(key.public.as_bytes())))
+    let key = ed25519_public(secret)?;
+    Some(format!("{ED25519_PUBLIC_PREFIX}{}", BASE64_STANDARD.encode(key)))
+}
+
+/// Returns the bytes of the same; `None` for a secret of another kind.
+pub fn ed25519_public(secret: &Clear) -> Option<[u8; 32]> {
+    Ed25519Key::parse(secret.expose()).ok().map(|key| key.public.to_bytes())
 }
 
 #[cfg(test)]

@@ -45,7 +45,8 @@ pub struct Failure {
 }
 
 impl Answer {
-    pub(crate) fn failed(failure: Failure) -> Self {
+    /// Says that there is none.
+    pub fn failed(failure: Failure) -> Self {
         Self {
             result: Err(failure),
             body: Bytes::new(),
@@ -84,7 +85,8 @@ impl Head {
 }
 
 impl Failure {
-    pub(crate) fn new(fault: Fault, detail: impl Into<Cow<'static, str>>) -> Self {
+    /// Says why.
+    pub fn new(fault: Fault, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { fault, detail: detail.into() }
     }
 }

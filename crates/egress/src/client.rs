@@ -1,20 +1,23 @@
 //! Sends requests.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use fanfare_domain::{Fault, trace::span::Moments};
-use http::HeaderMap;
-use reqwest::{Method, Proxy, redirect, retry};
+use http::{HeaderMap, Method};
+use reqwest::{Proxy, redirect, retry};
+use rustls::RootCertStore;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use crate::{
-    Answer, Failure, Head, Protocol, Settings,
+    Answer, Failure, Head, Identity, Protocol, Settings,
     body::LastMoment,
     fault,
     guard::{DIAL, Guard, Refusal, Route, WANTED, Wanted},
+    identity::OwnPools,
     marks::{MARKS, Marks},
+    own,
     pools::Pools,
     resolve::{LOOKUPS_MAX, Resolver},
     tls::{self, TlsError},
@@ -33,9 +36,20 @@ const HTTP2_PING: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Client {
     pools: Arc<Pools>,
+    own: Arc<OwnPools>,
+    maker: Arc<Maker>,
     guard: Guard,
     limits: Limits,
-    roots_trusted: usize,
+}
+
+/// Makes clients of the library's, which have no connections yet.
+#[derive(Debug)]
+struct Maker {
+    settings: Settings,
+    guard: Guard,
+    proxy: Option<Proxy>,
+    /// The authorities that are trusted for all.
+    roots: Arc<RootCertStore>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +59,11 @@ struct Limits {
     body_bytes_max: usize,
 }
 
-/// A POST request.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// What is asked for: POST, mostly.
+    pub method: Method,
     /// Where to. Not checked against the URL policy, only against the address policy.
     pub url: Url,
     /// All headers but `Host` and `Content-Length`; `Accept: */*` is added if there is no `Accept`.
@@ -56,6 +72,8 @@ pub struct Request {
     pub body: Bytes,
     /// How long it may take until the answer's body has ended; 24 hours at most.
     pub deadline: Duration,
+    /// What its endpoint has of TLS that others do not.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// Why there can be no client with such settings.
@@ -70,6 +88,12 @@ pub enum ClientError {
     /// The proxy's URL is not one of a proxy.
     #[error("use the proxy")]
     Proxy(#[source] reqwest::Error),
+    /// The address to send from is none of this machine.
+    #[error("{address} is no address of this machine that requests could be sent from")]
+    Source {
+        /// The address.
+        address: IpAddr,
+    },
     /// The HTTP client refuses the settings.
     #[error("build the HTTP client")]
     Build(#[source] reqwest::Error),
@@ -84,7 +108,11 @@ enum Unanswered {
 impl Client {
     /// Makes a client. It reads the system's root certificates, which takes some milliseconds.
     pub fn new(settings: &Settings) -> Result<Self, ClientError> {
-        let (tls, roots_trusted) = tls::configure(settings)?;
+        if let Some(address) = settings.source.filter(|source| own::can_bind(*source) != Some(true)) {
+            return Err(ClientError::Source { address });
+        }
+        let roots = Arc::new(tls::roots(&settings.roots)?);
+        let tls = tls::configure(&roots, settings.protocol)?;
         let within = settings.timeout_connect * 4 / 5;
         let resolver = Resolver::new(&settings.name_servers, within)
             .map_err(|why| ClientError::Names(why.into()))?;
@@ -97,15 +125,18 @@ impl Client {
             Some(proxy) => Some(Proxy::all(proxy.clone()).map_err(ClientError::Proxy)?),
             None => None,
         };
-        let (guarded, wanted) = (guard.clone(), settings.clone());
-        let make = move || pool(&wanted, tls.clone(), &guarded, proxy.clone());
-        let pools = Pools::new(settings.connection_age_max, make).map_err(ClientError::Build)?;
+        let maker = Maker { settings: settings.clone(), guard: guard.clone(), proxy, roots };
+        let maker = Arc::new(maker);
+        let common = Arc::clone(&maker);
+        let pools = Pools::new(settings.connection_age_max, move || common.make(tls.clone()));
+        let pools = pools.map_err(ClientError::Build)?;
+        let own = Arc::new(OwnPools::new(settings.connection_age_max));
         let limits = Limits {
             timeout_connect: settings.timeout_connect,
             head_bytes_max: settings.head_bytes_max as usize,
             body_bytes_max: settings.body_bytes_max,
         };
-        Ok(Self { pools: Arc::new(pools), guard, limits, roots_trusted })
+        Ok(Self { pools: Arc::new(pools), own, maker, guard, limits })
     }
 
     /// How many names may be looked up at once; further ones wait.
@@ -118,8 +149,8 @@ impl Client {
     }
 
     /// Returns how many certificate authorities are trusted. Without any, no HTTPS endpoint is.
-    pub const fn roots_trusted(&self) -> usize {
-        self.roots_trusted
+    pub fn roots_trusted(&self) -> usize {
+        self.maker.roots.len()
     }
 
     /// Sends one request, and returns what came of it at the latest when its deadline is over.
@@ -164,10 +195,8 @@ impl Client {
         let failed = Unanswered::Failed;
         let declared = self.guard.declare(&request.url);
         let dial = declared.map_err(|refusal| failed(fault::refused(&refusal)))?;
-        let http = self.pools.of(&request.url).map_err(|_built_before| {
-            failed(Failure::new(Fault::ConnectFailed, "no connection could be made"))
-        })?;
-        let mut outgoing = reqwest::Request::new(Method::POST, request.url);
+        let http = self.http(&request).map_err(failed)?;
+        let mut outgoing = reqwest::Request::new(request.method, request.url);
         *outgoing.headers_mut() = request.headers;
         let body = LastMoment::new(request.body, Arc::clone(&wanted), marks.clone());
         *outgoing.body_mut() = Some(reqwest::Body::wrap(body));
@@ -179,6 +208,21 @@ impl Client {
             Ok(Err(error)) if fault::is_withdrawn(&error) => Err(Unanswered::Withdrawn),
             Ok(Err(error)) => Err(failed(fault::classify(&error, self.limits.timeout_connect))),
             Err(_) => Err(failed(Failure::new(Fault::TimedOut, "no answer within the deadline"))),
+        }
+    }
+
+    /// Returns the client of the library's that has the connections for a request.
+    fn http(&self, request: &Request) -> Result<reqwest::Client, Failure> {
+        match &request.identity {
+            Some(identity) => self.own.of(identity, || {
+                let (roots, protocol) = (&self.maker.roots, self.maker.settings.protocol);
+                let tls = tls::configure_for(identity, roots, protocol).map_err(|_| {
+                    let what = "an authority of the endpoint's own cannot be used";
+                    Failure::new(Fault::RequestInvalid, what)
+                })?;
+                self.maker.make(tls).map_err(|_built_before| not_made())
+            }),
+            None => self.pools.of(&request.url).map_err(|_built_before| not_made()),
         }
     }
 
@@ -211,34 +255,35 @@ impl Client {
     }
 }
 
-/// Makes a client of the library's, which has no connections yet.
-fn pool(
-    settings: &Settings,
-    tls: rustls::ClientConfig,
-    guard: &Guard,
-    proxy: Option<Proxy>,
-) -> Result<reqwest::Client, reqwest::Error> {
-    let mut builder = one_request_is_one_request()
-        .tls_backend_preconfigured(tls)
-        .dns_resolver(Arc::new(guard.clone()))
-        .connector_layer(guard.clone())
-        .connect_timeout(settings.timeout_connect)
-        .pool_max_idle_per_host(settings.idle_max_per_host)
-        .pool_idle_timeout(settings.idle_timeout)
-        .local_address(settings.source)
-        .tcp_nodelay(true)
-        .http2_max_header_list_size(settings.head_bytes_max)
-        .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW)
-        .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-        .http2_keep_alive_interval(HTTP2_PING)
-        .http2_keep_alive_timeout(HTTP2_PING);
-    if let Some(proxy) = proxy {
-        builder = builder.proxy(proxy);
+impl Maker {
+    fn make(&self, tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+        let Self { settings, guard, proxy, roots: _ } = self;
+        let mut builder = one_request_is_one_request()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(Arc::new(guard.clone()))
+            .connector_layer(guard.clone())
+            .connect_timeout(settings.timeout_connect)
+            .pool_max_idle_per_host(settings.idle_max_per_host)
+            .pool_idle_timeout(settings.idle_timeout)
+            .local_address(settings.source)
+            .tcp_nodelay(true)
+            .http2_max_header_list_size(settings.head_bytes_max)
+            .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+            .http2_keep_alive_interval(HTTP2_PING)
+            .http2_keep_alive_timeout(HTTP2_PING);
+        if let Some(proxy) = proxy {
+            builder = builder.proxy(proxy.clone());
+        }
+        if settings.protocol == Protocol::Http2 {
+            builder = builder.http2_prior_knowledge();
+        }
+        builder.build()
     }
-    if settings.protocol == Protocol::Http2 {
-        builder = builder.http2_prior_knowledge();
-    }
-    builder.build()
+}
+
+fn not_made() -> Failure {
+    Failure::new(Fault::ConnectFailed, "no connection could be made")
 }
 
 /// Turns off what would make more, or something else, of a request.

@@ -27,9 +27,9 @@ fn nobodys(like: IpAddr) -> IpAddr {
     if like.is_ipv4() { NOBODYS_V4 } else { NOBODYS_V6 }
 }
 
-/// Tells whether an address can be bound to; `None` if there is no telling, for example because no
+/// Tells whether something can be sent from an address; `None` if there is no telling, for example because no
 /// more files may be open.
-fn can_bind(address: IpAddr) -> Option<bool> {
+pub(crate) fn can_bind(address: IpAddr) -> Option<bool> {
     match UdpSocket::bind((address, 0)) {
         Ok(_) => Some(true),
         Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Some(false),

@@ -54,6 +54,9 @@ pub mod header {
     pub const DELIVERY: &str = "Fanfare-Delivery";
     /// On a trial: the endpoint.
     pub const ENDPOINT: &str = "Fanfare-Endpoint";
+    /// On a trial: that the endpoint is not sent anything, but asked whether that may be done, and in
+    /// whose name.
+    pub const HANDSHAKE: &str = "Fanfare-Handshake";
     /// On a report to the owner of a shard: the number of the attempt.
     pub const ATTEMPT: &str = "Fanfare-Attempt";
     /// On tasks and retries: the JOURNAL sequence that they refer to.

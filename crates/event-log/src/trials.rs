@@ -37,6 +37,8 @@ pub struct Trial {
     pub endpoint: EndpointId,
     /// With which event.
     pub event: StoredEvent,
+    /// In whose name it is to be asked whether it may be sent to; then it is not sent the event.
+    pub handshake: Option<String>,
     client: Client,
     reply: Subject,
 }
@@ -71,7 +73,31 @@ impl EventLog {
         event: &Event,
         time: Duration,
     ) -> Result<Record, NotTried> {
+        self.ask_owner(endpoint, event, HeaderMap::new(), time).await
+    }
+
+    /// Has an endpoint asked, in the name of an origin, whether it may be sent to; returns what came
+    /// of that as an attempt. The event stands for what it may be sent, and is not. `time` is as for
+    /// [`Self::try_endpoint`].
+    pub async fn shake_hands(
+        &self,
+        endpoint: EndpointId,
+        event: &Event,
+        origin: &str,
+        time: Duration,
+    ) -> Result<Record, NotTried> {
         let mut headers = HeaderMap::new();
+        headers.insert(header::HANDSHAKE, origin);
+        self.ask_owner(endpoint, event, headers, time).await
+    }
+
+    async fn ask_owner(
+        &self,
+        endpoint: EndpointId,
+        event: &Event,
+        mut headers: HeaderMap,
+        time: Duration,
+    ) -> Result<Record, NotTried> {
         headers.insert(header::ENDPOINT, endpoint.to_string());
         let payload = fanfare_proto::encode_event(event);
         let subject = self.topology().owner_try(self.shards().of(endpoint));
@@ -112,12 +138,15 @@ impl Trials {
     pub async fn next(&mut self) -> Option<Trial> {
         loop {
             let message = self.messages.next().await?;
-            let named = message.headers.as_ref().and_then(|headers| headers.get(header::ENDPOINT));
-            let endpoint = named.map(HeaderValue::as_str).and_then(|text| text.parse().ok());
+            let said = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
+            let endpoint = said(header::ENDPOINT).map(HeaderValue::as_str);
+            let endpoint = endpoint.and_then(|text| text.parse().ok());
+            let handshake = said(header::HANDSHAKE).map(|origin| String::from(origin.as_str()));
             let event = fanfare_proto::decode_event(message.payload, 0, Timestamp::EPOCH);
             let reply = message.reply.filter(|reply| self.topology.may_answer(reply));
             if let (Some(reply), Some(endpoint), Ok(event)) = (reply, endpoint, event) {
-                return Some(Trial { endpoint, event, client: self.client.clone(), reply });
+                let client = self.client.clone();
+                return Some(Trial { endpoint, event, handshake, client, reply });
             }
         }
     }

@@ -263,6 +263,7 @@ mod tests {
             batch: None,
             cancelled_before: None,
             trace_context: None,
+            security: fanfare_domain::endpoint::Security::default(),
             ordering: fanfare_domain::endpoint::Ordering::None,
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,

@@ -32,7 +32,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 pub use behaviour::{Behaviour, Reply};
-pub use certificate::Certificate;
+pub use certificate::{Certificate, ClientIdentity};
 pub use hostile::{Cover, Hostile, Step, Trick, trick, tricks};
 pub use raw::{RawReceiver, Script};
 pub use record::{Received, TooFew};
@@ -46,6 +46,7 @@ use serve::Rules;
 pub struct Receiver {
     address: SocketAddr,
     authority: Option<String>,
+    client: Option<ClientIdentity>,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
@@ -59,6 +60,9 @@ pub enum Transport {
     Tls(Certificate),
     /// Over TLS, offering `HTTP/1.1` only.
     TlsHttp1(Certificate),
+    /// Over TLS, offering `HTTP/2` and `HTTP/1.1` to clients that show a certificate of the
+    /// receiver's authority.
+    Mutual(Certificate),
 }
 
 /// What the connections have in common.
@@ -85,16 +89,19 @@ impl Receiver {
             Transport::Plain => (None, [].as_slice()),
             Transport::Tls(kind) => (Some(Identity::make(kind)?), ["h2", "http/1.1"].as_slice()),
             Transport::TlsHttp1(kind) => (Some(Identity::make(kind)?), ["http/1.1"].as_slice()),
+            Transport::Mutual(kind) => (Some(Identity::make(kind)?), ["h2", "http/1.1"].as_slice()),
         };
         let authority = identity.as_ref().map(|identity| identity.authority.clone());
-        let tls = identity.map(|identity| identity.serve(protocols)).transpose()?;
+        let client = identity.as_ref().map(|identity| identity.client.clone());
+        let demands = matches!(transport, Transport::Mutual(_));
+        let tls = identity.map(|identity| identity.serve(protocols, demands)).transpose()?;
 
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("bind a receiver")?;
         let address = listener.local_addr().context("read a receiver's address")?;
         let shared = Arc::new(Shared::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(serve::accept(listener, tls.map(TlsAcceptor::from), Arc::clone(&shared)));
-        Ok(Self { address, authority, shared, _tasks: tasks })
+        Ok(Self { address, authority, client, shared, _tasks: tasks })
     }
 
     /// Returns where it listens.
@@ -116,6 +123,12 @@ impl Receiver {
     /// Returns the certificate of the receiver's own authority, in PEM; `None` in clear.
     pub fn authority(&self) -> Option<&str> {
         self.authority.as_deref()
+    }
+
+    /// Returns a certificate of the receiver's own authority for a client to show, with its key;
+    /// `None` in clear.
+    pub const fn client(&self) -> Option<&ClientIdentity> {
+        self.client.as_ref()
     }
 
     /// Sets what is done with requests that no [`Self::answer_at`] is about.

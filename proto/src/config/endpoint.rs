@@ -1,11 +1,13 @@
 //! Endpoints, the largest entity.
 
+mod security;
+
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
     Endpoint, EndpointId, Timestamp,
-    endpoint::{Batching, Ordering, RateLimit, Secret},
+    endpoint::{Batching, Ordering, RateLimit, Secret, Security},
     retry::Policy,
     seal::Sealed,
 };
@@ -40,6 +42,7 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
         batch: wire.batch.map(batching).transpose()?,
         cancelled_before: parse::time(wire.cancelled_before_ns),
         trace_context: wire.trace_context,
+        security: security::decode(wire.security)?,
         metadata: wire.metadata,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         updated_at: Timestamp::from_nanos(wire.updated_at_ns),
@@ -125,6 +128,7 @@ impl Fields for Endpoint {
             batch,
             cancelled_before,
             trace_context,
+            security,
             metadata,
             created_at,
             updated_at,
@@ -170,6 +174,9 @@ impl Fields for Endpoint {
         out.some_time(20, *cancelled_before);
         if let Some(trace_context) = trace_context {
             out.some_uint(21, u64::from(*trace_context));
+        }
+        if *security != Security::default() {
+            out.message(22, security);
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     etag::IfMatch,
     live::Live,
     pace::Pace,
-    settings::EndpointHttps,
+    settings::{EndpointHttps, Origin},
     shares::Shares,
     trust::TraceTrust,
     url_rules::{Https, UrlRules},
@@ -69,6 +69,8 @@ pub(crate) struct Parts {
     pub(crate) profiles: Profiles,
     /// Whether endpoints need HTTPS.
     pub(crate) endpoint_https: EndpointHttps,
+    /// In whose name endpoints are asked whether they may be sent to.
+    pub(crate) webhook_origin: Option<Origin>,
     /// Which URLs endpoints may have, apart from that.
     pub(crate) urls: UrlPolicy,
     /// Tells the time.

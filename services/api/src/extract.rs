@@ -205,6 +205,14 @@ pub(crate) enum Patched<T> {
 }
 
 impl<T> Patched<T> {
+    /// Returns what it is, if it is something.
+    pub(crate) const fn value(&self) -> Option<&T> {
+        match self {
+            Self::Absent | Self::Null => None,
+            Self::Value(value) => Some(value),
+        }
+    }
+
     /// Changes a value as the patch says, by way of a check.
     pub(crate) fn apply<S>(
         &self,

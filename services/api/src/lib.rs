@@ -79,7 +79,7 @@ use crate::{
 pub use bootstrap::check_files;
 pub use openapi::document as openapi_document;
 pub use secret_key::generate_key;
-pub use settings::{EndpointHttps, MalformedEndpointHttps, Settings};
+pub use settings::{EndpointHttps, MalformedEndpointHttps, MalformedOrigin, Origin, Settings};
 pub use trust::{MalformedTraceTrust, TraceTrust};
 
 /// How many requests may read the journal at once, of all tenants and of one.
@@ -143,6 +143,7 @@ pub async fn bind_and_start(
         keyring,
         profiles,
         endpoint_https: settings.endpoint_https,
+        webhook_origin: settings.webhook_origin,
         urls,
         clock: context.clock(),
         health: context.health(),

@@ -38,6 +38,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(endpoints::cancelling::cancel_deliveries))
         .routes(routes!(endpoints::sample::test_endpoint))
         .routes(routes!(endpoints::reveal::reveal_secrets))
+        .routes(routes!(endpoints::jwks::get_public_keys))
+        .routes(routes!(endpoints::validate::validate_endpoint))
         .routes(routes!(endpoints::trial::test_endpoint_filter))
         .routes(routes!(endpoints::trial::test_filter))
         .routes(routes!(event_types::create_event_type, event_types::list_event_types))

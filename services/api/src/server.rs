@@ -76,7 +76,7 @@ async fn frame(State(app): State<App>, request: Request, next: Next) -> Response
             answer.unwrap_or_else(|_elapsed| ApiError::from(Code::TimedOut).into_response());
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         note_answer(&answered, response.status());
         debug!(status = response.status().as_u16(), "answered");
         app.counters.note(response.status(), began.elapsed());

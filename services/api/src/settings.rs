@@ -40,6 +40,37 @@ pub struct Settings {
     /// How many messages of the journal one request reads at most: for tests, which have few.
     #[doc(hidden)]
     pub journal_read_max: usize,
+    /// In whose name endpoints are asked whether they may be sent to.
+    pub webhook_origin: Option<Origin>,
+}
+
+/// A name of DNS for the whole installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+/// Text that is no name of DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a name of DNS such as events.example.com")]
+pub struct MalformedOrigin;
+
+impl Origin {
+    /// Returns the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Origin {
+    type Err = MalformedOrigin;
+
+    fn from_str(text: &str) -> Result<Self, MalformedOrigin> {
+        let label = |label: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+            (1..=63).contains(&label.len()) && label.bytes().all(plain)
+        };
+        let is_name = text.len() <= 253 && text.split('.').all(label);
+        is_name.then(|| Self(String::from(text))).ok_or(MalformedOrigin)
+    }
 }
 
 /// Whether endpoints need HTTPS.
@@ -100,6 +131,7 @@ impl fanfare_domain::settings::Settings for Settings {
             },
             trace_context: source.take("trace_context", TraceTrust::default()),
             journal_read_max: Self::JOURNAL_READ_MAX,
+            webhook_origin: source.take_optional("webhook_origin"),
         }
     }
 }
@@ -118,6 +150,16 @@ mod tests {
         let from_file: Settings = file.load().unwrap();
         let from_code: Settings = Source::new(BTreeMap::new(), "").load().unwrap();
         assert_eq!(format!("{from_file:?}"), format!("{from_code:?}"));
+    }
+
+    #[test]
+    fn an_origin_is_a_name() {
+        for good in ["events.example.com", "localhost", "a-1.b"] {
+            assert_eq!(good.parse::<Origin>().map(|it| it.as_str().to_owned()), Ok(good.into()));
+        }
+        for bad in ["", "a..b", "https://a", "a b", "*", "a\r\nx: y", &"a".repeat(64)] {
+            assert_eq!(bad.parse::<Origin>(), Err(MalformedOrigin), "{bad:?}");
+        }
     }
 
     #[test]

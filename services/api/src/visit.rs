@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant};
 use crate::{
     app::{App, REQUEST_TIMEOUT},
     error::ApiError,
-    routes::endpoints::sample,
+    routes::endpoints::{sample, validate},
     shares::{Holder, Share},
 };
 
@@ -23,7 +23,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// How long a request to a route may take, its body included.
 pub(crate) fn time_for(route: Option<&str>) -> Duration {
     match route {
-        Some(sample::PATH) => sample::REQUEST_TIMEOUT,
+        Some(sample::PATH | validate::PATH) => sample::REQUEST_TIMEOUT,
         Some(_) | None => REQUEST_TIMEOUT,
     }
 }

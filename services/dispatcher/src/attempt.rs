@@ -4,8 +4,10 @@
 //! attempts of one endpoint can be one request: see [`batch`].
 
 pub(crate) mod batch;
+mod exchange;
 mod facts;
 mod fed;
+mod handshake;
 mod spans;
 pub(crate) mod trial;
 
@@ -26,10 +28,11 @@ use fanfare_domain::{
 use fanfare_egress::Wanted;
 use fanfare_event_log::{EventLog, FeedsView};
 use fanfare_service::{Clock, Traces, delivery_line};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 
 pub(crate) use self::fed::FeedCount;
 use self::{
+    exchange::exchange,
     facts::{Made, Reply, cancelled, concluded},
     fed::Around,
 };
@@ -187,7 +190,7 @@ impl Desk {
             let profile = found.as_ref().and_then(|(_, profile)| self.profile(*profile));
             Rules {
                 concurrency: concurrency.unwrap_or(Endpoint::CONCURRENCY),
-                rate: endpoint.and_then(|endpoint| endpoint.rate_limit),
+                rate: endpoint.and_then(|it| it.security.bound(it.rate_limit)),
                 breaker: profile.is_some_and(|profile| profile.health.breaker == Breaker::On),
                 ordering: endpoint.map(|endpoint| endpoint.ordering).unwrap_or_default(),
                 // What is not to be sent does not wait for others either.
@@ -406,16 +409,17 @@ async fn send(
             if !made.job.progress.begin(now.saturating_add(ready.timeout)) {
                 return Ok(Vec::new());
             }
-            let Some(answer) = desk.client.send_while(request, wanted).await else {
+            let Some(exchanged) = exchange(&desk.client, ready, request, wanted).await else {
                 let may_go_on = made.job.progress.withdraw();
                 return if may_go_on { Err(made.job) } else { Ok(Vec::new()) };
             };
-            made.outcome = judge_answer(&ready.profile, &answer, desk.now());
+            let answer = &exchanged.answer;
+            made.outcome = judge_answer(&ready.profile, answer, desk.now());
             if let Err(failure) = &answer.result {
                 made.detail.clone_from(&failure.detail);
             }
             moments = answer.moments;
-            made.reply = Some(Reply::of(answer, ready));
+            made.reply = Some(Reply::of(exchanged, ready));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }
@@ -448,7 +452,8 @@ fn address(
         headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
     }
     let (url, body, deadline) = (ready.url.clone(), request.body, ready.timeout);
-    Ok((fanfare_egress::Request { url, headers, body, deadline }, signature))
+    let (method, identity) = (Method::POST, ready.identity.clone());
+    Ok((fanfare_egress::Request { method, url, headers, body, deadline, identity }, signature))
 }
 
 fn judge_answer(profile: &Profile, answer: &fanfare_egress::Answer, now: Timestamp) -> Outcome {

@@ -17,6 +17,7 @@ mod attempt;
 mod counters;
 mod echo;
 mod feeds;
+mod grant;
 mod guard;
 mod instruments;
 mod lanes;

@@ -178,10 +178,18 @@ impl Registry {
         if entry.state == EndpointState::Paused(PauseMode::Hold) {
             return Permission::Hold;
         }
-        let profile = self
-            .profiles
-            .get(&entry.tenant)
-            .map_or_else(|| Arc::from(Profile::DEFAULT), Arc::clone);
+        self.go(entry)
+    }
+
+    /// Returns what it takes to ask an endpoint, in whatever state, whether it may be sent to.
+    pub(crate) fn permit_question(&self, endpoint: EndpointId) -> Permission {
+        let deleted = Permission::Cancelled(ConclusionReason::EndpointDeleted);
+        self.endpoints.get(&endpoint).map_or(deleted, |entry| self.go(entry))
+    }
+
+    fn go(&self, entry: &Entry) -> Permission {
+        let profile = self.profiles.get(&entry.tenant);
+        let profile = profile.map_or_else(|| Arc::from(Profile::DEFAULT), Arc::clone);
         Permission::Go { endpoint: entry.packed.clone(), revision: entry.revision, profile }
     }
 
@@ -306,6 +314,7 @@ mod tests {
             batch: None,
             cancelled_before: None,
             trace_context: None,
+            security: fanfare_domain::endpoint::Security::default(),
             ordering: fanfare_domain::endpoint::Ordering::None,
             metadata: BTreeMap::new(),
             created_at: at(0),

@@ -10,21 +10,28 @@ use std::{
 use bytes::Bytes;
 use fanfare_domain::{
     Endpoint, EndpointId, Timestamp,
-    endpoint::{header_owner, secret_owner},
+    endpoint::{
+        Authentication, authentication_owner, client_key_owner, header_owner, secret_owner,
+    },
     profile::{Profile, Profiles, SecretError},
     retry::Policy,
     seal::{Clear, Keyring, SealError},
     signing::Signer,
 };
-use fanfare_egress::Url;
+use fanfare_egress::{Identity, TlsError, Url};
 use fanfare_event_log::PackedEndpoint;
 use foldhash::HashMap;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{ACCEPT, ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, FROM, USER_AGENT},
+    header::{
+        ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_LANGUAGE, FROM, USER_AGENT,
+    },
 };
 
-use crate::echo;
+use crate::{
+    echo,
+    grant::{self, Grant, Token},
+};
 
 /// How requests introduce themselves, unless the endpoint's own headers say otherwise.
 const AGENT: &str = concat!("Fanfare/", env!("CARGO_PKG_VERSION"));
@@ -45,11 +52,15 @@ pub(crate) struct Ready {
     pub(crate) url: Url,
     /// The same as text, for the facts.
     pub(crate) url_text: Arc<str>,
-    /// The endpoint's own headers.
+    /// What the endpoint has of TLS that others do not.
+    pub(crate) identity: Option<Arc<Identity>>,
+    /// Where tokens for it come from.
+    pub(crate) grant: Option<Grant>,
+    /// The endpoint's own headers, and one that shows who we are.
     headers: Box<[(HeaderName, HeaderValue)]>,
     /// What signs.
     pub(crate) signer: Signer,
-    /// What it signs with, as it was given.
+    /// What it signs with, and what shows who we are, as they were given.
     secrets: Box<[Clear]>,
     /// When to try again, if not as the profile says.
     retry: Option<Policy>,
@@ -82,6 +93,12 @@ pub(crate) enum Unready {
     /// A header is none.
     #[error("a header of the endpoint is malformed")]
     HeaderMalformed,
+    /// What is to show the endpoint who we are cannot stand in a request.
+    #[error("the endpoint's authentication is malformed")]
+    AuthenticationMalformed,
+    /// Its client certificate cannot be used.
+    #[error("the endpoint's client certificate cannot be used")]
+    Tls(#[from] TlsError),
 }
 
 impl Ready {
@@ -100,8 +117,8 @@ impl Ready {
         headers
     }
 
-    /// Takes the endpoint's secrets out of what it says.
-    pub(crate) fn conceal(&self, said: Bytes) -> Bytes {
+    /// Takes the endpoint's secrets out of what it says, and the token that it was shown.
+    pub(crate) fn conceal(&self, said: Bytes, token: Option<&Token>) -> Bytes {
         let own = self.headers.iter().filter(|(name, _)| !PLAIN.contains(name));
         // Of `Bearer abc`, what is confidential can also stand alone.
         let values = own.flat_map(|(_, value)| {
@@ -110,7 +127,7 @@ impl Ready {
             [value, last]
         });
         let secrets = self.secrets.iter().map(|secret| secret.expose().as_bytes());
-        echo::conceal(said, values.chain(secrets))
+        echo::conceal(said, values.chain(secrets).chain(token.map(Token::bytes)))
     }
 }
 
@@ -166,16 +183,38 @@ impl Readying {
             .profile(profile)
             .ok_or_else(|| Unready::ProfileUnknown { name: profile.to_owned() })?;
         let owner = secret_owner(endpoint.id);
-        let secrets = endpoint
+        let mut secrets = endpoint
             .live_secrets(now)
             .map(|secret| self.keyring.open(&owner, &secret.sealed))
             .collect::<Result<Vec<_>, _>>()?;
+        let signer = Signer::new(profile, &secrets)?;
+        let mut headers = self.headers(endpoint)?;
+        let mut grant = None;
+        if let Some(authentication) = &endpoint.security.authentication {
+            let owner = authentication_owner(endpoint.id);
+            let secret = self.keyring.open(&owner, authentication.secret())?;
+            let header = match authentication {
+                Authentication::Bearer { .. } => grant::bearer(secret.expose()),
+                Authentication::Basic { username, .. } => grant::basic(username, secret.expose()),
+                Authentication::OAuth2(credentials) => {
+                    grant = Grant::new(credentials, &secret);
+                    None
+                }
+            };
+            if header.is_none() && grant.is_none() {
+                return Err(Unready::AuthenticationMalformed);
+            }
+            headers.extend(header.map(|value| (AUTHORIZATION, value)));
+            secrets.push(secret);
+        }
         Ok(Ready {
             profile: Arc::clone(profile),
             url: endpoint.url.parse().map_err(|_| Unready::UrlMalformed)?,
             url_text: Arc::from(endpoint.url.as_str()),
-            headers: self.headers(endpoint)?,
-            signer: Signer::new(profile, &secrets)?,
+            identity: self.identity(endpoint, revision)?,
+            grant,
+            headers: headers.into(),
+            signer,
             secrets: secrets.into(),
             retry: endpoint.retry.clone(),
             timeout: endpoint.timeout.unwrap_or(profile.attempt.timeout),
@@ -185,7 +224,25 @@ impl Readying {
         })
     }
 
-    fn headers(&self, endpoint: &Endpoint) -> Result<Box<[(HeaderName, HeaderValue)]>, Unready> {
+    fn identity(
+        &self,
+        endpoint: &Endpoint,
+        revision: u64,
+    ) -> Result<Option<Arc<Identity>>, Unready> {
+        let Some(tls) = &endpoint.security.tls else { return Ok(None) };
+        let authorities = tls.authorities.iter().map(|authority| authority.der.to_vec());
+        let mut client = None;
+        if let Some(shown) = &tls.client {
+            let key = self.keyring.open(&client_key_owner(endpoint.id), &shown.key)?;
+            let chain: Vec<_> = shown.chain.iter().map(|it| it.der.to_vec()).collect();
+            client = Some((chain, key));
+        }
+        let client = client.as_ref().map(|(chain, key)| (chain.clone(), key.expose()));
+        let identity = Identity::new((endpoint.id, revision), authorities, client)?;
+        Ok(Some(Arc::new(identity)))
+    }
+
+    fn headers(&self, endpoint: &Endpoint) -> Result<Vec<(HeaderName, HeaderValue)>, Unready> {
         let mut headers = Vec::with_capacity(endpoint.headers.len());
         for (name, sealed) in &endpoint.headers {
             let clear = self.keyring.open(&header_owner(endpoint.id, name), sealed)?;
@@ -195,6 +252,6 @@ impl Readying {
             value.set_sensitive(true);
             headers.push((name, value));
         }
-        Ok(headers.into())
+        Ok(headers)
     }
 }

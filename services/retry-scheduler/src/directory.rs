@@ -331,6 +331,7 @@ pub(crate) mod tests {
             batch: None,
             cancelled_before: None,
             trace_context: None,
+            security: fanfare_domain::endpoint::Security::default(),
             metadata: BTreeMap::new(),
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,

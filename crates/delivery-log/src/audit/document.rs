@@ -9,7 +9,9 @@ use data_encoding::HEXLOWER;
 use fanfare_domain::{
     ApiKey, Endpoint, EndpointState, Entity, PauseMode, Role, Tenant,
     config::{EventTypeEntry, ProfileSource},
-    endpoint::{DisableReason, RateLimit, RatePeriod, Secret},
+    endpoint::{
+        Authentication, Certificate, Consent, DisableReason, RateLimit, RatePeriod, Secret, Tls,
+    },
     seal::Sealed,
     tenant::{Expunge, ExpungeStage, UnknownTypes},
 };
@@ -84,10 +86,56 @@ fn endpoint(endpoint: &Endpoint) -> Value {
         "ordering": endpoint.ordering.as_str(),
         "batch": batch,
         "trace_context": endpoint.trace_context,
+        "authentication": endpoint.security.authentication.as_ref().map(authentication),
+        "tls": endpoint.security.tls.as_ref().map(tls),
+        "validation": endpoint.security.validation.as_ref().map(validation),
         "metadata": endpoint.metadata,
         "secrets": endpoint.secrets.iter().map(secret).collect::<Vec<_>>(),
         "created_at": endpoint.created_at.to_string(),
         "updated_at": endpoint.updated_at.to_string(),
+    })
+}
+
+fn authentication(authentication: &Authentication) -> Value {
+    match authentication {
+        Authentication::Bearer { token } => json!({"type": "bearer", "token": sealed(token)}),
+        Authentication::Basic { username, password } => {
+            json!({"type": "basic", "username": username, "password": sealed(password)})
+        }
+        Authentication::OAuth2(it) => json!({
+            "type": "oauth2",
+            "token_url": it.token_url,
+            "client_id": it.client_id,
+            "client_secret": sealed(&it.client_secret),
+            "scopes": it.scopes,
+            "parameters": it.parameters,
+            "credentials_in": it.place.as_str(),
+        }),
+    }
+}
+
+fn tls(tls: &Tls) -> Value {
+    let client = tls.client.as_ref().map(|client| {
+        let chain: Vec<_> = client.chain.iter().map(certificate).collect();
+        json!({"chain": chain, "key": sealed(&client.key)})
+    });
+    let authorities: Vec<_> = tls.authorities.iter().map(certificate).collect();
+    json!({"authorities": authorities, "client_certificate": client})
+}
+
+fn validation(validation: &Consent) -> Value {
+    json!({
+        "type": "cloudevents",
+        "allowed_at": validation.allowed_at.map(|at| at.to_string()),
+        "requests_per_minute": validation.rate,
+    })
+}
+
+fn certificate(certificate: &Certificate) -> Value {
+    json!({
+        "subject": certificate.subject,
+        "fingerprint_sha256": certificate.fingerprint(),
+        "expires_at": certificate.expires_at.to_string(),
     })
 }
 

@@ -59,6 +59,7 @@ fn hook(number: u8) -> Entity {
         headers: BTreeMap::from([(String::from("x-token"), sealed(0xcd))]),
         cancelled_before: None,
         trace_context: None,
+        security: fanfare_domain::endpoint::Security::default(),
         state: EndpointState::Active,
         retry: None,
         timeout: None,

@@ -171,7 +171,8 @@ impl Profile {
         }
     }
 
-    fn has_ed25519(&self) -> bool {
+    /// Tells whether secrets can be Ed25519 keys.
+    pub fn has_ed25519(&self) -> bool {
         self.signature.ed25519_prefix.is_some()
     }
 }

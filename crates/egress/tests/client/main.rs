@@ -6,6 +6,7 @@ mod answers;
 mod faults;
 mod guard;
 mod http2;
+mod identity;
 mod tls;
 
 use std::time::Duration;
@@ -33,10 +34,12 @@ fn client() -> Client {
 
 fn request(url: &str) -> Request {
     Request {
+        method: http::Method::POST,
         url: url.parse().unwrap(),
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{\"a\":1}"),
         deadline: PATIENCE,
+        identity: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Certificates that are good, or bad in one particular way.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use anyhow::Context as _;
 use rcgen::{
@@ -8,9 +8,10 @@ use rcgen::{
     date_time_ymd,
 };
 use tokio_rustls::rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer},
+    server::WebPkiClientVerifier,
 };
 
 /// Which certificate a receiver shows.
@@ -34,6 +35,30 @@ pub enum Certificate {
     SelfSigned,
 }
 
+/// A certificate for a client to show, with its key; both in PEM.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl ClientIdentity {
+    /// Makes one that no authority has signed: good, or bad as a receiver's can be.
+    pub fn self_signed(kind: Certificate) -> anyhow::Result<Self> {
+        let key = KeyPair::generate().context("make a key")?;
+        let signed = describe(kind)?.self_signed(&key).context("sign a certificate")?;
+        Ok(Self { certificate: signed.pem(), key: key.serialize_pem() })
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIdentity").finish_non_exhaustive()
+    }
+}
+
 /// A certificate with its key, and the authority that a client is to trust.
 pub(super) struct Identity {
     /// The server's first.
@@ -41,6 +66,9 @@ pub(super) struct Identity {
     key: KeyPair,
     /// In PEM.
     pub(super) authority: String,
+    authority_der: CertificateDer<'static>,
+    /// One that the same authority has signed.
+    pub(super) client: ClientIdentity,
 }
 
 impl Identity {
@@ -50,8 +78,15 @@ impl Identity {
         params.distinguished_name.push(DnType::CommonName, "an authority for tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&authority_key).context("sign an authority")?;
-        let authority = certificate.pem();
+        let (authority, authority_der) = (certificate.pem(), certificate.der().clone());
         let issuer = Issuer::new(params, authority_key);
+
+        let client_key = KeyPair::generate().context("make a key")?;
+        let client = describe(Certificate::ForClients)?.signed_by(&client_key, &issuer);
+        let client = ClientIdentity {
+            certificate: client.context("sign a client's certificate")?.pem(),
+            key: client_key.serialize_pem(),
+        };
 
         let key = KeyPair::generate().context("make a key")?;
         let params = describe(kind)?;
@@ -73,19 +108,30 @@ impl Identity {
         };
         let chain = chain.into_iter().map(|signed| signed.map(|signed| signed.der().clone()));
         let chain = chain.collect::<Result<_, _>>().context("sign a certificate")?;
-        Ok(Self { chain, key, authority })
+        Ok(Self { chain, key, authority, authority_der, client })
     }
 
-    /// Returns what a TLS server needs to show the certificate and offer the protocols.
-    pub(super) fn serve(self, protocols: &[&str]) -> anyhow::Result<Arc<ServerConfig>> {
+    /// Returns what a TLS server needs to show the certificate and offer the protocols. With
+    /// `demands`, it talks to nobody who has no certificate of its authority.
+    pub(super) fn serve(
+        self,
+        protocols: &[&str],
+        demands: bool,
+    ) -> anyhow::Result<Arc<ServerConfig>> {
         let key = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());
         let provider = Arc::new(ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .context("choose TLS versions")?
-            .with_no_client_auth()
-            .with_single_cert(self.chain, key)
-            .context("use a certificate")?;
+            .context("choose TLS versions")?;
+        let builder = if demands {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.authority_der).context("trust an authority")?;
+            let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(clients.build().context("verify clients")?)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut config = builder.with_single_cert(self.chain, key).context("use a certificate")?;
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }

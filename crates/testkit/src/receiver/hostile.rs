@@ -101,7 +101,7 @@ impl Hostile {
         let identity = certificate.map(Identity::make).transpose()?;
         let authority = identity.as_ref().map(|identity| identity.authority.clone());
         let authority = authority.filter(|_| trick.cover != Cover::Untold);
-        let tls = identity.map(|identity| identity.serve(protocols)).transpose()?;
+        let tls = identity.map(|identity| identity.serve(protocols, false)).transpose()?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("bind a receiver")?;
         let address = listener.local_addr().context("read a receiver's address")?;
         let connections = Arc::new(AtomicU64::new(0));

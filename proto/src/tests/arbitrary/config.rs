@@ -9,7 +9,10 @@ use std::{
 use fanfare_domain::{
     ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant,
     config::{EventTypeEntry, ProfileSource, Validation},
-    endpoint::{Batching, DisableReason, Ordering, RateLimit, RatePeriod, Secret},
+    endpoint::{
+        Authentication, Batching, Certificate, ClientCertificate, ClientCredentials, Consent,
+        CredentialsPlace, DisableReason, Ordering, RateLimit, RatePeriod, Secret, Security, Tls,
+    },
     retry::Policy,
     seal::Sealed,
     tenant::{Expunge, ExpungeStage, UnknownTypes},
@@ -46,6 +49,41 @@ fn rate_limit() -> impl Strategy<Value = RateLimit> {
         .prop_map(|(requests, per, burst)| RateLimit { requests, per, burst })
 }
 
+fn authentication() -> impl Strategy<Value = Authentication> {
+    let place = select(&[CredentialsPlace::Header, CredentialsPlace::Body][..]);
+    let asked = (vec(text(), 0..3), btree_map(text(), text(), 0..3), place);
+    let credentials =
+        (text(), text(), sealed(), asked).prop_map(
+            |(token_url, client_id, client_secret, (scopes, parameters, place))| {
+                ClientCredentials { token_url, client_id, client_secret, scopes, parameters, place }
+            },
+        );
+    prop_oneof![
+        sealed().prop_map(|token| Authentication::Bearer { token }),
+        (text(), sealed())
+            .prop_map(|(username, password)| Authentication::Basic { username, password }),
+        credentials.prop_map(|it| Authentication::OAuth2(Box::new(it))),
+    ]
+}
+
+fn security() -> impl Strategy<Value = Security> {
+    let certificate = || {
+        (blob(), text(), time()).prop_map(|(der, subject, expires_at)| Certificate {
+            der,
+            subject,
+            expires_at,
+        })
+    };
+    let client = (vec(certificate(), 0..3), sealed())
+        .prop_map(|(chain, key)| ClientCertificate { chain, key });
+    let tls = (vec(certificate(), 0..3), of(client))
+        .prop_map(|(authorities, client)| Tls { authorities, client });
+    let validation = (of(time()), of(any::<NonZeroU32>()))
+        .prop_map(|(allowed_at, rate)| Consent { allowed_at, rate });
+    (of(authentication()), of(tls), of(validation))
+        .prop_map(|(authentication, tls, validation)| Security { authentication, tls, validation })
+}
+
 fn endpoint() -> impl Strategy<Value = Endpoint> {
     let secret = (sealed(), time(), of(time()))
         .prop_map(|(sealed, created_at, expires_at)| Secret { sealed, created_at, expires_at });
@@ -62,12 +100,13 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         of((any::<NonZeroU16>(), duration())
             .prop_map(|(max_events, max_wait)| Batching { max_events, max_wait })),
     );
-    let notes = (btree_map(text(), text(), 0..3), of(time()), of(any::<bool>()), time(), time());
+    let sent = (of(any::<bool>()), security());
+    let notes = (btree_map(text(), text(), 0..3), of(time()), sent, time(), time());
     (who, how, limits, notes).prop_map(|(who, how, limits, notes)| {
         let (id, tenant, url, name, description, (filters, condition)) = who;
         let (secrets, headers, state) = how;
         let (retry, timeout, concurrency, rate_limit, ordering, batch) = limits;
-        let (metadata, cancelled_before, trace_context, created_at, updated_at) = notes;
+        let (metadata, cancelled_before, (trace_context, security), created_at, updated_at) = notes;
         Endpoint {
             id,
             tenant,
@@ -87,6 +126,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             batch,
             cancelled_before,
             trace_context,
+            security,
             metadata,
             created_at,
             updated_at,

@@ -9,9 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use fanfare_domain::{
-    ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant,
+    ApiKey, Change, Endpoint, EndpointState, Entity, KeyId, PauseMode, Role, Tenant, Timestamp,
     config::{EventTypeEntry, ProfileSource, Validation},
-    endpoint::{Batching, DisableReason, Ordering, RateLimit, RatePeriod, Secret},
+    endpoint::{
+        Authentication, Batching, Certificate, ClientCertificate, ClientCredentials, Consent,
+        CredentialsPlace, DisableReason, Ordering, RateLimit, RatePeriod, Secret, Security, Tls,
+    },
     retry::{Delays, Policy, RetryOn, StatusSet},
     seal::Sealed,
     tenant::{Expunge, ExpungeStage, UnknownTypes},
@@ -47,6 +50,11 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
         ("config-endpoint-condition", endpoint(asking_endpoint())),
         ("config-endpoint-traced", endpoint(traced_endpoint(true))),
         ("config-endpoint-untraced", endpoint(traced_endpoint(false))),
+        ("config-endpoint-bearer-and-tls", endpoint(secure_endpoint(bearer(), Some(tls())))),
+        ("config-endpoint-validated", endpoint(validated_endpoint(Some(at(7))))),
+        ("config-endpoint-unvalidated", endpoint(validated_endpoint(None))),
+        ("config-endpoint-basic", endpoint(secure_endpoint(basic(), None))),
+        ("config-endpoint-oauth2", endpoint(secure_endpoint(client_credentials(), None))),
         ("config-event-type", event_type(Some("acme"), Validation::Off)),
         ("config-event-type-report", event_type(Some("acme"), Validation::Report)),
         ("config-event-type-enforce", event_type(None, Validation::Enforce)),
@@ -163,6 +171,7 @@ fn bare_endpoint(state: EndpointState) -> Endpoint {
         batch: None,
         cancelled_before: None,
         trace_context: None,
+        security: Security::default(),
         metadata: BTreeMap::new(),
         created_at: at(1),
         updated_at: at(2),
@@ -195,6 +204,49 @@ fn traced_endpoint(trace_context: bool) -> Endpoint {
 
 fn ordered_endpoint(ordering: Ordering) -> Endpoint {
     Endpoint { ordering, ..bare_endpoint(EndpointState::Active) }
+}
+
+fn secure_endpoint(authentication: Authentication, tls: Option<Tls>) -> Endpoint {
+    let security = Security { authentication: Some(authentication), tls, validation: None };
+    Endpoint { security, ..bare_endpoint(EndpointState::Active) }
+}
+
+fn validated_endpoint(allowed_at: Option<Timestamp>) -> Endpoint {
+    let rate = allowed_at.and(NonZeroU32::new(120));
+    let validation = Some(Consent { allowed_at, rate });
+    let security = Security { validation, ..Security::default() };
+    Endpoint { security, ..bare_endpoint(EndpointState::Active) }
+}
+
+fn bearer() -> Authentication {
+    Authentication::Bearer { token: sealed(b"nonce-and-token") }
+}
+
+fn basic() -> Authentication {
+    let username = String::from("fanfare");
+    Authentication::Basic { username, password: sealed(b"nonce-and-password") }
+}
+
+fn client_credentials() -> Authentication {
+    Authentication::OAuth2(Box::new(ClientCredentials {
+        token_url: String::from("https://login.example.com/oauth2/token"),
+        client_id: String::from("fanfare"),
+        client_secret: sealed(b"nonce-and-secret"),
+        scopes: vec![String::from("hooks.write"), String::from("hooks.read")],
+        parameters: texts([("audience", "https://hooks.example.com"), ("resource", "")]),
+        place: CredentialsPlace::Body,
+    }))
+}
+
+fn tls() -> Tls {
+    let certificate = |der: &'static [u8], subject: &str| Certificate {
+        der: Bytes::from_static(der),
+        subject: String::from(subject),
+        expires_at: at(9),
+    };
+    let chain = vec![certificate(b"leaf", "CN=fanfare"), certificate(b"between", "CN=between")];
+    let client = Some(ClientCertificate { chain, key: sealed(b"nonce-and-key") });
+    Tls { authorities: vec![certificate(b"authority", "CN=Acme CA")], client }
 }
 
 fn full_endpoint() -> Endpoint {

@@ -24,7 +24,9 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
         ("journal-attempt-refused", vec![attempt_refused()]),
         ("journal-attempt-traced", vec![attempt_traced(true), attempt_traced(false)]),
         ("journal-attempt-timed", vec![attempt_timed()]),
-        ("journal-attempts-failed", Fault::ALL.map(attempt_failed).to_vec()),
+        // Those that the first version knew.
+        ("journal-attempts-failed", Fault::ALL[..9].iter().copied().map(attempt_failed).collect()),
+        ("journal-attempt-unauthenticated", vec![attempt_failed(Fault::AuthenticationFailed)]),
         ("journal-deliveries-deferred", deferred([LaneFull, EventUnavailable])),
         ("journal-deliveries-deferred-by-limits", deferred([RateLimit, Breaker, RetryAfter])),
         ("journal-delivery-parked", vec![parked()]),

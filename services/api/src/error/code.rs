@@ -49,6 +49,8 @@ use fanfare_domain::url::UrlError;
 /// | 409 | `endpoints_limit` | The tenant may have no more endpoints. |
 /// | 409 | `endpoint_disabled` | The endpoint is disabled: enable it first. |
 /// | 409 | `endpoint_paused` | The endpoint is paused: resume it first. |
+/// | 409 | `endpoint_unvalidated` | The endpoint has not allowed us to send: validate it first. |
+/// | 409 | `validation_refused` | The endpoint does not allow us to send. |
 /// | 409 | `replays_limit` | The tenant has as many replays under way as it may: wait, or cancel some. |
 /// | 409 | `delivery_concluded` | The delivery has ended. |
 /// | 409 | `delivery_under_way` | The delivery has not ended. |
@@ -115,6 +117,8 @@ pub(crate) enum Code {
     EndpointsLimit,
     EndpointDisabled,
     EndpointPaused,
+    EndpointUnvalidated,
+    ValidationRefused,
     ReplaysLimit,
     DeliveryConcluded,
     DeliveryUnderWay,
@@ -224,6 +228,8 @@ impl Code {
             Self::EndpointsLimit => (StatusCode::CONFLICT, "endpoints_limit", "The tenant may have no more endpoints."),
             Self::EndpointDisabled => (StatusCode::CONFLICT, "endpoint_disabled", "The endpoint is disabled: enable it first."),
             Self::EndpointPaused => (StatusCode::CONFLICT, "endpoint_paused", "The endpoint is paused: resume it first."),
+            Self::EndpointUnvalidated => (StatusCode::CONFLICT, "endpoint_unvalidated", "The endpoint has not allowed us to send: validate it first."),
+            Self::ValidationRefused => (StatusCode::CONFLICT, "validation_refused", "The endpoint does not allow us to send."),
             Self::ReplaysLimit => (StatusCode::CONFLICT, "replays_limit", "The tenant has as many replays under way as it may: wait, or cancel some."),
             Self::DeliveryConcluded => (StatusCode::CONFLICT, "delivery_concluded", "The delivery has ended."),
             Self::DeliveryUnderWay => (StatusCode::CONFLICT, "delivery_under_way", "The delivery has not ended."),
@@ -296,6 +302,8 @@ impl Code {
         Self::EndpointsLimit,
         Self::EndpointDisabled,
         Self::EndpointPaused,
+        Self::EndpointUnvalidated,
+        Self::ValidationRefused,
         Self::ReplaysLimit,
         Self::DeliveryConcluded,
         Self::DeliveryUnderWay,

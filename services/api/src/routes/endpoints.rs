@@ -4,12 +4,15 @@ pub(crate) mod actions;
 pub(crate) mod cancelling;
 mod draft;
 mod health;
+pub(crate) mod jwks;
 pub(crate) mod reveal;
 pub(crate) mod sample;
+mod security;
 pub(crate) mod statistics;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trial;
+pub(crate) mod validate;
 mod view;
 
 use std::{sync::Arc, time::Duration};
@@ -52,6 +55,7 @@ pub(crate) async fn create_endpoint(
     let profile = app.profile(&access.tenant.value.profile)?;
     let id = EndpointId::new(app.now(), random_bytes());
     let urls = app.url_rules(profile);
+    validate::check(&app, new.validation)?;
     let maker = Maker { profile, urls: &urls, keyring: &app.keyring, now: app.now() };
     let (endpoint, secret) = maker.create(new, id, access.id().clone(), random_bytes)?;
     admit_active(&app, access.id(), id, profile)?;
@@ -138,6 +142,7 @@ pub(crate) async fn update_endpoint(
 ) -> Result<Tagged<EndpointView>, ApiError> {
     let profile = app.profile(&access.tenant.value.profile)?;
     let urls = app.url_rules(profile);
+    validate::check(&app, patch.validation.value().copied())?;
     let edit = |endpoint: &Endpoint| {
         let maker = Maker { profile, urls: &urls, keyring: &app.keyring, now: app.now() };
         maker.patch(endpoint, &patch, random_bytes)

@@ -223,6 +223,7 @@ fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Set
         },
         trace_context: TraceTrust::default(),
         journal_read_max: Settings::JOURNAL_READ_MAX,
+        webhook_origin: None,
     }
 }
 

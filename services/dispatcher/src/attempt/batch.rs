@@ -23,6 +23,7 @@ use http::HeaderMap;
 
 use super::{
     Desk, Job,
+    exchange::exchange,
     facts::{Made, Reply, cancelled, expired, unsendable},
     fetch, judge_answer,
 };
@@ -215,17 +216,19 @@ impl Sending<'_> {
                 if !self.progress.begin(self.now.saturating_add(self.ready.timeout)) {
                     return batched.close(members);
                 }
-                let Some(answer) = self.desk.client.send_while(request, wanted).await else {
+                let exchanged = exchange(&self.desk.client, self.ready, request, wanted).await;
+                let Some(exchanged) = exchanged else {
                     let may_go_on = self.progress.withdraw();
                     return if may_go_on { members } else { batched.close(members) };
                 };
-                let outcome = judge_answer(&self.ready.profile, &answer, self.desk.now());
+                let answer = &exchanged.answer;
+                let outcome = judge_answer(&self.ready.profile, answer, self.desk.now());
                 let detail = match &answer.result {
                     Err(failure) => failure.detail.clone(),
                     Ok(_) => Cow::Borrowed(""),
                 };
                 batched.moments = answer.moments;
-                (outcome, detail, signature, Some(Reply::of(answer, self.ready)))
+                (outcome, detail, signature, Some(Reply::of(exchanged, self.ready)))
             }
         };
         let made = |job, reply| Made {

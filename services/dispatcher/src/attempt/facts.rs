@@ -10,7 +10,7 @@ use fanfare_domain::{
 };
 use fanfare_service::delivery_line;
 
-use super::{Desk, Job, Looked};
+use super::{Desk, Job, Looked, exchange::Exchanged};
 use crate::runtime::{Ready, Unready};
 
 /// How many bytes of an answer's headers are kept.
@@ -45,12 +45,14 @@ pub(super) struct Reply {
 
 impl Reply {
     /// Keeps what is kept of an answer of an endpoint.
-    pub(super) fn of(answer: fanfare_egress::Answer, ready: &Ready) -> Self {
+    pub(super) fn of(exchanged: Exchanged, ready: &Ready) -> Self {
+        let Exchanged { answer, token } = exchanged;
+        let conceal = |said| ready.conceal(said, token.as_deref());
         let headers = answer.result.as_ref().map(|head| head.pairs(HEADERS_KEPT_MAX));
         let headers = headers.unwrap_or_default().into_iter();
         Self {
-            headers: headers.map(|(name, value)| (name, ready.conceal(value))).collect(),
-            body: ready.conceal(answer.body),
+            headers: headers.map(|(name, value)| (name, conceal(value))).collect(),
+            body: conceal(answer.body),
             truncated: answer.truncated,
             duration: answer.duration,
             timing: answer.moments.timing(),

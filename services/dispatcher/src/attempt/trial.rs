@@ -11,10 +11,11 @@ use tokio::time::timeout;
 
 use super::{
     Desk, Job, build,
+    exchange::exchange,
     facts::{Made, Reply},
-    judge_answer,
+    handshake, judge_answer,
 };
-use crate::{registry::Permission, task_event::TaskEvent};
+use crate::{registry::Permission, runtime::Unready, task_event::TaskEvent};
 
 /// How long it may take until a request may be sent: who asks waits some seconds longer than for the
 /// request, and nobody is to be sent a sample that nobody waits for.
@@ -22,26 +23,47 @@ const GUARDED_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Why there is no attempt: stable names.
 const PAUSED: &str = "endpoint_paused";
-const UNUSABLE: &str = "endpoint_unusable";
-const CHANGED: &str = "endpoint_changed";
+pub(super) const UNUSABLE: &str = "endpoint_unusable";
+pub(super) const CHANGED: &str = "endpoint_changed";
 
 /// What is said where too many are being tried.
 pub(crate) const BUSY: &str = "busy";
 
 /// Makes the request, and answers.
 pub(crate) async fn make(desk: Arc<Desk>, trial: Trial) {
-    match attempt(&desk, &trial).await {
+    let made = match &trial.handshake {
+        Some(origin) => handshake::make(&desk, &trial, origin).await,
+        None => attempt(&desk, &trial).await,
+    };
+    match made {
         Ok(record) => trial.answer(&record).await,
         Err(reason) => trial.refuse(reason).await,
     }
 }
 
-async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str> {
+/// Waits until a request may be sent, as far as it is up to us.
+pub(super) async fn guarded(desk: &Desk) -> Result<(), &'static str> {
     let guarded = async {
         desk.guard.view_confirmed().await;
         desk.guard.held().await;
     };
-    timeout(GUARDED_WITHIN, guarded).await.map_err(|_| BUSY)?;
+    timeout(GUARDED_WITHIN, guarded).await.map_err(|_| BUSY)
+}
+
+/// Tells of an endpoint that cannot be sent to.
+pub(super) fn unusable(trial: &Trial, unready: &Unready) -> &'static str {
+    tracing::warn!(
+        error = unready as &dyn std::error::Error,
+        tenant_id = %trial.event.event.tenant,
+        endpoint_id = %trial.endpoint,
+        trace_id = trial.event.event.trace.trace_id(),
+        "an endpoint cannot be tried"
+    );
+    UNUSABLE
+}
+
+async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str> {
+    guarded(desk).await?;
     let now = desk.now();
     let stored = StoredEvent { accepted_at: now, ..trial.event.clone() };
     let memory = Arc::new(desk.memory.count(stored.event.data.len()));
@@ -55,16 +77,7 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
         Permission::Cancelled(reason) => return Err(refusal(reason)),
     };
     let ready = desk.readying.ready(trial.endpoint, &endpoint, (revision, &profile, now));
-    let ready = ready.map_err(|unready| {
-        tracing::warn!(
-            error = &unready as &dyn std::error::Error,
-            tenant_id = %job.delivery.tenant,
-            endpoint_id = %trial.endpoint,
-            trace_id = event.trace().trace_id(),
-            "an endpoint cannot be tried"
-        );
-        UNUSABLE
-    })?;
+    let ready = ready.map_err(|unready| unusable(trial, &unready))?;
     let trace = event.trace().clone();
     let mut moments = Moments::default();
     let mut made = Made {
@@ -85,13 +98,14 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
             let about = (&made.job.delivery, 1);
             made.trace_sampled = desk.say_trace((&ready, &trace), about, &mut request.headers);
             let wanted = desk.wanted(&made.job.delivery);
-            let answer = desk.client.send_while(request, wanted).await.ok_or(CHANGED)?;
-            made.outcome = judge_answer(&ready.profile, &answer, desk.now());
+            let exchanged = exchange(&desk.client, &ready, request, wanted).await.ok_or(CHANGED)?;
+            let answer = &exchanged.answer;
+            made.outcome = judge_answer(&ready.profile, answer, desk.now());
             if let Err(failure) = &answer.result {
                 made.detail.clone_from(&failure.detail);
             }
             moments = answer.moments;
-            made.reply = Some(Reply::of(answer, &ready));
+            made.reply = Some(Reply::of(exchanged, &ready));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
     }
@@ -103,7 +117,7 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
     Ok(Record { recorded_at: ended_at, trace, fact })
 }
 
-const fn refusal(reason: ConclusionReason) -> &'static str {
+pub(super) const fn refusal(reason: ConclusionReason) -> &'static str {
     match reason {
         ConclusionReason::EndpointDeleted => "endpoint_deleted",
         ConclusionReason::EndpointDisabled => "endpoint_disabled",

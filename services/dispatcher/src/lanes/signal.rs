@@ -45,7 +45,9 @@ impl Signal {
                 | Fault::TlsFailed
                 | Fault::CertificateInvalid
                 | Fault::ConnectionLost
-                | Fault::ProtocolError,
+                | Fault::ProtocolError
+                // Whoever gives out tokens is to be spared too.
+                | Fault::AuthenticationFailed,
             ) => Self { good: Some(false), ..sent },
         }
     }

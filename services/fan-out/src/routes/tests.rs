@@ -73,6 +73,7 @@ fn change(step: &Step) -> Change {
         batch: None,
         cancelled_before: None,
         trace_context: None,
+        security: fanfare_domain::endpoint::Security::default(),
         metadata: BTreeMap::new(),
         created_at: Timestamp::EPOCH,
         updated_at: Timestamp::EPOCH,

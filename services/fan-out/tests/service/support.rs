@@ -119,6 +119,7 @@ impl World {
             batch: None,
             cancelled_before: None,
             trace_context: None,
+            security: fanfare_domain::endpoint::Security::default(),
             metadata: BTreeMap::new(),
             created_at: now,
             updated_at: now,

@@ -94,10 +94,12 @@ impl Sender {
 
     async fn post(&self, body: Bytes) -> Result<()> {
         let request = Request {
+            method: http::Method::POST,
             url: self.url.clone(),
             headers: http::HeaderMap::new(),
             body,
             deadline: Duration::from_secs(15),
+            identity: None,
         };
         let answer = self.client.send(request).await;
         let status = answer.result.as_ref().map(|head| head.status);

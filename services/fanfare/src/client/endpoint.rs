@@ -3,6 +3,7 @@
 mod draft;
 mod limits;
 mod sample;
+mod security;
 mod show;
 mod statistics;
 mod trial;
@@ -28,6 +29,8 @@ Examples:
   fanfare endpoint create acme https://example.com/webhooks --types 'invoice.*,user.>'
   fanfare endpoint create acme https://example.com/webhooks --filter 'data.amount > 100'
   fanfare endpoint create acme https://example.com/webhooks --retry-delays 5s,1m,10m --timeout 5s
+  fanfare endpoint create acme https://example.com/webhooks --bearer @token
+  fanfare endpoint create acme https://example.com/webhooks --client-certificate us.pem --client-key us.key
   fanfare endpoint create acme https://example.com/webhooks --rate-limit 10/s --batch 50 --batch-wait 200ms";
 
 const UPDATE_EXAMPLES: &str = "\
@@ -102,7 +105,16 @@ pub(crate) enum Command {
         /// The new secret, where the tenant's profile lets the caller choose it.
         #[arg(long)]
         secret: Option<String>,
+        /// Which kind of secret is made [default: hmac].
+        #[arg(
+            long, value_parser = ["hmac", "ed25519"], conflicts_with = "secret", value_name = "KIND",
+        )]
+        secret_kind: Option<String>,
     },
+    /// Ask an endpoint whether it may be sent to, where it has to allow that (`--validation`).
+    Validate(Named),
+    /// Show the public keys with which receivers check Ed25519 signatures (JWKS).
+    PublicKeys(Named),
     /// Show an endpoint's secrets again, with a key made for it (`key create --reveals-secrets`).
     RevealSecrets {
         #[command(flatten)]
@@ -179,13 +191,21 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
                 output.line(&format!("Deliveries of events accepted before {before} end."));
             }
         }
-        Command::RotateSecret { endpoint, overlap, secret } => {
+        Command::RotateSecret { endpoint, overlap, secret, secret_kind } => {
             let mut body = json!({ "overlap_s": overlap.as_secs() });
-            if let (Some(secret), Some(members)) = (secret, body.as_object_mut()) {
-                members.insert(String::from("secret"), Value::String(secret));
+            for (name, value) in [("secret", secret), ("secret_kind", secret_kind)] {
+                if let (Some(value), Some(members)) = (value, body.as_object_mut()) {
+                    members.insert(String::from(name), Value::String(value));
+                }
             }
             let path = format!("{}/rotate-secret", endpoint.path());
             show::with_secret(&api.post(&path, &body).await?, "rotated", output);
+        }
+        Command::Validate(named) => {
+            change(api, &named, "validate", &json!({}), output).await?;
+        }
+        Command::PublicKeys(named) => {
+            output.document(&api.get(&format!("{}/jwks.json", named.path())).await?);
         }
         Command::RevealSecrets { endpoint, reason } => {
             let path = format!("{}/reveal-secrets", endpoint.path());

@@ -309,6 +309,7 @@ fn endpoint() -> Endpoint {
         batch: None,
         cancelled_before: None,
         trace_context: None,
+        security: fanfare_domain::endpoint::Security::default(),
         metadata: BTreeMap::new(),
         created_at,
         updated_at: created_at,

@@ -40,6 +40,20 @@ impl Moments {
         Timing { connect: self.connected.filter(is_own), first_byte: self.first_byte }
     }
 
+    /// Returns the same, of a request that was preceded by something else for so long.
+    #[must_use]
+    pub fn later(self, by: Duration) -> Self {
+        let later = |at: Option<Duration>| at.map(|at| at.saturating_add(by));
+        Self {
+            dns: later(self.dns),
+            tcp: later(self.tcp),
+            connected: later(self.connected),
+            sent: later(self.sent),
+            first_byte: later(self.first_byte),
+            body: later(self.body),
+        }
+    }
+
     fn events(&self, start: Timestamp) -> Vec<(&'static str, Timestamp)> {
         let (connect, tls) = match self.tcp {
             Some(tcp) => (Some(tcp), self.connected),

@@ -172,7 +172,7 @@ async fn endpoint_then(
     })
 }
 
-/// Shows the endpoint's own headers.
+/// Shows the endpoint's own headers, and that requests show who they are from.
 fn own_headers(app: &App, endpoint: &Endpoint) -> Vec<SentHeader> {
     let show = |name: &String| {
         let sealed = endpoint.headers.get(name).filter(|_| PLAIN.contains(&name.as_str()));
@@ -181,7 +181,12 @@ fn own_headers(app: &App, endpoint: &Endpoint) -> Vec<SentHeader> {
         let hidden = value.is_none();
         SentHeader { name: name.clone(), value: value.unwrap_or_else(|| HIDDEN.into()), hidden }
     };
-    endpoint.headers.keys().map(show).collect()
+    let shown = endpoint.security.authentication.is_some().then(|| SentHeader {
+        name: String::from("authorization"),
+        value: String::from(HIDDEN),
+        hidden: true,
+    });
+    endpoint.headers.keys().map(show).chain(shown).collect()
 }
 
 /// Shows what a request said of its trace.

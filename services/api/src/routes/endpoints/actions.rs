@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{
     admit_activated, admit_active,
-    draft::Maker,
+    draft::{Maker, SecretKind, SecretWish},
     tagged,
     view::{EndpointView, EndpointWithSecret, PauseModeName},
     with_state,
@@ -47,6 +47,8 @@ pub(crate) struct Rotation {
     /// The new secret, where the profile lets the caller choose it; otherwise one is made.
     #[schema(write_only)]
     secret: Option<String>,
+    /// Which kind of secret is made; `hmac` if left out.
+    secret_kind: Option<SecretKind>,
     /// For how many seconds requests are signed with the old secrets too: a day if left out, a
     /// week at most. With 0 they stop being used at once.
     #[schema(minimum = 0, maximum = 604_800, default = 86_400)]
@@ -184,11 +186,12 @@ pub(crate) async fn rotate_secret(
     let profile = app.profile(&access.tenant.value.profile)?;
     let urls = app.url_rules(profile);
     let supplied = rotation.secret.map(Clear::new);
+    let wish = SecretWish { supplied, kind: rotation.secret_kind };
     // A repeated edit makes another secret: the one that was written last is the one to show.
     let shown = std::sync::Mutex::new(None);
     let edit = |endpoint: &Endpoint| {
         let maker = Maker { profile, urls: &urls, keyring: &app.keyring, now: app.now() };
-        let (next, secret) = maker.rotate(endpoint, supplied.clone(), overlap, random_bytes)?;
+        let (next, secret) = maker.rotate(endpoint, wish.clone(), overlap, random_bytes)?;
         *shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(secret);
         Ok(Edited::Changed(next))
     };
@@ -214,6 +217,9 @@ async fn activate(
     let before = app.directory.read(find).ok_or(Code::EndpointNotFound)?;
     let edit = |endpoint: &Endpoint| {
         admit(endpoint.state)?;
+        if endpoint.security.is_pending() {
+            return Err(Code::EndpointUnvalidated.into());
+        }
         if endpoint.state != EndpointState::Active {
             admit_active(app, access.id(), id, profile)?;
         }

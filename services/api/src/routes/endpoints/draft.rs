@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
     Condition, Endpoint, EndpointId, EndpointState, TenantId, Timestamp, TypePattern,
-    endpoint::{Ordering, Secret, header_owner, secret_owner},
+    endpoint::{Ordering, Secret, Security, header_owner, secret_owner},
     profile::{FilterRefused, OverrideRefused, Profile},
     retry::Policy,
     seal::{Clear, Keyring, Sealed},
@@ -14,7 +14,11 @@ use fanfare_domain::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::view::{BatchView, OrderingName, RateLimitView};
+use super::{
+    security::{self, NewAuthentication, tls::NewTls},
+    validate::{self, ValidationName},
+    view::{BatchView, OrderingName, RateLimitView},
+};
 use crate::{
     app::Edited,
     error::{ApiError, Code},
@@ -54,6 +58,8 @@ pub(crate) struct NewEndpoint {
     /// The signing secret, where the profile lets the caller choose it; otherwise one is made.
     #[schema(write_only)]
     pub(crate) secret: Option<String>,
+    /// Which kind of secret is made; `hmac` if left out.
+    pub(crate) secret_kind: Option<SecretKind>,
     /// Headers added to every request: up to 32. Their values are sealed, and not shown again.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
@@ -75,6 +81,14 @@ pub(crate) struct NewEndpoint {
     /// Whether requests have the headers `traceparent` and `tracestate` (W3C Trace Context) if their
     /// event is traced; as the profile has it if left out.
     pub(crate) trace_context: Option<bool>,
+    /// What requests show, in the header `authorization`; nothing if left out.
+    pub(crate) authentication: Option<NewAuthentication>,
+    /// How TLS is spoken with it, and with the server that gives out its tokens; as with all others
+    /// if left out.
+    pub(crate) tls: Option<NewTls>,
+    /// How it has to allow us to send before we do; not at all if left out. Until it has, it is paused,
+    /// and what it would get is held.
+    pub(crate) validation: Option<ValidationName>,
     /// The caller's own notes: up to 32, with keys up to 64 and values up to 512 bytes.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, String>,
@@ -126,9 +140,41 @@ pub(crate) struct EndpointPatch {
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
     pub(crate) trace_context: Patched<bool>,
+    /// What requests show, as a whole, but for a secret that stays; `null` for nothing.
+    #[serde(default)]
+    #[schema(value_type = Option<NewAuthentication>)]
+    pub(crate) authentication: Patched<NewAuthentication>,
+    /// How TLS is spoken with it, as a whole, but for a key that stays; `null` for as with all others.
+    #[serde(default)]
+    #[schema(value_type = Option<NewTls>)]
+    pub(crate) tls: Patched<NewTls>,
+    /// How it has to allow us to send before we do; `null` for not at all.
+    #[serde(default)]
+    #[schema(value_type = Option<ValidationName>)]
+    pub(crate) validation: Patched<ValidationName>,
     /// Notes to set, or with `null` to remove; others stay.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, Option<String>>,
+}
+
+/// A kind of secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SecretKind {
+    /// One that the receiver has too.
+    Hmac,
+    /// A pair of keys, where the profile has such signatures: receivers need the public key alone,
+    /// which is in the endpoint's `jwks.json`.
+    Ed25519,
+}
+
+/// Which secret an endpoint is to have.
+#[derive(Clone, Default)]
+pub(crate) struct SecretWish {
+    /// The secret itself.
+    pub(crate) supplied: Option<Clear>,
+    /// Which kind is made where none is supplied.
+    pub(crate) kind: Option<SecretKind>,
 }
 
 /// Makes endpoints of one profile.
@@ -159,8 +205,11 @@ impl Maker<'_> {
         limits::text("description", &new.description, DESCRIPTION_BYTES_MAX)?;
         limits::metadata(&new.metadata)?;
         let filters = patterns(self.profile, &new.event_types)?;
-        let (secret, clear) = self.secret(id, new.secret.map(Clear::new), &chance)?;
-        let endpoint = Endpoint {
+        let wish = SecretWish { supplied: new.secret.map(Clear::new), kind: new.secret_kind };
+        let (secret, clear) = self.secret(id, wish, &chance)?;
+        let authentication = new.authentication.map(|new| new.admit(self, id, None, &chance));
+        let tls = new.tls.map(|new| new.admit(self, id, None, &chance));
+        let mut endpoint = Endpoint {
             id,
             tenant,
             url: String::from(url.as_str()),
@@ -179,11 +228,20 @@ impl Maker<'_> {
             batch: new.batch.map(|batch| batch.admit(self.profile)).transpose()?,
             cancelled_before: None,
             trace_context: new.trace_context,
+            security: Security {
+                authentication: authentication.transpose()?,
+                tls: tls.transpose()?,
+                validation: None,
+            },
             metadata: new.metadata,
             created_at: self.now,
             updated_at: self.now,
         };
         refuse_ordered_batches(&endpoint)?;
+        security::check_header(self, &endpoint)?;
+        if new.validation.is_some() {
+            validate::begin(&mut endpoint);
+        }
         Ok((endpoint, clear))
     }
 
@@ -222,7 +280,10 @@ impl Maker<'_> {
         refuse_ordered_batches(&next)?;
         merge(&mut next.metadata, &patch.metadata);
         limits::metadata(&next.metadata)?;
-        self.patch_headers(&mut next, &patch.headers, chance)?;
+        self.patch_headers(&mut next, &patch.headers, &chance)?;
+        self.patch_security(&mut next.security, endpoint, patch, &chance)?;
+        security::check_header(self, &next)?;
+        validate::patch(&mut next, endpoint, &patch.validation);
         if next == *endpoint {
             return Ok(Edited::Unchanged);
         }
@@ -230,16 +291,43 @@ impl Maker<'_> {
         Ok(Edited::Changed(next))
     }
 
+    /// Changes how an endpoint and we make sure of each other.
+    fn patch_security(
+        self,
+        next: &mut Security,
+        endpoint: &Endpoint,
+        patch: &EndpointPatch,
+        chance: &impl Fn() -> [u8; 56],
+    ) -> Result<(), ApiError> {
+        let (id, before) = (endpoint.id, &endpoint.security);
+        patch.authentication.apply(&mut next.authentication, |new| {
+            new.admit(self, id, before.authentication.as_ref(), chance)
+        })?;
+        let admit = |new: &NewTls| new.admit(self, id, before.tls.as_ref(), chance);
+        patch.tls.apply(&mut next.tls, admit)
+    }
+
+    /// Seals a secret.
+    pub(super) fn seal(
+        self,
+        owner: &str,
+        secret: &Clear,
+        chance: &impl Fn() -> [u8; 56],
+    ) -> Sealed {
+        let (_, nonce) = split(chance());
+        self.keyring.seal(owner, secret.expose(), nonce)
+    }
+
     /// Gives an endpoint a new secret, and returns it with the secret in the clear. The secrets
     /// before it are used for `overlap` longer.
     pub(crate) fn rotate(
         self,
         endpoint: &Endpoint,
-        supplied: Option<Clear>,
+        wish: SecretWish,
         overlap: Duration,
         chance: impl Fn() -> [u8; 56],
     ) -> Result<(Endpoint, Clear), ApiError> {
-        let (secret, clear) = self.secret(endpoint.id, supplied, &chance)?;
+        let (secret, clear) = self.secret(endpoint.id, wish, &chance)?;
         let end = self.now.saturating_add(overlap);
         let retire = |secret: &Secret| Secret {
             expires_at: Some(secret.expires_at.map_or(end, |sooner| sooner.min(end))),
@@ -257,13 +345,21 @@ impl Maker<'_> {
     fn secret(
         self,
         id: EndpointId,
-        supplied: Option<Clear>,
+        wish: SecretWish,
         chance: &impl Fn() -> [u8; 56],
     ) -> Result<(Secret, Clear), ApiError> {
         let (random, nonce) = split(chance());
-        let clear = match supplied {
-            Some(secret) => self.profile.check_secret(secret.expose()).map(|()| secret),
-            None => self.profile.generate_secret(random),
+        let clear = match (wish.supplied, wish.kind) {
+            (Some(_), Some(_)) => {
+                let why = "the secret says itself what it is: leave one of them out";
+                return Err(ApiError::value("secret_kind", why));
+            }
+            (Some(secret), None) => self.profile.check_secret(secret.expose()).map(|()| secret),
+            (None, None | Some(SecretKind::Hmac)) => self.profile.generate_secret(random),
+            (None, Some(SecretKind::Ed25519)) => {
+                let made = self.profile.generate_ed25519(random);
+                Ok(made.map_err(|why| ApiError::value("secret_kind", why))?)
+            }
         };
         let clear = clear.map_err(|why| ApiError::value("secret", why))?;
         let sealed = self.keyring.seal(&secret_owner(id), clear.expose(), nonce);
@@ -293,7 +389,7 @@ impl Maker<'_> {
         self,
         endpoint: &mut Endpoint,
         patch: &BTreeMap<String, Option<String>>,
-        chance: impl Fn() -> [u8; 56],
+        chance: &impl Fn() -> [u8; 56],
     ) -> Result<(), ApiError> {
         let named: BTreeMap<String, Option<&String>> =
             patch.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_ref())).collect();
@@ -314,7 +410,7 @@ impl Maker<'_> {
         let new = set.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let admitted = self.profile.headers_admitted(kept.chain(new));
         admitted.map_err(|why| ApiError::value("headers", why))?;
-        endpoint.headers.extend(self.headers(endpoint.id, &set, &chance)?);
+        endpoint.headers.extend(self.headers(endpoint.id, &set, chance)?);
         Ok(())
     }
 }

@@ -128,7 +128,7 @@ pub(crate) async fn test_endpoint(
 }
 
 /// How long the dispatcher may take: as long as the endpoint may, and somewhat longer.
-fn patience(endpoint: &Endpoint, profile: &Profile) -> Duration {
+pub(super) fn patience(endpoint: &Endpoint, profile: &Profile) -> Duration {
     endpoint.timeout.unwrap_or(profile.attempt.timeout) + BESIDE
 }
 
@@ -151,7 +151,9 @@ fn sent(
     let delivery = DeliveryId::of(event.id, endpoint.id, 0);
     let attempt = Attempt { delivery, number: made.attempt, at: made.started_at };
     let request = rendered.request_as_sent(&made.signature, &attempt);
-    let own = endpoint.headers.keys().map(|name| (name.clone(), String::from(HIDDEN)));
+    let shown = endpoint.security.authentication.is_some().then(|| String::from("authorization"));
+    let own = endpoint.headers.keys().cloned().chain(shown);
+    let own = own.map(|name| (name, String::from(HIDDEN)));
     let built = request.headers.into_iter().map(|(name, value)| (String::from(&*name), value));
     let said = made
         .trace_sampled
@@ -166,7 +168,7 @@ fn sent(
     })
 }
 
-fn not_tried(error: NotTried) -> ApiError {
+pub(super) fn not_tried(error: NotTried) -> ApiError {
     match error {
         NotTried::Refused(reason) => match reason.as_str() {
             "endpoint_paused" => Code::EndpointPaused.into(),

@@ -10,23 +10,25 @@ use fanfare_domain::{
 };
 
 use super::{
-    draft::{EndpointPatch, Maker, NewEndpoint, SECRETS_MAX},
+    draft::{EndpointPatch, Maker, NewEndpoint, SECRETS_MAX, SecretWish},
     view::{BatchView, RateLimitView},
     *,
 };
 use crate::url_rules::{Https, UrlRules};
 
+/// Some day in 2026, in seconds.
+const NOON: u64 = 1_780_000_000;
 const LONG_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-struct Bench {
-    profile: Arc<Profile>,
+pub(super) struct Bench {
+    pub(super) profile: Arc<Profile>,
     urls: UrlRules,
-    keyring: Keyring,
+    pub(super) keyring: Keyring,
     drawn: Cell<u8>,
 }
 
 impl Bench {
-    fn new(profile: &str) -> Self {
+    pub(super) fn new(profile: &str) -> Self {
         Self {
             profile: Arc::clone(Profiles::built_in().get(profile).unwrap()),
             urls: UrlRules { https: Https::Always, policy: UrlPolicy::default() },
@@ -35,24 +37,28 @@ impl Bench {
         }
     }
 
-    fn maker(&self, second: u64) -> Maker<'_> {
-        let now = Timestamp::from_millis(second * 1_000);
+    pub(super) fn maker(&self, second: u64) -> Maker<'_> {
+        let now = Timestamp::from_millis((NOON + second) * 1_000);
         Maker { profile: &self.profile, urls: &self.urls, keyring: &self.keyring, now }
     }
 
-    fn chance(&self) -> impl Fn() -> [u8; 56] + '_ {
+    pub(super) fn chance(&self) -> impl Fn() -> [u8; 56] + '_ {
         || {
             self.drawn.set(self.drawn.get() + 1);
             [self.drawn.get(); 56]
         }
     }
 
-    fn create(&self, new: NewEndpoint) -> Result<(Endpoint, Clear), ApiError> {
+    pub(super) fn create(&self, new: NewEndpoint) -> Result<(Endpoint, Clear), ApiError> {
         let id = EndpointId::new(Timestamp::EPOCH, [7; 10]);
         self.maker(1).create(new, id, "acme".parse().unwrap(), self.chance())
     }
 
-    fn patch(&self, endpoint: &Endpoint, patch: &EndpointPatch) -> Result<Endpoint, ApiError> {
+    pub(super) fn patch(
+        &self,
+        endpoint: &Endpoint,
+        patch: &EndpointPatch,
+    ) -> Result<Endpoint, ApiError> {
         match self.maker(2).patch(endpoint, patch, self.chance())? {
             Edited::Changed(next) => Ok(next),
             Edited::Unchanged => Ok(endpoint.clone()),
@@ -60,7 +66,7 @@ impl Bench {
     }
 }
 
-fn new() -> NewEndpoint {
+pub(super) fn new() -> NewEndpoint {
     NewEndpoint {
         url: String::from("https://example.com/hook"),
         event_types: vec![String::from("a.b")],
@@ -68,11 +74,11 @@ fn new() -> NewEndpoint {
     }
 }
 
-fn patch(json: serde_json::Value) -> EndpointPatch {
+pub(super) fn patch(json: serde_json::Value) -> EndpointPatch {
     serde_json::from_value(json).unwrap()
 }
 
-fn field(result: Result<(Endpoint, Clear), ApiError>) -> String {
+pub(super) fn field(result: Result<(Endpoint, Clear), ApiError>) -> String {
     match result {
         Err(ApiError::Value { field, .. }) => field,
         other => panic!("{:?}", other.map(|(endpoint, _)| endpoint)),
@@ -347,17 +353,21 @@ fn old_secrets_are_used_until_their_overlap_ends() {
     let bench = Bench::new("kryptos");
     let (endpoint, first) = bench.create(new()).unwrap();
     let hour = Duration::from_hours(1);
-    let at = |second: u64| Timestamp::from_millis(second * 1_000);
-    let (endpoint, second) = bench.maker(10).rotate(&endpoint, None, hour, bench.chance()).unwrap();
+    let at = |second: u64| Timestamp::from_millis((NOON + second) * 1_000);
+    let (endpoint, second) =
+        bench.maker(10).rotate(&endpoint, SecretWish::default(), hour, bench.chance()).unwrap();
     assert_ne!(first, second);
     let ends: Vec<_> = endpoint.secrets.iter().map(|secret| secret.expires_at).collect();
     assert_eq!(ends, [None, Some(at(10).saturating_add(hour))]);
-    let (endpoint, _) = bench.maker(20).rotate(&endpoint, None, 2 * hour, bench.chance()).unwrap();
+    let (endpoint, _) =
+        bench.maker(20).rotate(&endpoint, SecretWish::default(), 2 * hour, bench.chance()).unwrap();
     let ends: Vec<_> = endpoint.secrets.iter().map(|secret| secret.expires_at).collect();
     let (sooner, later) = (at(10).saturating_add(hour), at(20).saturating_add(2 * hour));
     assert_eq!(ends, [None, Some(later), Some(sooner)], "an end is never put off");
-    let (endpoint, _) =
-        bench.maker(30).rotate(&endpoint, None, Duration::ZERO, bench.chance()).unwrap();
+    let (endpoint, _) = bench
+        .maker(30)
+        .rotate(&endpoint, SecretWish::default(), Duration::ZERO, bench.chance())
+        .unwrap();
     assert_eq!(endpoint.secrets.len(), 1, "with no overlap only the new one is left");
 }
 
@@ -367,10 +377,15 @@ fn an_endpoint_has_ten_secrets_at_most() {
     let (mut endpoint, _) = bench.create(new()).unwrap();
     for second in 10..40 {
         let hour = Duration::from_hours(1);
-        endpoint = bench.maker(second).rotate(&endpoint, None, hour, bench.chance()).unwrap().0;
+        endpoint = bench
+            .maker(second)
+            .rotate(&endpoint, SecretWish::default(), hour, bench.chance())
+            .unwrap()
+            .0;
     }
     assert_eq!(endpoint.secrets.len(), SECRETS_MAX);
-    assert_eq!(endpoint.secrets[0].created_at, Timestamp::from_millis(39_000));
+    let last = Timestamp::from_millis((NOON + 39) * 1_000);
+    assert_eq!(endpoint.secrets[0].created_at, last);
 }
 
 #[test]

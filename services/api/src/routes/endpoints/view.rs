@@ -15,7 +15,11 @@ use fanfare_domain::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::health::HealthView;
+use super::{
+    health::HealthView,
+    security::{AuthenticationView, tls::TlsView},
+    validate::{AllowedView, ValidationName},
+};
 use crate::error::{ApiError, Code};
 
 /// A URL that wants some event types. Its secrets and the values of its headers are not shown.
@@ -71,6 +75,18 @@ pub(crate) struct EndpointView {
     /// `null` for what the profile says.
     #[schema(required)]
     trace_context: Option<bool>,
+    /// What requests show, in the header `authorization`; `null` for nothing.
+    #[schema(required)]
+    authentication: Option<AuthenticationView>,
+    /// How TLS is spoken with it; `null` for as with all others.
+    #[schema(required)]
+    tls: Option<TlsView>,
+    /// How it has to allow us to send before we do; `null` for not at all.
+    #[schema(required)]
+    validation: Option<ValidationName>,
+    /// What it has allowed; `null` if it has not to.
+    #[schema(required)]
+    allowed: Option<AllowedView>,
     /// The caller's own notes.
     metadata: BTreeMap<String, String>,
     /// The secrets that sign requests at this time, newest first.
@@ -234,6 +250,10 @@ impl EndpointView {
             ordering: OrderingName::of(endpoint.ordering),
             batch: endpoint.batch.map(BatchView::of),
             trace_context: endpoint.trace_context,
+            authentication: endpoint.security.authentication.as_ref().map(AuthenticationView::of),
+            tls: endpoint.security.tls.as_ref().map(TlsView::of),
+            validation: endpoint.security.validation.map(|_| ValidationName::CloudEvents),
+            allowed: endpoint.security.validation.as_ref().map(AllowedView::of),
             metadata: endpoint.metadata.clone(),
             secrets: endpoint.live_secrets(now).map(SecretView::of).collect(),
             created_at: endpoint.created_at.to_string(),

@@ -67,7 +67,7 @@ impl Kind {
     const fn once(self) -> &'static [&'static str] {
         match self {
             Self::Tenant | Self::EventType => &[],
-            Self::Endpoint => &["secret", "headers"],
+            Self::Endpoint => &["secret", "secret_kind", "headers"],
         }
     }
 }
@@ -183,9 +183,33 @@ fn is_so(kind: Kind, member: &str, declared: &Value, shown: &Value) -> bool {
             let policy = |value: &Value| serde_json::from_value::<Policy>(value.clone()).ok();
             policy(declared).is_some_and(|wanted| policy(shown) == Some(wanted))
         }
+        (Kind::Endpoint, "authentication" | "tls") => {
+            is_within(&comparable(declared), &comparable(shown))
+        }
         (Kind::EventType, _) => declared == shown,
         (Kind::Tenant | Kind::Endpoint, _) => is_within(declared, shown),
     }
+}
+
+/// Leaves out what is never shown, and of certificates the line ends and what stands around them.
+fn comparable(value: &Value) -> Value {
+    const SECRETS: [&str; 4] = ["token", "password", "client_secret", "client_key_pem"];
+
+    let Value::Object(members) = value else { return value.clone() };
+    let shown = members.iter().filter(|(name, _)| !SECRETS.contains(&name.as_str()));
+    let member = |(name, value): (&String, &Value)| {
+        let pem = value.as_str().filter(|_| name.ends_with("_pem"));
+        let bare = pem.map(|pem| Value::from(certificates(pem)));
+        (name.clone(), bare.unwrap_or_else(|| value.clone()))
+    };
+    Value::Object(shown.map(member).collect())
+}
+
+/// Returns the certificates of a text in PEM, without anything around them.
+fn certificates(pem: &str) -> Vec<String> {
+    let begun = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let whole = begun.filter_map(|text| text.split("-----END CERTIFICATE-----").next());
+    whole.map(|text| text.split_whitespace().collect()).collect()
 }
 
 /// Tells whether all that is declared is there: what is not declared has a default, or stays.
@@ -231,6 +255,33 @@ mod tests {
         other["url"] = json!("https://example.com/b");
         let expected = ["change endpoint lobby: rate_limit, url"];
         assert_eq!(endpoint(&declared, Some(&other)), expected);
+    }
+
+    #[test]
+    fn what_is_not_shown_of_an_endpoint_is_not_compared() {
+        let pem = |text: &str| {
+            format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+        };
+        let declared = json!({
+            "name": "lobby",
+            "authentication": {"type": "oauth2", "client_id": "us", "client_secret": "x"},
+            "tls": {
+                "client_certificate_pem": format!("ours:\n{}", pem("AA\nBB")),
+                "client_key_pem": "x",
+            },
+        });
+        let mut shown = json!({
+            "name": "lobby",
+            "authentication": {
+                "type": "oauth2", "client_id": "us", "scopes": [], "credentials_in": "header",
+            },
+            "tls": {"ca_pem": null, "client_certificate_pem": pem("AABB"), "authorities": []},
+        });
+        assert_eq!(endpoint(&declared, Some(&shown)), Vec::<String>::new());
+        shown["authentication"]["client_id"] = json!("them");
+        shown["tls"]["client_certificate_pem"] = json!(pem("AACC"));
+        let expected = ["change endpoint lobby: authentication, tls"];
+        assert_eq!(endpoint(&declared, Some(&shown)), expected);
     }
 
     #[test]

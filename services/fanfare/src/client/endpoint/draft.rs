@@ -11,7 +11,7 @@ use fanfare_domain::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{all, limits::Limits};
+use super::{all, limits::Limits, security::Security};
 use crate::client::{
     api::{Api, text},
     options::{Pair, map},
@@ -47,11 +47,16 @@ pub(crate) struct Options {
     /// The signing secret, where the tenant's profile lets the caller choose it (killb wants one).
     #[arg(long)]
     secret: Option<String>,
+    /// Which kind of secret is made [default: hmac].
+    #[arg(long, value_parser = ["hmac", "ed25519"], conflicts_with = "secret", value_name = "KIND")]
+    secret_kind: Option<String>,
     /// A header to add to every request; may be given several times.
     #[arg(long = "header", value_name = "NAME=VALUE")]
     headers: Vec<Pair>,
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    security: Security,
     /// How long to wait before each retry [default: as the tenant's profile has it].
     #[arg(long, value_parser = parse_duration, value_delimiter = ',', value_name = "DURATIONS")]
     retry_delays: Option<Vec<Duration>>,
@@ -67,8 +72,10 @@ impl Options {
             name: self.name.clone(),
             description: self.description.clone(),
             secret: self.secret.clone(),
+            secret_kind: self.secret_kind.clone(),
             headers: map(&self.headers),
             limits: self.limits.clone(),
+            security: self.security.clone(),
             retry_delays: self.retry_delays.clone(),
         }
     }
@@ -89,10 +96,14 @@ pub(crate) struct Draft {
     pub(crate) description: Option<String>,
     /// The signing secret.
     pub(crate) secret: Option<String>,
+    /// Which kind of secret is made.
+    pub(crate) secret_kind: Option<String>,
     /// Headers to add to every request.
     pub(crate) headers: BTreeMap<String, String>,
     /// How it is sent to.
     pub(crate) limits: Limits,
+    /// How it and we make sure of each other.
+    pub(crate) security: Security,
     /// How long to wait before each retry.
     pub(crate) retry_delays: Option<Vec<Duration>>,
 }
@@ -121,6 +132,7 @@ impl Draft {
             ("name", self.name.clone().map(Value::String)),
             ("description", self.description.clone().map(Value::String)),
             ("secret", self.secret.clone().map(Value::String)),
+            ("secret_kind", self.secret_kind.clone().map(Value::String)),
             ("retry", retry),
             ("headers", (!self.headers.is_empty()).then(|| json!(self.headers))),
         ];
@@ -132,6 +144,7 @@ impl Draft {
             }
         }
         self.limits.add_to(&mut members, &Value::Null)?;
+        self.security.add_to(&mut members);
         Ok(Value::Object(members))
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fanfare_domain::TenantId;
 use serde_json::Value;
 
+use super::security;
 use crate::{
     client::{
         api::text,
@@ -83,6 +84,9 @@ pub(super) fn endpoint(found: &Value, output: Output) {
         ("rate limit", rate::shown(found)),
         ("batches", batches(found)),
         ("trace headers", trace_context(found)),
+        ("authentication", security::authentication(found)),
+        ("tls", security::tls(found)),
+        ("validation", security::validation(found)),
         ("retries", retries(found)),
         ("secrets", secrets.to_string()),
         ("created", plain("created_at")),

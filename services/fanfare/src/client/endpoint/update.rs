@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::{Named, limits::Limits};
+use super::{Named, limits::Limits, security::Security};
 use crate::client::{
     options::{Pair, map},
     setting::Misfit,
@@ -39,6 +39,14 @@ pub(crate) struct Options {
     removed: Vec<String>,
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    security: Security,
+    /// Show nothing of ourselves in the header authorization any more.
+    #[arg(long, conflicts_with_all = ["bearer", "basic", "oauth2_token_url"])]
+    no_authentication: bool,
+    /// Speak TLS as with all others again.
+    #[arg(long, conflicts_with_all = ["ca", "client_certificate"])]
+    no_tls: bool,
 }
 
 impl Options {
@@ -71,6 +79,12 @@ impl Options {
             members.insert(String::from("headers"), json!(headers));
         }
         self.limits.add_to(&mut members, current)?;
+        self.security.add_to(&mut members);
+        for (name, gone) in [("authentication", self.no_authentication), ("tls", self.no_tls)] {
+            if gone {
+                members.insert(String::from(name), Value::Null);
+            }
+        }
         Ok(Value::Object(members))
     }
 }
@@ -97,7 +111,7 @@ mod tests {
     fn only_what_is_given_changes() {
         assert_eq!(patch("", &Value::Null), Ok(json!({})));
         let given = "--url https://b/ --types a.b,c.> --header X-A=1 --remove-header X-B \
-                     --batch none --concurrency 2 --filter none";
+                     --batch none --concurrency 2 --filter none --bearer abc --no-tls";
         let expected = json!({
             "url": "https://b/",
             "event_types": ["a.b", "c.>"],
@@ -105,6 +119,8 @@ mod tests {
             "batch": null,
             "concurrency": 2,
             "filter": null,
+            "authentication": { "type": "bearer", "token": "abc" },
+            "tls": null,
         });
         assert_eq!(patch(given, &Value::Null), Ok(expected));
     }
