@@ -2,7 +2,7 @@
 
 mod view;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{Json, extract::State, http::StatusCode};
 use fanfare_domain::{
@@ -342,6 +342,7 @@ async fn create(
         generation: 0,
         state: JobState::Running,
         progress: Progress { updated_at: created_at, ..Progress::default() },
+        behind: BTreeMap::new(),
     };
     access.caller.begins_to_write();
     match app.log.write_replay(&replay, 0).await? {
