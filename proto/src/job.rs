@@ -22,6 +22,7 @@ pub fn encode_replay(replay: &Replay) -> Bytes {
 /// Reads a replay and how far it is.
 pub fn decode_replay(bytes: Bytes) -> Result<Replay, DecodeError> {
     let wire: wire::Replay = parse::message(bytes, "Replay")?;
+    let next = if wire.behind.is_empty() { wire.next } else { wire.most_next };
     Ok(Replay {
         id: parse::id(&wire.job_id, "Replay.job_id", JobId::from_bytes)?,
         tenant: parse::tenant(&wire.tenant, "Replay.tenant")?,
@@ -32,14 +33,20 @@ pub fn decode_replay(bytes: Bytes) -> Result<Replay, DecodeError> {
         generation: wire.generation,
         state: state(wire.state, wire.failure)?,
         progress: Progress {
-            next: wire.next,
+            next,
             journal_sequence: wire.journal_sequence,
             looked_at: wire.looked_at,
             made: wire.made,
             updated_at: Timestamp::from_nanos(wire.updated_at_ns),
             unfinished: wire.unfinished,
         },
+        behind: wire.behind.iter().map(behind).collect::<Result<_, _>>()?,
     })
+}
+
+fn behind(wire: &wire::ReplayBehind) -> Result<(EndpointId, u64), DecodeError> {
+    let endpoint = &wire.endpoint_id;
+    Ok((parse::id(endpoint, "ReplayBehind.endpoint_id", EndpointId::from_bytes)?, wire.next))
 }
 
 fn scope(wire: Option<wire::replay::Scope>) -> Result<Scope, DecodeError> {
@@ -107,8 +114,8 @@ fn state(number: i32, failure: String) -> Result<JobState, DecodeError> {
 
 impl Fields for Replay {
     fn write(&self, out: &mut impl Sink) {
-        let Self { id, tenant, actor, reason, created_at, scope, generation, state, progress } =
-            self;
+        let Self { id, tenant, actor, reason, created_at, scope, generation, state, .. } = self;
+        let Self { progress, behind, .. } = self;
         let Progress { next, journal_sequence, looked_at, made, updated_at, unfinished } =
             *progress;
         out.bytes(1, id.as_bytes());
@@ -129,12 +136,27 @@ impl Fields for Replay {
         };
         out.uint(9, number as u64);
         out.text(10, failure);
-        out.uint(11, next);
+        // Who knows nothing of those that are behind goes back to the last of them.
+        out.uint(11, behind.values().copied().fold(next, u64::min));
         out.uint(12, journal_sequence);
         out.uint(13, looked_at);
         out.uint(14, made);
         out.time(15, updated_at);
         out.uint(16, u64::from(unfinished));
+        for (endpoint, next) in behind {
+            out.message(17, &Behind(*endpoint, *next));
+        }
+        out.uint(18, if behind.is_empty() { 0 } else { next });
+    }
+}
+
+struct Behind(EndpointId, u64);
+
+impl Fields for Behind {
+    fn write(&self, out: &mut impl Sink) {
+        let Self(endpoint, next) = self;
+        out.bytes(1, endpoint.as_bytes());
+        out.uint(2, *next);
     }
 }
 

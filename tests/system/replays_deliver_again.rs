@@ -26,6 +26,9 @@ use crate::support::{
 /// How long a replay may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The path of an endpoint that takes nothing any more once the others do.
+const DEAD: &str = "/dead";
+
 /// A scene whose endpoints refuse everything until they are told to take it, maybe slowly.
 struct Stage {
     scene: Scene,
@@ -44,9 +47,10 @@ impl Stage {
     async fn set_many(paths: &[String], events: usize) -> Result<(Self, Vec<Made>)> {
         let [works, is_slow] = [false; 2].map(|it| Arc::new(AtomicBool::new(it)));
         let told = [Arc::clone(&works), Arc::clone(&is_slow)];
-        let hooks = Hooks::answering(move |_, _| {
+        let hooks = Hooks::answering(move |request, _| {
             let [works, is_slow] = told.each_ref().map(|told| told.load(Ordering::SeqCst));
             match (is_slow, works) {
+                (false, true) if request.path == DEAD => Answer::Silence,
                 (true, _) => Answer::Late(200, Duration::from_secs(3)),
                 (false, true) => Answer::Status(200),
                 (false, false) => Answer::Status(500),
@@ -228,6 +232,43 @@ async fn an_event_is_sent_again_to_all_endpoints_that_are_named() -> Result<()> 
         assert_eq!((&shown["state"], &shown["attempts"]), (&json!("delivered"), &json!(1)));
     }
     stage.check_routed(&redrive).await?;
+    stage.scene.finish(Expected::Calm).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_never_answers_keeps_no_other_of_a_replay_waiting() -> Result<()> {
+    let paths = ["/one", DEAD, "/two"].map(String::from);
+    let (stage, endpoints) = Stage::set_many(&paths, 400).await?;
+    let dead = &endpoints[1].id;
+    let path = format!("/v1/tenants/{TENANT}/endpoints/{dead}");
+    stage.scene.api().patch(&path, &json!({ "concurrency": 1 })).await?;
+    let body = json!({ "since": stage.since, "which": "failed" });
+    let replays = format!("/v1/tenants/{TENANT}/replays");
+    let replay = stage.scene.api().post(&replays, &body).await?;
+    wait_at_most(PATIENCE, "the others to have everything", async || {
+        let [one, two] = ["/one", "/two"].map(|path| stage.scene.hooks.seen_at(path).len());
+        if (one, two) == (800, 800) { Ok(()) } else { Err(format!("{one} and {two}")) }
+    })
+    .await;
+    let its = stage.scene.hooks.seen_at(DEAD).len() - 400;
+    ensure!(its < 100, "it got {its}");
+    let path = format!("{replays}/{}", replay["id"].as_str().context("an id")?);
+    let shown = stage.scene.api().get(&path).await?;
+    assert_eq!(
+        (&shown["state"], &shown["behind_endpoint_ids"]),
+        (&json!("running"), &json!([dead]))
+    );
+    let cancelled = stage.scene.api().post(&format!("{path}/cancel"), &json!({})).await?;
+    let made = cancelled["made"].as_u64().context("a number")?;
+    ensure!((800..1_200).contains(&made), "{made} were made");
+    wait_at_most(PATIENCE, "the others' deliveries to end", async || {
+        let mut found = stage.of(&replay).await.map_err(|error| format!("{error:#}"))?;
+        found.retain(|_, history| history.delivery.endpoint.to_string() != *dead);
+        let is_delivered = |it: &History| it.conclusions.len() == 1 && it.attempts.len() == 1;
+        let ended = found.values().filter(|history| is_delivered(history)).count();
+        if ended == 800 { Ok(()) } else { Err(format!("{ended} of 800")) }
+    })
+    .await;
     stage.scene.finish(Expected::Calm).await
 }
 

@@ -1,5 +1,7 @@
 //! Long jobs: replays of what was delivered, or was not.
 
+use std::collections::BTreeMap;
+
 use crate::{EndpointId, EventId, EventType, JobId, TenantId, Timestamp, TypePattern};
 
 /// A replay: new deliveries of past events, made little by little. It holds its definition and how
@@ -22,8 +24,11 @@ pub struct Replay {
     pub generation: u32,
     /// How it stands.
     pub state: JobState,
-    /// How far it is.
+    /// How far it is, for all endpoints that are not behind.
     pub progress: Progress,
+    /// Endpoints that are slower than the others, up to [`Replay::BEHIND_MAX`], and from where on
+    /// nothing is done for them yet: a place as in [`Progress::next`].
+    pub behind: BTreeMap<EndpointId, u64>,
 }
 
 /// What a replay is of.
@@ -120,6 +125,10 @@ pub struct Progress {
 impl Replay {
     /// The most deliveries that one replay can name.
     pub const ONLY_MAX: usize = 1_000;
+
+    /// The most endpoints that can be behind the others. Where more are slow, the replay waits for
+    /// those beyond.
+    pub const BEHIND_MAX: usize = 256;
 
     /// Tells whether it makes no more than what is on record.
     pub fn is_over(&self) -> bool {

@@ -10,11 +10,13 @@
 //! from before the first time, so that dispatchers know it again.
 
 mod failure;
+mod pace;
 mod room;
 mod run;
 mod shift;
 mod source;
 mod survey;
+mod surveys;
 mod turns;
 mod unfinished;
 mod watch;

@@ -97,11 +97,11 @@ impl Matches {
         }
     }
 
-    /// Keeps one endpoint, if it is there.
-    pub(crate) fn keep_only(&mut self, only: EndpointId) {
-        self.targets.retain(|endpoint| *endpoint == only);
-        self.skipped.retain(|endpoint| *endpoint == only);
-        self.asking.retain(|asking| asking.endpoint == only);
+    /// Keeps the endpoints that are meant.
+    pub(crate) fn keep(&mut self, is_meant: impl Fn(EndpointId) -> bool) {
+        self.targets.retain(|endpoint| is_meant(*endpoint));
+        self.skipped.retain(|endpoint| is_meant(*endpoint));
+        self.asking.retain(|asking| is_meant(asking.endpoint));
     }
 
     /// Leaves the event to the feeds that cover it.

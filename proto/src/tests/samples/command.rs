@@ -1,5 +1,7 @@
 //! Commands and jobs.
 
+use std::collections::BTreeMap;
+
 use fanfare_domain::{
     Command, CommandId, JobId, Replay,
     command::{Aim, Order},
@@ -38,6 +40,8 @@ pub(super) fn replays() -> impl Iterator<Item = (&'static str, Replay)> {
     let one = Some(endpoint_id(2));
     let mut unfinished = replay(range(Which::Missing, None), JobState::Cancelled);
     unfinished.progress.unfinished = true;
+    let mut behind = replay(range(Which::All, None), JobState::Running);
+    behind.behind = [(endpoint_id(3), 4), (endpoint_id(4), 1)].into();
     [
         ("replay-only", Scope::Only(vec![past]), JobState::Running),
         ("replay-failed", range(Which::Failed, one), JobState::Done),
@@ -47,7 +51,7 @@ pub(super) fn replays() -> impl Iterator<Item = (&'static str, Replay)> {
     ]
     .into_iter()
     .map(|(name, scope, state)| (name, replay(scope, state)))
-    .chain([("replay-unfinished", unfinished)])
+    .chain([("replay-unfinished", unfinished), ("replay-behind", behind)])
 }
 
 fn replay(scope: Scope, state: JobState) -> Replay {
@@ -68,5 +72,6 @@ fn replay(scope: Scope, state: JobState) -> Replay {
             updated_at: at(9),
             unfinished: false,
         },
+        behind: BTreeMap::new(),
     }
 }

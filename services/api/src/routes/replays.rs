@@ -2,7 +2,7 @@
 
 mod view;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{Json, extract::State, http::StatusCode};
 use fanfare_delivery_log::{DeliveryRow, State as Standing};
@@ -348,6 +348,7 @@ async fn create(
         generation: 0,
         state: JobState::Running,
         progress: Progress { updated_at: created_at, ..Progress::default() },
+        behind: BTreeMap::new(),
     };
     access.caller.begins_to_write();
     match app.log.write_replay(&replay, 0).await? {

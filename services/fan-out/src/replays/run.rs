@@ -1,4 +1,5 @@
-//! One job: from where it stands to its end, some events at a time.
+//! One job: from where it stands to its end, some events at a time; each turn for those who go on
+//! together, or for one that is behind them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Desk,
+    pace::{self, Part, Whose},
     source::{Chunk, Source},
     unfinished::Unfinished,
     watch::Watch,
@@ -24,6 +26,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// How long a job stands unwritten: whoever goes on with it reads the journal from its last write.
 const UNWRITTEN_MAX: Duration = Duration::from_mins(1);
 
+/// How long after they got something nobody is waited for any more whom others wait for.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+
 /// See the module.
 pub(super) struct Run {
     desk: Arc<Desk>,
@@ -34,6 +39,11 @@ pub(super) struct Run {
     source: Option<Source>,
     /// Whether what is next may have been made before, by who was interrupted.
     is_repeat: bool,
+    /// Whether there is nothing left but for those that are behind.
+    is_through: bool,
+    /// Whose turn the last one was, and when those who go on together had theirs.
+    last: Option<Whose>,
+    went_at: Instant,
     written_at: Instant,
 }
 
@@ -59,14 +69,46 @@ impl Run {
     pub(super) fn of(desk: Arc<Desk>, watch: Arc<Watch>, stored: &StoredReplay) -> Self {
         let (revision, generation) = (stored.revision, stored.generation());
         let replay = (*stored.replay).clone();
-        let (source, is_repeat) = (None, replay.generation > 0);
-        let written_at = Instant::now();
-        Self { desk, watch, replay, revision, generation, source, is_repeat, written_at }
+        let (written_at, went_at) = (Instant::now(), Instant::now());
+        Self {
+            desk,
+            watch,
+            revision,
+            generation,
+            source: None,
+            is_repeat: replay.generation > 0,
+            replay,
+            is_through: false,
+            last: None,
+            went_at,
+            written_at,
+        }
     }
 
     /// Whether it is to be written, though it has not come on.
-    pub(super) fn is_due(&self) -> bool {
+    fn is_due(&self) -> bool {
         !self.is_repeat && self.written_at.elapsed() > UNWRITTEN_MAX
+    }
+
+    /// Whether there is something to be done for anybody.
+    pub(super) fn is_ready(&self) -> bool {
+        let behind = &self.replay.behind;
+        let has_unfinished = self.source.as_ref().is_some_and(Source::has_unfinished);
+        has_unfinished
+            || self.is_due()
+            || self.watch.look(self.replay.id, |way| {
+                pace::ready(way, behind, self.next()).next().is_some()
+                    || (!self.is_through && way.slowest(behind, self.is_stuck()).is_some())
+            })
+    }
+
+    /// From where on nothing is done for those who go on together; `None` if all is.
+    fn next(&self) -> Option<u64> {
+        (!self.is_through).then_some(self.replay.progress.next)
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.went_at.elapsed() > STUCK_AFTER
     }
 
     /// Whose it is.
@@ -101,36 +143,77 @@ impl Run {
         if self.replay.generation == 0 {
             return self.begin().await;
         }
-        if !self.watch.has_room(self.replay.id) {
+        let mut source = match self.source.take() {
+            Some(source) => source,
+            None => self.begin_source().await?,
+        };
+        let Some(whose) = self.choose(&source) else {
+            self.source = Some(source);
             return self.wait().await;
-        }
-        let next = self.replay.progress.next;
-        let Some(chunk) = self.source().await?.next(next).await.context("find what is next")?
-        else {
+        };
+        let chunk = source.next(&self.part(whose)).await.context("find what is next")?;
+        let has_unfinished = source.has_unfinished();
+        self.source = Some(source);
+        let Some(chunk) = chunk else {
             return self.wait().await;
         };
         let generation = self.generation;
         let made = chunk.given.iter().flat_map(|given| {
             let event = given.event.event.id;
-            given.targets.iter().map(move |it| DeliveryId::of(event, *it, generation))
+            given.targets.iter().map(move |it| (DeliveryId::of(event, *it, generation), *it))
         });
         let since = (self.replay.progress.journal_sequence, self.is_repeat);
-        self.watch.add(self.replay.id, made, since);
+        self.watch.add((self.replay.id, whose), made, since);
         let written = self.desk.write((&self.replay, generation), &chunk.given);
         if !written.await.context("write what is replayed")? {
             return Ok(Step::Stopped);
         }
-        self.is_repeat = self.source.as_ref().is_some_and(Source::has_unfinished);
-        self.note(&chunk).await
+        self.is_repeat = has_unfinished;
+        self.note(whose, &chunk).await
+    }
+
+    /// Chooses for whom to go on. Who has been waited for is left behind first.
+    fn choose(&mut self, source: &Source) -> Option<Whose> {
+        let (next, stuck, last) = (self.next(), self.is_stuck(), self.last);
+        let behind = &mut self.replay.behind;
+        let is_apart = |from: &u64| next.is_none_or(|next| *from < next);
+        let chosen = match source.unfinished(behind) {
+            Some(Whose::One(endpoint)) if behind.get(&endpoint).is_some_and(is_apart) => {
+                Some(Whose::One(endpoint))
+            }
+            Some(_) => Some(Whose::Most),
+            None => self.watch.look(self.replay.id, |way| {
+                while let Some(next) = next
+                    && let Some(slow) = way.slowest(behind, stuck)
+                {
+                    behind.insert(slow, next);
+                }
+                pace::after(pace::ready(way, behind, next), last)
+            }),
+        };
+        self.last = chosen.or(last);
+        chosen
+    }
+
+    /// What comes next for somebody.
+    fn part(&self, whose: Whose) -> Part<'_> {
+        let (behind, next) = (&self.replay.behind, self.replay.progress.next);
+        match whose {
+            Whose::Most => Part { whose, behind, from: next, until: u64::MAX },
+            Whose::One(endpoint) => {
+                let from = behind.get(&endpoint).copied().unwrap_or(next);
+                Part { whose, behind, from, until: self.next().unwrap_or(u64::MAX) }
+            }
+        }
     }
 
     /// Makes what is on record of a replay that was cancelled, and was maybe made before.
     async fn finish(&mut self) -> anyhow::Result<Step> {
-        let (tenant, since) = (&self.replay.tenant, self.replay.progress.journal_sequence);
-        let left = Unfinished::read(&self.desk.log, (tenant, self.generation), since).await;
-        let left = left.context("read what was left behind")?.take_below(u64::MAX);
+        let left = Unfinished::read(&self.desk.log, (&self.replay, self.generation)).await;
+        let left = left.context("read what was left behind")?.into_all();
         let mut given = Vec::with_capacity(left.len());
-        for (sequence, targets) in left {
+        for (place, targets) in left {
+            let Some(sequence) = self.sequence_at(place) else { continue };
             let event = self.desk.event(sequence).await.context("read an event")?;
             let targets: Vec<_> = targets.into_iter().collect();
             given.extend(event.map(|event| Given { event, targets }));
@@ -147,14 +230,19 @@ impl Run {
         self.save(Step::Over(state)).await
     }
 
-    async fn source(&mut self) -> anyhow::Result<&mut Source> {
-        let source = if let Some(source) = self.source.take() {
-            source
-        } else {
-            let desk = Arc::clone(&self.desk);
-            Source::of(desk, (&self.replay, self.generation), self.is_repeat).await?
-        };
-        Ok(self.source.insert(source))
+    /// The sequence of EVENTS that a place of the job stands for.
+    fn sequence_at(&self, place: u64) -> Option<u64> {
+        match &self.replay.scope {
+            Scope::Only(past) => {
+                past.get(usize::try_from(place).ok()?).map(|past| past.event_sequence)
+            }
+            Scope::Range(_) => Some(place),
+        }
+    }
+
+    async fn begin_source(&self) -> anyhow::Result<Source> {
+        let desk = Arc::clone(&self.desk);
+        Source::of(desk, (&self.replay, self.generation), self.is_repeat).await
     }
 
     /// Notes where it begins, and what tells its deliveries apart.
@@ -177,16 +265,28 @@ impl Run {
     }
 
     /// Notes that a chunk is done.
-    async fn note(&mut self, chunk: &Chunk) -> anyhow::Result<Step> {
+    async fn note(&mut self, whose: Whose, chunk: &Chunk) -> anyhow::Result<Step> {
         let made: usize = chunk.given.iter().map(|given| given.targets.len()).sum();
-        let progress = &mut self.replay.progress;
-        progress.next = chunk.next;
+        let Replay { scope, progress, behind, .. } = &mut self.replay;
         progress.looked_at += chunk.looked_at;
         progress.made += u64::try_from(made).unwrap_or(u64::MAX);
-        if !chunk.is_last {
+        match whose {
+            Whose::Most => {
+                progress.next = chunk.next;
+                (self.is_through, self.went_at) = (chunk.is_last, Instant::now());
+            }
+            // It has met the others, or there is nothing left for it.
+            Whose::One(endpoint) if chunk.is_last => {
+                behind.remove(&endpoint);
+            }
+            Whose::One(endpoint) => {
+                behind.insert(endpoint, chunk.next);
+            }
+        }
+        if !self.is_through || !behind.is_empty() {
             return self.save(Step::Went).await;
         }
-        let has_found_none = match &self.replay.scope {
+        let has_found_none = match scope {
             Scope::Only(past) => progress.made == 0 && !past.is_empty(),
             Scope::Range(_) => false,
         };

@@ -90,13 +90,13 @@ impl Shift {
     }
 
     fn next(&mut self) -> Option<StoredReplay> {
-        let Self { desk, watch, turns, runs, in_line, .. } = self;
+        let Self { desk, turns, runs, in_line, .. } = self;
         let surveyed: usize = runs.values().map(Run::surveyed).sum();
         let is_ready = |stored: &StoredReplay| {
             let job = stored.replay.id;
             let is_its_turn =
                 in_line.get(&job).is_none_or(|needed| surveyed + needed <= SURVEYED_MAX);
-            is_its_turn && (watch.has_room(job) || runs.get(&job).is_none_or(Run::is_due))
+            is_its_turn && runs.get(&job).is_none_or(Run::is_ready)
         };
         let next = desk.jobs.read(|jobs| turns.give(jobs.running(), is_ready, Instant::now()))?;
         in_line.remove(&next.replay.id);

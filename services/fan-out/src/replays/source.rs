@@ -4,13 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{
-    EndpointId, Replay, StoredEvent, TenantId, chain,
+    Replay, StoredEvent, TenantId, chain,
     job::{Past, Range, Scope, Which},
 };
 use fanfare_event_log::{ReadError, feeds::Reach};
 use tracing::error;
 
-use super::{Desk, survey::Survey, unfinished::Unfinished, watch::OPEN_MAX, writing::Given};
+use super::{
+    Desk,
+    pace::{Behind, OPEN_MAX, Part, Whose},
+    surveys::Surveys,
+    unfinished::Unfinished,
+    writing::Given,
+};
 use crate::routes::{Matches, Routes};
 
 /// The most events, or about so many deliveries of a list, that are replayed between two writes of
@@ -27,11 +33,11 @@ const LATE: Duration = Duration::from_mins(1);
 pub(super) struct Chunk {
     /// What is to be delivered.
     pub(super) given: Vec<Given>,
-    /// How many events were looked at.
+    /// How many events were looked at that nobody has looked at before.
     pub(super) looked_at: u64,
     /// Where to go on.
     pub(super) next: u64,
-    /// Whether this is all.
+    /// Whether this is all of the part.
     pub(super) is_last: bool,
 }
 
@@ -45,7 +51,7 @@ pub(super) struct Source {
     end: u64,
     /// Whether every event before that is known to be routed.
     is_routed: bool,
-    survey: Option<Survey>,
+    surveys: Surveys,
     unfinished: Unfinished,
 }
 
@@ -58,34 +64,31 @@ impl Source {
         is_repeat: bool,
     ) -> anyhow::Result<Self> {
         let (tenant, scope) = (replay.tenant.clone(), replay.scope.clone());
-        let since = replay.progress.journal_sequence;
-        let (end, unfinished) = match &scope {
-            // What is in a list is the same each time.
-            Scope::Only(past) => (past.len().try_into().unwrap_or(u64::MAX), Unfinished::default()),
+        let end = match &scope {
+            Scope::Only(past) => past.len().try_into().unwrap_or(u64::MAX),
             Scope::Range(range) => {
                 let until = range.until.saturating_add(LATE);
-                let end = desk.log.first_event_at(until).await.context("find the last event")?;
-                let unfinished = if is_repeat {
-                    let read = Unfinished::read(&desk.log, (&tenant, generation), since).await;
-                    read.context("read what was left behind")?
-                } else {
-                    Unfinished::default()
-                };
-                (end, unfinished)
+                desk.log.first_event_at(until).await.context("find the last event")?
             }
         };
-        let (is_routed, survey) = (false, None);
-        Ok(Self { desk, tenant, scope, generation, end, is_routed, survey, unfinished })
+        let unfinished = if is_repeat {
+            let read = Unfinished::read(&desk.log, (replay, generation)).await;
+            read.context("read what was left behind")?
+        } else {
+            Unfinished::default()
+        };
+        let (is_routed, surveys) = (false, Surveys::default());
+        Ok(Self { desk, tenant, scope, generation, end, is_routed, surveys, unfinished })
     }
 
     /// How many deliveries are remembered of those that are on record.
     pub(super) fn surveyed(&self) -> usize {
-        self.survey.as_ref().map_or(0, Survey::len)
+        self.surveys.len()
     }
 
     /// Forgets them.
     pub(super) fn forget_survey(&mut self) {
-        self.survey = None;
+        self.surveys = Surveys::default();
     }
 
     /// Tells whether something is left to be made again that was left behind.
@@ -93,24 +96,30 @@ impl Source {
         !self.unfinished.is_empty()
     }
 
-    /// Returns what comes from there on; `None` if that cannot be told before more events are
+    /// Who something of what was left behind is for.
+    pub(super) fn unfinished(&self, behind: &Behind) -> Option<Whose> {
+        self.unfinished.whose(behind)
+    }
+
+    /// Returns what comes next of a part; `None` if that cannot be told before more events are
     /// routed.
-    pub(super) async fn next(&mut self, from: u64) -> anyhow::Result<Option<Chunk>> {
+    pub(super) async fn next(&mut self, part: &Part<'_>) -> anyhow::Result<Option<Chunk>> {
         let range = match &self.scope {
-            Scope::Only(past) => {
-                let skipped = usize::try_from(from).unwrap_or(usize::MAX);
-                let past = some_of(past.get(skipped..).unwrap_or_default()).to_vec();
-                let next = from.saturating_add(u64::try_from(past.len()).unwrap_or_default());
-                return self.particular(past, next).await.map(Some);
+            Scope::Only(list) => {
+                let (past, next) = listed(list, part);
+                let chunk = self.particular(past, next, part).await?;
+                // What is in a list is the same each time.
+                self.unfinished.take_below(chunk.next, part);
+                return Ok(Some(chunk));
             }
             Scope::Range(range) => range.clone(),
         };
         let mut chunk = match range.which {
-            Which::Failed | Which::Exhausted => self.failed(&range, from).await?,
+            Which::Failed | Which::Exhausted => self.failed(&range, part).await?,
             Which::Missing if !self.is_routed().await? => return Ok(None),
-            Which::All | Which::Missing => self.wanted(&range, from).await?,
+            Which::All | Which::Missing => self.wanted(&range, part).await?,
         };
-        self.finish(&mut chunk).await?;
+        self.finish(&mut chunk, part).await?;
         Ok(Some(chunk))
     }
 
@@ -125,9 +134,9 @@ impl Source {
     }
 
     /// Adds what was left behind of the events of a chunk.
-    async fn finish(&mut self, chunk: &mut Chunk) -> anyhow::Result<()> {
+    async fn finish(&mut self, chunk: &mut Chunk, part: &Part<'_>) -> anyhow::Result<()> {
         let below = if chunk.is_last { u64::MAX } else { chunk.next };
-        for (sequence, targets) in self.unfinished.take_below(below) {
+        for (sequence, targets) in self.unfinished.take_below(below, part) {
             let place = chunk.given.binary_search_by_key(&sequence, |given| given.event.sequence);
             match place {
                 Ok(found) => {
@@ -149,7 +158,12 @@ impl Source {
     }
 
     /// Reads the events of particular deliveries. Those that are gone are left out.
-    async fn particular(&self, past: Vec<Past>, next: u64) -> anyhow::Result<Chunk> {
+    async fn particular(
+        &self,
+        past: Vec<Past>,
+        next: u64,
+        part: &Part<'_>,
+    ) -> anyhow::Result<Chunk> {
         let looked_at = u64::try_from(past.len()).unwrap_or_default();
         let mut given: Vec<Given> = Vec::with_capacity(past.len());
         for Past { event: id, event_sequence, endpoint } in past {
@@ -163,36 +177,37 @@ impl Source {
             let targets = vec![endpoint];
             given.extend(event.filter(ours).map(|event| Given { event, targets }));
         }
-        Ok(Chunk { given, looked_at, next, is_last: next >= self.end })
+        Ok(Chunk { given, looked_at, next, is_last: next >= self.end.min(part.until) })
     }
 
     /// What failed, by the facts about it.
-    async fn failed(&mut self, range: &Range, from: u64) -> anyhow::Result<Chunk> {
-        let survey = self.survey_from(range, from).await?;
-        let (found, next) = survey.take_failed(CHUNK);
-        let sequences: Vec<(u64, EndpointId)> = found;
-        let mut past = Vec::with_capacity(sequences.len());
-        for (event_sequence, endpoint) in sequences {
+    async fn failed(&mut self, range: &Range, part: &Part<'_>) -> anyhow::Result<Chunk> {
+        self.look(range, part).await?;
+        let survey = self.surveys.get_mut(part).context("it was just read")?;
+        let (found, next) = survey.take_failed(part, CHUNK);
+        let mut past = Vec::with_capacity(found.len());
+        for (event_sequence, endpoint) in found {
             let event = self.desk.event(event_sequence).await.context("read an event")?;
             let of = |event: StoredEvent| Past { event: event.event.id, event_sequence, endpoint };
             past.extend(event.map(of));
         }
-        self.particular(past, next).await
+        self.particular(past, next, part).await
     }
 
     /// What endpoints want as they are now, all of it or what they never had.
-    async fn wanted(&mut self, range: &Range, from: u64) -> anyhow::Result<Chunk> {
-        let (tenant, patterns) = (self.tenant.clone(), range.types.clone());
+    async fn wanted(&mut self, range: &Range, part: &Part<'_>) -> anyhow::Result<Chunk> {
+        let (tenant, patterns, from) = (self.tenant.clone(), range.types.clone(), part.from);
         let reach = Reach { tenant, patterns, from, count: CHUNK, bytes: BYTES_MAX };
         let batch = self.desk.log.read_feed(&reach).await.context("read events")?;
-        let mut next = batch.next;
-        let is_last = next >= self.end || (!batch.more && self.is_the_end(&reach, next).await?);
+        let (mut next, end) = (batch.next, self.end.min(part.until));
+        let is_last = next >= end || (!batch.more && self.is_the_end(&reach, (next, end)).await?);
         let mut events = batch.events;
-        events.retain(|event| event.sequence < self.end && is_in(range, event));
+        events.retain(|event| event.sequence < end && is_in(range, event));
         if range.which == Which::Missing
             && let Some(last) = events.last().map(|event| event.sequence)
         {
-            let covered = self.survey_from(range, from).await?.covers();
+            self.look(range, part).await?;
+            let covered = self.surveys.get(part).context("it was just read")?.covers();
             if last >= covered {
                 events.retain(|event| event.sequence < covered);
                 next = covered;
@@ -200,19 +215,20 @@ impl Source {
         }
         let is_last = is_last && next >= batch.next;
         self.desk.routes.confirm().await.context("confirm the configuration")?;
-        let (matched, left) = self.matched(range, events);
-        let looked_at = u64::try_from(matched.len()).unwrap_or_default();
-        let given = self.chosen(range, matched).await?;
-        Ok(match left {
-            Some(next) => Chunk { given, looked_at, next, is_last: false },
-            None => Chunk { given, looked_at, next, is_last },
-        })
+        let (matched, left) = self.matched(range, part, events);
+        let looked_at = match part.whose {
+            Whose::Most => u64::try_from(matched.len()).unwrap_or_default(),
+            Whose::One(_) => 0,
+        };
+        let given = self.chosen(range, part, matched).await?;
+        let is_last = is_last && left.is_none();
+        Ok(Chunk { given, looked_at, next: left.unwrap_or(next).min(part.until), is_last })
     }
 
-    /// Tells whether there is nothing more, by whoever leads the stream.
-    async fn is_the_end(&self, reach: &Reach, from: u64) -> anyhow::Result<bool> {
+    /// Tells whether there is nothing more from there on, by whoever leads the stream.
+    async fn is_the_end(&self, reach: &Reach, (from, end): (u64, u64)) -> anyhow::Result<bool> {
         let first = self.desk.log.first_event(&reach.tenant, &reach.patterns, from).await;
-        Ok(first.context("look for the next event")?.is_none_or(|first| first >= self.end))
+        Ok(first.context("look for the next event")?.is_none_or(|first| first >= end))
     }
 
     /// Finds the endpoints that may want events, of as many events as are enough for a turn; and the
@@ -220,16 +236,16 @@ impl Source {
     fn matched(
         &self,
         range: &Range,
+        part: &Part<'_>,
         events: Vec<StoredEvent>,
     ) -> (Vec<(StoredEvent, Matches)>, Option<u64>) {
         let now = self.desk.clock.now();
         let of = |event: StoredEvent| {
             let of = |routes: &Routes| routes.of(&self.tenant, &event.event.event_type, now);
             let mut matches = self.desk.routes.read(of);
-            if let Some(only) = range.endpoint {
-                matches.keep_only(only);
-            }
-            self.leave_out_had(range, &event, &mut matches);
+            let only = range.endpoint;
+            matches.keep(|it| only.is_none_or(|only| only == it) && part.has(it));
+            self.leave_out_had(range, part, &event, &mut matches);
             let count = matches.targets.len() + matches.asking.len();
             ((event, matches), count)
         };
@@ -238,9 +254,15 @@ impl Source {
     }
 
     /// Leaves out endpoints that had an event, if it is about what is missing.
-    fn leave_out_had(&self, range: &Range, event: &StoredEvent, matches: &mut Matches) {
+    fn leave_out_had(
+        &self,
+        range: &Range,
+        part: &Part<'_>,
+        event: &StoredEvent,
+        matches: &mut Matches,
+    ) {
         if range.which == Which::Missing
-            && let Some(survey) = &self.survey
+            && let Some(survey) = self.surveys.get(part)
         {
             matches.targets.retain(|endpoint| !survey.knows(event.sequence, *endpoint));
         }
@@ -250,26 +272,23 @@ impl Source {
     async fn chosen(
         &self,
         range: &Range,
+        part: &Part<'_>,
         matched: Vec<(StoredEvent, Matches)>,
     ) -> anyhow::Result<Vec<Given>> {
         let decided = self.desk.conditions.decide(matched).await?;
         let given = decided.into_iter().filter_map(|(event, mut matches)| {
-            self.leave_out_had(range, &event, &mut matches);
+            self.leave_out_had(range, part, &event, &mut matches);
             let targets = matches.targets;
             (!targets.is_empty()).then_some(Given { event, targets })
         });
         Ok(given.collect())
     }
 
-    /// What is on record from there on; read again where what was read does not go that far.
-    async fn survey_from(&mut self, range: &Range, from: u64) -> anyhow::Result<&mut Survey> {
-        let reaches = |survey: &Survey| survey.covers() > from || survey.covers() >= self.end;
-        if !self.survey.as_ref().is_some_and(reaches) {
-            let about = (&self.tenant, range, self.generation);
-            let survey = Survey::read(&self.desk.log, about, (from, self.end)).await;
-            self.survey = Some(survey.context("read what is on record")?);
-        }
-        self.survey.as_mut().context("it was just read")
+    /// Reads what is on record about what comes next of a part, where that is not known.
+    async fn look(&mut self, range: &Range, part: &Part<'_>) -> anyhow::Result<()> {
+        let about = (&self.tenant, range, self.generation);
+        let read = self.surveys.read(&self.desk.log, about, (part, self.end));
+        read.await.context("read what is on record")
     }
 }
 
@@ -301,6 +320,14 @@ fn until_enough<T>(items: impl Iterator<Item = (T, usize)>, enough: usize) -> (V
     (taken, None)
 }
 
+/// What comes next of a part in a list, and where to go on.
+fn listed(list: &[Past], part: &Part<'_>) -> (Vec<Past>, u64) {
+    let place = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(list.len());
+    let some = some_of(list.get(place(part.from)..place(part.until)).unwrap_or_default());
+    let next = part.from.saturating_add(u64::try_from(some.len()).unwrap_or_default());
+    (some.iter().filter(|past| part.has(past.endpoint)).copied().collect(), next)
+}
+
 /// The first deliveries of a list, about so many as a chunk has: those of one event that stand
 /// together stay so.
 fn some_of(list: &[Past]) -> &[Past] {
@@ -322,7 +349,7 @@ fn is_in(range: &Range, event: &StoredEvent) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::{EventId, Timestamp};
+    use fanfare_domain::{EndpointId, EventId, Timestamp};
 
     use super::*;
 

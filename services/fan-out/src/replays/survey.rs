@@ -12,8 +12,7 @@ use fanfare_domain::{
 };
 use fanfare_event_log::{Column, EventLog, JournalFilter, ReadError, journal::From};
 
-/// The most deliveries that are remembered at once.
-const ENTRIES_MAX: usize = 200_000;
+use super::pace::Part;
 
 /// How far the clocks of servers may be apart.
 const SKEW: Duration = Duration::from_mins(1);
@@ -33,7 +32,7 @@ pub(super) struct Survey {
     /// That of the replay that asks.
     generation: u32,
     from: u64,
-    /// The first sequence that is not covered.
+    /// The first sequence behind that which is not covered.
     covers: u64,
     /// Where it was to end.
     end: u64,
@@ -43,14 +42,15 @@ pub(super) struct Survey {
 
 impl Survey {
     /// Reads what is on record about events of a time with sequences from `from` on, and before
-    /// `end`.
+    /// `end`; remembers so many deliveries at most.
     pub(super) async fn read(
         log: &EventLog,
-        (tenant, range, generation): (&TenantId, &Range, u32),
+        (tenant, range, generation): (&TenantId, Range, u32),
         (from, end): (u64, u64),
+        entries_max: usize,
     ) -> Result<Self, ReadError> {
         let about = (tenant.clone(), range.clone(), generation);
-        let mut survey = Self::new(about, (from, end), ENTRIES_MAX);
+        let mut survey = Self::new(about, (from, end), entries_max);
         let filter = match (range.which, range.endpoint) {
             (Which::Missing | Which::All, _) => JournalFilter::Routed,
             (Which::Failed | Which::Exhausted, Some(only)) => {
@@ -83,9 +83,14 @@ impl Survey {
         self.entries.len()
     }
 
-    /// The first sequence about which it says nothing.
+    /// The first sequence behind its beginning about which it says nothing.
     pub(super) fn covers(&self) -> u64 {
         self.covers
+    }
+
+    /// Tells whether it says something about what comes from there on.
+    pub(super) fn reaches(&self, from: u64) -> bool {
+        self.from <= from && (from < self.covers || self.covers >= self.end)
     }
 
     /// Tells whether there was a delivery.
@@ -93,21 +98,31 @@ impl Survey {
         self.entries.contains_key(&(sequence, endpoint))
     }
 
-    /// Takes the first deliveries that failed, about so many: those of one event come together.
-    /// Also returns up to where there are no more.
-    pub(super) fn take_failed(&mut self, count: usize) -> (Vec<(u64, EndpointId)>, u64) {
-        let mut failed: Vec<(u64, EndpointId)> = Vec::new();
-        while let Some(entry) = self.entries.first_entry() {
-            let (sequence, endpoint) = *entry.key();
-            let is_another = failed.last().is_some_and(|(last, _)| *last != sequence);
-            if is_another && failed.len() >= count {
-                return (failed, sequence);
+    /// Takes the first deliveries of a part that failed, about so many: those of one event come
+    /// together. Also returns up to where there are no more.
+    pub(super) fn take_failed(
+        &mut self,
+        part: &Part<'_>,
+        count: usize,
+    ) -> (Vec<(u64, EndpointId)>, u64) {
+        let (mut failed, mut passed) = (Vec::<(u64, EndpointId)>::new(), Vec::new());
+        let mut next = self.covers.min(part.until);
+        let lowest = (part.from, EndpointId::from_bytes([0; 16]));
+        for (key @ (sequence, endpoint), known) in self.entries.range(lowest..) {
+            let is_another = failed.last().is_some_and(|(last, _)| last != sequence);
+            if *sequence >= next || (is_another && failed.len() >= count) {
+                next = next.min(*sequence);
+                break;
             }
-            if entry.remove().has_failed {
-                failed.push((sequence, endpoint));
+            if part.has(*endpoint) {
+                passed.push(*key);
+                failed.extend(known.has_failed.then_some(*key));
             }
         }
-        (failed, self.covers)
+        for key in passed {
+            self.entries.remove(&key);
+        }
+        (failed, next)
     }
 
     fn note(&mut self, fact: &Fact) {
@@ -189,6 +204,11 @@ mod tests {
     use fanfare_domain::{DeliveryId, EventId, Timestamp, fact::DeliveryParked};
 
     use super::*;
+    use crate::replays::pace::{Behind, Whose};
+
+    fn most(behind: &Behind, from: u64) -> Part<'_> {
+        Part { whose: Whose::Most, behind, from, until: u64::MAX }
+    }
 
     fn endpoint(n: u8) -> EndpointId {
         EndpointId::from_bytes([n; 16])
@@ -244,7 +264,29 @@ mod tests {
         ] {
             survey.note(&fact);
         }
-        assert_eq!(survey.take_failed(9), (vec![(10, endpoint(1)), (15, endpoint(1))], 100));
+        let behind = Behind::new();
+        let failed = survey.take_failed(&most(&behind, 10), 9);
+        assert_eq!(failed, (vec![(10, endpoint(1)), (15, endpoint(1))], 100));
+    }
+
+    #[test]
+    fn who_is_behind_takes_its_own_later() {
+        let mut survey = survey(100);
+        for sequence in 20..25 {
+            for to in [1, 2] {
+                survey.note(&ended(sequence, to, 0, Conclusion::Exhausted));
+            }
+        }
+        let behind = Behind::from([(endpoint(2), 21)]);
+        let (failed, next) = survey.take_failed(&most(&behind, 21), 2);
+        assert_eq!((failed, next), (vec![(21, endpoint(1)), (22, endpoint(1))], 23));
+        let whose = Whose::One(endpoint(2));
+        let its = Part { whose, behind: &behind, from: 21, until: 23 };
+        let (failed, next) = survey.take_failed(&its, 9);
+        assert_eq!((failed, next), (vec![(21, endpoint(2)), (22, endpoint(2))], 23));
+        let none = Behind::new();
+        let (failed, next) = survey.take_failed(&most(&none, 23), 9);
+        assert_eq!((failed.len(), next), (4, 100));
     }
 
     #[test]
@@ -288,9 +330,11 @@ mod tests {
             }
         }
         assert_eq!(survey.covers(), 40);
-        let (first, next) = survey.take_failed(1);
+        assert_eq!([9, 10, 39, 40].map(|from| survey.reaches(from)), [false, true, true, false]);
+        let behind = Behind::new();
+        let (first, next) = survey.take_failed(&most(&behind, 10), 1);
         assert_eq!((first, next), (vec![(20, endpoint(1)), (20, endpoint(2))], 30));
-        let (second, next) = survey.take_failed(1);
+        let (second, next) = survey.take_failed(&most(&behind, next), 1);
         assert_eq!((second.len(), next), (2, 40));
     }
 }

@@ -106,6 +106,7 @@ mod tests {
             generation: 1,
             state: JobState::Running,
             progress: Progress::default(),
+            behind: BTreeMap::new(),
         };
         StoredReplay { replay: Arc::new(replay), revision: 1 }
     }

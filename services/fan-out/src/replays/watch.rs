@@ -1,5 +1,5 @@
 //! How much of each replay is on its way: what was made and was not attempted yet. So a replay is as
-//! fast as its endpoints, and what is slow or held back waits in EVENTS, where it costs nothing. One
+//! fast as each of its endpoints, and what is slow or held back waits in EVENTS, where it costs nothing. One
 //! reader of the journal watches for all replays, and only while there is something to wait for.
 
 use std::{
@@ -7,15 +7,15 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use fanfare_domain::{DeliveryId, Fact, JobId, chain};
+use fanfare_domain::{DeliveryId, EndpointId, Fact, JobId, chain};
 use fanfare_event_log::{EventLog, JournalFilter, JournalReader, ReadError, journal::From};
 use tokio::{sync::Notify, time::sleep};
 use tracing::error;
 
-use super::REST;
-
-/// With how many deliveries on their way a replay waits.
-pub(super) const OPEN_MAX: usize = 256;
+use super::{
+    REST,
+    pace::{Way, Whose},
+};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -30,8 +30,8 @@ pub(super) struct Watch {
 /// What is on its way. Pure.
 #[derive(Debug, Default)]
 struct Open {
-    deliveries: BTreeMap<DeliveryId, JobId>,
-    counts: BTreeMap<JobId, usize>,
+    deliveries: BTreeMap<DeliveryId, (JobId, EndpointId)>,
+    ways: BTreeMap<JobId, Way>,
     /// The sequence behind which the journal has to be read, again if need be.
     begin: Option<u64>,
 }
@@ -52,8 +52,8 @@ impl Watch {
     /// journal. What is made again may have been attempted before: then the journal is read again.
     pub(super) fn add(
         &self,
-        job: JobId,
-        made: impl Iterator<Item = DeliveryId>,
+        job: (JobId, Whose),
+        made: impl Iterator<Item = (DeliveryId, EndpointId)>,
         (since, is_repeat): (u64, bool),
     ) {
         self.open().add(job, made, (since, is_repeat));
@@ -65,9 +65,9 @@ impl Watch {
         self.open().forget(job);
     }
 
-    /// Tells whether more of a job may be made.
-    pub(super) fn has_room(&self, job: JobId) -> bool {
-        self.open().has_room(job)
+    /// Looks at what of a job is on its way.
+    pub(super) fn look<R>(&self, job: JobId, look: impl FnOnce(&Way) -> R) -> R {
+        self.open().look(job, look)
     }
 
     /// Waits until something was attempted. Cancel safe.
@@ -135,16 +135,18 @@ impl Watch {
 impl Open {
     fn add(
         &mut self,
-        job: JobId,
-        made: impl Iterator<Item = DeliveryId>,
+        (job, whose): (JobId, Whose),
+        made: impl Iterator<Item = (DeliveryId, EndpointId)>,
         (since, is_repeat): (u64, bool),
     ) {
         if is_repeat || self.deliveries.is_empty() {
             self.read_again(since);
         }
-        for delivery in made {
-            if self.deliveries.insert(delivery, job).is_none() {
-                *self.counts.entry(job).or_default() += 1;
+        let way = self.ways.entry(job).or_default();
+        way.turn(whose);
+        for (delivery, endpoint) in made {
+            if self.deliveries.insert(delivery, (job, endpoint)).is_none() {
+                way.add(endpoint);
             }
         }
     }
@@ -166,24 +168,21 @@ impl Open {
     }
 
     fn begun(&mut self, delivery: DeliveryId) -> bool {
-        let Some(job) = self.deliveries.remove(&delivery) else { return false };
-        if let Some(count) = self.counts.get_mut(&job) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.counts.remove(&job);
-            }
+        let Some((job, endpoint)) = self.deliveries.remove(&delivery) else { return false };
+        if let Some(way) = self.ways.get_mut(&job) {
+            way.begun(endpoint);
         }
         true
     }
 
     fn forget(&mut self, job: JobId) {
-        if self.counts.remove(&job).is_some() {
-            self.deliveries.retain(|_, of| *of != job);
+        if self.ways.remove(&job).is_some() {
+            self.deliveries.retain(|_, (of, _)| *of != job);
         }
     }
 
-    fn has_room(&self, job: JobId) -> bool {
-        self.counts.get(&job).is_none_or(|count| *count < OPEN_MAX)
+    fn look<R>(&self, job: JobId, look: impl FnOnce(&Way) -> R) -> R {
+        look(self.ways.get(&job).unwrap_or(&Way::default()))
     }
 }
 
@@ -204,7 +203,7 @@ fn begun(fact: &Fact) -> Option<DeliveryId> {
 
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::{EndpointId, EventId, Timestamp};
+    use fanfare_domain::{EventId, Timestamp};
 
     use super::*;
 
@@ -212,46 +211,54 @@ mod tests {
         JobId::new(Timestamp::EPOCH, [n; 10])
     }
 
-    fn deliveries(generation: u32, count: u64) -> impl Iterator<Item = DeliveryId> {
+    fn deliveries(generation: u32, count: u64) -> impl Iterator<Item = (DeliveryId, EndpointId)> {
         let endpoint = EndpointId::from_bytes([1; 16]);
         (0..count).map(move |n| {
             let event = EventId::new(Timestamp::from_millis(n), [1; 10]);
-            DeliveryId::of(event, endpoint, generation)
+            (DeliveryId::of(event, endpoint, generation), endpoint)
         })
+    }
+
+    fn has_room(open: &Open, job: JobId) -> bool {
+        open.look(job, |way| way.has_room(Whose::Most, &BTreeMap::new()))
     }
 
     #[test]
     fn a_job_has_room_again_when_its_own_deliveries_were_attempted() {
         let mut open = Open::default();
-        open.add(job(1), deliveries(1, 256), (10, false));
-        open.add(job(2), deliveries(2, 255), (20, false));
-        assert_eq!([1, 2, 3].map(|n| open.has_room(job(n))), [false, true, true]);
+        let most = |n| (job(n), Whose::Most);
+        open.add(most(1), deliveries(1, 256), (10, false));
+        open.add(most(2), deliveries(2, 255), (20, false));
+        assert_eq!([1, 2, 3].map(|n| has_room(&open, job(n))), [false, true, true]);
         // The same ones once more are no more.
-        open.add(job(2), deliveries(2, 255), (20, true));
-        assert!(open.has_room(job(2)));
-        assert!(deliveries(2, 1).all(|id| open.begun(id)));
-        assert!(!open.has_room(job(1)));
-        assert!(deliveries(1, 1).all(|id| open.begun(id)));
-        assert!(deliveries(1, 1).all(|id| !open.begun(id)));
-        assert!(open.has_room(job(1)));
+        open.add(most(2), deliveries(2, 255), (20, true));
+        assert!(has_room(&open, job(2)));
+        assert!(deliveries(2, 1).all(|(id, _)| open.begun(id)));
+        assert!(!has_room(&open, job(1)));
+        assert!(deliveries(1, 1).all(|(id, _)| open.begun(id)));
+        assert!(deliveries(1, 1).all(|(id, _)| !open.begun(id)));
+        assert!(has_room(&open, job(1)));
+        open.forget(job(1));
+        assert!(deliveries(1, 2).all(|(id, _)| !open.begun(id)));
     }
 
     #[test]
     fn the_journal_is_read_from_before_what_is_waited_for() {
         let mut open = Open::default();
+        let most = |n| (job(n), Whose::Most);
         assert_eq!(open.reading(false), Reading::Not);
-        open.add(job(1), deliveries(1, 9), (10, false));
+        open.add(most(1), deliveries(1, 9), (10, false));
         assert_eq!(open.reading(false), Reading::Behind(10));
-        open.add(job(2), deliveries(2, 9), (20, false));
+        open.add(most(2), deliveries(2, 9), (20, false));
         assert_eq!(open.reading(true), Reading::On);
         // It was made before, and attempted maybe.
-        open.add(job(3), deliveries(3, 9), (5, true));
+        open.add(most(3), deliveries(3, 9), (5, true));
         assert_eq!(open.reading(true), Reading::Behind(5));
         for n in 1..=3 {
             open.forget(job(n));
         }
         assert_eq!(open.reading(true), Reading::Not);
-        open.add(job(1), deliveries(1, 9), (30, false));
+        open.add(most(1), deliveries(1, 9), (30, false));
         assert_eq!(open.reading(true), Reading::Behind(30));
     }
 }

@@ -6,6 +6,7 @@ mod fed;
 mod full;
 mod limits;
 mod matching;
+mod paces;
 mod replays;
 mod restart;
 mod size;

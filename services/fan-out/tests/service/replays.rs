@@ -1,6 +1,9 @@
 //! Replays: what is made again, and what is not, whatever happened before.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use fanfare_domain::{
@@ -21,14 +24,14 @@ use crate::support::{World, deliveries};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The jobs of a world.
-struct Jobs {
+pub(crate) struct Jobs {
     view: JobsView,
     _follow: JoinSet<Result<(), fanfare_event_log::ReadError>>,
     _stop: DropGuard,
 }
 
 impl Jobs {
-    async fn of(world: &World) -> Result<Self> {
+    pub(crate) async fn of(world: &World) -> Result<Self> {
         let stop = CancellationToken::new();
         let (view, following) = JobsView::start(&world.log, stop.clone()).await?;
         let mut follow = JoinSet::new();
@@ -36,12 +39,12 @@ impl Jobs {
         Ok(Self { view, _follow: follow, _stop: stop.drop_guard() })
     }
 
-    fn find(&self, job: JobId) -> Option<Replay> {
+    pub(crate) fn find(&self, job: JobId) -> Option<Replay> {
         self.view.read(|jobs| jobs.replay(job).map(|stored| (*stored.replay).clone()))
     }
 
     /// Waits until a replay is done; returns how many deliveries it made.
-    async fn done(&self, job: JobId) -> u64 {
+    pub(crate) async fn done(&self, job: JobId) -> u64 {
         self.until(job, |replay| replay.state == JobState::Done).await.progress.made
     }
 
@@ -54,7 +57,7 @@ impl Jobs {
 }
 
 /// A replay that was asked for just now.
-fn replay(tenant: &str, scope: Scope) -> Result<Replay> {
+pub(crate) fn replay(tenant: &str, scope: Scope) -> Result<Replay> {
     let now = SystemClock.now();
     Ok(Replay {
         id: JobId::new(now, random_bytes()),
@@ -66,17 +69,18 @@ fn replay(tenant: &str, scope: Scope) -> Result<Replay> {
         generation: 0,
         state: JobState::Running,
         progress: Progress { updated_at: now, ..Progress::default() },
+        behind: BTreeMap::new(),
     })
 }
 
 /// All events until now.
-fn range(which: Which, endpoint: Option<EndpointId>) -> Scope {
+pub(crate) fn range(which: Which, endpoint: Option<EndpointId>) -> Scope {
     let (since, until) = (Timestamp::EPOCH, SystemClock.now());
     Scope::Range(Range { endpoint, since, until, types: Vec::new(), which })
 }
 
 /// Asks for a replay; returns its generation.
-async fn ask(world: &World, replay: &Replay) -> Result<u32> {
+pub(crate) async fn ask(world: &World, replay: &Replay) -> Result<u32> {
     match world.log.write_replay(replay, 0).await? {
         JobWritten::Stored(revision) => Ok(u32::try_from(revision)?),
         JobWritten::Conflict | JobWritten::Gone => anyhow::bail!("nobody else writes"),
@@ -125,7 +129,12 @@ async fn route(
 }
 
 /// The end of a delivery.
-fn ended(stored: &StoredEvent, endpoint: EndpointId, generation: u32) -> Record {
+pub(crate) fn ended(
+    stored: &StoredEvent,
+    endpoint: EndpointId,
+    generation: u32,
+    conclusion: Conclusion,
+) -> Record {
     let event = &stored.event;
     let delivery = DeliveryRef {
         id: DeliveryId::of(event.id, endpoint, generation),
@@ -137,13 +146,13 @@ fn ended(stored: &StoredEvent, endpoint: EndpointId, generation: u32) -> Record 
         generation,
         accepted_at: stored.accepted_at,
     };
-    let (conclusion, reason) = (Conclusion::Delivered, ConclusionReason::Outcome);
+    let reason = ConclusionReason::Outcome;
     let ended = DeliveryConcluded { delivery, conclusion, attempts: 1, reason };
     let (recorded_at, trace) = (SystemClock.now(), TraceContext::default());
     Record { recorded_at, trace, fact: Fact::DeliveryConcluded(ended) }
 }
 
-async fn publish(world: &World, count: usize) -> Result<Vec<EventId>> {
+pub(crate) async fn publish(world: &World, count: usize) -> Result<Vec<EventId>> {
     let mut events = Vec::with_capacity(count);
     for _ in 0..count {
         events.push(world.publish("a").await?);
@@ -151,7 +160,11 @@ async fn publish(world: &World, count: usize) -> Result<Vec<EventId>> {
     Ok(events)
 }
 
-fn again(events: &[EventId], endpoint: EndpointId, generation: u32) -> BTreeSet<DeliveryId> {
+pub(crate) fn again(
+    events: &[EventId],
+    endpoint: EndpointId,
+    generation: u32,
+) -> BTreeSet<DeliveryId> {
     events.iter().map(|event| DeliveryId::of(*event, endpoint, generation)).collect()
 }
 
@@ -280,7 +293,8 @@ async fn a_replay_goes_on_when_what_it_makes_again_was_attempted_before() -> Res
     let mut facts = Vec::new();
     for event in &events[..64] {
         let stored = world.stored(*event).await?;
-        facts.extend(endpoints.iter().map(|endpoint| ended(&stored, *endpoint, generation)));
+        let to = |to: &EndpointId| ended(&stored, *to, generation, Conclusion::Delivered);
+        facts.extend(endpoints.iter().map(to));
     }
     let shard = Shard::from_index(0);
     let claim = world.log.claim(shard, Column::Attempts, "test", SystemClock.now());

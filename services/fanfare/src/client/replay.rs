@@ -224,6 +224,10 @@ pub(crate) fn show(found: &Value, output: Output) {
         ("looked at", number(found, "looked_at")),
         ("made", number(found, "made")),
     ]);
+    let behind = found.get("behind_endpoint_ids").and_then(Value::as_array);
+    for id in behind.into_iter().flatten().filter_map(Value::as_str) {
+        output.line(&format!("behind      {id}"));
+    }
     let ids = found.get("delivery_ids").and_then(Value::as_array);
     for id in ids.into_iter().flatten().filter_map(Value::as_str) {
         output.line(&format!("delivery    {id}"));

@@ -1,7 +1,7 @@
 //! Replays, as they are shown.
 
 use fanfare_domain::{
-    DeliveryId, Replay,
+    DeliveryId, EndpointId, Replay,
     job::{JobState, Range, Scope, Which},
 };
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,9 @@ pub(crate) struct ReplayView {
     looked_at: u64,
     /// How many deliveries were made.
     made: u64,
+    /// Endpoints that are slower than the others, or do not answer: the others do not wait for
+    /// them, and they get theirs at their own pace.
+    behind_endpoint_ids: Vec<String>,
     /// Who asked for it: a key's id.
     actor: String,
     /// Why, in the words of who asked.
@@ -133,6 +136,7 @@ impl ReplayView {
             delivery_ids: Vec::new(),
             looked_at: replay.progress.looked_at,
             made: replay.progress.made,
+            behind_endpoint_ids: behind(replay),
             actor: replay.actor.clone(),
             reason: replay.reason.clone(),
             created_at: replay.created_at.to_string(),
@@ -152,4 +156,10 @@ impl ReplayView {
         }
         view
     }
+}
+
+/// The endpoints that others do not wait for; nobody waits for a replay that is over.
+fn behind(replay: &Replay) -> Vec<String> {
+    let endpoints = replay.behind.keys().filter(|_| !replay.is_over());
+    endpoints.map(EndpointId::to_string).collect()
 }
