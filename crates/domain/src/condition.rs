@@ -103,6 +103,16 @@ impl Budget {
     pub const fn whole() -> Self {
         Self { left: Self::STEPS }
     }
+
+    /// So many steps are left, of all of it.
+    pub const fn of(steps: u64) -> Self {
+        Self { left: if steps < Self::STEPS { steps } else { Self::STEPS } }
+    }
+
+    /// How many steps are left.
+    pub const fn left(self) -> u64 {
+        self.left
+    }
 }
 
 impl Condition {

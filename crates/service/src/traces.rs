@@ -174,14 +174,15 @@ impl Traces {
     }
 
     /// Sends so many spans on their way, in one place of the queue: they are made when their turn
-    /// comes, beside all work.
+    /// comes, beside all work. With a collector that hangs that is never: what `make` returns is
+    /// kept until then, so it holds what the spans say, and no event.
     pub fn export_all<S>(&self, count: usize, make: impl FnOnce() -> S)
     where
         S: Iterator<Item = Span> + Send + 'static,
     {
         let Some(shared) = &self.0 else { return };
         let counts = &shared.counts;
-        if !Series::has_room(counts, count) {
+        if !Series::has_room(counts, count, shared.queue.max_capacity()) {
             return counts.drop_some(count);
         }
         let series = || Series::new(Arc::clone(counts), count, Box::new(make()));

@@ -6,7 +6,8 @@ use fanfare_service::Histogram;
 
 use crate::routes::Matches;
 
-/// Counts since the start of the process. All only grow but for the batches.
+/// Counts since the start of the process. All only grow but for the batches and the
+/// events whose filters take long.
 #[derive(Debug, Default)]
 pub struct Counters {
     events: AtomicU64,
@@ -16,6 +17,7 @@ pub struct Counters {
     fed: AtomicU64,
     handed_back: AtomicU64,
     batches: AtomicUsize,
+    costly: AtomicUsize,
     conditions_asked: AtomicU64,
     conditions_failed: AtomicU64,
 }
@@ -50,6 +52,15 @@ impl Counters {
 
     pub(crate) fn set_batches(&self, count: usize) {
         self.batches.store(count, Ordering::Relaxed);
+    }
+
+    /// How many events wait for their tenant's turn or have it, because their filters take long.
+    pub fn costly(&self) -> usize {
+        self.costly.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_costly(&self, count: usize) {
+        self.costly.store(count, Ordering::Relaxed);
     }
 
     /// Counts an event whose routing was just put on record.

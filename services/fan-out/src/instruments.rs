@@ -87,6 +87,15 @@ pub(crate) fn register(
         ),
         move || batches_max,
     );
+    let all = Arc::clone(counters);
+    metrics.level(
+        Metric::new(
+            "fanfare.fan_out.costly",
+            "{event}",
+            "Events whose content conditions take long: they wait for their tenant's turn, or have it.",
+        ),
+        move || all.costly(),
+    );
     metrics.gauge(
         Metric::new(
             "fanfare.fan_out.config_revision",

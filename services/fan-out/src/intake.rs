@@ -4,70 +4,76 @@
 //! next_batch ─▶ confirm the views ─▶ look up suspects ─▶ match ─▶ ask conditions ─▶ work
 //!               └───────────── one batch at a time ────────────┘ └──── several at once ────┘
 //! ```
+//!
+//! Events whose conditions take long are none of these batches: see [`crate::costly`].
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{EventId, StoredEvent, feed::Cover};
-use fanfare_event_log::{ConfigView, Feeds, FeedsView, Reader, Unsettled};
-use fanfare_service::Clock;
+use fanfare_event_log::{Feeds, Reader, Settler, Unsettled};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span};
 
 use crate::{
-    conditions::{Conditions, apart},
+    conditions::Apart,
+    costly::{Costly, Tools},
     counters::Counters,
     recorded::{Lookup, OnRecord, Suspect},
     routes::{Matches, Routes},
-    work::{Batch, Item, Routing, Work},
+    work::{Batch, Item, Routing},
 };
 
 /// The most events of one batch: as many facts as one message of the journal takes.
 const EVENTS_MAX: usize = 256;
 
 /// Routes events until the service stops.
-pub(crate) struct Intake(Parts);
+pub(crate) struct Intake {
+    parts: Parts,
+    /// What waits for its conditions.
+    costly: Costly,
+}
 
 /// What an [`Intake`] is made of.
 pub(crate) struct Parts {
-    /// Tells when facts are recorded.
-    pub(crate) clock: Arc<dyn Clock>,
     /// Finds what is on record about suspect events.
     pub(crate) lookup: Lookup,
-    /// Whom events are for.
-    pub(crate) routes: ConfigView<Routes>,
-    /// Who reads events by itself.
-    pub(crate) feeds: FeedsView,
-    /// Asks what endpoints want to know of events.
-    pub(crate) conditions: Conditions,
-    /// Writes what was decided.
-    pub(crate) work: Work,
+    /// What asks, and what writes what was decided.
+    pub(crate) tools: Tools,
     /// Counts.
     pub(crate) counters: Arc<Counters>,
     /// How many batches may be written at once.
     pub(crate) batches_max: usize,
+    /// After what time an unsettled event is handed out again.
+    pub(crate) ack_wait: Duration,
     /// Ends the taking of events.
     pub(crate) stop: CancellationToken,
 }
 
 impl Intake {
-    /// Puts the parts together.
+    /// Puts the parts together. Must be called inside a Tokio runtime.
     pub(crate) fn new(parts: Parts) -> Self {
-        Self(parts)
+        let costly = Costly::new(parts.tools.clone(), parts.ack_wait);
+        Self { parts, costly }
     }
 
     /// Routes what the reader hands out. Once `stop` is cancelled, finishes what is being written.
     pub(crate) async fn run(mut self, mut events: Reader<StoredEvent>) -> anyhow::Result<()> {
-        let stop = self.0.stop.clone();
+        let stop = self.parts.stop.clone();
         let mut under_way = JoinSet::new();
         loop {
-            self.0.counters.set_batches(under_way.len());
-            let has_room = under_way.len() < self.0.batches_max;
+            self.parts.counters.set_batches(under_way.len());
+            self.parts.counters.set_costly(self.costly.len());
+            let has_room = under_way.len() < self.parts.batches_max;
             let taken = tokio::select! {
                 () = stop.cancelled() => break,
                 Some(done) = under_way.join_next() => {
-                    finish(done)?;
+                    self.costly.add(finish(done)?);
+                    continue;
+                }
+                next = self.costly.next() => {
+                    self.costly.go_on(next?).await;
                     continue;
                 }
                 taken = events.next_batch(EVENTS_MAX), if has_room => taken.context("next events")?,
@@ -77,16 +83,19 @@ impl Intake {
             // Confirming waits for servers that are away.
             let Some(routed) = stop.run_until_cancelled(routing).await else { break };
             let (items, config_revision) = routed?;
-            for items in apart(items) {
-                let writing = self.0.writing(items, config_revision);
+            let Apart { ready, light, costly } = Apart::of(items);
+            self.costly.leave_out(&ready);
+            self.costly.add(costly);
+            for items in [ready, light].into_iter().filter(|items| !items.is_empty()) {
+                let writing = writing(self.parts.tools.clone(), items, config_revision);
                 under_way.spawn(writing.instrument(span.clone()));
             }
         }
         events.stop().await;
         while let Some(done) = under_way.join_next().await {
-            finish(done)?;
+            self.costly.add(finish(done)?);
         }
-        Ok(())
+        self.costly.stop().await
     }
 
     /// Decides on a batch. Cancel safe: what is dropped is handed out again.
@@ -95,31 +104,40 @@ impl Intake {
         taken: Vec<Unsettled<StoredEvent>>,
     ) -> anyhow::Result<(Vec<Item>, u64)> {
         // Whatever was acknowledged before these events were accepted is in the view after this.
-        let confirmed = tokio::try_join!(self.0.routes.confirm(), self.0.feeds.confirm());
+        let Tools { routes, feeds, .. } = &self.parts.tools;
+        let confirmed = tokio::try_join!(routes.confirm(), feeds.confirm());
         confirmed.context("confirm the configuration and the feeds")?;
         let suspects: Vec<Suspect<'_>> = taken.iter().filter_map(suspect).collect();
-        let on_record = self.0.lookup.find(&suspects).await.context("look up suspect events")?;
+        let on_record =
+            self.parts.lookup.find(&suspects).await.context("look up suspect events")?;
         debug!(suspects = suspects.len(), on_record = on_record.len(), "looked up suspect events");
-        let feeds = &self.0.feeds;
-        let decide = |routes: &Routes| feeds.read(|it| decide((routes, it), taken, &on_record));
-        Ok(self.0.routes.read(decide))
+        let accepted = taken.iter().map(|taken| taken.record.accepted_at);
+        let oldest = accepted.chain(self.costly.oldest()).min();
+        let taken = taken.into_iter().map(|taken| (taken.record, taken.settler)).collect();
+        let Tools { routes, feeds, .. } = &self.parts.tools;
+        let decide = |routes: &Routes| {
+            if let Some(oldest) = oldest {
+                routes.set_oldest_in_hand(oldest);
+            }
+            feeds.read(|feeds| decide((routes, feeds), taken, &on_record))
+        };
+        Ok(routes.read(decide))
     }
 }
 
-impl Parts {
-    /// Asks what is left to ask about some events, and writes what becomes of them.
-    fn writing(
-        &self,
-        items: Vec<Item>,
-        config_revision: u64,
-    ) -> impl Future<Output = anyhow::Result<()>> + use<> {
-        let (clock, conditions) = (Arc::clone(&self.clock), self.conditions.clone());
-        let work = self.work.clone();
-        async move {
-            let items = conditions.answer(items).await.context("ask conditions")?;
-            work.write(Batch { items, config_revision, routed_at: clock.now() }).await
-        }
+/// Asks what is left to ask about some events, and writes what becomes of them. Returns those whose
+/// conditions take long.
+async fn writing(
+    tools: Tools,
+    items: Vec<Item>,
+    config_revision: u64,
+) -> anyhow::Result<Vec<Item>> {
+    let answered = tools.conditions.answer(items).await.context("ask conditions")?;
+    let (items, routed_at) = (answered.decided, tools.clock.now());
+    if !items.is_empty() {
+        tools.work.write(Batch { items, config_revision, routed_at }).await?;
     }
+    Ok(answered.left)
 }
 
 fn suspect(taken: &Unsettled<StoredEvent>) -> Option<Suspect<'_>> {
@@ -127,22 +145,19 @@ fn suspect(taken: &Unsettled<StoredEvent>) -> Option<Suspect<'_>> {
     taken.position.suspect.then_some(Suspect { event: &taken.record, stored_at })
 }
 
-/// Takes each event's routing from the record, or else from the routes and feeds. Pure but for the
-/// note of how old the oldest event is.
-fn decide(
+/// Takes each event's routing from the record, or else from the routes and feeds. Pure. Also returns
+/// the revision of CONFIG that was asked.
+pub(crate) fn decide(
     (routes, feeds): (&Routes, &Feeds),
-    taken: Vec<Unsettled<StoredEvent>>,
+    taken: Vec<(StoredEvent, Settler)>,
     on_record: &BTreeMap<EventId, OnRecord>,
 ) -> (Vec<Item>, u64) {
-    if let Some(oldest) = taken.iter().map(|taken| taken.record.accepted_at).min() {
-        routes.set_oldest_in_hand(oldest);
-    }
-    let item = |taken: Unsettled<StoredEvent>| {
-        let recorded = on_record.get(&taken.record.event.id).cloned();
+    let item = |(event, settler): (StoredEvent, Settler)| {
+        let recorded = on_record.get(&event.event.id).cloned();
         let routing = recorded
-            .map_or_else(|| Routing::New(matches(routes, feeds, &taken.record)), Routing::OnRecord);
-        let limit = routes.limit(&taken.record.event.tenant);
-        Item { event: taken.record, settler: taken.settler, routing, limit }
+            .map_or_else(|| Routing::New(matches(routes, feeds, &event)), Routing::OnRecord);
+        let limit = routes.limit(&event.event.tenant);
+        Item { event, settler, routing, limit }
     };
     (taken.into_iter().map(item).collect(), routes.revision())
 }
@@ -158,6 +173,6 @@ fn matches(routes: &Routes, feeds: &Feeds, stored: &StoredEvent) -> Matches {
     matches
 }
 
-fn finish(done: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
+fn finish<T>(done: Result<anyhow::Result<T>, JoinError>) -> anyhow::Result<T> {
     done.context("a batch panicked")?
 }

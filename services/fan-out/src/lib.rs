@@ -18,6 +18,7 @@
 
 mod allowances;
 mod conditions;
+mod costly;
 mod counters;
 mod instruments;
 mod intake;
@@ -40,6 +41,7 @@ use fanfare_service::Context;
 use crate::{
     allowances::Allowances,
     conditions::Conditions,
+    costly::Tools,
     intake::{Intake, Parts},
     outlet::Outlet,
     recorded::Lookup,
@@ -83,7 +85,7 @@ pub async fn start_counted(
     let width = instruments::width(context.metrics());
     let batches_max = settings.batches_max;
     instruments::register(context.metrics(), &counters, routes.clone(), batches_max);
-    let conditions = Conditions::new(context.clock(), Arc::clone(&counters));
+    let conditions = Conditions::new(context.clock(), Arc::clone(&counters), stop.clone());
     instruments::register_waits(context.metrics(), &log, &conditions);
     let spans = Spans::new(context.traces().clone(), context.clock());
     let desk = Desk {
@@ -96,21 +98,21 @@ pub async fn start_counted(
         clock: context.clock(),
         spans: spans.clone(),
     };
-    let intake = Intake::new(Parts {
+    let writes = (Arc::clone(&counters), width, spans);
+    let tools = Tools {
+        log: log.clone(),
         clock: context.clock(),
-        lookup: Lookup::new(log.clone()),
         routes,
         feeds,
         conditions,
-        work: Work::new(
-            log.clone(),
-            outlet,
-            allowances,
-            settings.tasks_max,
-            (Arc::clone(&counters), width, spans),
-        ),
+        work: Work::new(log.clone(), outlet, allowances, settings.tasks_max, writes),
+    };
+    let intake = Intake::new(Parts {
+        lookup: Lookup::new(log.clone()),
+        tools,
         counters,
         batches_max,
+        ack_wait: settings.log.ack_wait,
         stop: stop.clone(),
     });
     context.spawn("routing", intake.run(events));

@@ -8,7 +8,7 @@
 
 mod patterns;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -112,11 +112,29 @@ impl Matches {
         }
     }
 
-    /// Decides about those that ask for the content. `None` leaves it to the owner who reads the
-    /// event by itself, if there is one; otherwise the condition does not hold.
-    pub(crate) fn answer(&mut self, mut holds: impl FnMut(EndpointId, &Condition) -> Option<bool>) {
-        for Asking { endpoint, choice, is_fed } in std::mem::take(&mut self.asking) {
-            match choice.decide(|condition| holds(endpoint, condition).unwrap_or(is_fed)) {
+    /// Decides about those that ask for the content, unless an answer is missing: then nothing is
+    /// decided. `None` leaves it to the owner who reads the event by itself, if there is one;
+    /// otherwise the condition does not hold.
+    pub(crate) fn answer<E>(
+        &mut self,
+        mut holds: impl FnMut(EndpointId, &Condition) -> Result<Option<bool>, E>,
+    ) -> Result<(), E> {
+        let mut standings = Vec::with_capacity(self.asking.len());
+        for Asking { endpoint, choice, is_fed } in &self.asking {
+            let mut missing = None;
+            let standing = choice.decide(|condition| match holds(*endpoint, condition) {
+                Ok(holds) => holds.unwrap_or(*is_fed),
+                // Nothing more is asked.
+                Err(error) => missing.replace(error).is_none(),
+            });
+            match missing {
+                Some(error) => return Err(error),
+                None => standings.push((*endpoint, *is_fed, standing)),
+            }
+        }
+        self.asking.clear();
+        for (endpoint, is_fed, standing) in standings {
+            match standing {
                 Standing::Served if is_fed => self.fed.push(endpoint),
                 Standing::Served => self.targets.push(endpoint),
                 Standing::Skipped => self.skipped.push(endpoint),
@@ -126,6 +144,7 @@ impl Matches {
         for list in [&mut self.targets, &mut self.skipped, &mut self.fed] {
             list.sort_unstable();
         }
+        Ok(())
     }
 }
 

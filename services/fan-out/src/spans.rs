@@ -1,9 +1,12 @@
 //! Tells a collector which events were matched, and which deliveries came of them.
+//!
+//! What is told waits for the collector, however long that takes: nothing of it holds an event's data.
 
 use std::{iter, sync::Arc};
 
 use fanfare_domain::{
-    DeliveryId, DeliveryRef, EndpointId, SpanId, StoredEvent, Timestamp,
+    DeliveryId, DeliveryRef, EndpointId, EventId, EventType, SpanId, StoredEvent, TenantId,
+    Timestamp, TraceContext,
     trace::span::{self, Span, Told},
 };
 use fanfare_service::{Clock, Traces};
@@ -18,13 +21,23 @@ pub(crate) struct Spans {
 
 /// An event whose deliveries are being written.
 pub(crate) struct Routed {
-    event: StoredEvent,
+    about: About,
     /// Whom it is written for.
     targets: Vec<EndpointId>,
     /// How many deliveries it has, those among them that are not written.
     deliveries: usize,
-    generation: u32,
     since: Timestamp,
+}
+
+/// What spans say of an event.
+struct About {
+    event: EventId,
+    sequence: u64,
+    tenant: TenantId,
+    event_type: EventType,
+    context: TraceContext,
+    accepted_at: Timestamp,
+    generation: u32,
 }
 
 impl Spans {
@@ -53,10 +66,9 @@ impl Spans {
             "an event was matched"
         );
         let note = || Routed {
-            event: event.clone(),
+            about: About::of(event, generation),
             targets: targets.to_vec(),
             deliveries: targets.len() + fed,
-            generation,
             since,
         };
         self.traces.samples(&told.place()).then(|| Box::new(note()))
@@ -73,30 +85,133 @@ impl Spans {
 impl Routed {
     /// The span of the matching, and then those of the deliveries.
     fn spans(self, now: Timestamp) -> impl Iterator<Item = Span> + Send {
-        let Self { event, targets, deliveries, generation, since } = self;
-        let (matched, times) = (event.clone(), (since, now));
-        let matching = iter::once_with(move || {
-            let told = Told { generation, ..Told::of(&matched.event) };
-            span::fan_out(&told, deliveries, times)
-        });
-        let created = targets.into_iter().map(move |endpoint| {
-            let delivery = delivery(&event, endpoint, generation);
-            span::delivery(&delivery, &event.event.trace, times)
-        });
-        matching.chain(created)
+        let Self { about, targets, deliveries, since } = self;
+        let times = (since, now);
+        let (mut matching, mut targets) = (Some(deliveries), targets.into_iter());
+        iter::from_fn(move || {
+            if let Some(deliveries) = matching.take() {
+                return Some(span::fan_out(&about.told(), deliveries, times));
+            }
+            let delivery = about.delivery(targets.next()?);
+            Some(span::delivery(&delivery, &about.context, times))
+        })
     }
 }
 
-fn delivery(stored: &StoredEvent, endpoint: EndpointId, generation: u32) -> DeliveryRef {
-    let event = &stored.event;
-    DeliveryRef {
-        id: DeliveryId::of(event.id, endpoint, generation),
-        tenant: event.tenant.clone(),
-        event: event.id,
-        event_sequence: stored.sequence,
-        event_type: event.event_type.clone(),
-        endpoint,
-        generation,
-        accepted_at: stored.accepted_at,
+impl About {
+    fn of(stored: &StoredEvent, generation: u32) -> Self {
+        let event = &stored.event;
+        Self {
+            event: event.id,
+            sequence: stored.sequence,
+            tenant: event.tenant.clone(),
+            event_type: event.event_type.clone(),
+            context: event.trace.clone(),
+            accepted_at: stored.accepted_at,
+            generation,
+        }
+    }
+
+    fn told(&self) -> Told<'_> {
+        let Self { event, tenant, event_type, context, generation, .. } = self;
+        Told { event: *event, tenant, event_type, context, generation: *generation }
+    }
+
+    fn delivery(&self, endpoint: EndpointId) -> DeliveryRef {
+        DeliveryRef {
+            id: DeliveryId::of(self.event, endpoint, self.generation),
+            tenant: self.tenant.clone(),
+            event: self.event,
+            event_sequence: self.sequence,
+            event_type: self.event_type.clone(),
+            endpoint,
+            generation: self.generation,
+            accepted_at: self.accepted_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fanfare_domain::Event;
+    use fanfare_service::{SystemClock, install_crypto_provider};
+
+    use super::*;
+
+    fn event() -> StoredEvent {
+        let envelope = vec![b'7'; 100_000];
+        let event = Event {
+            id: EventId::new(Timestamp::from_millis(1), [1; 10]),
+            tenant: "acme".parse().unwrap(),
+            event_type: "a.b".parse().unwrap(),
+            occurred_at: Timestamp::EPOCH,
+            accepted_at: None,
+            data: envelope.clone().into(),
+            ordering_key: None,
+            attributes: BTreeMap::new(),
+            idempotency_key: None,
+            trace: TraceContext::default(),
+        };
+        let (event, accepted_at) = (Arc::new(event), Timestamp::from_millis(5));
+        StoredEvent { event, sequence: 7, accepted_at, envelope: envelope.into() }
+    }
+
+    fn endpoint(n: u8) -> EndpointId {
+        EndpointId::from_bytes([n; 16])
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_collector_does_not_hold_the_event() {
+        install_crypto_provider();
+        // The exporter is never run: it is as if the collector did not answer.
+        let (traces, exporter) = Traces::to("http://127.0.0.1:9/v1/traces", "some").unwrap();
+        let spans = Spans::new(traces, Arc::new(SystemClock));
+        let event = event();
+        let targets = [endpoint(1), endpoint(2)];
+        let routed = spans.routed(&event, (&targets, 0), (0, Timestamp::EPOCH));
+        assert!(routed.is_some(), "everything is sampled");
+        spans.written(routed);
+        assert!(event.envelope.is_unique(), "the envelope is let go");
+        let event = Arc::into_inner(event.event).expect("nobody else holds the event");
+        assert!(event.data.is_unique(), "the data is let go");
+        drop(exporter);
+    }
+
+    #[test]
+    fn the_spans_are_those_of_the_matching_and_of_each_delivery() {
+        let (stored, now) = (event(), Timestamp::from_millis(9));
+        for generation in [0, 3] {
+            let times = (Timestamp::from_millis(8), now);
+            let routed = Routed {
+                about: About::of(&stored, generation),
+                targets: vec![endpoint(1), endpoint(2)],
+                deliveries: 5,
+                since: times.0,
+            };
+            let told = Told { generation, ..Told::of(&stored.event) };
+            let delivery = |endpoint| {
+                let id = DeliveryId::of(stored.event.id, endpoint, generation);
+                let (event, event_sequence) = (stored.event.id, stored.sequence);
+                let (tenant, event_type) =
+                    (stored.event.tenant.clone(), stored.event.event_type.clone());
+                let accepted_at = stored.accepted_at;
+                let delivery = DeliveryRef {
+                    id,
+                    tenant,
+                    event,
+                    event_sequence,
+                    event_type,
+                    endpoint,
+                    generation,
+                    accepted_at,
+                };
+                span::delivery(&delivery, &stored.event.trace, times)
+            };
+            let expected =
+                [span::fan_out(&told, 5, times), delivery(endpoint(1)), delivery(endpoint(2))];
+            assert_eq!(routed.spans(now).collect::<Vec<_>>(), expected);
+        }
     }
 }

@@ -35,6 +35,12 @@ impl Settler {
         self.say(text).await;
     }
 
+    /// Says that the record is still being worked on: it is not handed out again before the
+    /// settings' `ack_wait` is over from now on. Queued, not waited for.
+    pub async fn hold(&self) {
+        self.clone().say(Bytes::from_static(b"+WPI")).await;
+    }
+
     async fn say(self, text: Bytes) {
         if let Err(error) = self.log.client.publish(self.reply, text).await {
             debug!(%error, "a record was not settled: it will be handed out again");

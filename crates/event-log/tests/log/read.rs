@@ -72,6 +72,34 @@ async fn a_record_comes_again_until_it_is_settled() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_record_that_is_held_does_not_come_again() -> Result<()> {
+    let server = server().await?;
+    let ack_wait = Duration::from_secs(5);
+    let log = open(&Settings { ack_wait, ..settings(&server) }).await?;
+    let mut reader = log.read_events().await?;
+    for number in [1, 2] {
+        log.publisher().event(&event(number)).await?.stored().await?;
+    }
+    let held = reader.next_batch(1).await?.remove(0);
+    let forgotten = reader.next_batch(1).await?.remove(0);
+    let again = loop {
+        held.settler.hold().await;
+        if let Ok(again) = timeout(ack_wait / 20, reader.next_batch(1)).await {
+            break again?.remove(0);
+        }
+    };
+    assert_eq!(again.position.sequence, forgotten.position.sequence);
+    held.settle().await;
+    again.settle().await;
+    let context = outsider(&server).await?;
+    wait_until("both are settled", async || {
+        Ok(unsettled(&context, "FANFARE_EVENTS", "fan-out").await? == 0)
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_dropped_call_loses_no_record() -> Result<()> {
     let server = server().await?;
     let log = log(&server).await?;

@@ -2,7 +2,8 @@
 //!
 //! They take one place in the queue and are made by the exporter, so that whoever tells of them does
 //! not spend the time, and others' spans find room. How many may wait to be made is bounded: what
-//! they are made from is in memory.
+//! they are made from is in memory. So whoever makes a series puts into it what its spans say, and
+//! nothing that is larger.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -10,8 +11,14 @@ use fanfare_domain::trace::span::Span;
 
 use super::Counts;
 
-/// How many spans may wait to be made, of all series that are in the queue. One series may be longer.
-const WAITING_MAX: usize = 65_536;
+/// How many spans may wait to be made, of all series together, for each place in the queue. One
+/// series may be longer.
+const WAITING_FOR_EACH_PLACE: usize = 4;
+
+/// How many spans may wait to be made, where the queue has so many places.
+pub(super) const fn waiting_max(places: usize) -> usize {
+    places.saturating_mul(WAITING_FOR_EACH_PLACE)
+}
 
 /// Spans that are made one after the other.
 pub(super) struct Series {
@@ -22,10 +29,10 @@ pub(super) struct Series {
 }
 
 impl Series {
-    /// Tells whether so many more may wait.
-    pub(super) fn has_room(counts: &Counts, more: usize) -> bool {
+    /// Tells whether so many more may wait, where the queue has so many places.
+    pub(super) fn has_room(counts: &Counts, more: usize, places: usize) -> bool {
         let waiting = counts.in_series.load(Ordering::Relaxed);
-        waiting == 0 || waiting.saturating_add(more) <= WAITING_MAX
+        waiting == 0 || waiting.saturating_add(more) <= waiting_max(places)
     }
 
     /// Makes a series of so many spans.

@@ -87,6 +87,22 @@ fn change(step: &Step) -> Change {
     }
 }
 
+/// Endpoints that have these conditions, and want everything else.
+pub(crate) fn asking(conditions: &[String]) -> Matches {
+    let mut routes = Routes::default();
+    for (condition, endpoint) in conditions.iter().zip(0..) {
+        let everything = vec![PATTERNS.iter().position(|pattern| *pattern == ">").unwrap()];
+        let state = Some(EndpointState::Active);
+        let step = Step { tenant: 0, endpoint, state, filters: everything, after: 0 };
+        let mut change = change(&step);
+        if let Entity::Endpoint(endpoint) = &mut change.entity {
+            Arc::make_mut(endpoint).condition = Some(condition.clone());
+        }
+        routes.apply(u64::from(endpoint) + 1, hour(1), &change);
+    }
+    routes.of(&TENANTS[0].parse().unwrap(), &TYPES[0].parse().unwrap(), hour(2))
+}
+
 fn hour(hour: u64) -> Timestamp {
     Timestamp::EPOCH.saturating_add(Duration::from_hours(hour))
 }

@@ -2,6 +2,7 @@
 
 mod accept_time;
 mod content;
+mod costly;
 mod fed;
 mod full;
 mod limits;

@@ -93,7 +93,7 @@ impl World {
         self.create_with("acme", filters, Some(condition)).await
     }
 
-    async fn create_with(
+    pub(crate) async fn create_with(
         &self,
         tenant: &str,
         filters: &[&str],
@@ -186,13 +186,21 @@ impl World {
 
     /// The same, of another tenant.
     pub(crate) async fn publish_of(&self, tenant: &str, event_type: &str) -> Result<EventId> {
-        let event = Event { tenant: tenant.parse()?, ..event(event_type, "{}")? };
-        self.log.publisher().event(&event).await?.stored().await?;
-        Ok(event.id)
+        self.publish_data_of(tenant, event_type, "{}").await
     }
 
     pub(crate) async fn publish_data(&self, event_type: &str, data: &str) -> Result<EventId> {
-        let event = event(event_type, data)?;
+        self.publish_data_of("acme", event_type, data).await
+    }
+
+    /// The same, of another tenant.
+    pub(crate) async fn publish_data_of(
+        &self,
+        tenant: &str,
+        event_type: &str,
+        data: &str,
+    ) -> Result<EventId> {
+        let event = Event { tenant: tenant.parse()?, ..event(event_type, data)? };
         self.log.publisher().event(&event).await?.stored().await?;
         Ok(event.id)
     }

@@ -1,0 +1,96 @@
+//! Endpoints whose filters take long.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, Result};
+use fanfare_domain::{EndpointId, EventId};
+use fanfare_testkit::wait_until;
+use tokio::time::timeout;
+
+use crate::support::{World, deliveries};
+
+/// How many events the tenant with the costly filters publishes, and how many filters it has.
+const EVENTS: usize = 40;
+const FILTERS: usize = 16;
+
+/// How many of them may be routed before an event that nobody asks about, which comes later.
+const BEFORE_MAX: usize = EVENTS / 2;
+
+/// Filters that take some millions of steps each, about data that looks harmless.
+async fn create_costly(world: &World) -> Result<Vec<EndpointId>> {
+    let mut endpoints = Vec::new();
+    for than in 0..FILTERS {
+        let filter = format!("data.list.all(it, it < 9 || it > {than})");
+        endpoints.push(world.create_asking(&["costly"], &filter).await?.endpoint.id);
+    }
+    endpoints.sort_unstable();
+    Ok(endpoints)
+}
+
+fn costly_data() -> String {
+    format!("{{\"list\":[{}]}}", vec!["7"; 20_000].join(","))
+}
+
+#[tokio::test]
+async fn costly_filters_of_a_tenant_hold_nobody_else_up() -> Result<()> {
+    let world = World::new().await?;
+    let costly = create_costly(&world).await?;
+    let plain = world.create_of("other", &["a"]).await?.endpoint.id;
+    let filtered = world.create_with("other", &["a"], Some("data.n == 1")).await?.endpoint.id;
+    let fan_out = world.start().await?;
+    let mut asked = Vec::new();
+    for _ in 0..EVENTS {
+        asked.push(world.publish_data("costly", &costly_data()).await?);
+    }
+    wait_until("some of them to wait for their turn", async || {
+        let costly = fan_out.counters.costly();
+        (costly > 4).then_some(()).ok_or(costly)
+    })
+    .await;
+    let others = world.publish_data_of("other", "a", r#"{"n":1}"#).await?;
+    let (mut targets, mut expected) = (world.routing(others).await?.targets, [plain, filtered]);
+    targets.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(targets, expected);
+    let order: Vec<EventId> = world.routed().await?.iter().map(|fact| fact.event).collect();
+    let before = order.iter().position(|event| *event == others).context("it is routed")?;
+    assert!(before <= BEFORE_MAX, "{before} costly ones were routed before: {order:?}");
+    // What is decided is right all the same.
+    let first = *asked.first().context("some are published")?;
+    let mut targets = world.routing(first).await?.targets;
+    targets.sort_unstable();
+    assert_eq!(targets, costly);
+    timeout(Duration::from_mins(1), fan_out.stop()).await.context("it stops")?
+}
+
+#[tokio::test]
+async fn what_waits_for_its_filters_is_routed_once_also_after_a_stop() -> Result<()> {
+    let world = World::with(|settings| settings.ack_wait = Duration::from_secs(3)).await?;
+    // Much data, and little to be asked about it.
+    let data = format!("{{\"n\":1,\"text\":\"{}\"}}", "x".repeat(100_000));
+    let wants = world.create_asking(&["large"], "data.n == 1").await?.endpoint.id;
+    world.create_asking(&["large"], "data.n == 2").await?;
+    let mut events = Vec::new();
+    let mut expected = std::collections::BTreeSet::new();
+    for round in 0..3 {
+        let fan_out = world.start().await?;
+        for _ in 0..20 {
+            let event = world.publish_data("large", &data).await?;
+            expected.extend(deliveries(event, [&wants]));
+            events.push(event);
+        }
+        if round < 2 {
+            fan_out.stop().await?;
+        } else {
+            let routed = world.routings(&events).await?;
+            let targets: BTreeMap<EventId, Vec<Vec<EndpointId>>> = routed
+                .into_iter()
+                .map(|(event, facts)| (event, facts.into_iter().map(|it| it.targets).collect()))
+                .collect();
+            assert!(targets.values().all(|facts| *facts == [vec![wants]]), "{targets:?}");
+            world.queues().await?.take(&expected).await?;
+            fan_out.stop().await?;
+        }
+    }
+    Ok(())
+}
