@@ -19,6 +19,8 @@
 mod allowances;
 mod conditions;
 mod counters;
+#[doc(hidden)]
+pub mod fuzzing;
 mod instruments;
 mod intake;
 mod outlet;
