@@ -20,6 +20,8 @@ mod allowances;
 mod conditions;
 mod costly;
 mod counters;
+#[doc(hidden)]
+pub mod fuzzing;
 mod instruments;
 mod intake;
 mod outlet;

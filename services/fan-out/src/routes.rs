@@ -23,7 +23,7 @@ use fanfare_domain::{
 };
 use fanfare_event_log::ConfigFold;
 
-use patterns::Patterns;
+pub(crate) use patterns::Patterns;
 
 /// How much longer than the oldest event in hand asks for it a version is kept: events arrive
 /// roughly in the order of their accept times, not exactly.

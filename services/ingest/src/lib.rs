@@ -41,6 +41,8 @@ mod admit;
 mod counters;
 mod directory;
 mod door;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod instruments;
 mod intake;

@@ -20,6 +20,8 @@ mod agenda;
 mod counters;
 mod desk;
 mod directory;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod instruments;
 mod notices;

@@ -16,7 +16,7 @@ use crate::{
     event_type::{MalformedEventType, MalformedPattern},
     json::Limits,
     retry::{Policy, StatusSet, span},
-    signing::{Encoding, SignatureRules, SigningSecrets},
+    signing::{ED25519_SECRET_PREFIX, Encoding, SignatureRules, SigningSecrets},
 };
 
 /// Text that is not a profile.
@@ -61,6 +61,11 @@ pub enum ProfileError {
     /// Lists of signatures could not be taken apart.
     #[error("with several signatures in a header, each needs a prefix")]
     SignaturesRunTogether,
+    /// Secrets of the profile would be taken for Ed25519 secrets.
+    #[error(
+        "where there are Ed25519 signatures, a secret.prefix does not begin with {ED25519_SECRET_PREFIX}"
+    )]
+    SecretPrefix,
     /// No secret could be admitted, or none that the service makes.
     #[error("secret.length_min and secret.length_max")]
     SecretLengths(#[source] SecretError),
@@ -367,6 +372,9 @@ fn signature(source: Signature, secret: SecretRules) -> Result<SignatureRules, P
         if prefix.is_empty() && source.secrets == SigningSecrets::All {
             return Err(ProfileError::SignaturesRunTogether);
         }
+    }
+    if source.ed25519_prefix.is_some() && secret.prefix.starts_with(ED25519_SECRET_PREFIX) {
+        return Err(ProfileError::SecretPrefix);
     }
     check_lengths(&secret).map_err(ProfileError::SecretLengths)?;
     Ok(SignatureRules {

@@ -248,6 +248,15 @@ fn mistakes_in_templates_and_names_are_found_at_once() {
 }
 
 #[test]
+fn secrets_that_look_like_ed25519_secrets_are_refused_where_there_are_such() {
+    const STANDARD: &str = include_str!("../../../../deploy/profiles/standard-webhooks.toml");
+    let prefix = STANDARD.replace("prefix = \"whsec_\"", "prefix = \"whsk_own_\"");
+    assert!(matches!(Profile::parse(&prefix), Err(ProfileError::SecretPrefix)));
+    let without = prefix.replace("ed25519_prefix", "# ed25519_prefix");
+    assert!(Profile::parse(&without).is_ok_and(|profile| profile.generate_secret([1; 32]).is_ok()));
+}
+
+#[test]
 fn mistakes_in_signature_secret_and_limits_are_found_at_once() {
     use ProfileError as E;
     let error = |from: &str, to: &str| changed(from, to).map(|_| ()).unwrap_err();
