@@ -1,7 +1,7 @@
 //! Enums on the wire: one table for each, read in both directions.
 
 use fanfare_domain::{
-    Conclusion, EndpointState, Fault, PauseMode, Role,
+    BreakerState, Conclusion, EndpointState, Fault, PauseMode, Role,
     config::Validation,
     endpoint::{CredentialsPlace, DisableReason, Ordering, RatePeriod},
     fact::{ConclusionReason, DeferReason},
@@ -133,6 +133,12 @@ choice!(Validation, wire::Validation {
     Validation::Off => Off,
     Validation::Report => Report,
     Validation::Enforce => Enforce,
+});
+
+choice!(BreakerState, wire::BreakerPhase {
+    BreakerState::Closed => Closed,
+    BreakerState::Open => Open,
+    BreakerState::HalfOpen => HalfOpen,
 });
 
 choice!(Role, wire::Role {

@@ -4,7 +4,7 @@ mod decode;
 
 use bytes::Bytes;
 use fanfare_domain::{
-    Fact, Outcome, Record, Timestamp,
+    BreakerMemory, Fact, Outcome, Record, Timestamp, WindowMemory,
     fact::{
         AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, EventRouted, InFlight,
         LimitState, RetryScheduled, ShardClaimed, ShardReleased,
@@ -100,11 +100,37 @@ impl Fields for InFlight {
 
 impl Fields for LimitState {
     fn write(&self, out: &mut impl Sink) {
-        let Self { endpoint, gate, plan, quiet_until } = self;
+        let Self { endpoint, gate, plan, quiet_until, breaker, window } = self;
         out.bytes(1, endpoint.as_bytes());
         out.time(2, *gate);
         out.time(3, *plan);
         out.some_time(4, *quiet_until);
+        if let Some(breaker) = breaker {
+            out.message(5, breaker);
+        }
+        if let Some(window) = window {
+            out.message(6, window);
+        }
+    }
+}
+
+impl Fields for BreakerMemory {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { state, since, run, wait, probe_at } = self;
+        out.uint(1, state.to_wire());
+        out.time(2, *since);
+        out.uint(3, u64::from(*run));
+        out.uint(4, u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+        out.time(5, *probe_at);
+    }
+}
+
+impl Fields for WindowMemory {
+    fn write(&self, out: &mut impl Sink) {
+        let Self { size, slow_start, stepped_at } = self;
+        out.uint(1, u64::from(*size));
+        out.uint(2, u64::from(*slow_start));
+        out.time(3, *stepped_at);
     }
 }
 

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    BatchId, DeliveryId, EndpointId, EventId, EventType, Outcome, Shard, TenantId, Timestamp,
-    TraceContext,
+    BatchId, BreakerMemory, DeliveryId, EndpointId, EventId, EventType, Outcome, Shard, TenantId,
+    Timestamp, TraceContext, WindowMemory,
 };
 
 /// A fact, with when it was recorded and where it stands in a trace.
@@ -88,7 +88,7 @@ pub struct ShardReleased {
     pub limits_since: Timestamp,
     /// Requests that run on.
     pub in_flight: Vec<InFlight>,
-    /// Where rate limits stand that are not as good as fresh.
+    /// What is known of endpoints, where that is more than a new owner would assume.
     pub limits: Vec<LimitState>,
     /// Which part of the release this is, from 0.
     pub part: u32,
@@ -97,8 +97,11 @@ pub struct ShardReleased {
 }
 
 impl ShardReleased {
-    /// The most requests and limits together in one fact.
-    pub const ENTRIES_MAX: usize = 384;
+    /// The most requests in one fact, which then has no limits.
+    pub const REQUESTS_MAX: usize = 384;
+
+    /// The most limits in one fact, which then has no requests.
+    pub const LIMITS_MAX: usize = 256;
 }
 
 /// A request that runs on after its shard was given away.
@@ -125,7 +128,8 @@ pub struct InBatch {
     pub size: u32,
 }
 
-/// Where an endpoint's rate limit stands: two theoretical arrival times.
+/// What an owner knows of an endpoint: where its rate limit stands, which is two theoretical arrival
+/// times, and what was learnt of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitState {
     /// Whose limit it is.
@@ -136,6 +140,10 @@ pub struct LimitState {
     pub plan: Timestamp,
     /// Until when the endpoint asked to be left alone.
     pub quiet_until: Option<Timestamp>,
+    /// What its breaker has come to, if there is anything to remember.
+    pub breaker: Option<BreakerMemory>,
+    /// How many requests it seems to bear, if those are fewer than it may have.
+    pub window: Option<WindowMemory>,
 }
 
 /// What came of a request that ran on after its shard was given away: what its sender tells the

@@ -1,9 +1,11 @@
 //! How an endpoint does at a moment, as the process knows that sends to it.
 
+use std::time::Duration;
+
 use crate::Timestamp;
 
-/// What the owner of an endpoint's shard knows of it. Kept in memory only: a new owner begins with
-/// what it has seen itself.
+/// What the owner of an endpoint's shard knows of it. Kept in memory only; what the breaker and the
+/// window have come to goes from owner to owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
     /// Whether first attempts pass.
@@ -30,6 +32,37 @@ pub enum BreakerState {
     Open,
     /// They pass again, few at a time.
     HalfOpen,
+}
+
+/// What a breaker has come to, as it is handed to the next owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerMemory {
+    /// Whether first attempts pass.
+    pub state: BreakerState,
+    /// Since when; the epoch if that never changed.
+    pub since: Timestamp,
+    /// Failures in a row while it is closed, successes while it is half open.
+    pub run: u32,
+    /// How long it waits for a retry before a first attempt is let through.
+    pub wait: Duration,
+    /// When a first attempt is let through, while it is open.
+    pub probe_at: Timestamp,
+}
+
+/// How many requests an endpoint seemed to bear, as it is handed to the next owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowMemory {
+    /// In thousandths of a request.
+    pub size: u32,
+    /// Whether it doubles with each round trip.
+    pub slow_start: bool,
+    /// When it last became smaller, or began anew.
+    pub stepped_at: Timestamp,
+}
+
+impl BreakerState {
+    /// Every state, in the order of declaration.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
 }
 
 impl Health {

@@ -52,7 +52,7 @@ pub use event::{Event, StoredEvent};
 pub use event_type::{EventType, TypePattern};
 pub use fact::{Conclusion, DeliveryRef, Fact, Record};
 pub use feed::Feed;
-pub use health::{BreakerState, Health};
+pub use health::{BreakerMemory, BreakerState, Health, WindowMemory};
 pub use history::History;
 pub use id::{BatchId, CommandId, DeliveryId, EndpointId, EventId, JobId, KeyId, LinkId};
 pub use inbox::InboxEvent;

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
-    DeliveryId, EndpointId, EventId, Fact, Fault, Outcome, Record, Timestamp,
+    BreakerMemory, DeliveryId, EndpointId, EventId, Fact, Fault, Outcome, Record, Timestamp,
+    WindowMemory,
     fact::{
         AttemptMade, DeliveryConcluded, DeliveryDeferred, DeliveryParked, EventRouted, InFlight,
         LimitState, RetryScheduled, ShardClaimed, ShardReleased, Timing,
@@ -95,7 +96,24 @@ fn limit_state(wire: &wire::LimitState) -> Result<LimitState, DecodeError> {
         gate: Timestamp::from_nanos(wire.gate_ns),
         plan: Timestamp::from_nanos(wire.plan_ns),
         quiet_until: parse::time(wire.quiet_until_ns),
+        breaker: wire.breaker.as_ref().map(breaker).transpose()?,
+        window: wire.window.as_ref().map(window),
     })
+}
+
+fn breaker(wire: &wire::BreakerMemory) -> Result<BreakerMemory, DecodeError> {
+    Ok(BreakerMemory {
+        state: Choice::from_wire(wire.phase, "BreakerMemory.phase")?,
+        since: Timestamp::from_nanos(wire.since_ns),
+        run: wire.run,
+        wait: Duration::from_nanos(wire.wait_ns),
+        probe_at: Timestamp::from_nanos(wire.probe_at_ns),
+    })
+}
+
+fn window(wire: &wire::WindowMemory) -> WindowMemory {
+    let stepped_at = Timestamp::from_nanos(wire.stepped_at_ns);
+    WindowMemory { size: wire.size, slow_start: wire.slow_start, stepped_at }
 }
 
 fn attempt_made(wire: wire::AttemptMade) -> Result<AttemptMade, DecodeError> {

@@ -6,9 +6,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
-    BatchId, Conclusion, DeliveryId, DeliveryRef, EndpointId, Event, EventId, EventType, Fact,
-    Fault, InboxEvent, Outcome, Record, RetryDue, Shard, Target, Task, TenantId, Timestamp,
-    TraceContext, TypePattern,
+    BatchId, BreakerMemory, BreakerState, Conclusion, DeliveryId, DeliveryRef, EndpointId, Event,
+    EventId, EventType, Fact, Fault, InboxEvent, Outcome, Record, RetryDue, Shard, Target, Task,
+    TenantId, Timestamp, TraceContext, TypePattern, WindowMemory,
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
         DeliveryParked, EventRouted, InBatch, InFlight, LimitState, RetryScheduled, ShardClaimed,
@@ -222,6 +222,23 @@ fn event_routed() -> impl Strategy<Value = Fact> {
     )
 }
 
+fn breaker() -> impl Strategy<Value = BreakerMemory> {
+    (select(&BreakerState::ALL), time(), any::<u32>(), number(), time()).prop_map(
+        |(state, since, run, wait, probe_at)| {
+            let wait = Duration::from_nanos(wait);
+            BreakerMemory { state, since, run, wait, probe_at }
+        },
+    )
+}
+
+fn window() -> impl Strategy<Value = WindowMemory> {
+    (any::<u32>(), any::<bool>(), time()).prop_map(|(size, slow_start, stepped_at)| WindowMemory {
+        size,
+        slow_start,
+        stepped_at,
+    })
+}
+
 fn shard_released() -> impl Strategy<Value = Fact> {
     let in_flight = (delivery(), attempt(), time(), of(delivery_id())).prop_map(
         |(delivery, attempt, ends_by, request)| {
@@ -230,10 +247,16 @@ fn shard_released() -> impl Strategy<Value = Fact> {
             InFlight { delivery: id, attempt, endpoint, ends_by, request }
         },
     );
-    let limit =
-        (delivery(), time(), time(), of(time())).prop_map(|(delivery, gate, plan, quiet_until)| {
-            LimitState { endpoint: delivery.endpoint, gate, plan, quiet_until }
-        });
+    let limit = (endpoint_id(), time(), time(), of(time()), of(breaker()), of(window())).prop_map(
+        |(endpoint, gate, plan, quiet_until, breaker, window)| LimitState {
+            endpoint,
+            gate,
+            plan,
+            quiet_until,
+            breaker,
+            window,
+        },
+    );
     let left = (vec(in_flight, 0..4), vec(limit, 0..4));
     (shard(), number(), time(), left, 0..u32::MAX).prop_map(
         |(shard, epoch, limits_since, (in_flight, limits), part)| {

@@ -18,6 +18,7 @@
 mod breaker;
 mod feeding;
 mod lane;
+mod learnt;
 mod levels;
 mod queue;
 mod quiet;
@@ -37,8 +38,9 @@ use self::{
     turns::Turns,
 };
 pub(crate) use self::{
-    breaker::Phase,
+    breaker::{Breaker, Phase},
     lane::{Health, Kind, Rules, Urgency},
+    learnt::Learnt,
     levels::Levels,
     queue::Load,
     rate::{RESERVED_AHEAD, RateState},

@@ -1,18 +1,23 @@
 //! What owners of a shard leave to those after them.
 //!
 //! An owner that gives its shard away writes it down: the requests that run on, where the rate limits
-//! stand, and which endpoints asked to be left alone; the last is also in the facts of late. One that died left nothing, and the next owner has to assume the worst: see
-//! [`Fate::Died`].
+//! stand, which endpoints asked to be left alone, and what breakers and windows have come to. One that
+//! died left nothing: who asked to be left alone, and where breakers stand, is told by the facts of
+//! late; of what is in flight the next owner has to assume the worst: see [`Fate::Died`].
 
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
-    DeliveryId, EndpointId, Fact, Record, Shard, Timestamp, TraceContext,
-    fact::{InFlight, LimitState, ShardReleased},
+    BatchId, BreakerMemory, DeliveryId, EndpointId, Fact, Record, Shard, Timestamp, TraceContext,
+    fact::{AttemptMade, InFlight, LimitState, ShardReleased},
+    retry::StatusSet,
 };
 use fanfare_event_log::membership::TAKEOVER_AFTER;
 
-use crate::{guard::CONFIRMED_FOR, lanes::quiet_until};
+use crate::{
+    guard::CONFIRMED_FOR,
+    lanes::{Breaker, Signal, quiet_until},
+};
 
 /// How long after a request's end its report may come: clocks are that far apart, and a report
 /// takes its time.
@@ -55,6 +60,8 @@ pub(crate) struct Legacy {
     in_flight: BTreeMap<DeliveryId, InFlight>,
     /// Until when endpoints asked to be left alone.
     quiet: BTreeMap<EndpointId, Timestamp>,
+    /// What speaks against endpoints, each with the batch that was the last to.
+    breakers: BTreeMap<EndpointId, (Breaker, Option<BatchId>)>,
     last: Option<Release>,
 }
 
@@ -66,6 +73,8 @@ pub(crate) struct Left {
     pub(crate) limits: Vec<LimitState>,
     /// Until when endpoints asked to be left alone.
     pub(crate) quiet: BTreeMap<EndpointId, Timestamp>,
+    /// What breakers have come to, of every endpoint that failed.
+    pub(crate) breakers: BTreeMap<EndpointId, BreakerMemory>,
 }
 
 /// The last release, as far as its parts were read.
@@ -87,6 +96,29 @@ impl Legacy {
         }
         if let Fact::AttemptMade(made) = fact {
             self.keep_quiet(made.delivery.endpoint, quiet_until(&made.outcome));
+            self.learn(made);
+        }
+    }
+
+    /// Notes what an attempt says for or against its endpoint; those of one request say it once.
+    fn learn(&mut self, made: &AttemptMade) {
+        let endpoint = made.delivery.endpoint;
+        let signal = Signal::of(&made.outcome, made.duration, &StatusSet::default());
+        let Some(good) = signal.good else { return };
+        if good && !self.breakers.contains_key(&endpoint) {
+            return;
+        }
+        let known = self.breakers.entry(endpoint).or_insert_with(|| (Breaker::new(), None));
+        let (breaker, last) = known;
+        let batch = made.batch.map(|batch| batch.id);
+        if batch.is_some() && batch == *last {
+            return;
+        }
+        *last = batch;
+        let ended = made.started_at.saturating_add(made.duration);
+        breaker.recall((made.started_at, ended), good);
+        if breaker.is_fresh() {
+            self.breakers.remove(&endpoint);
         }
     }
 
@@ -113,7 +145,14 @@ impl Legacy {
     /// What was left. Limits are those of the last owner that left any.
     pub(crate) fn into_left(self) -> Left {
         let limits = self.last.map(|last| last.limits).unwrap_or_default();
-        Left { in_flight: self.in_flight.into_values().collect(), limits, quiet: self.quiet }
+        let memory =
+            |(endpoint, (breaker, _)): (_, (Breaker, _))| Some((endpoint, breaker.memory()?));
+        Left {
+            in_flight: self.in_flight.into_values().collect(),
+            limits,
+            quiet: self.quiet,
+            breakers: self.breakers.into_iter().filter_map(memory).collect(),
+        }
     }
 
     fn released(&mut self, released: &ShardReleased) {
@@ -129,6 +168,11 @@ impl Legacy {
         last.limits.extend(released.limits.iter().copied());
         for limit in &released.limits {
             self.keep_quiet(limit.endpoint, limit.quiet_until);
+            if let Some(memory) = limit.breaker {
+                // It is bounded once it is known what time it is.
+                let breaker = Breaker::of(memory, Timestamp::from_nanos(u64::MAX));
+                self.breakers.insert(limit.endpoint, (breaker, None));
+            }
         }
         last.parts_left = last.parts_left.saturating_sub(1);
         self.last = Some(last);
@@ -152,7 +196,7 @@ pub(crate) fn release(
         parts,
     };
     let (requests, limits) =
-        (in_flight.chunks(ShardReleased::ENTRIES_MAX), limits.chunks(ShardReleased::ENTRIES_MAX));
+        (in_flight.chunks(ShardReleased::REQUESTS_MAX), limits.chunks(ShardReleased::LIMITS_MAX));
     let parts = u32::try_from((requests.len() + limits.len()).max(1)).unwrap_or(u32::MAX);
     let mut facts: Vec<_> = (0..parts).map(|part| empty(part, parts)).collect();
     let mut fact = facts.iter_mut();
@@ -173,8 +217,8 @@ pub(crate) fn release(
 #[cfg(test)]
 mod tests {
     use fanfare_domain::{
-        DeliveryRef, EndpointId, EventId, Outcome,
-        fact::{DeliveryParked, ShardClaimed},
+        BreakerState, DeliveryRef, EventId, Outcome,
+        fact::{DeliveryParked, InBatch, ShardClaimed, Timing},
     };
 
     use super::*;
@@ -189,9 +233,23 @@ mod tests {
         InFlight { delivery, attempt: 1, endpoint, ends_by: NOW, request: delivery }
     }
 
+    fn delivery() -> DeliveryRef {
+        DeliveryRef {
+            id: request(7).delivery,
+            tenant: "acme".parse().unwrap(),
+            event: EventId::from_bytes([0; 16]),
+            event_sequence: 1,
+            event_type: "a.b".parse().unwrap(),
+            endpoint: request(7).endpoint,
+            generation: 0,
+            accepted_at: NOW,
+        }
+    }
+
     fn limit(n: u8) -> LimitState {
         let quiet_until = (n > 1).then_some(Timestamp::from_millis(u64::from(n) * 10_000));
-        LimitState { endpoint: EndpointId::from_bytes([n; 16]), gate: NOW, plan: NOW, quiet_until }
+        let endpoint = EndpointId::from_bytes([n; 16]);
+        LimitState { endpoint, gate: NOW, plan: NOW, quiet_until, breaker: None, window: None }
     }
 
     fn fold(
@@ -214,16 +272,7 @@ mod tests {
         let requests: Vec<_> = (0..1_000).map(request).collect();
         assert_eq!(fold(&mut legacy, 4, &requests, &[limit(1)]), 4);
         assert_eq!(legacy.fate(5), Fate::Released { limits_since: NOW });
-        let delivery = DeliveryRef {
-            id: request(7).delivery,
-            tenant: "acme".parse().unwrap(),
-            event: EventId::from_bytes([0; 16]),
-            event_sequence: 1,
-            event_type: "a.b".parse().unwrap(),
-            endpoint: request(7).endpoint,
-            generation: 0,
-            accepted_at: NOW,
-        };
+        let delivery = delivery();
         legacy.record(&Fact::DeliveryParked(DeliveryParked { delivery, attempt: 1 }));
         let Left { in_flight, limits, .. } = legacy.into_left();
         assert_eq!((in_flight.len(), limits), (999, vec![limit(1)]));
@@ -260,5 +309,75 @@ mod tests {
         }
         let quiet: Vec<_> = legacy.into_left().quiet.into_values().collect();
         assert_eq!(quiet, [at(20), at(50), at(60)]);
+    }
+
+    /// An attempt that ended at a second.
+    fn attempt(to: u8, status: u16, second: u64, batch: Option<u8>) -> Fact {
+        let endpoint = EndpointId::from_bytes([to; 16]);
+        let outcome = match status {
+            200 => Outcome::Accepted { status },
+            _ => Outcome::Refused { status, retry_after: None },
+        };
+        let batch = batch.map(|n| InBatch { id: BatchId::from_bytes([n; 16]), size: 2 });
+        Fact::AttemptMade(Box::new(AttemptMade {
+            delivery: DeliveryRef { endpoint, ..delivery() },
+            attempt: 1,
+            started_at: Timestamp::from_millis(second * 1_000),
+            duration: Duration::ZERO,
+            timing: Timing::default(),
+            outcome,
+            detail: String::new(),
+            config_revision: 1,
+            url: "https://example.com/".into(),
+            signature: String::new(),
+            response_headers: Vec::new(),
+            response_body: bytes::Bytes::new(),
+            response_truncated: false,
+            retry_at: None,
+            batch,
+            trace_sampled: None,
+        }))
+    }
+
+    #[test]
+    fn which_endpoints_kept_failing_is_known_from_facts() {
+        let mut legacy = Legacy::default();
+        for second in 0..10 {
+            // A success breaks the run.
+            let other = if second < 9 { 404 } else { 200 };
+            for (to, status) in [(1, 500), (2, other), (3, 429), (4, 200)] {
+                legacy.record(&attempt(to, status, second, None));
+            }
+        }
+        // One request says it once.
+        for _ in 0..20 {
+            legacy.record(&attempt(5, 500, 10, Some(1)));
+        }
+        let breakers = legacy.into_left().breakers;
+        let known: Vec<_> = breakers.values().map(|it| (it.state, it.run)).collect();
+        assert_eq!(known, [(BreakerState::Open, 0), (BreakerState::Closed, 1)]);
+        let open = breakers.values().next().unwrap();
+        assert_eq!(open.probe_at, Timestamp::from_millis(19_000));
+    }
+
+    #[test]
+    fn what_an_owner_said_of_an_endpoint_counts_and_what_came_after() {
+        let mut legacy = Legacy::default();
+        for second in 0..10 {
+            legacy.record(&attempt(1, 500, second, None));
+        }
+        let breaker = Some(BreakerMemory {
+            state: BreakerState::HalfOpen,
+            since: Timestamp::from_millis(9_500),
+            run: 4,
+            wait: Duration::from_secs(20),
+            probe_at: NOW,
+        });
+        fold(&mut legacy, 1, &[], &[LimitState { breaker, ..limit(1) }]);
+        // What was left in flight is on record behind that: begun before, it says nothing against.
+        legacy.record(&attempt(1, 500, 9, None));
+        assert_eq!(legacy.breakers.values().next().and_then(|(it, _)| it.memory()), breaker);
+        legacy.record(&attempt(1, 200, 10, None));
+        assert!(legacy.into_left().breakers.is_empty(), "it is closed");
     }
 }

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
-    Conclusion, DeliveryId, Fact, Fault, Outcome, Record, Shard, TraceContext,
+    BreakerMemory, BreakerState, Conclusion, DeliveryId, Fact, Fault, Outcome, Record, Shard,
+    Timestamp, TraceContext, WindowMemory,
     fact::{
         AttemptMade, ConclusionReason, DeferReason, DeliveryConcluded, DeliveryDeferred,
         DeliveryParked, EventRouted, InFlight, LimitState, RetryScheduled, ShardClaimed,
@@ -35,6 +36,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
         ("journal-event-routed", vec![event_routed()]),
         ("journal-event-fed", vec![event_fed()]),
         ("journal-shard-released", vec![shard_released()]),
+        ("journal-shard-released-learnt", vec![shard_released_with_memories()]),
         ("journal-batch", of_a_batch()),
     ]
     .into_iter()
@@ -59,7 +61,8 @@ fn shard_released() -> Record {
         request: delivery().id,
     };
     let (gate, plan, quiet_until) = (at(1_000_000), at(2_000_000), None);
-    let limit = LimitState { endpoint: endpoint_id(2), gate, plan, quiet_until };
+    let endpoint = endpoint_id(2);
+    let limit = LimitState { endpoint, gate, plan, quiet_until, breaker: None, window: None };
     let released = ShardReleased {
         shard: Shard::from_index(3),
         epoch: 12,
@@ -68,6 +71,39 @@ fn shard_released() -> Record {
         limits: vec![limit],
         part: 1,
         parts: 2,
+    };
+    let fact = Fact::ShardReleased(Box::new(released));
+    Record { trace: TraceContext::default(), ..record(fact) }
+}
+
+fn shard_released_with_memories() -> Record {
+    let memory = |state| BreakerMemory {
+        state,
+        since: at(40_000_000),
+        run: 3,
+        wait: Duration::from_secs(20),
+        probe_at: at(60_000_000_000),
+    };
+    let limit = |endpoint, breaker, window| LimitState {
+        endpoint,
+        gate: Timestamp::EPOCH,
+        plan: Timestamp::EPOCH,
+        quiet_until: None,
+        breaker,
+        window,
+    };
+    let window = WindowMemory { size: 2_500, slow_start: true, stepped_at: at(50_000_000) };
+    let released = ShardReleased {
+        shard: Shard::from_index(3),
+        epoch: 12,
+        limits_since: at(100_000_000),
+        in_flight: Vec::new(),
+        limits: vec![
+            limit(endpoint_id(1), Some(memory(BreakerState::Open)), None),
+            limit(endpoint_id(2), Some(memory(BreakerState::HalfOpen)), Some(window)),
+        ],
+        part: 0,
+        parts: 1,
     };
     let fact = Fact::ShardReleased(Box::new(released));
     Record { trace: TraceContext::default(), ..record(fact) }

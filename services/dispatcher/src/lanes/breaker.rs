@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use fanfare_domain::Timestamp;
+use fanfare_domain::{BreakerMemory, BreakerState, Timestamp};
 
 /// How many failures in a row open it.
 pub(crate) const FAILURES: u32 = 10;
@@ -50,6 +50,11 @@ pub(crate) enum Change {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Epoch(u64);
 
+impl Epoch {
+    /// That of attempts that were begun in an earlier phase, whichever.
+    const EARLIER: Self = Self(u64::MAX);
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Breaker {
@@ -78,6 +83,43 @@ impl Breaker {
             probe_at: Timestamp::EPOCH,
             probes: 0,
         }
+    }
+
+    /// Goes on with the breaker of another owner, whose clock may have been ahead.
+    pub(crate) fn of(memory: BreakerMemory, now: Timestamp) -> Self {
+        let BreakerMemory { state, since, run, wait, probe_at } = memory;
+        Self {
+            phase: match state {
+                BreakerState::Closed => Phase::Closed,
+                BreakerState::Open => Phase::Open,
+                BreakerState::HalfOpen => Phase::Recovering,
+            },
+            since: since.min(now),
+            epoch: Epoch(0),
+            run,
+            wait: wait.clamp(PROBE_AFTER, PROBE_AFTER_MAX),
+            probe_at: probe_at.min(now.saturating_add(PROBE_AFTER_MAX)),
+            probes: 0,
+        }
+    }
+
+    /// What it has come to, for a hand-over; `None` if there is nothing to remember. The result of
+    /// a probe that is under way comes too late for the next owner, who makes another in its time.
+    pub(crate) fn memory(&self) -> Option<BreakerMemory> {
+        let Self { phase, since, run, wait, probe_at, .. } = *self;
+        let state = match phase {
+            Phase::Closed => BreakerState::Closed,
+            Phase::Open => BreakerState::Open,
+            Phase::Recovering => BreakerState::HalfOpen,
+        };
+        let memory = BreakerMemory { state, since, run, wait, probe_at };
+        (!self.is_fresh()).then_some(memory)
+    }
+
+    /// Notes an attempt that is on record, in the order of the record.
+    pub(crate) fn recall(&mut self, (started, ended): (Timestamp, Timestamp), good: bool) {
+        let epoch = if started < self.since { Epoch::EARLIER } else { self.started(started) };
+        self.ended(epoch, Some(good), ended);
     }
 
     /// Whether first attempts pass.
@@ -251,6 +293,46 @@ mod tests {
         }
         assert_eq!(breaker.ended(after, Some(false), at(14)), Change::Opened);
         assert!(!breaker.is_probing());
+    }
+
+    #[test]
+    fn the_next_owner_goes_on_with_it() {
+        assert_eq!(Breaker::new().memory(), None);
+        let mut old = opened();
+        let probe = old.started(at(11));
+        old.ended(probe, Some(false), at(12));
+        let mut new = Breaker::of(old.memory().unwrap(), at(15));
+        assert_eq!((new.holds(at(31)), new.holds(at(32))), (Some(at(32)), None));
+        assert_eq!(new.since(), old.since());
+        let probe = new.started(at(32));
+        new.ended(probe, Some(false), at(33));
+        assert_eq!(new.holds(at(33)), Some(at(73)), "it waits twice as long again");
+        // Whose clock is far ahead holds nothing for longer than anybody does.
+        let ahead = BreakerMemory { probe_at: at(9_999), ..old.memory().unwrap() };
+        assert_eq!(Breaker::of(ahead, at(15)).holds(at(315)), None);
+        let mut closed = Breaker::new();
+        attempt(&mut closed, Some(false), 1);
+        let mut closed = Breaker::of(closed.memory().unwrap(), at(2));
+        for _ in 2..FAILURES {
+            assert_eq!(attempt(&mut closed, Some(false), 3), Change::None);
+        }
+        assert_eq!(attempt(&mut closed, Some(false), 3), Change::Opened);
+    }
+
+    #[test]
+    fn what_is_on_record_tells_where_it_stands() {
+        let mut breaker = Breaker::new();
+        for second in 0..10 {
+            // They are in flight at the same time.
+            breaker.recall((at(second), at(20 + second)), false);
+        }
+        assert_eq!((breaker.phase(), breaker.holds(at(29))), (Phase::Open, Some(at(39))));
+        breaker.recall((at(11), at(30)), false);
+        assert_eq!(breaker.holds(at(38)), Some(at(39)), "it was begun before");
+        breaker.recall((at(39), at(40)), false);
+        assert_eq!(breaker.holds(at(41)), Some(at(60)));
+        breaker.recall((at(60), at(61)), true);
+        assert_eq!(breaker.phase(), Phase::Recovering);
     }
 
     #[test]

@@ -120,8 +120,8 @@ pub(super) struct Lane<T> {
     /// Since when the endpoint is ours, and where the owner before left its limit.
     since: Timestamp,
     handed_over: Option<RateState>,
-    breaker: Breaker,
-    window: Window,
+    pub(super) breaker: Breaker,
+    pub(super) window: Window,
     quiet_until: Timestamp,
     /// How long requests are in flight of late.
     time: Option<Duration>,
@@ -430,6 +430,10 @@ impl<T> Lane<T> {
 
     fn is_quiet(&self, now: Timestamp) -> bool {
         self.quiet_until > now.saturating_add(STAY)
+    }
+
+    pub(super) const fn has_breaker(&self) -> bool {
+        self.rules.breaker
     }
 
     fn held_until(&self, now: Timestamp) -> Option<Timestamp> {

@@ -212,3 +212,65 @@ fn a_ghost_that_has_ended_leaves_its_slot() {
     lanes.queue(first(1, 1), cap(2), NOW);
     assert!(lanes.start(rules, &door, NOW).is_none(), "the other one is there still");
 }
+
+/// Sends first attempts one after the other that fail.
+fn fail(lanes: &mut Lanes<u32>, door: &Door, rules: Rules, count: u32) {
+    for item in 0..count {
+        assert_eq!(lanes.queue(first(1, item), rules, NOW), None);
+        let started = lanes.start(|_| rules, door, NOW).unwrap();
+        let outcome = Outcome::Refused { status: 503, retry_after: None };
+        let signal = Signal::of(&outcome, FAST, &fanfare_domain::retry::StatusSet::default());
+        drop(started.permit);
+        lanes.end(started.flight, signal, door, NOW);
+    }
+}
+
+#[test]
+fn what_was_learnt_is_handed_over() {
+    let (mut old, door) = (Lanes::new(NOW), door());
+    let rules = Rules { breaker: true, ..cap(16) };
+    fail(&mut old, &door, rules, 10);
+    prove(&mut old, &door, &[2]);
+    let learnt = old.learnt();
+    assert_eq!(learnt.iter().map(|(endpoint, _)| *endpoint).collect::<Vec<_>>(), [endpoint(1)]);
+    let (mut new, later) = (Lanes::new(NOW), NOW.saturating_add(Duration::from_secs(4)));
+    for (endpoint, learnt) in &learnt {
+        new.remember(*endpoint, *learnt, rules, later);
+    }
+    for item in 0..20 {
+        assert_eq!(new.queue(first(1, item), rules, later), None);
+    }
+    assert!(new.start(|_| rules, &door, later).is_none(), "first attempts are held");
+    let [was, is] = [&old, &new].map(|lanes| lanes.health(endpoint(1), later).unwrap());
+    assert_eq!((is.breaker, is.since, is.window), (Phase::Open, was.since, was.window));
+    let probe_at = NOW.saturating_add(Duration::from_secs(10));
+    assert_eq!(new.wake_at(), Some(probe_at));
+    new.wake(probe_at);
+    assert!(new.start(|_| rules, &door, probe_at).is_some());
+    assert!(new.start(|_| rules, &door, probe_at).is_none(), "one is the probe");
+    // Also by one that never came to use it.
+    let mut between = Lanes::<u32>::new(NOW);
+    for (endpoint, learnt) in &learnt {
+        between.remember(*endpoint, *learnt, rules, later);
+    }
+    assert_eq!(between.learnt(), learnt);
+}
+
+#[test]
+fn an_endpoint_that_recovers_starts_slowly_also_at_the_next_owner() {
+    let (mut old, door) = (Lanes::new(NOW), door());
+    let rules = Rules { breaker: true, ..cap(16) };
+    fail(&mut old, &door, rules, 10);
+    let (_, learnt) = old.learnt()[0];
+    let breaker = learnt.breaker.map(|memory| fanfare_domain::BreakerMemory {
+        state: fanfare_domain::BreakerState::HalfOpen,
+        ..memory
+    });
+    let mut new = Lanes::<u32>::new(NOW);
+    new.remember(endpoint(1), Learnt { breaker, window: None }, rules, NOW);
+    let health = new.health(endpoint(1), NOW).unwrap();
+    assert_eq!((health.breaker, health.window), (Phase::Recovering, 1));
+    let mut without = Lanes::<u32>::new(NOW);
+    without.remember(endpoint(1), learnt, cap(16), NOW);
+    assert_eq!(without.health(endpoint(1), NOW).unwrap().breaker, Phase::Closed);
+}

@@ -1,7 +1,7 @@
 //! How many requests an endpoint seems to bear at once: additive increase, multiplicative
 //! decrease, below the cap that its owner set.
 
-use fanfare_domain::Timestamp;
+use fanfare_domain::{Timestamp, WindowMemory};
 
 /// One request, in the unit of the window.
 const ONE: u32 = 1_000;
@@ -21,6 +21,18 @@ impl Window {
     /// A window that is fully open.
     pub(crate) const fn new() -> Self {
         Self { size: None, slow_start: false, stepped_at: Timestamp::EPOCH }
+    }
+
+    /// Goes on with the window of another owner, whose clock may have been ahead.
+    pub(crate) fn of(memory: WindowMemory, now: Timestamp) -> Self {
+        let WindowMemory { size, slow_start, stepped_at } = memory;
+        Self { size: Some(size.max(ONE)), slow_start, stepped_at: stepped_at.min(now) }
+    }
+
+    /// What it has come to, for a hand-over; `None` if it is fully open.
+    pub(crate) fn memory(&self) -> Option<WindowMemory> {
+        let Self { size, slow_start, stepped_at } = *self;
+        size.map(|size| WindowMemory { size, slow_start, stepped_at })
     }
 
     /// How many requests may be in flight, of at most `cap`; at least one.
@@ -82,6 +94,25 @@ mod tests {
         assert_eq!(window.limit(16), 8);
         window.shrink(16, at(3), at(4));
         assert_eq!(window.limit(16), 4);
+    }
+
+    #[test]
+    fn the_next_owner_goes_on_with_it() {
+        assert_eq!(Window::new().memory(), None);
+        let mut old = Window::new();
+        old.shrink(16, at(1), at(2));
+        let mut new = Window::of(old.memory().unwrap(), at(9));
+        assert_eq!(new.limit(16), 8);
+        new.shrink(16, at(1), at(3));
+        assert_eq!(new.limit(16), 8, "that was begun before");
+        let ahead = WindowMemory { stepped_at: at(99), ..old.memory().unwrap() };
+        let mut new = Window::of(ahead, at(9));
+        new.shrink(16, at(10), at(11));
+        assert_eq!(new.limit(16), 4);
+        old.restart(at(4));
+        let mut new = Window::of(old.memory().unwrap(), at(9));
+        new.grow(16);
+        assert_eq!(new.limit(16), 2);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! What they still have in flight is *foreign*: it counts as live and against its endpoint's cap,
 //! and the messages that bring it wait, until they report what came of it or its time is over.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
     DeliveryId, EndpointId, SpanId, Timestamp,
@@ -13,7 +13,7 @@ use fanfare_event_log::Reported;
 
 use super::ShardWorker;
 use crate::{
-    lanes::RateState,
+    lanes::{Learnt, RateState},
     legacy::{Fate, Left, MARGIN, SILENT_FOR},
     pen::{Entry, Source},
 };
@@ -36,11 +36,20 @@ impl ShardWorker {
                 }
             }
         }
-        for LimitState { endpoint, gate, plan, quiet_until: _ } in left.limits {
+        let mut learnt = BTreeMap::<_, Learnt>::new();
+        for LimitState { endpoint, gate, plan, quiet_until: _, breaker: _, window } in left.limits {
             // One that only asked to be left alone has none.
             if plan > Timestamp::EPOCH {
                 self.lanes.take_over(endpoint, RateState { gate, plan }, now);
             }
+            learnt.entry(endpoint).or_default().window = window;
+        }
+        for (endpoint, memory) in left.breakers {
+            learnt.entry(endpoint).or_default().breaker = Some(memory);
+        }
+        for (endpoint, learnt) in learnt {
+            let rules = self.rulebook.rules(&self.desk, endpoint);
+            self.lanes.remember(endpoint, learnt, rules, now);
         }
         for (endpoint, until) in left.quiet {
             self.lanes.leave_alone(endpoint, until, now);

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::ShardWorker;
 use crate::{
-    lanes::{Flight, RateState},
+    lanes::{Flight, Learnt, RateState},
     leftovers::Leftovers,
     legacy::{self, MARGIN},
 };
@@ -77,16 +77,26 @@ impl ShardWorker {
         in_flight
     }
 
-    /// Where rate limits stand, and which endpoints asked to be left alone.
+    /// Where rate limits stand, which endpoints asked to be left alone, and what was learnt of them.
     fn limits(&self, now: Timestamp) -> Vec<LimitState> {
+        let none = |endpoint| LimitState {
+            endpoint,
+            gate: Timestamp::EPOCH,
+            plan: Timestamp::EPOCH,
+            quiet_until: None,
+            breaker: None,
+            window: None,
+        };
         let mut limits = BTreeMap::new();
         for (endpoint, RateState { gate, plan }) in self.lanes.rate_states(now) {
-            limits.insert(endpoint, LimitState { endpoint, gate, plan, quiet_until: None });
+            limits.insert(endpoint, LimitState { gate, plan, ..none(endpoint) });
         }
         for (endpoint, until) in self.lanes.quiet(now) {
-            let (gate, plan) = (Timestamp::EPOCH, Timestamp::EPOCH);
-            let none = LimitState { endpoint, gate, plan, quiet_until: None };
-            limits.entry(endpoint).or_insert(none).quiet_until = Some(until);
+            limits.entry(endpoint).or_insert_with(|| none(endpoint)).quiet_until = Some(until);
+        }
+        for (endpoint, Learnt { breaker, window }) in self.lanes.learnt() {
+            let limit = limits.entry(endpoint).or_insert_with(|| none(endpoint));
+            (limit.breaker, limit.window) = (breaker, window);
         }
         limits.into_values().collect()
     }
