@@ -128,8 +128,7 @@ pub async fn bind_and_start(
         followed.context("follow the configuration")?;
         jobs.context("follow the jobs")
     });
-    let metrics = context.metrics().clone();
-    let limited = limited();
+    let (metrics, limited) = (context.metrics().clone(), limited());
     counters::register(&metrics, directory.clone(), &limited);
     let Limited { connections, connections_max: _, scans, bodies, batches } = limited;
     let (errands, taken) = Errands::new();

@@ -77,17 +77,16 @@ async fn behind(
     basis: &Basis,
 ) -> Result<Option<DeliveryRow>, ApiError> {
     let (mut budget, mut changes) = (Budget::start(app.journal_read_max), Changes::default());
-    let (endpoint, span) = match &row {
-        Some(row) => (row.endpoint, basis.rest()),
-        None => {
-            let span = basis.missing(app, id.time()).await?;
-            let found = scan::routing(&app.log, (tenant, id), span, &mut budget).await?;
-            let Some(routing) = found else { return Ok(None) };
-            let place = Folded::of(routing.place.sequence, routing.place.index);
-            changes.record(place, &routing.record);
-            let from = From::Sequence(routing.place.sequence);
-            (routing.endpoint, Span { from, last: basis.last })
-        }
+    let (endpoint, span) = if let Some(row) = &row {
+        (row.endpoint, basis.rest())
+    } else {
+        let span = basis.missing(app, id.time()).await?;
+        let found = scan::routing(&app.log, (tenant, id), span, &mut budget).await?;
+        let Some(routing) = found else { return Ok(None) };
+        let place = Folded::of(routing.place.sequence, routing.place.index);
+        changes.record(place, &routing.record);
+        let from = From::Sequence(routing.place.sequence);
+        (routing.endpoint, Span { from, last: basis.last })
     };
     scan::fold(&app.log, (endpoint, id), span, (&mut changes, &mut budget)).await?;
     Ok(merged(row, changes.delivery(id)))

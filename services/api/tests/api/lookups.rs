@@ -160,9 +160,9 @@ async fn post(api: &Api, world: &World, path: &str, body: Value) -> Result<Answe
 #[tokio::test]
 async fn a_delivery_is_shown_and_commanded_after_whatever_traffic() -> Result<()> {
     let mut scene = Scene::set().await?;
-    let (waits, dies, died) =
+    let (waits, dies, dead) =
         (scene.waiting().await?, scene.waiting().await?, scene.waiting().await?);
-    scene.write([ended(&died, Conclusion::Exhausted)]).await?;
+    scene.write([ended(&dead, Conclusion::Exhausted)]).await?;
     scene.traffic().await?;
     scene.world.fold_journal().await?;
     // What the delivery log has not folded: an end, and a plan.
@@ -184,7 +184,7 @@ async fn a_delivery_is_shown_and_commanded_after_whatever_traffic() -> Result<()
     let shown = get(&api, world, &format!("deliveries/{}", waits.id)).await?;
     assert_eq!((shown.status, shown.text("state")), (StatusCode::OK, "retrying".into()));
     assert_eq!(shown.text("next_attempt_at"), due_at.to_string());
-    for id in [dies.id, died.id] {
+    for id in [dies.id, dead.id] {
         let shown = get(&api, world, &format!("deliveries/{id}")).await?;
         assert_eq!(
             (shown.text("state"), shown.text("reason")),
@@ -202,9 +202,9 @@ async fn a_delivery_is_shown_and_commanded_after_whatever_traffic() -> Result<()
             post(&api, world, &format!("deliveries/{}/{what}", dies.id), json!({})).await?;
         assert_eq!(refused.code(), "delivery_concluded");
     }
-    let replayed = post(&api, world, &format!("deliveries/{}/replay", died.id), json!({})).await?;
+    let replayed = post(&api, world, &format!("deliveries/{}/replay", dead.id), json!({})).await?;
     assert_eq!(replayed.status, StatusCode::ACCEPTED, "{replayed:?}");
-    let ids = json!({ "deliveries": [dies.id.to_string(), died.id.to_string()] });
+    let ids = json!({ "deliveries": [dies.id.to_string(), dead.id.to_string()] });
     let redriven = post(&api, world, "dead-letters/redrive", ids).await?;
     assert_eq!(redriven.status, StatusCode::ACCEPTED, "{redriven:?}");
     assert_eq!(redriven.body["delivery_ids"].as_array().map(Vec::len), Some(2));

@@ -41,7 +41,7 @@ async fn retry_beside(
     let answer = async {
         let question = questions.next().await.expect("the log is open");
         question.answer(&health).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         answer = retry(world, path) => answer,

@@ -60,13 +60,12 @@ pub(crate) async fn get_trace_of_delivery(
 ) -> Result<Json<DeliveryTrace>, ApiError> {
     let row = find(&app, &access, id).await?;
     let fact = lookup::fact(&app, &row).await?;
-    let context = match &fact {
-        Some((record, _)) => record.trace.clone(),
-        None => {
-            let stored = app.log.event(row.event_sequence).await?;
-            let stored = stored.filter(|stored| stored.event.id == row.event);
-            stored.ok_or(Code::EventNotFound)?.event.trace.clone()
-        }
+    let context = if let Some((record, _)) = &fact {
+        record.trace.clone()
+    } else {
+        let stored = app.log.event(row.event_sequence).await?;
+        let stored = stored.filter(|stored| stored.event.id == row.event);
+        stored.ok_or(Code::EventNotFound)?.event.trace.clone()
     };
     let routed_at = match fact.filter(|_| row.standing.is_routed_only()) {
         Some((_, stored_at)) => Some(stored_at),
