@@ -23,6 +23,8 @@ use crate::support::{
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long the tests of all rules may take.
+const PATIENCE_OF_RULES: Duration = Duration::from_mins(5);
 
 /// Where every number is described. `FANFARE_WRITE_METRICS=1` has the table written.
 const DESCRIBED: &str = "metrics.md";
@@ -216,6 +218,7 @@ fn table(text: &str) -> String {
 #[tokio::test]
 async fn alerts_ring_when_they_should() -> Result<()> {
     promtool(&["check", "config", "prometheus.yml"], "").await?;
+    promtool(&["check", "config", "prometheus-collector.yml"], "").await?;
     promtool(&["test", "rules", "alerts.test.yml"], "").await
 }
 
@@ -236,7 +239,7 @@ async fn promtool(arguments: &[&str], input: &str) -> Result<()> {
     let mut standard_input = child.stdin.take().context("an input")?;
     standard_input.write_all(input.as_bytes()).await?;
     drop(standard_input);
-    let output = timeout(PATIENCE, child.wait_with_output()).await??;
+    let output = timeout(PATIENCE_OF_RULES, child.wait_with_output()).await??;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     ensure!(output.status.success(), "promtool {arguments:?}: {said}");

@@ -201,7 +201,31 @@ async fn what_sampling_leaves_out_is_made_once_a_delivery_is_exhausted() -> Resu
         let said = request.header("traceparent").unwrap_or_default();
         assert!(said.starts_with(&format!("00-{TRACE}-")) && said.ends_with("-00"), "{said}");
     }
+    so_it_is_for_a_replay(&scene, &collector, (event, never)).await?;
     scene.finish(Expected::Calm).await
+}
+
+/// Delivers again what was exhausted, which comes to nothing again.
+async fn so_it_is_for_a_replay(
+    scene: &Scene,
+    collector: &Collector,
+    (event, exhausted): (EventId, DeliveryId),
+) -> Result<()> {
+    let path = format!("/v1/tenants/{TENANT}/dead-letters/redrive");
+    scene.api().post(&path, &json!({ "deliveries": [exhausted.to_string()] })).await?;
+    let wanted = [("process EVENTS", 2), ("create DELIVERIES", 2), ("POST", 5 + 3)];
+    let spans = collector.have(&wanted).await;
+    let replayed: Vec<_> = spans.iter().filter(|span| span.trace != TRACE).cloned().collect();
+    let [matched, created, attempts] = wanted.map(|(name, _)| {
+        replayed.iter().filter(|span| span.name == name).cloned().collect::<Vec<_>>()
+    });
+    assert_eq!((matched.len(), created.len(), attempts.len()), (1, 1, 3), "{replayed:#?}");
+    assert_eq!((matched[0].parent.as_str(), &created[0].parent), ("", &matched[0].id));
+    let original = (String::from(TRACE), SpanId::fan_out(event, 0).to_string());
+    assert_eq!(matched[0].links, [original]);
+    assert!(attempts.iter().all(|attempt| attempt.parent == created[0].id), "{attempts:#?}");
+    assert_eq!(count(&spans, "process INBOX"), 1, "the event was taken in once");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

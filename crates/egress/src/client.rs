@@ -170,17 +170,18 @@ impl Client {
     pub async fn send_while(&self, request: Request, wanted: Wanted) -> Option<Answer> {
         let started = Instant::now();
         let (deadline, marks) = (started + request.deadline.min(DEADLINE_MAX), Marks::new(started));
-        let (mut answer, first_byte) =
+        let (mut answer, first_byte, is_read) =
             match self.exchange(request, deadline, (wanted, &marks)).await {
                 Ok(response) => {
                     let first_byte = started.elapsed();
-                    (self.finish(response, deadline).await, Some(first_byte))
+                    let (answer, is_read) = self.finish(response, deadline).await;
+                    (answer, Some(first_byte), is_read)
                 }
-                Err(Unanswered::Failed(failure)) => (Answer::failed(failure), None),
+                Err(Unanswered::Failed(failure)) => (Answer::failed(failure), None, false),
                 Err(Unanswered::Withdrawn) => return None,
             };
         answer.duration = started.elapsed();
-        let body = first_byte.map(|_| answer.duration);
+        let body = is_read.then_some(answer.duration);
         answer.moments = marks.moments(first_byte, body);
         Some(answer)
     }
@@ -226,11 +227,11 @@ impl Client {
         }
     }
 
-    /// Takes the head, and as much of the body as is kept.
-    async fn finish(&self, mut response: reqwest::Response, deadline: Instant) -> Answer {
+    /// Takes the head, and as much of the body as is kept; tells whether the body was read to its end.
+    async fn finish(&self, mut response: reqwest::Response, deadline: Instant) -> (Answer, bool) {
         let remote = response.remote_addr();
         if let Some(Err(refusal)) = remote.map(|peer| self.guard.answered_by(peer)) {
-            return Answer::failed(fault::refused(&refusal));
+            return (Answer::failed(fault::refused(&refusal)), false);
         }
         let head = Head {
             status: response.status().as_u16(),
@@ -239,19 +240,20 @@ impl Client {
         };
         if weight(&head.headers) > self.limits.head_bytes_max {
             let failure = Failure::new(Fault::ProtocolError, "the answer's head is too large");
-            return Answer { remote, ..Answer::failed(failure) };
+            return (Answer { remote, ..Answer::failed(failure) }, false);
         }
         let mut body = BytesMut::new();
         let reading = read(&mut response, &mut body, self.limits.body_bytes_max);
-        let whole = timeout_at(deadline, reading).await.unwrap_or(false);
-        Answer {
+        let dropped = timeout_at(deadline, reading).await.ok().flatten();
+        let answer = Answer {
             result: Ok(head),
             body: body.freeze(),
-            truncated: !whole,
+            truncated: dropped != Some(0),
             duration: Duration::ZERO,
             remote,
             moments: Moments::default(),
-        }
+        };
+        (answer, dropped.is_some())
     }
 }
 
@@ -299,12 +301,17 @@ fn one_request_is_one_request() -> reqwest::ClientBuilder {
         .no_deflate()
 }
 
-/// Reads a body into `kept`, and tells whether all of it is there.
+/// Reads a body into `kept`, and tells how many of its bytes were dropped; `None` if it was not read to
+/// its end.
 ///
 /// Up to `bytes_max` bytes are kept; as many again are dropped, and then it gives up.
 ///
 /// Cancel safe: what was read is in `kept`.
-async fn read(response: &mut reqwest::Response, kept: &mut BytesMut, bytes_max: usize) -> bool {
+async fn read(
+    response: &mut reqwest::Response,
+    kept: &mut BytesMut,
+    bytes_max: usize,
+) -> Option<usize> {
     let mut dropped = 0;
     loop {
         match response.chunk().await {
@@ -313,11 +320,11 @@ async fn read(response: &mut reqwest::Response, kept: &mut BytesMut, bytes_max: 
                 kept.extend_from_slice(&chunk.split_to(room.min(chunk.len())));
                 dropped += chunk.len();
                 if dropped > bytes_max {
-                    return false;
+                    return None;
                 }
             }
-            Ok(None) => return dropped == 0,
-            Err(_) => return false,
+            Ok(None) => return Some(dropped),
+            Err(_) => return None,
         }
     }
 }

@@ -59,6 +59,6 @@ pub use reports::{Receipt, Reported, Reports};
 pub use requests::{PublishAnswer, PublishRequestError, Reply, Request, Requests};
 pub use schedule::Schedules;
 pub use settings::{Compression, Durability, Settings};
-pub use survey::{ReaderState, StreamState, Survey};
+pub use survey::{ReaderState, Storage, StreamState, Survey};
 pub use topology::Topology;
 pub use trials::{Trial, Trials};

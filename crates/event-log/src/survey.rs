@@ -1,8 +1,12 @@
 //! How full the streams are, and how far behind their readers: a look now and then, for metrics.
 
-use fanfare_domain::Timestamp;
+use std::collections::BTreeMap;
+
+use fanfare_domain::{Timestamp, chain};
+use futures_util::future::{join, join_all};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
+use tracing::debug;
 
 use crate::{
     EventLog, ReadError, cas,
@@ -16,10 +20,25 @@ const FOLLOWERS: &str = "followers";
 /// What there is at a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// Every stream of the installation.
+    /// Every stream of the installation that could be looked at.
     pub streams: Vec<StreamState>,
     /// Every reader of them.
     pub readers: Vec<ReaderState>,
+    /// What all that the account keeps takes on disk; `None` if that could not be asked.
+    pub storage: Option<Storage>,
+    /// What could not be looked at: streams, and the account.
+    pub unseen: Vec<&'static str>,
+}
+
+/// What an account keeps on disk, other installations' streams included. Where the account has a
+/// limit for each number of replicas, this is about the one that is the fullest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// In bytes.
+    pub bytes: u64,
+    /// How much that may be; `None` without a limit. What the servers' disks hold, an account does
+    /// not know.
+    pub bytes_max: Option<u64>,
 }
 
 /// How full a stream is.
@@ -100,34 +119,86 @@ struct ConsumerConfig {
     max_ack_pending: i64,
 }
 
+/// What there is of an account.
+#[derive(Deserialize)]
+struct Account {
+    #[serde(flatten)]
+    whole: Tier,
+    #[serde(default)]
+    tiers: Option<BTreeMap<String, Tier>>,
+}
+
+#[derive(Deserialize)]
+struct Tier {
+    #[serde(default)]
+    storage: u64,
+    limits: AccountLimits,
+}
+
+#[derive(Deserialize)]
+struct AccountLimits {
+    #[serde(default)]
+    max_storage: i64,
+}
+
+/// The account among what could not be looked at.
+const ACCOUNT: &str = "account";
+
 impl EventLog {
-    /// Looks at every stream and its readers. Costs the servers two questions for each stream: not
-    /// to be asked many times a second.
+    /// Looks at every stream and its readers, and at the account. Costs the servers two questions for
+    /// each stream: not to be asked many times a second. What cannot be looked at is left out.
     ///
     /// # Errors
     ///
-    /// If a question is not answered within seconds.
+    /// If no stream can be looked at within seconds.
     pub async fn survey(&self) -> Result<Survey, ReadError> {
-        let mut survey = Survey::default();
-        for stream in Stream::ALL {
-            let name = self.topology().stream(stream);
-            let info: Info = self.look(&name, "STREAM.INFO", None).await?;
-            survey.streams.push(info.state(stream));
-            let mut seen = 0;
-            loop {
-                let page: Page = self.look(&name, "CONSUMER.LIST", Some(seen)).await?;
-                let consumers = page.consumers.unwrap_or_default();
-                let count = consumers.len();
-                for consumer in consumers {
-                    survey.note(consumer.state(stream));
+        let streams = join_all(Stream::ALL.map(|stream| self.look_at(stream)));
+        let account = ask::<Account>(&self.inner.jetstream, "INFO");
+        let (streams, account) = join(streams, account).await;
+        let (mut survey, mut failure) = (Survey::default(), None);
+        for (stream, found) in Stream::ALL.into_iter().zip(streams) {
+            match found {
+                Ok((state, readers)) => {
+                    survey.streams.push(state);
+                    for reader in readers {
+                        survey.note(reader);
+                    }
                 }
-                seen += count;
-                if count == 0 || seen >= page.total {
-                    break;
+                Err(error) => {
+                    let stream = stream.as_str();
+                    debug!(stream, error = chain(&error), "a stream cannot be looked at");
+                    survey.unseen.push(stream);
+                    failure = Some(error);
                 }
             }
         }
-        Ok(survey)
+        match account {
+            Ok(account) => survey.storage = account.storage(),
+            Err(error) => {
+                debug!(error = chain(&error), "the account cannot be looked at");
+                survey.unseen.push(ACCOUNT);
+            }
+        }
+        match failure {
+            Some(error) if survey.streams.is_empty() => Err(error),
+            Some(_) | None => Ok(survey),
+        }
+    }
+
+    async fn look_at(&self, stream: Stream) -> Result<(StreamState, Vec<ReaderState>), ReadError> {
+        let name = self.topology().stream(stream);
+        let info: Info = self.look(&name, "STREAM.INFO", None).await?;
+        let (mut readers, mut seen) = (Vec::new(), 0);
+        loop {
+            let page: Page = self.look(&name, "CONSUMER.LIST", Some(seen)).await?;
+            let consumers = page.consumers.unwrap_or_default();
+            let count = consumers.len();
+            readers.extend(consumers.into_iter().map(|consumer| consumer.state(stream)));
+            seen += count;
+            if count == 0 || seen >= page.total {
+                return Ok((info.state(stream), readers));
+            }
+        }
     }
 
     async fn look<V: DeserializeOwned>(
@@ -177,6 +248,29 @@ impl Info {
     }
 }
 
+impl Account {
+    /// What is kept of what may be, of the tier that is the fullest if there are several.
+    fn storage(self) -> Option<Storage> {
+        let tiers = self.tiers.unwrap_or_default();
+        let tiers = if tiers.is_empty() { vec![self.whole] } else { tiers.into_values().collect() };
+        tiers.iter().map(Tier::storage).max_by_key(|storage| (storage.permille(), storage.bytes))
+    }
+}
+
+impl Tier {
+    fn storage(&self) -> Storage {
+        let bytes_max = u64::try_from(self.limits.max_storage).ok().filter(|max| *max > 0);
+        Storage { bytes: self.storage, bytes_max }
+    }
+}
+
+impl Storage {
+    /// How full it is, in thousandths.
+    fn permille(&self) -> u64 {
+        self.bytes_max.map_or(0, |max| self.bytes.saturating_mul(1_000) / max)
+    }
+}
+
 impl Consumer {
     fn state(self, stream: Stream) -> ReaderState {
         let Self { num_pending, num_ack_pending, num_redelivered, config } = self;
@@ -194,6 +288,8 @@ impl Consumer {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -209,6 +305,21 @@ mod tests {
         let state = info(0, "0001-01-01T00:00:00Z");
         assert_eq!((state.oldest_seconds, state.bytes_max), (0, None));
         assert_eq!(info(1, "2026-11-22T10:00:00Z").oldest_seconds, 30);
+    }
+
+    #[test]
+    fn of_an_account_with_several_limits_the_one_that_is_the_fullest_counts() {
+        let storage =
+            |account: Value| serde_json::from_value::<Account>(account).unwrap().storage();
+        let plain = |max| json!({"memory": 0, "storage": 70, "limits": {"max_storage": max}});
+        let of = |bytes, bytes_max| Some(Storage { bytes, bytes_max });
+        assert_eq!(storage(plain(-1)), of(70, None));
+        assert_eq!(storage(plain(100)), of(70, Some(100)));
+        let tiers = json!({
+            "storage": 0, "limits": {"max_storage": 0},
+            "tiers": {"R1": plain(100), "R3": plain(80)},
+        });
+        assert_eq!(storage(tiers), of(70, Some(80)));
     }
 
     #[test]

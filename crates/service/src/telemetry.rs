@@ -15,15 +15,17 @@ use tracing_subscriber::{
     util::TryInitError,
 };
 
-use self::repeats::{Repeats, Sparing};
-use crate::Traces;
+use self::repeats::{LEFT_OUT, Repeats, Sparing};
+use crate::{Traces, traces::requests};
 
 pub use lines::trace_id;
 pub use repeats::AUDIT;
 pub use watch::Logging;
 
-/// The directive that lets [`AUDIT`] through.
-const AUDIT_ALWAYS: &str = "fanfare::audit=info";
+/// What is let through at `info` whatever the level of the filter: what is the only record of an act, what
+/// was left out (otherwise a flood of warnings is cut short and nobody knows), and the spans of requests,
+/// which write nothing by themselves but have the ids of every line inside them.
+const ALWAYS: [&str; 3] = [AUDIT, LEFT_OUT, requests::TARGET];
 
 /// How the process logs: section `telemetry` of a service's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,13 +113,14 @@ pub fn init(telemetry: &Telemetry, traces: &Traces) -> Result<Logging, Telemetry
 const STRANGERS: &str = "hickory_net=error,hickory_resolver=error,rustls=error";
 
 impl Filter {
-    /// What is the only record of an act is written, unless the filter says otherwise by name.
+    /// What is [always](ALWAYS) written is, unless the filter says otherwise by name.
     fn built(&self) -> EnvFilter {
         let filter = EnvFilter::builder().parse_lossy(format!("{STRANGERS},{}", self.0));
-        if self.0.contains(AUDIT) {
-            return filter;
-        }
-        filter.add_directive(Directive::from_str(AUDIT_ALWAYS).expect("it is a directive"))
+        let unnamed = ALWAYS.into_iter().filter(|target| !self.0.contains(target));
+        unnamed.fold(filter, |filter, target| {
+            let always = Directive::from_str(&format!("{target}=info"));
+            filter.add_directive(always.expect("it is a directive"))
+        })
     }
 }
 
@@ -160,7 +163,9 @@ impl fmt::Display for Filter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tracing::{info, info_span, warn};
+
+    use super::{repeats::tests::Written, *};
 
     #[test]
     fn a_filter_or_format_that_means_nothing_is_a_mistake() {
@@ -188,7 +193,30 @@ mod tests {
             assert!(shown.contains(directive) && shown.contains("warn"), "{shown}");
             assert_eq!(shown.matches(AUDIT).count(), 1, "{shown}");
         }
-        assert!(AUDIT_ALWAYS.starts_with(AUDIT));
+    }
+
+    #[test]
+    fn at_a_higher_level_it_is_told_what_was_left_out_and_lines_keep_the_ids_of_their_request() {
+        let (written, repeats) = (Written::default(), Arc::<Repeats>::default());
+        let (writer, sparing) = (written.clone(), Arc::clone(&repeats));
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).json();
+        let lines = lines.map_event_format(|format| Sparing::new(format, sparing));
+        let filter: Filter = "warn".parse().unwrap();
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter.built()));
+        tracing::subscriber::with_default(subscriber, || {
+            info!("nobody asked");
+            for number in 0..100 {
+                warn!(number, "the same");
+            }
+            watch::tell_left_out(&repeats);
+            let request = info_span!(target: requests::TARGET, "request", trace_id = "0af7");
+            request.in_scope(|| warn!("a request failed"));
+        });
+        let text = written.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 20 + 2, "{text}");
+        assert!(lines[20].contains("lines were left out") && lines[20].contains(":80"), "{text}");
+        assert!(lines[21].contains("a request failed") && lines[21].contains("0af7"), "{text}");
     }
 
     #[test]

@@ -37,6 +37,7 @@ use self::{export::Client, series::Series};
 use crate::{
     ExportError, Metric, Metrics,
     otlp::{Collector, PATIENCE, Protocol, Signal, variable},
+    random_bytes,
 };
 
 /// The variables, of which OTLP's own ones are read where the exporter is made.
@@ -159,12 +160,13 @@ impl Traces {
         self.0.as_ref().is_some_and(|shared| shared.sampler.samples(place))
     }
 
-    /// Returns what a caller said of its trace, but with our own decision on whether it is sampled;
-    /// what it said, where nothing is exported: then others decide.
+    /// Returns what a caller said of its trace, but with our own decision on whether it is sampled, by
+    /// chance: the caller has picked the trace's id. What it said, where nothing is exported: then others
+    /// decide.
     pub fn decide_on(&self, said: TraceContext) -> TraceContext {
-        match (&self.0, said.parts()) {
-            (Some(shared), Some((trace, ..))) => said.decided(shared.sampler.samples_own(trace)),
-            (None, _) | (_, None) => said,
+        match &self.0 {
+            Some(shared) => said.decided(shared.sampler.draws(u64::from_be_bytes(random_bytes()))),
+            None => said,
         }
     }
 
@@ -201,6 +203,7 @@ impl Traces {
     /// Names what is counted.
     pub fn register(&self, metrics: &Metrics) {
         let counts = self.0.as_ref().map(|shared| Arc::clone(&shared.counts)).unwrap_or_default();
+        let in_series = Arc::clone(&counts);
         let metric = Metric::new(
             "fanfare.traces.spans",
             "{span}",
@@ -218,13 +221,21 @@ impl Traces {
             let shared = Weak::clone(&shared);
             move || shared.upgrade().map_or(0, |shared| of(&shared.queue))
         };
-        let help = "Spans that wait to be exported.";
+        let help = "Places that are taken in the queue of spans to be exported: by a span each, or by all \
+                    those of one event's deliveries.";
         let metric = Metric::new("fanfare.traces.queue", "{span}", help);
         metrics.level(metric, read(|queue| queue.max_capacity() - queue.capacity()));
-        let help =
-            "Spans that may wait (OTEL_BSP_MAX_QUEUE_SIZE); more are dropped. 0: no collector.";
+        let help = "Places that there are (OTEL_BSP_MAX_QUEUE_SIZE); what finds none is dropped. 0: no \
+                    collector.";
         let metric = Metric::new("fanfare.traces.queue.limit", "{span}", help);
         metrics.level(metric, read(mpsc::Sender::max_capacity));
+        let help = "Spans of events and their deliveries that are still to be made.";
+        let metric = Metric::new("fanfare.traces.series", "{span}", help);
+        metrics.level(metric, move || in_series.in_series.load(Ordering::Relaxed));
+        let help = "Spans that may wait to be made, four for each place in the queue; more are dropped, \
+                    but a single event may have more. 0: no collector.";
+        let metric = Metric::new("fanfare.traces.series.limit", "{span}", help);
+        metrics.level(metric, read(|queue| queue.max_capacity().saturating_mul(4)));
     }
 }
 

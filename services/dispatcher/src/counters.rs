@@ -18,7 +18,7 @@ use fanfare_domain::{
 };
 use fanfare_service::Histogram;
 
-use crate::lanes::Levels;
+use crate::{lanes::Levels, permits::Standing};
 
 /// What came of attempts: first what endpoints answered, then [`Fault::ALL`].
 const ANSWERS: [&str; 7] = [
@@ -153,9 +153,15 @@ impl Counters {
         self.lock().values().map(of).sum()
     }
 
-    /// How long the longest waits that nothing but this process holds back.
-    pub(crate) fn past_due(&self) -> Duration {
-        self.lock().values().map(|it| it.lanes.past_due).max().unwrap_or_default()
+    /// How long the longest waits that nothing but this process holds back, by the standing of its lane.
+    pub(crate) fn past_due(&self) -> impl Iterator<Item = (Standing, Duration)> {
+        let mut longest = [Duration::ZERO; Standing::ALL.len()];
+        for levels in self.lock().values() {
+            for (longest, waits) in longest.iter_mut().zip(levels.lanes.past_due) {
+                *longest = waits.max(*longest);
+            }
+        }
+        Standing::ALL.into_iter().zip(longest)
     }
 
     /// Lets a shard say what it holds.
@@ -247,6 +253,21 @@ mod tests {
             let grown: Vec<_> = counters.attempts().filter_map(grown).collect();
             assert_eq!(grown, [name]);
         }
+    }
+
+    #[test]
+    fn of_all_shards_the_attempt_counts_that_waits_longest_for_each_standing() {
+        let counters = Counters::new(Times::untold());
+        let gauges = [0, 1].map(|shard| counters.gauges(Shard::from_index(shard)));
+        for (gauges, seconds) in gauges.iter().zip([[1, 0, 9], [4, 0, 2]]) {
+            let lanes = Levels { past_due: seconds.map(Duration::from_secs), ..Levels::default() };
+            gauges.set(ShardLevels { lanes, ..ShardLevels::default() });
+        }
+        let found: Vec<_> = counters
+            .past_due()
+            .map(|(standing, waits)| (standing.as_str(), waits.as_secs()))
+            .collect();
+        assert_eq!(found, [("new", 4), ("proven", 0), ("slow", 9)]);
     }
 
     #[test]

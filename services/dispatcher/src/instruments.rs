@@ -121,6 +121,7 @@ fn process(metrics: &Metrics, desk: &Desk) {
         ),
         move || most,
     );
+    bounds(metrics, desk);
     let memory = Arc::clone(desk.memory());
     metrics.family(
         Metric::new(
@@ -155,6 +156,38 @@ fn process(metrics: &Metrics, desk: &Desk) {
             "Bytes of events that may be in memory (queued_bytes_max).",
         ),
         move || limits.bytes,
+    );
+}
+
+/// Who may have how many requests in flight.
+fn bounds(metrics: &Metrics, desk: &Desk) {
+    let permits = Arc::clone(desk.permits());
+    metrics.family(
+        Metric::new(
+            "fanfare.dispatcher.permits",
+            "{request}",
+            "Requests in flight that count against a bound: any; new and slow, what endpoints that have \
+             not answered yet or are slow hold together; late, retries and what was put off.",
+        ),
+        move |tell| {
+            for (kind, held, _) in permits.bounds() {
+                tell(&[("kind", kind)], as_f64(held));
+            }
+        },
+    );
+    let permits = Arc::clone(desk.permits());
+    metrics.family(
+        Metric::new(
+            "fanfare.dispatcher.permits.limit",
+            "{request}",
+            "The bound: at it, attempts to endpoints of that kind wait, and others go on. Of any, a \
+             sixteenth is kept for endpoints with nothing in flight.",
+        ),
+        move |tell| {
+            for (kind, _, limit) in permits.bounds() {
+                tell(&[("kind", kind)], as_f64(limit));
+            }
+        },
     );
 }
 
@@ -237,13 +270,19 @@ fn lanes(metrics: &Metrics, counters: &Arc<Counters>) {
         },
     );
     let all = Arc::clone(counters);
-    metrics.gauge(
+    metrics.family(
         Metric::new(
             "fanfare.dispatcher.past_due",
             "s",
-            "How long the oldest attempt waits that nothing holds back but this process.",
+            "How long the oldest attempt waits that nothing holds back but this process, by how its \
+             endpoint is thought of: proven (it answered fast of late), new (it has not answered yet), \
+             slow.",
         ),
-        move || all.past_due().as_secs_f64(),
+        move |tell| {
+            for (standing, waits) in all.past_due() {
+                tell(&[("standing", standing.as_str())], waits.as_secs_f64());
+            }
+        },
     );
 }
 

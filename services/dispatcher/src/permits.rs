@@ -141,7 +141,19 @@ pub(crate) struct Door {
 impl Standing {
     const COUNT: usize = 3;
 
-    const fn index(self) -> usize {
+    /// Every standing, in the order of what is counted by it.
+    pub(crate) const ALL: [Self; Self::COUNT] = [Self::New, Self::Proven, Self::Slow];
+
+    /// The stable name.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Proven => "proven",
+            Self::Slow => "slow",
+        }
+    }
+
+    pub(crate) const fn index(self) -> usize {
         match self {
             Self::New => 0,
             Self::Proven => 1,
@@ -221,6 +233,20 @@ impl Permits {
         self.max
     }
 
+    /// What is held against each of the bounds, and the bound: of all requests, of those that keep new
+    /// lanes and slow ones from more, and of late attempts. Of all, a sixteenth is kept for the few.
+    pub(crate) fn bounds(&self) -> [(&'static str, usize, usize); 4] {
+        let state = self.lock();
+        let [new, proven, slow] = state.held;
+        let most = self.three_quarters();
+        [
+            ("any", new + proven + slow, self.max),
+            (Standing::New.as_str(), new + slow, most),
+            (Standing::Slow.as_str(), new + slow, self.half()),
+            ("late", state.held_late, most),
+        ]
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Counters that a panic left behind are whole: each change is one addition.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -228,6 +254,10 @@ impl Permits {
 
     fn half(&self) -> usize {
         (self.max / 2).max(1)
+    }
+
+    fn three_quarters(&self) -> usize {
+        (self.max * 3 / 4).max(1)
     }
 
     fn reserve(&self) -> usize {
@@ -244,7 +274,7 @@ impl Permits {
         let (free, cautious) = (self.free(state), new + slow);
         match standing {
             Standing::Proven => free > 0,
-            Standing::New => free > self.reserve() && cautious < (self.max * 3 / 4).max(1),
+            Standing::New => free > self.reserve() && cautious < self.three_quarters(),
             Standing::Slow => free > self.reserve() && cautious < self.half(),
         }
     }
@@ -273,8 +303,7 @@ impl Permits {
     /// Wakes the longest waiting worker that could use what is free, and has not been refused
     /// since something came back.
     fn wake(&self, state: &mut State) {
-        let all = [Standing::New, Standing::Proven, Standing::Slow];
-        let possible = all.map(|standing| self.is_possible(state, standing));
+        let possible = Standing::ALL.map(|standing| self.is_possible(state, standing));
         let released = state.released;
         let could = |waiting: &Waiting| {
             let asked_at = waiting.asked_at;
@@ -336,7 +365,7 @@ impl Door {
         // The reserve is for first attempts.
         let is_kept = is_late
             && (self.permits.free(&state) <= self.permits.reserve()
-                || state.held_late >= (self.permits.max * 3 / 4).max(1));
+                || state.held_late >= self.permits.three_quarters());
         let refusal = if is_over || is_kept || !self.permits.is_possible(&state, standing) {
             Refusal::Standing
         } else if self.permits.fits(&state, (standing, held), time) {

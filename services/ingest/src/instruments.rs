@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fanfare_domain::ShardCount;
-use fanfare_event_log::{ConfigView, ReaderState, StreamState};
+use fanfare_event_log::{ConfigView, ReaderState, Storage, StreamState};
 use fanfare_service::{Metric, Metrics, metrics::as_f64};
 
 use crate::{Settings, counters::Counters, directory::Directory, survey::Seen};
@@ -185,6 +185,17 @@ pub(crate) fn register_streams(metrics: &Metrics, seen: &Seen, shards: ShardCoun
         Metric::new("fanfare.log.shards", "{shard}", "Shards that the installation has."),
         move || usize::from(shards.get()),
     );
+    let looks = seen.clone();
+    metrics.counter(
+        Metric::new(
+            "fanfare.log.survey.failures",
+            "{look}",
+            "Looks at the streams that did not see all of them; numbers of what was not seen are not \
+             told.",
+        ),
+        move || looks.failures(),
+    );
+    register_storage(metrics, seen);
     for (name, unit, help, of) in OF_STREAMS {
         let seen = seen.clone();
         metrics.family(Metric::new(name, unit, help), move |tell| {
@@ -210,6 +221,35 @@ pub(crate) fn register_streams(metrics: &Metrics, seen: &Seen, shards: ShardCoun
             });
         });
     }
+}
+
+/// Has read what the account keeps.
+fn register_storage(metrics: &Metrics, seen: &Seen) {
+    let tell = |of: fn(&Storage) -> u64| {
+        let seen = seen.clone();
+        move || {
+            let mut found = None;
+            seen.read(|survey| found = survey.storage.as_ref().map(|storage| number(of(storage))));
+            found
+        }
+    };
+    metrics.gauge(
+        Metric::new(
+            "fanfare.log.storage",
+            "By",
+            "Bytes that the account of NATS keeps on disk, in all its streams.",
+        ),
+        tell(|storage| storage.bytes),
+    );
+    metrics.gauge(
+        Metric::new(
+            "fanfare.log.storage.limit",
+            "By",
+            "Bytes that the account may keep; then every stream refuses. 0: it has no limit but the \
+             servers' disks.",
+        ),
+        tell(|storage| storage.bytes_max.unwrap_or_default()),
+    );
 }
 
 fn number(count: u64) -> f64 {

@@ -54,6 +54,11 @@ impl Counters {
         *self.lock() = State { progress: Some(progress), behind_since: None };
     }
 
+    /// Notes that it was waited for something to write, and nothing came: all is in the tables.
+    pub(crate) fn note_idle(&self) {
+        self.lock().behind_since = None;
+    }
+
     /// Notes that the database or the streams refused something.
     pub(crate) fn note_failure(&self, now: Timestamp) {
         self.failures.fetch_add(1, Relaxed);
@@ -177,8 +182,13 @@ mod tests {
         assert_eq!(behind(), None);
         counters.note_failure(second);
         assert_eq!(behind(), Some(second));
+        counters.begin(Progress { events: 1, journal: 2, config: 0 });
+        assert_eq!(behind(), Some(second), "nobody knows yet whether there is something to write");
+        counters.note_idle();
+        assert_eq!(behind(), None, "there is nothing");
+        counters.note_failure(second);
         counters.stand_by();
         assert_eq!((behind(), counters.lock().progress), (None, None));
-        assert_eq!(counters.failures.load(Relaxed), 2);
+        assert_eq!(counters.failures.load(Relaxed), 3);
     }
 }

@@ -25,6 +25,8 @@ use crate::{
 /// How long to wait before the database is asked again, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long nothing has to come for all to be read: the first messages of a reader take a moment.
+const ALL_READ_AFTER: Duration = Duration::from_secs(1);
 /// How long a projector stands by whose place another one has taken.
 const STAND_BY: Duration = Duration::from_secs(5);
 /// How often old rows are looked for.
@@ -112,12 +114,18 @@ impl Projecting {
         let (mut forget_at, mut look_at) = (Instant::now(), Instant::now() + LOOK_EVERY);
         let (mut types, mut expunge) = (TypeCursor::default(), ExpungeCursor::default());
         loop {
+            let begun = Instant::now();
             let portion = reading.gather(progress, self.limits, forget_at.min(look_at)).await?;
             let rows = portion.rows();
             if portion.has_deletions() {
                 forget_at = Instant::now();
             }
-            if !portion.is_empty() {
+            if portion.is_empty() {
+                if begun.elapsed() >= ALL_READ_AFTER {
+                    self.counters.note_idle();
+                    patience.relax();
+                }
+            } else {
                 let count = portion.count();
                 self.counters.note_portion(count.max(rows));
                 self.counters.note_read(portion.oldest());

@@ -6,14 +6,14 @@
 //! milliseconds that nobody noted.
 //!
 //! One look into the journal a second at most, beside all other work, for all that were accepted
-//! about the same time. What there is no room for is left out, and so are replays: when an event was
-//! matched anew is not to be told from the delivery.
+//! about the same time; a replay's deliveries count as accepted when it made them. What there is no
+//! room for is left out.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fanfare_domain::{
     DeliveryRef, EventId, Timestamp, TraceContext, chain,
-    trace::span::{self, Told},
+    trace::span::{self, Span, Told},
 };
 use fanfare_event_log::{EventLog, scan::Routing};
 use fanfare_service::Traces;
@@ -55,8 +55,8 @@ pub(crate) struct Maker {
     traces: Traces,
     log: EventLog,
     counters: Arc<Counters>,
-    /// The events whose own spans were made lately.
-    made: BTreeSet<EventId>,
+    /// The events whose own spans were made lately, and of which replay.
+    made: BTreeSet<(EventId, u32)>,
 }
 
 /// A delivery that ended, and the trace that its event came with.
@@ -100,10 +100,6 @@ impl Afterwards {
         if traces.samples(&Told::of_delivery(delivery, &record.trace).place()) {
             return;
         }
-        if delivery.generation > 0 {
-            counters.spans_left_out.add(1);
-            return;
-        }
         let ended = Ended { delivery: delivery.clone(), context: record.trace.clone() };
         if queue.try_send(ended).is_err() {
             counters.spans_left_out.add(1);
@@ -137,7 +133,7 @@ impl Maker {
 
     /// Makes the spans of deliveries whose events were accepted about the same time.
     async fn make(&mut self, (since, ended): (Timestamp, Vec<Ended>)) {
-        let wanted = ended.iter().map(|ended| (ended.delivery.event, 0)).collect();
+        let wanted = ended.iter().map(Ended::routing).collect();
         let look = self.log.routed_on_record(&wanted, since.saturating_sub(SKEW), MESSAGES_MAX);
         let routings = match timeout(LOOK_MAX, look).await {
             Ok(Ok(routings)) => routings,
@@ -151,26 +147,45 @@ impl Maker {
             }
         };
         for ended in ended {
-            match routings.get(&(ended.delivery.event, 0)) {
+            match routings.get(&ended.routing()) {
                 Some(routing) => self.export(&ended, routing),
                 None => self.counters.spans_left_out.add(1),
             }
         }
     }
 
-    fn export(&mut self, Ended { delivery, context }: &Ended, routing: &Routing) {
-        let (told, routed) = (Told::of_delivery(delivery, context), &routing.routed);
-        let routed_at = (routing.recorded_at, routing.recorded_at);
+    fn export(&mut self, ended: &Ended, routing: &Routing) {
         if self.made.len() >= EVENTS_MAX {
             self.made.clear();
         }
-        if self.made.insert(delivery.event) {
-            let accepted = (delivery.accepted_at, delivery.accepted_at);
-            self.traces.export(|| span::ingest(&told, accepted));
-            let targets = routed.targets.len() + routed.fed.len();
-            self.traces.export(|| span::fan_out(&told, targets, routed_at));
+        let is_first = self.made.insert(ended.routing());
+        for span in ended.spans(routing, is_first) {
+            self.traces.export(|| span);
         }
-        self.traces.export(|| span::delivery(delivery, context, routed_at));
+    }
+}
+
+impl Ended {
+    /// Which routing of its event it came of.
+    fn routing(&self) -> (EventId, u32) {
+        (self.delivery.event, self.delivery.generation)
+    }
+
+    /// What hangs above its attempts; with the event's own spans, if it is the first of its routing. An
+    /// event that is replayed was taken in before, in another trace.
+    fn spans(&self, routing: &Routing, is_first: bool) -> Vec<Span> {
+        let Self { delivery, context } = self;
+        let (told, routed) = (Told::of_delivery(delivery, context), &routing.routed);
+        let routed_at = (routing.recorded_at, routing.recorded_at);
+        let mut spans = Vec::new();
+        if is_first && delivery.generation == 0 {
+            spans.push(span::ingest(&told, (delivery.accepted_at, delivery.accepted_at)));
+        }
+        if is_first {
+            spans.push(span::fan_out(&told, routed.targets.len() + routed.fed.len(), routed_at));
+        }
+        spans.push(span::delivery(delivery, context, routed_at));
+        spans
     }
 }
 
@@ -184,8 +199,41 @@ fn earliest(waiting: &mut Vec<Ended>) -> (Timestamp, Vec<Ended>) {
 
 #[cfg(test)]
 mod tests {
+    use fanfare_domain::fact::EventRouted;
+
     use super::*;
     use crate::samples::{after, delivery};
+
+    #[test]
+    fn an_exhausted_replay_hangs_below_its_own_matching_and_not_below_the_taking_in() {
+        for (generation, names) in [
+            (0, &["process INBOX", "process EVENTS", "create DELIVERIES"][..]),
+            (3, &["process EVENTS", "create DELIVERIES"]),
+        ] {
+            let delivery = DeliveryRef { generation, ..delivery(1) };
+            let routed = EventRouted {
+                event: delivery.event,
+                tenant: delivery.tenant.clone(),
+                event_sequence: 1,
+                config_revision: 1,
+                generation,
+                targets: vec![delivery.endpoint],
+                skipped: Vec::new(),
+                held: Vec::new(),
+                fed: Vec::new(),
+                part: 0,
+                parts: 1,
+            };
+            let routing = Routing { routed, sequence: 9, recorded_at: after(7) };
+            let ended = Ended { delivery, context: TraceContext::default() };
+            let spans = ended.spans(&routing, true);
+            assert_eq!(spans.iter().map(|span| span.name).collect::<Vec<_>>(), names);
+            assert!(spans.is_sorted_by(|above, below| below.parent == Some(above.id)));
+            assert_eq!(spans.last().map(|span| span.start), Some(after(7)));
+            assert_eq!(spans.iter().any(|span| !span.links.is_empty()), generation > 0);
+            assert_eq!(ended.spans(&routing, false).len(), 1, "the others are there");
+        }
+    }
 
     #[test]
     fn what_was_accepted_about_the_same_time_is_looked_for_at_once_the_oldest_first() {

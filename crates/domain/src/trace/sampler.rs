@@ -1,6 +1,6 @@
 //! Which traces are exported.
 
-use super::{Place, TraceId};
+use super::Place;
 
 /// Decides whether a trace is exported, in the way of OpenTelemetry's samplers of these names. The
 /// same trace is decided on alike by everybody who has the same sampler.
@@ -60,12 +60,13 @@ impl Sampler {
     /// Tells whether the trace of that place is exported.
     pub fn samples(&self, place: &Place) -> bool {
         let decided = place.sampled.filter(|_| self.follows_parent);
-        decided.unwrap_or_else(|| self.samples_own(place.trace))
+        decided.unwrap_or_else(|| self.draws(place.trace.chance()))
     }
 
-    /// Tells whether a trace is exported that nobody else has decided on.
-    pub fn samples_own(&self, trace: TraceId) -> bool {
-        trace.chance() >> 1 < self.below
+    /// Tells whether a trace is exported that nobody else has decided on and whose id somebody may have
+    /// picked for that; `chance` is a number that was drawn for it.
+    pub fn draws(&self, chance: u64) -> bool {
+        chance >> 1 < self.below
     }
 }
 
@@ -85,6 +86,7 @@ fn ratio(argument: Option<&str>) -> Result<u64, SamplerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::TraceId;
 
     fn place(chance: u64, sampled: Option<bool>) -> Place {
         let bytes = (u128::from(chance) | (1 << 100)).to_be_bytes();

@@ -89,11 +89,14 @@ async fn sixteen_kibibytes_of_the_body_are_kept() {
         text(64 * limit),
         text(0),
     ]));
+    let mut bodies = Vec::new();
     for (length, truncated) in [(limit, false), (limit, true), (limit, true), (limit, true)] {
         let answer = post(&client, &receiver.url("/")).await;
         assert_eq!(answer.status(), Some(200));
         assert_eq!((answer.body.len(), answer.truncated), (length, truncated));
+        bodies.push(answer.moments.body.is_some());
     }
+    assert_eq!(bodies, [true, true, true, false], "which were read to their end");
     let connections: Vec<_> = receiver.requests().iter().map(|got| got.connection).collect();
     assert_eq!(connections, [1, 1, 1, 1], "a body that is a little longer is read to its end");
     post(&client, &receiver.url("/")).await;
@@ -129,6 +132,7 @@ async fn a_slow_body_ends_with_the_deadline_and_the_status_stands() {
     receiver.answer(Behaviour::Drip(205, Duration::from_millis(20)));
     let answer = client().send(Request { deadline: SHORT, ..request(&receiver.url("/")) }).await;
     assert_eq!((answer.status(), answer.truncated), (Some(205), true));
+    assert!(answer.moments.first_byte.is_some() && answer.moments.body.is_none());
     assert!(!answer.body.is_empty() && answer.body.len() < 100, "{}", answer.body.len());
     assert!(answer.duration >= SHORT && answer.duration < PATIENCE / 2);
 }
@@ -139,6 +143,7 @@ async fn a_body_that_breaks_off_leaves_the_status_standing() {
     receiver.answer(Behaviour::ResetMidBody(200));
     let answer = post(&client(), &receiver.url("/")).await;
     assert_eq!((answer.status(), answer.truncated), (Some(200), true));
+    assert_eq!(answer.moments.body, None, "it was not read to its end");
     assert_eq!(&answer.body[..], b"the first bytes");
 
     let short = "HTTP/1.1 500 Oops\r\nContent-Length: 10\r\n\r\nabc";

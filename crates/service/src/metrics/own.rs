@@ -15,6 +15,11 @@ pub(super) fn register(metrics: &Metrics) {
     metrics.seconds(Metric::new("process.cpu", "s", help), || {
         ticks(&fs::read_to_string("/proc/self/stat").ok()?).map(|ticks| ticks / TICKS_PER_SECOND)
     });
+    let help = "When this process was started, in seconds since 1970.";
+    // Read once: a clock that is set would move it, and it would look like another start.
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let started = started(&read("/proc/self/stat"), &read("/proc/stat"));
+    metrics.gauge(Metric::new("process.start_time", "s", help), move || started);
     let help = "Memory of this process that is in use, in bytes.";
     metrics.gauge(Metric::new("process.resident_memory", "By", help), || {
         resident(&fs::read_to_string("/proc/self/status").ok()?)
@@ -32,11 +37,20 @@ pub(super) fn register(metrics: &Metrics) {
 
 /// The ticks of user and system time in `proc_pid_stat(5)`.
 fn ticks(stat: &str) -> Option<f64> {
+    Some(field(stat, 14)? + field(stat, 15)?)
+}
+
+/// When a process was started, from `proc_pid_stat(5)` and, for when the machine was, `proc_stat(5)`.
+fn started(stat: &str, kernel: &str) -> Option<f64> {
+    let boot = kernel.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Some(boot.trim().parse::<f64>().ok()? + field(stat, 22)? / TICKS_PER_SECOND)
+}
+
+/// A number in `proc_pid_stat(5)`, counted from 1 as it is there.
+fn field(stat: &str, number: usize) -> Option<f64> {
     // The second field is the program's name in brackets, and may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    let mut next = || fields.next()?.parse::<f64>().ok();
-    Some(next()? + next()?)
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 /// The resident memory in `proc_pid_status(5)`, in bytes.
@@ -60,6 +74,9 @@ mod tests {
     fn the_kernels_words_are_understood() {
         let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 900 0 3 0 250 50 0 0 20 0 4 0 1 1 1";
         assert_eq!(ticks(stat), Some(300.0));
+        let kernel = "cpu  1 2 3\nbtime 1790000000\nprocesses 9\n";
+        assert_eq!(started(stat, kernel), Some(1_790_000_000.01));
+        assert_eq!(started(stat, ""), None);
         assert_eq!(resident("VmPeak: 9 kB\nVmRSS:\t   2048 kB\n"), Some(2_097_152.0));
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  4096  files\n";
         assert_eq!(descriptors_max(limits), Some(1_024.0));
@@ -77,6 +94,7 @@ mod tests {
         };
         assert!(value("process_resident_memory_bytes") > 100_000.0, "{text}");
         assert!(value("process_open_fds") > 2.0, "{text}");
+        assert!(value("process_start_time_seconds") > 1_000_000_000.0, "{text}");
         assert!(text.contains("# TYPE process_cpu_seconds_total counter"), "{text}");
     }
 }

@@ -153,7 +153,7 @@ where
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io;
 
     use tracing::info;
@@ -182,7 +182,13 @@ mod tests {
 
     /// What was written.
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    pub(in crate::telemetry) struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Written {
+        pub(in crate::telemetry) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
 
     impl io::Write for Written {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -213,7 +219,7 @@ mod tests {
             }
             info!("another");
         });
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let text = written.text();
         assert_eq!(text.lines().count(), 121, "{text}");
         assert!(text.lines().last().is_some_and(|line| line.contains("another")), "{text}");
         assert_eq!(repeats.left_out().len(), 1);

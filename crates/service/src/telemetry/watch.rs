@@ -57,16 +57,7 @@ impl Logging {
         loop {
             tokio::select! {
                 _ = looks.tick(), if self.telemetry.filter_file.is_some() => self.look().await,
-                _ = tells.tick() => {
-                    for (place, lines) in self.repeats.left_out() {
-                        info!(
-                            target: LEFT_OUT,
-                            %place,
-                            lines,
-                            "lines were left out, the same was said too often"
-                        );
-                    }
-                }
+                _ = tells.tick() => tell_left_out(&self.repeats),
             }
         }
     }
@@ -93,6 +84,13 @@ impl Logging {
             Err(cause) => warn!(%cause, path = %path.display(), "the file holds no filter"),
         }
         self.held = held;
+    }
+}
+
+/// Says how many lines were not written since it was said last.
+pub(super) fn tell_left_out(repeats: &Repeats) {
+    for (place, lines) in repeats.left_out() {
+        info!(target: LEFT_OUT, %place, lines, "lines were left out, the same was said too often");
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{Counts, Item, Pace, Series, convert};
 use crate::{
@@ -38,6 +38,8 @@ pub struct Exporter {
     counts: Arc<Counts>,
     /// What is made by and by.
     series: VecDeque<Box<Series>>,
+    /// How many spans the collector has been given, and has not answered about.
+    under_way: u64,
     told: Option<Instant>,
 }
 
@@ -99,7 +101,8 @@ impl Exporter {
         pace: Pace,
         counts: Arc<Counts>,
     ) -> Self {
-        Self { client, coming, pace, counts, series: VecDeque::new(), told: None }
+        let series = VecDeque::new();
+        Self { client, coming, pace, counts, series, under_way: 0, told: None }
     }
 
     /// Sends spans until `stop`, and then what is left, for some seconds at most.
@@ -110,15 +113,34 @@ impl Exporter {
         };
         tokio::select! {
             () = self.send_all(&stop) => {}
-            () = late => debug!("the last spans were not sent in time"),
+            () = late => self.give_up(),
         }
+    }
+
+    /// Counts what is left.
+    fn give_up(&mut self) {
+        self.counts.refused.fetch_add(self.under_way, Ordering::Relaxed);
+        let mut left = self.counts.in_series.load(Ordering::Relaxed);
+        while let Ok(item) = self.coming.try_recv() {
+            left += match item {
+                Item::Event(_) | Item::Own(_) => 1,
+                // They are counted.
+                Item::Series(_) => 0,
+            };
+        }
+        self.series.clear();
+        self.counts.drop_some(left);
+        info!(under_way = self.under_way, left, "the last spans were not sent in time");
     }
 
     /// Sends what comes until nothing can come any more.
     async fn send_all(&mut self, stop: &CancellationToken) {
         while let Some(batch) = self.next(stop).await {
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            match self.client.send(batch).await {
+            self.under_way = count;
+            let sent = self.client.send(batch).await;
+            self.under_way = 0;
+            match sent {
                 Ok(()) => {
                     self.counts.exported.fetch_add(count, Ordering::Relaxed);
                     self.told = None;
@@ -156,7 +178,7 @@ impl Exporter {
             } else {
                 // Who has many spans leaves half of each batch to the others.
                 let others = std::iter::from_fn(|| self.coming.try_recv().ok());
-                items.extend(others.take(max / 2));
+                items.extend(others.take(max.div_ceil(2)));
             }
             self.sort(&mut items, &mut batch);
             let deadline = Instant::now() + self.pace.delay;

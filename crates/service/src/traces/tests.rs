@@ -100,6 +100,18 @@ async fn many_spans_take_one_place_and_leave_half_of_a_batch_to_others() {
 }
 
 #[tokio::test]
+async fn single_spans_are_sent_beside_a_series_also_one_at_a_time() {
+    let pace = Pace { queue_max: 8, batch_max: 1, delay: Duration::ZERO };
+    let (traces, mut exporter) = over("http://127.0.0.1:9/v1/traces", pace);
+    let stop = CancellationToken::new();
+    traces.export_all(100, || (1..=100).map(span));
+    exporter.next(&stop).await.unwrap();
+    traces.export(|| span(101));
+    let next = exporter.next(&stop).await.unwrap();
+    assert_eq!(next[0].span_context.span_id().to_bytes(), 101_u64.to_be_bytes());
+}
+
+#[tokio::test]
 async fn how_many_spans_wait_to_be_made_is_bounded() {
     let (traces, exporter) = over("http://127.0.0.1:9/v1/traces", Pace::default());
     traces.export_all(100_000, || (1..=100_000).map(span));
@@ -121,6 +133,24 @@ async fn a_callers_decision_is_replaced_by_our_own() {
 }
 
 #[tokio::test]
+async fn a_caller_that_picks_its_trace_id_does_not_decide() {
+    crate::install_crypto_provider();
+    let sampler = Sampler::named("parentbased_traceidratio", Some("0.5")).unwrap();
+    let address = Some(String::from("http://127.0.0.1:9/v1/traces"));
+    let collector = Collector { protocol: Protocol::Http, address, patience: PATIENCE };
+    let (traces, _exporter) = Traces::over(collector, sampler, Pace::default(), "some").unwrap();
+    // Below every ratio but 0, and above every one but 1.
+    for picked in ["0af7651916cd43dd0000000000000001", "0af7651916cd43ddffffffffffffffff"] {
+        let parent = format!("00-{picked}-b7ad6b7169203331-01");
+        let said = TraceContext::from_headers(Some(&parent), None);
+        let is_sampled =
+            |_: &u32| traces.decide_on(said.clone()).parts().is_some_and(|parts| parts.2);
+        let sampled = (0..1_000).filter(is_sampled).count();
+        assert!((300..700).contains(&sampled), "{picked}: {sampled} of 1,000");
+    }
+}
+
+#[tokio::test]
 async fn a_collector_that_hangs_is_given_up_when_the_process_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}/v1/traces", listener.local_addr().unwrap());
@@ -132,6 +162,7 @@ async fn a_collector_that_hangs_is_given_up_when_the_process_ends() {
     let working = async {
         // It is connected to, and says nothing.
         let _silent = listener.accept().await.unwrap();
+        traces.export_all(7, || (1..=7).map(span));
         for number in 2..=10 {
             traces.export(|| span(number));
         }
@@ -144,7 +175,10 @@ async fn a_collector_that_hangs_is_given_up_when_the_process_ends() {
     }
     let (sent, dropped) = counts(&traces);
     assert_eq!(sent, 0);
-    assert!(dropped >= 5, "{dropped}");
+    let counts = &traces.0.as_ref().unwrap().counts;
+    let refused = counts.refused.load(Ordering::Relaxed);
+    assert_eq!((refused, dropped), (1, 7 + 9), "all are counted");
+    assert_eq!(counts.in_series.load(Ordering::Relaxed), 0);
 }
 
 /// How long the collector may take, where it does not answer.

@@ -49,6 +49,8 @@ fn lanes_that_are_not_proven_leave_half_to_the_others() {
     let slow: Vec<_> = (0..100).map(|_| share(&door, Standing::Slow)).collect();
     let held: Vec<_> = slow.iter().map(|lane| fill(&door, lane, 15 * FAST)).collect();
     assert_eq!(permits.held(), 256);
+    let bounds = [("any", 256, 512), ("new", 256, 384), ("slow", 256, 256), ("late", 0, 384)];
+    assert_eq!(permits.bounds(), bounds, "slow lanes have what they may, and it shows");
     assert!(held.iter().any(Vec::is_empty), "the first ones took more than their part");
     let new: Vec<_> = (0..300).map(|_| share(&door, Standing::New)).collect();
     let started: Vec<_> = new.iter().map(|lane| fill(&door, lane, FAST)).collect();

@@ -58,7 +58,8 @@ async fn an_endpoint_that_keeps_failing_shows_in_numbers_and_not_by_name() -> Re
             ("fanfare_dispatcher_first_attempt_seconds_count", 10.0),
             ("fanfare_dispatcher_in_flight", 0.0),
             ("fanfare_dispatcher_lanes", 1.0),
-            ("fanfare_dispatcher_past_due_seconds", 0.0),
+            ("fanfare_dispatcher_past_due_seconds{standing=\"proven\"}", 0.0),
+            ("fanfare_dispatcher_past_due_seconds{standing=\"slow\"}", 0.0),
         ],
     )
     .await;
@@ -90,6 +91,8 @@ async fn what_hangs_is_in_flight_and_what_is_delivered_was() -> Result<()> {
             (delivered, 3.0),
             ("fanfare_dispatcher_in_flight", 1.0),
             ("fanfare_dispatcher_in_flight_limit", 64.0),
+            ("fanfare_dispatcher_permits{kind=\"any\"}", 1.0),
+            ("fanfare_dispatcher_permits_limit{kind=\"slow\"}", 32.0),
             ("fanfare_dispatcher_lanes_busy", 1.0),
             ("fanfare_dispatcher_held{source=\"task\"}", 1.0),
         ],

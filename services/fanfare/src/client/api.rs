@@ -159,16 +159,24 @@ impl Api {
 
     /// Asks for all pages of a list.
     pub(crate) async fn list(&self, path: &str) -> Result<Vec<Value>> {
+        Ok(self.list_up_to(path, usize::MAX).await?.0)
+    }
+
+    /// Asks for the pages of a list until there are so many things; tells whether these are all. The path
+    /// may have a query.
+    pub(crate) async fn list_up_to(&self, path: &str, most: usize) -> Result<(Vec<Value>, bool)> {
         let mut items = Vec::new();
         let mut cursor = String::new();
+        let sign = if path.contains('?') { '&' } else { '?' };
         loop {
-            let mut page = self.get(&format!("{path}?limit=100{cursor}")).await?;
+            let mut page = self.get(&format!("{path}{sign}limit=100{cursor}")).await?;
             if let Some(Value::Array(data)) = page.get_mut("data").map(Value::take) {
                 items.extend(data);
             }
             match page.get("next_cursor").and_then(Value::as_str) {
+                Some(_) if items.len() >= most => return Ok((items, false)),
                 Some(next) => cursor = format!("&cursor={next}"),
-                None => return Ok(items),
+                None => return Ok((items, true)),
             }
         }
     }

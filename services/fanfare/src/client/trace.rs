@@ -1,5 +1,6 @@
 //! `fanfare trace`: the story of a delivery, or of an event's deliveries, as a tree with times. All of
-//! it is read from the journal: nothing needs to have been exported.
+//! it is read from the journal: nothing needs to have been exported. Only which replays an event had is looked
+//! up in the delivery log, where that can be read.
 
 mod tree;
 
@@ -10,7 +11,7 @@ use clap::Args;
 use fanfare_domain::{DeliveryId, EventId, TenantId};
 use serde_json::{Value, json};
 
-use super::api::{Api, text};
+use super::api::{Api, Problem, text};
 use crate::output::{Output, Tone};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -18,8 +19,11 @@ Examples:
   fanfare trace acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w
   fanfare trace acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w";
 
-/// Of how many deliveries of an event the story is told.
+/// Of how many deliveries the story is told: of those that an event's acceptance caused, and of those that
+/// replays made.
 const DELIVERIES_MAX: usize = 50;
+/// How many deliveries of an event in the delivery log are looked through for replays.
+const LOOKED_THROUGH_MAX: usize = 5_000;
 
 /// Whose story.
 #[derive(Args, Debug)]
@@ -58,51 +62,195 @@ struct Story {
     facts: Vec<Value>,
 }
 
+/// What came of an event for one endpoint.
+enum Branch {
+    /// A delivery.
+    Told(Box<Story>),
+    /// A delivery whose story could not be read, and why.
+    Untold { delivery: String, endpoint: String, problem: String },
+    /// None: the endpoint was paused, and skipped what came meanwhile.
+    Skipped { endpoint: String },
+}
+
+/// What came of an event when it was matched: for the first time, or by a replay.
+struct Matching {
+    /// 0 for the event's acceptance; counts replays.
+    generation: u64,
+    /// How many deliveries it made, also those that are not told of; unknown where one was asked for.
+    deliveries: Option<usize>,
+    branches: Vec<Branch>,
+}
+
+/// A delivery that is to be told of.
+struct Named {
+    generation: u64,
+    delivery: String,
+    endpoint: String,
+}
+
+/// What an event came to.
+#[derive(Default)]
+struct Found {
+    matchings: Vec<Matching>,
+    /// How many deliveries are not told of.
+    left_out: usize,
+    /// What could not be found out, in words.
+    unknown: Option<String>,
+}
+
 /// Tells it.
 pub(crate) async fn trace(options: &Options, api: &Api, output: Output) -> Result<()> {
     let tenant = &options.tenant;
-    let (ids, left_out) = match options.id {
-        Traced::Delivery(id) => (vec![id.to_string()], 0),
-        Traced::Event(id) => deliveries(api, tenant, id).await?,
+    let (found, about) = match options.id {
+        Traced::Delivery(id) => {
+            let story = story(api, tenant, &id.to_string()).await?;
+            let generation =
+                story.trace.get("generation").and_then(Value::as_u64).unwrap_or_default();
+            let branches = vec![Branch::Told(Box::new(story))];
+            let matchings = vec![Matching { generation, deliveries: None, branches }];
+            (Found { matchings, ..Found::default() }, None)
+        }
+        Traced::Event(id) => (of_event(api, tenant, id).await?, Some(id)),
     };
-    let mut stories = Vec::with_capacity(ids.len());
-    for id in ids {
-        let path = format!("/v1/tenants/{tenant}/deliveries/{id}");
-        stories.push(Story {
-            trace: api.get(&format!("{path}/trace")).await?,
-            delivery: api.get(&path).await?,
-            facts: api.list(&format!("{path}/facts")).await?,
-        });
-    }
     if output.json {
-        output.document(&json!({ "deliveries": documents(stories), "left_out": left_out }));
+        output.document(&document(found));
         return Ok(());
     }
-    if stories.is_empty() {
+    if found.matchings.iter().all(|matching| matching.branches.is_empty()) {
         output.line("No endpoint wanted the event.");
-        return Ok(());
     }
-    for line in tree::lines(&stories, output) {
+    for line in tree::lines(&found.matchings, about, output) {
         output.line(&line);
     }
-    if left_out > 0 {
-        output.line(&output.tone(Tone::Dim, &format!("… and {left_out} more deliveries")));
+    if found.left_out > 0 {
+        let more = format!("… and {} more deliveries", found.left_out);
+        output.line(&output.tone(Tone::Dim, &more));
+    }
+    if let Some(unknown) = &found.unknown {
+        output.line(&output.tone(Tone::Dim, unknown));
     }
     Ok(())
 }
 
-/// The deliveries of an event, and how many more there are.
-async fn deliveries(api: &Api, tenant: &TenantId, event: EventId) -> Result<(Vec<String>, usize)> {
-    let found = api.list(&format!("/v1/tenants/{tenant}/events/{event}/deliveries")).await?;
-    let ids = found.iter().map(|one| String::from(text(one, "id")));
-    // Who skips has none.
-    let mut ids: Vec<_> = ids.filter(|id| !id.is_empty()).collect();
-    let left_out = ids.len().saturating_sub(DELIVERIES_MAX);
-    ids.truncate(DELIVERIES_MAX);
-    Ok((ids, left_out))
+async fn story(api: &Api, tenant: &TenantId, id: &str) -> Result<Story> {
+    let path = format!("/v1/tenants/{tenant}/deliveries/{id}");
+    Ok(Story {
+        trace: api.get(&format!("{path}/trace")).await?,
+        delivery: api.get(&path).await?,
+        facts: api.list(&format!("{path}/facts")).await?,
+    })
 }
 
-fn documents(stories: Vec<Story>) -> Vec<Value> {
-    let document = |Story { trace, delivery, facts }| json!({ "trace": trace, "delivery": delivery, "facts": facts });
-    stories.into_iter().map(document).collect()
+/// Finds what the event's acceptance came to in the journal, and what replays made of it in the
+/// delivery log.
+async fn of_event(api: &Api, tenant: &TenantId, event: EventId) -> Result<Found> {
+    let path = format!("/v1/tenants/{tenant}/events/{event}/deliveries");
+    let (mut named, mut skipped) = (Vec::new(), Vec::new());
+    for one in api.list(&path).await? {
+        let endpoint = String::from(text(&one, "endpoint_id"));
+        match text(&one, "id") {
+            // Who skips has none.
+            "" => skipped.push(Branch::Skipped { endpoint }),
+            id => named.push(Named { generation: 0, delivery: String::from(id), endpoint }),
+        }
+    }
+    let mut found = Found::default();
+    let mut first = told(api, tenant, named, &mut found.left_out).await?;
+    if first.is_empty() && !skipped.is_empty() {
+        first.push(Matching { generation: 0, deliveries: Some(0), branches: Vec::new() });
+    }
+    if let Some(matching) = first.first_mut() {
+        matching.branches.extend(skipped);
+    }
+    let replayed = match replays(api, tenant, event).await {
+        Ok((replayed, true)) => replayed,
+        Ok((replayed, false)) => {
+            let looked = LOOKED_THROUGH_MAX;
+            found.unknown = Some(format!(
+                "Replays were looked for among {looked} deliveries of the event; there are more."
+            ));
+            replayed
+        }
+        Err(error) => {
+            let problem = Problem::of(&error).map(ToString::to_string);
+            let Some(problem) = problem else { return Err(error) };
+            found.unknown = Some(format!("Whether it was replayed is not known: {problem}"));
+            Vec::new()
+        }
+    };
+    found.matchings = first;
+    found.matchings.extend(told(api, tenant, replayed, &mut found.left_out).await?);
+    Ok(found)
+}
+
+/// The deliveries that replays made of an event, replay by replay; and whether these are all.
+async fn replays(api: &Api, tenant: &TenantId, event: EventId) -> Result<(Vec<Named>, bool)> {
+    let path = format!("/v1/tenants/{tenant}/deliveries?event={event}");
+    let (listed, are_all) = api.list_up_to(&path, LOOKED_THROUGH_MAX).await?;
+    let named = |one: &Value| Named {
+        generation: one.get("generation").and_then(Value::as_u64).unwrap_or_default(),
+        delivery: String::from(text(one, "id")),
+        endpoint: String::from(text(one, "endpoint_id")),
+    };
+    let mut replayed: Vec<_> =
+        listed.iter().map(named).filter(|named| named.generation > 0).collect();
+    replayed.sort_by(|one, other| {
+        (one.generation, &one.endpoint).cmp(&(other.generation, &other.endpoint))
+    });
+    Ok((replayed, are_all))
+}
+
+/// Tells the stories of the first of these, which are in the order of their matchings. What the API does
+/// not tell of one is said in its place.
+async fn told(
+    api: &Api,
+    tenant: &TenantId,
+    named: Vec<Named>,
+    left_out: &mut usize,
+) -> Result<Vec<Matching>> {
+    *left_out += named.len().saturating_sub(DELIVERIES_MAX);
+    let mut matchings: Vec<Matching> = Vec::new();
+    for (index, Named { generation, delivery, endpoint }) in named.into_iter().enumerate() {
+        if matchings.last().is_none_or(|last| last.generation != generation) {
+            let (deliveries, branches) = (Some(0), Vec::new());
+            matchings.push(Matching { generation, deliveries, branches });
+        }
+        let Some(matching) = matchings.last_mut() else { continue };
+        matching.deliveries = matching.deliveries.map(|count| count + 1);
+        if index >= DELIVERIES_MAX {
+            continue;
+        }
+        matching.branches.push(match story(api, tenant, &delivery).await {
+            Ok(story) => Branch::Told(Box::new(story)),
+            Err(error) => match Problem::of(&error).map(ToString::to_string) {
+                Some(problem) => Branch::Untold { delivery, endpoint, problem },
+                None => return Err(error),
+            },
+        });
+    }
+    Ok(matchings)
+}
+
+fn document(found: Found) -> Value {
+    let Found { matchings, left_out, unknown } = found;
+    let (mut deliveries, mut untold, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+    for branch in matchings.into_iter().flat_map(|matching| matching.branches) {
+        match branch {
+            Branch::Told(story) => {
+                let Story { trace, delivery, facts } = *story;
+                deliveries.push(json!({ "trace": trace, "delivery": delivery, "facts": facts }));
+            }
+            Branch::Untold { delivery, endpoint, problem } => untold.push(json!({
+                "delivery_id": delivery, "endpoint_id": endpoint, "problem": problem,
+            })),
+            Branch::Skipped { endpoint } => skipped.push(endpoint),
+        }
+    }
+    json!({
+        "deliveries": deliveries,
+        "skipped_by": skipped,
+        "untold": untold,
+        "left_out": left_out,
+        "unknown": unknown,
+    })
 }

@@ -90,6 +90,16 @@ impl Session {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// Runs a command to its end, and returns what it writes for people.
+    async fn says(&self, arguments: &[&str]) -> String {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        run.arg("--data").arg(&self.data).args(arguments).stdin(Stdio::null());
+        let output = timeout(PATIENCE, run.output()).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Runs a command that fails, and returns what it says.
     async fn refused(&self, arguments: &[&str]) -> String {
         let run = command(&self.data, arguments).stdin(Stdio::null()).output();
@@ -130,17 +140,55 @@ async fn a_listener_gets_what_is_sent_and_leaves_nothing_behind() {
     let found = session.run(&["delivery", "get", "acme", delivery]).await;
     assert_eq!(found["delivery"]["state"], "delivered");
     assert_eq!(found["facts"].as_array().unwrap().len(), seen.len() - 1, "all but the routing");
-    let shown = Command::new(env!("CARGO_BIN_EXE_fanfare"))
-        .arg("--data")
-        .arg(&session.data)
-        .args(["delivery", "list", "acme", event])
-        .output();
-    let shown = String::from_utf8(timeout(PATIENCE, shown).await.unwrap().unwrap().stdout).unwrap();
+    let shown = session.says(&["delivery", "list", "acme", event]).await;
     let ends: Vec<&str> = shown.lines().filter_map(|line| line.split_whitespace().last()).collect();
     assert_eq!(ends, ["STATE", "delivered"], "{shown}");
     watcher.interrupt().await;
     listener.interrupt().await;
     assert_eq!(session.run(&["endpoint", "list", "acme"]).await, json!([]));
+    session.end().await;
+}
+
+#[tokio::test]
+async fn the_story_of_an_event_has_who_skipped_it_and_its_replays() {
+    let session = Session::start().await;
+    let mut listener = session.begin(&["listen"]);
+    let listening = listener.next().await["endpoint_id"].as_str().map(String::from).unwrap();
+    let made = ["endpoint", "create", "acme", "https://example.com/"];
+    let paused = session.run(&made).await["id"].as_str().map(String::from).unwrap();
+    session.run(&["endpoint", "pause", "acme", &paused, "--mode", "skip"]).await;
+    let sent = session.run(&["event", "send", "acme", "invoice.paid", "{}"]).await;
+    let event = sent["id"].as_str().unwrap();
+    listener.next().await;
+    let trace = ["trace", "acme", event];
+    let told = session.run(&trace).await;
+    assert_eq!(told["skipped_by"], json!([paused]));
+    assert_eq!(told["deliveries"][0]["delivery"]["endpoint_id"], listening);
+    let shown = session.says(&trace).await;
+    for part in [
+        "matched: 1 delivery, skipped by 1 endpoint",
+        &format!("{paused}  skipped: the endpoint was paused"),
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    session.run(&["endpoint", "pause", "acme", &listening, "--mode", "skip"]).await;
+    let skipped = session.run(&["event", "send", "acme", "invoice.paid", "{}"]).await;
+    let shown = session.says(&["trace", "acme", skipped["id"].as_str().unwrap()]).await;
+    assert!(shown.contains("matched: no delivery, skipped by 2 endpoints"), "{shown}");
+    session.run(&["endpoint", "resume", "acme", &listening]).await;
+    let replay = ["replay", "start", "acme", "--since", "1h", "--which", "all"];
+    session.run(&[&replay[..], &["--endpoint", &listening]].concat()).await;
+    let seen = async {
+        loop {
+            let shown = session.says(&trace).await;
+            if shown.contains("replayed: 1 delivery") {
+                return shown;
+            }
+        }
+    };
+    let shown = timeout(PATIENCE, seen).await.expect("the replay is in the story");
+    assert_eq!(shown.matches("trace ").count(), 2, "{shown}");
+    listener.interrupt().await;
     session.end().await;
 }
 

@@ -30,3 +30,22 @@ async fn a_database_that_was_away_is_caught_up_with() -> Result<()> {
     assert_eq!((content.deliveries.len(), content.attempts.len()), (10, 20));
     projector.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_misses_nothing_is_not_behind_once_its_database_is_back() -> Result<()> {
+    let what = "a_log_that_misses_nothing_is_not_behind_once_its_database_is_back";
+    let Some(mut postgres) = Postgres::start(what).await? else { return Ok(()) };
+    let database = postgres.url();
+    let mut world = World::new().await?;
+    let projector = world.start(&database).await?;
+    world.deliver().await?;
+    world.caught_up(&database).await?;
+    projector.stop().await?;
+    postgres.stop();
+    let projector = world.start(&database).await?;
+    projector.tells("fanfare_projector_lag_seconds").await;
+    postgres.restart().await?;
+    // Nothing comes that would be written.
+    projector.tells_zero("fanfare_projector_lag_seconds").await;
+    projector.stop().await
+}

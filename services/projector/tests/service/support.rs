@@ -200,12 +200,21 @@ impl World {
 impl Projector {
     /// Waits until a number is above 0.
     pub(crate) async fn tells(&self, series: &str) {
+        self.tells_of(series, |value| value > 0.0).await;
+    }
+
+    /// Waits until a number is 0.
+    pub(crate) async fn tells_zero(&self, series: &str) {
+        self.tells_of(series, |value| value <= 0.0).await;
+    }
+
+    async fn tells_of(&self, series: &str, is_right: impl Fn(f64) -> bool) {
         wait_until("the projector to tell it", async || {
             let text = self.metrics.text();
             let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
             let found = lines.find(|(name, _)| *name == series);
             let found = found.and_then(|(_, value)| value.parse::<f64>().ok());
-            if found > Some(0.0) { Ok(()) } else { Err(format!("{series}: {found:?}")) }
+            if found.is_some_and(&is_right) { Ok(()) } else { Err(format!("{series}: {found:?}")) }
         })
         .await;
     }

@@ -32,12 +32,19 @@ const SCHEMES: [(&str, u16); 2] = [("https://", 443), ("http://", 80)];
 
 impl Moments {
     /// Returns what goes on record of it.
-    ///
-    /// A connection that was there later than the request was sent is not the one that it went over:
-    /// another one had become free meanwhile.
     pub fn timing(&self) -> Timing {
-        let is_own = |at: &Duration| self.sent.is_none_or(|sent| *at <= sent);
-        Timing { connect: self.connected.filter(is_own), first_byte: self.first_byte }
+        let own = self.own();
+        Timing { connect: own.connected, first_byte: own.first_byte }
+    }
+
+    /// Leaves out a connection that was there later than the request was sent, or never: it is not the
+    /// one that it went over. Another one had become free meanwhile.
+    fn own(&self) -> Self {
+        let is_own = |sent| self.connected.is_some_and(|connected| connected <= sent);
+        if self.sent.is_none_or(is_own) {
+            return *self;
+        }
+        Self { dns: None, tcp: None, connected: None, ..*self }
     }
 
     /// Returns the same, of a request that was preceded by something else for so long.
@@ -55,17 +62,18 @@ impl Moments {
     }
 
     fn events(&self, start: Timestamp) -> Vec<(&'static str, Timestamp)> {
-        let (connect, tls) = match self.tcp {
-            Some(tcp) => (Some(tcp), self.connected),
-            None => (self.connected, None),
+        let own = self.own();
+        let (connect, tls) = match own.tcp {
+            Some(tcp) => (Some(tcp), own.connected),
+            None => (own.connected, None),
         };
         let parts = [
-            ("dns", self.dns),
+            ("dns", own.dns),
             ("connect", connect),
             ("tls", tls),
-            ("request sent", self.sent),
-            ("first byte", self.first_byte),
-            ("body", self.body),
+            ("request sent", own.sent),
+            ("first byte", own.first_byte),
+            ("body", own.body),
         ];
         let event =
             |(name, after): (_, Option<Duration>)| Some((name, start.saturating_add(after?)));

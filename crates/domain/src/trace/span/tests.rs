@@ -160,6 +160,26 @@ fn tls_is_an_event_of_its_own() {
 }
 
 #[test]
+fn a_connection_that_the_request_did_not_go_over_is_not_told() {
+    let after = |millis| Some(Duration::from_millis(millis));
+    let sent = Moments { sent: after(4), first_byte: after(9), ..Moments::default() };
+    let kept = &[("request sent", at(104)), ("first byte", at(109))][..];
+    for (connected, is_own) in
+        [(after(3), true), (after(4), true), (after(5), false), (None, false)]
+    {
+        let moments = Moments { dns: after(1), tcp: after(2), connected, ..sent };
+        let made = made(1, Outcome::Failed(Fault::TimedOut));
+        let span = span::attempt(&made, &context(), None, &moments);
+        let names: Vec<_> = span.events.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.contains(&"dns"), is_own, "{connected:?}");
+        assert_eq!(names.contains(&"tls"), is_own, "{connected:?}");
+        assert_eq!(moments.timing().connect.is_some(), is_own, "{connected:?}");
+        assert!(span.events.ends_with(kept), "{:?}", span.events);
+        assert!(is_own || span.events == kept, "{:?}", span.events);
+    }
+}
+
+#[test]
 fn a_trial_is_below_the_request_that_asked_for_it() {
     let (made, none) = (made(1, Outcome::Accepted { status: 200 }), TraceContext::default());
     let span = span::trial(&made, &context(), &Moments::default());
