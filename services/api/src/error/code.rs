@@ -259,11 +259,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-<<<<<<< ours
-    pub(crate) const ALL: [Self; 64] = [
-=======
     pub(crate) const ALL: [Self; 65] = [
->>>>>>> theirs
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
