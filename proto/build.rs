@@ -9,6 +9,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     .map(|name| format!("fanfare/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;
     // `bytes` fields are `bytes::Bytes`: decoding from `Bytes` slices them instead of copying.
-    prost_build::Config::new().bytes(["."]).btree_map(["."]).compile_fds(descriptors)?;
+    prost_build::Config::new()
+        .bytes(["."])
+        .btree_map(["."])
+        // Few endpoints have one.
+        .boxed(".fanfare.v1.Endpoint.security")
+        .compile_fds(descriptors)?;
     Ok(())
 }

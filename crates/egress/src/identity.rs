@@ -154,11 +154,11 @@ mod tests {
     /// Tells whether a client had to be made.
     fn makes(pools: &OwnPools<()>, endpoint: u16, revision: u64) -> bool {
         let mut made = false;
-        let make = || {
+        let maker = || {
             made = true;
             Ok::<_, Infallible>(())
         };
-        pools.of(&identity(endpoint, revision), make).unwrap();
+        pools.of(&identity(endpoint, revision), maker).unwrap();
         made
     }
 

@@ -87,9 +87,10 @@ impl Receiver {
     pub async fn start_with(transport: Transport) -> anyhow::Result<Self> {
         let (identity, protocols) = match transport {
             Transport::Plain => (None, [].as_slice()),
-            Transport::Tls(kind) => (Some(Identity::make(kind)?), ["h2", "http/1.1"].as_slice()),
+            Transport::Tls(kind) | Transport::Mutual(kind) => {
+                (Some(Identity::make(kind)?), ["h2", "http/1.1"].as_slice())
+            }
             Transport::TlsHttp1(kind) => (Some(Identity::make(kind)?), ["http/1.1"].as_slice()),
-            Transport::Mutual(kind) => (Some(Identity::make(kind)?), ["h2", "http/1.1"].as_slice()),
         };
         let authority = identity.as_ref().map(|identity| identity.authority.clone());
         let client = identity.as_ref().map(|identity| identity.client.clone());

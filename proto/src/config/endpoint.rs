@@ -42,7 +42,7 @@ pub(super) fn decode(wire: wire::Endpoint) -> Result<Endpoint, DecodeError> {
         batch: wire.batch.map(batching).transpose()?,
         cancelled_before: parse::time(wire.cancelled_before_ns),
         trace_context: wire.trace_context,
-        security: security::decode(wire.security)?,
+        security: security::decode(wire.security.map(|boxed| *boxed))?,
         metadata: wire.metadata,
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         updated_at: Timestamp::from_nanos(wire.updated_at_ns),

@@ -107,9 +107,8 @@ pub async fn bind_and_start(
     let database = Database::to_read(&settings.database).context("read the database's URL")?;
     let (ports, addresses) = (settings.endpoint_ports, settings.endpoint_addresses);
     let urls = UrlPolicy { ports, addresses, ..UrlPolicy::default() };
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("listen on {}", settings.listen))?;
+    let listener = TcpListener::bind(settings.listen).await;
+    let listener = listener.with_context(|| format!("listen on {}", settings.listen))?;
     let address = listener.local_addr().context("ask for the address listened on")?;
     let log = EventLog::open("api", &settings.log).await.context("open the event log")?;
     // Requests in flight need the directory until the last of them is answered.

@@ -30,16 +30,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
             endpoints::update_endpoint,
             endpoints::delete_endpoint
         ))
-        .routes(routes!(endpoints::actions::pause_endpoint))
-        .routes(routes!(endpoints::actions::resume_endpoint))
-        .routes(routes!(endpoints::actions::enable_endpoint))
-        .routes(routes!(endpoints::actions::disable_endpoint))
-        .routes(routes!(endpoints::actions::rotate_secret))
-        .routes(routes!(endpoints::cancelling::cancel_deliveries))
-        .routes(routes!(endpoints::sample::test_endpoint))
-        .routes(routes!(endpoints::reveal::reveal_secrets))
-        .routes(routes!(endpoints::jwks::get_public_keys))
-        .routes(routes!(endpoints::validate::validate_endpoint))
+        .merge(actions())
         .routes(routes!(endpoints::trial::test_endpoint_filter))
         .routes(routes!(endpoints::trial::test_filter))
         .routes(routes!(event_types::create_event_type, event_types::list_event_types))
@@ -92,4 +83,19 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
+}
+
+/// What can be done with an endpoint beside changing it.
+fn actions() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(endpoints::actions::pause_endpoint))
+        .routes(routes!(endpoints::actions::resume_endpoint))
+        .routes(routes!(endpoints::actions::enable_endpoint))
+        .routes(routes!(endpoints::actions::disable_endpoint))
+        .routes(routes!(endpoints::actions::rotate_secret))
+        .routes(routes!(endpoints::cancelling::cancel_deliveries))
+        .routes(routes!(endpoints::sample::test_endpoint))
+        .routes(routes!(endpoints::reveal::reveal_secrets))
+        .routes(routes!(endpoints::jwks::get_public_keys))
+        .routes(routes!(endpoints::validate::validate_endpoint))
 }

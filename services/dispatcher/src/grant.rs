@@ -283,13 +283,13 @@ fn read(answer: &Answer, asked_at: Instant, number: u64) -> Result<Token, String
 
 /// How long a token is used. Some servers write a number as text.
 fn used_for(expires_in: Option<&serde_json::Value>) -> Duration {
-    let seconds = expires_in.and_then(|value| match value {
-        serde_json::Value::String(text) => text.trim().parse::<f64>().ok(),
-        other => other.as_f64(),
+    let seconds = expires_in.and_then(|value| match value.as_str() {
+        Some(text) => text.trim().parse::<f64>().ok(),
+        None => value.as_f64(),
     });
     let Some(seconds) = seconds else { return UNSAID };
     let good = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(USED_MAX).min(USED_MAX);
-    good - (good / 10).min(EARLY_MAX)
+    good.saturating_sub((good / 10).min(EARLY_MAX))
 }
 
 #[cfg(test)]

@@ -96,8 +96,8 @@ fn the_source_is_an_address_of_this_machine() {
 #[tokio::test]
 async fn requests_come_from_the_source() {
     let receiver = Receiver::start().await.unwrap();
-    let source = Some("127.0.0.9".parse().unwrap());
-    let client = Client::new(&Settings { source, ..settings() }).unwrap();
+    let source: std::net::IpAddr = "127.0.0.9".parse().unwrap();
+    let client = Client::new(&Settings { source: Some(source), ..settings() }).unwrap();
     assert_eq!(post(&client, &receiver.url("/")).await.status(), Some(200));
-    assert_eq!(receiver.requests()[0].peer.ip(), source.unwrap());
+    assert_eq!(receiver.requests()[0].peer.ip(), source);
 }

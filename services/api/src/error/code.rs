@@ -256,7 +256,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 63] = [
+    pub(crate) const ALL: [Self; 65] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,

@@ -27,14 +27,12 @@ pub(super) async fn exchange(
     request: Request,
     wanted: Wanted,
 ) -> Option<Exchanged> {
-    match &ready.grant {
+    if let Some(grant) = &ready.grant {
         // Few endpoints want tokens, and all have to remember this future.
-        Some(grant) => Box::pin(with_token(client, (ready, grant), request, wanted)).await,
-        None => {
-            let answer = client.send_while(request, wanted).await?;
-            Some(Exchanged { answer, token: None })
-        }
+        return Box::pin(with_token(client, (ready, grant), request, wanted)).await;
     }
+    let answer = client.send_while(request, wanted).await?;
+    Some(Exchanged { answer, token: None })
 }
 
 async fn with_token(

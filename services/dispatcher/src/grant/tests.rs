@@ -66,7 +66,7 @@ async fn a_token_is_asked_for_once_and_used_until_shortly_before_its_end() {
     let first = ask(&grant, &client, PATIENCE).await.unwrap();
     assert_eq!(first.header(), "Bearer token-1");
     let left = first.good_until.saturating_duration_since(Instant::now());
-    assert!(left > Duration::from_secs(3_400) && left <= Duration::from_secs(3_540), "{left:?}");
+    assert!(left > Duration::from_secs(3_400) && left <= Duration::from_mins(59), "{left:?}");
     assert_eq!(ask(&grant, &client, PATIENCE).await.unwrap().bytes(), b"token-1");
     assert_eq!(receiver.count(), 1);
 

@@ -181,23 +181,13 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
         Command::Resume(named) => change(api, &named, "resume", &json!({}), output).await?,
         Command::Enable(named) => change(api, &named, "enable", &json!({}), output).await?,
         Command::Disable(named) => change(api, &named, "disable", &json!({}), output).await?,
-        Command::CancelDeliveries(named) => {
-            let path = format!("{}/cancel-deliveries", named.path());
-            let taken = api.post(&path, &json!({})).await?;
-            if output.json {
-                output.document(&taken);
-            } else {
-                let before = text(&taken, "before");
-                output.line(&format!("Deliveries of events accepted before {before} end."));
-            }
-        }
+        Command::CancelDeliveries(named) => cancel_deliveries(&named, api, output).await?,
         Command::RotateSecret { endpoint, overlap, secret, secret_kind } => {
-            let mut body = json!({ "overlap_s": overlap.as_secs() });
-            for (name, value) in [("secret", secret), ("secret_kind", secret_kind)] {
-                if let (Some(value), Some(members)) = (value, body.as_object_mut()) {
-                    members.insert(String::from(name), Value::String(value));
-                }
-            }
+            let given = [("secret", secret), ("secret_kind", secret_kind)];
+            let given = given.into_iter().filter_map(|(name, value)| Some((name, json!(value?))));
+            let all = given.chain([("overlap_s", json!(overlap.as_secs()))]);
+            let body =
+                Value::Object(all.map(|(name, value)| (String::from(name), value)).collect());
             let path = format!("{}/rotate-secret", endpoint.path());
             show::with_secret(&api.post(&path, &body).await?, "rotated", output);
         }
@@ -221,6 +211,17 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
                 output.line(&format!("deleted {}", named.endpoint));
             }
         }
+    }
+    Ok(())
+}
+
+async fn cancel_deliveries(named: &Named, api: &Api, output: Output) -> Result<()> {
+    let taken = api.post(&format!("{}/cancel-deliveries", named.path()), &json!({})).await?;
+    if output.json {
+        output.document(&taken);
+    } else {
+        let before = text(&taken, "before");
+        output.line(&format!("Deliveries of events accepted before {before} end."));
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub(crate) struct Security {
     /// and the file that has them.
     #[arg(long, value_name = "NAME:PASSWORD", conflicts_with = "oauth2_token_url")]
     basic: Option<Given>,
-    /// Where a token is asked for that requests show (OAuth2 client credentials).
+    /// Where a token is asked for that requests show (OAuth 2.0, client credentials).
     #[arg(long, value_name = "URL", requires = "oauth2_client_id")]
     oauth2_token_url: Option<String>,
     /// Who we are there.
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn secrets_are_given_or_read_from_files() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "from-a-file\n").unwrap();
+        fs::write(file.path(), "from-a-file\n").unwrap();
         let named = format!("@{}", file.path().display());
         assert_eq!(members(&[]).unwrap(), json!({}));
         for (words, expected) in [

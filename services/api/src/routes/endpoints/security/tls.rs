@@ -32,6 +32,7 @@ const KEY: &str = "tls.client_key_pem";
 /// How TLS is spoken with an endpoint.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "they are named as callers write them")]
 pub(crate) struct NewTls {
     /// Certificates of authorities to trust besides those that are trusted for all: up to 10 in PEM,
     /// 16 KiB together.
