@@ -30,7 +30,7 @@ fn who_has_to_allow_it_is_held_until_it_has_and_again_when_it_moves() {
     assert!(!allowed.security.is_pending());
     let renamed = bench.patch(&allowed, &patch(json!({"name": "x"}))).unwrap();
     assert_eq!(
-        (renamed.state, renamed.security.clone()),
+        (renamed.state, renamed.security),
         (allowed.state, allowed.security.clone())
     );
     let same = json!({"url": endpoint.url, "validation": "cloudevents"});
