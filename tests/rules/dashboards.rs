@@ -101,14 +101,44 @@ fn panel_is_whole(panel: &Value, kind: &str) -> Result<()> {
     for target in targets {
         asks(target)?;
         ensure!(names.insert(text(target, "refId")?), "two queries have one name");
-        if kind == "prometheus" {
-            text(target, "expr")?;
-            text(target, "legendFormat")?;
-        } else {
-            text(target, "rawSql")?;
-            ensure!(["table", "time_series"].contains(&text(target, "format")?), "its format");
+        match kind {
+            "prometheus" => {
+                text(target, "expr")?;
+                text(target, "legendFormat")?;
+            }
+            "frser-sqlite-datasource" => {
+                let query = text(target, "rawQueryText")?;
+                ensure!(query == text(target, "queryText")?, "it asks something else");
+                ensure!(["table", "time series"].contains(&text(target, "queryType")?), "its type");
+                list(target, "timeColumns")?;
+            }
+            _ => {
+                text(target, "rawSql")?;
+                ensure!(["table", "time_series"].contains(&text(target, "format")?), "its format");
+            }
         }
     }
+    Ok(())
+}
+
+/// What a dashboard shows, whatever it asks for it.
+fn shown(board: &Value) -> Result<Vec<(&str, &Value, Option<&Value>)>> {
+    let panel =
+        |panel| Ok((text(panel, "title")?, panel.get("gridPos").context("a place")?, panel));
+    let panels = list(board, "panels")?.iter().map(panel);
+    let shown =
+        panels.map(|it| it.map(|(title, place, all)| (title, place, all.get("fieldConfig"))));
+    shown.collect()
+}
+
+#[test]
+fn an_endpoint_is_shown_the_same_from_either_database() -> Result<()> {
+    let boards = dashboards()?;
+    let named = |name: &str| {
+        let found = boards.iter().find(|(file, _)| file.ends_with(name));
+        found.map(|(_, board)| board).with_context(|| String::from(name))
+    };
+    assert_eq!(shown(named("/endpoint.json")?)?, shown(named("/endpoint-sqlite.json")?)?);
     Ok(())
 }
 
@@ -162,7 +192,8 @@ fn queries_use_variables_that_there_are() -> Result<()> {
         let mut queries: Vec<&Value> = list_of.iter().filter_map(|one| one.get("query")).collect();
         for panel in list(&board, "panels")?.iter().filter(|panel| !is_row(panel)) {
             for target in list(panel, "targets")? {
-                queries.extend(["expr", "rawSql"].iter().filter_map(|member| target.get(*member)));
+                let members = ["expr", "rawSql", "rawQueryText"];
+                queries.extend(members.iter().filter_map(|member| target.get(*member)));
             }
         }
         for query in queries.into_iter().filter_map(Value::as_str) {

@@ -1,6 +1,8 @@
 //! An expunged tenant is gone from every stream but JOURNAL, from the delivery log and from all answers;
 //! another tenant has everything as before. An event that is gone stops no shard.
 
+mod away;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
@@ -34,11 +36,17 @@ fn own(rest: &str) -> String {
 
 /// A scene with endpoints that answer by their path: `/good` well, `/bad` and `/late` never.
 async fn scene() -> Result<Scene> {
+    scene_with(None).await
+}
+
+/// The same with the delivery log there, if it is not in a file.
+async fn scene_with(database: Option<String>) -> Result<Scene> {
     let hooks = Hooks::answering(|request, _| match request.path.as_str() {
         "/good" | "/other" => Answer::Status(200),
         _ => Answer::Status(500),
     });
-    let mut scene = Scene::set_with(Options::default(), hooks.await?).await?;
+    let options = Options { database, ..Options::default() };
+    let mut scene = Scene::set_with(options, hooks.await?).await?;
     scene.installation.start_service(Service::Projector).await?;
     let settings = scene.installation.settings(Service::Projector);
     let database = Database::to_read(&settings.get("database").context("a database")?.parse()?)?;

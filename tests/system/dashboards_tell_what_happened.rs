@@ -1,6 +1,8 @@
 //! What an operator sees on the dashboards is what happened: a real Prometheus reads the metrics of a
-//! running system and answers each of their queries, and PostgreSQL answers those of the endpoint.
+//! running system and answers each of their queries, and PostgreSQL and SQLite answer those of the
+//! endpoint.
 
+mod source;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -8,9 +10,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 use fanfare_testkit::{Postgres, wait_until};
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use crate::support::{
-    Answer, EAGER, Expected, Hooks, Options, Route, Scene, Service,
+    Answer, EAGER, Expected, Hooks, Options, Route, Scene, Service, binary,
     boards::{Board, OF_METRICS},
     log_file, logs,
     prometheus::{self, Prometheus},
@@ -119,6 +122,7 @@ const WINDOW: (&str, f64) = ("10m", 600.0);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dashboards_tell_what_happened() -> Result<()> {
     let postgres = Postgres::start("the dashboard of an endpoint").await?;
+    let files = tempfile::tempdir().context("make a directory")?;
     let mut scene = scene(postgres.as_ref()).await?;
     let targets = targets(&scene).await;
     let prometheus = Prometheus::start("the dashboards' queries", &targets).await?;
@@ -132,9 +136,16 @@ async fn dashboards_tell_what_happened() -> Result<()> {
         everything_is_answered(prometheus).await?;
         rules_are_well(prometheus).await?;
     }
+    let mut settings = scene.installation.settings(Service::Projector);
     if let Some(postgres) = &postgres {
         tables::tell_the_same(&scene, &postgres.url()).await?;
+        // The same streams once more, into a file.
+        let file = format!("sqlite:{}", files.path().join("delivery-log.sqlite").display());
+        settings.insert(String::from("database"), file);
+        fold(&settings).await?;
     }
+    let database = settings.get("database").context("a database")?;
+    tables::tell_the_same(&scene, database).await?;
     // Who hangs lets go, so that the end need not wait for its time-out.
     let Scene { installation, log, hooks, .. } = scene;
     drop(hooks);
@@ -163,6 +174,18 @@ async fn scene(postgres: Option<&Postgres>) -> Result<Scene> {
     scene.note("/hangs", &["hang.*"], &made, &["1h"])?;
     scene.installation.start_service(Service::Projector).await?;
     Ok(scene)
+}
+
+/// Folds the streams into tables, as they are by now.
+async fn fold(settings: &BTreeMap<String, String>) -> Result<()> {
+    let mut command = Command::new(binary::fanfare().await?);
+    command.args(["--json", "delivery-log", "rebuild"]);
+    for (key, value) in settings {
+        command.arg("--set").arg(format!("{key}={value}"));
+    }
+    let output = command.output().await.context("fold the streams")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 /// Where each service tells its numbers.

@@ -1,5 +1,5 @@
 //! Whoever has no key decides neither in which trace a request is nor whether that is exported; a
-//! tenant decides on the trace, and the operator on both.
+//! tenant decides on the trace, and the operator on both. What does not count is linked to.
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -10,9 +10,13 @@ use crate::support::{
     spans::{Collector, Exported},
 };
 
+/// The span that a caller says it comes from, and what spans of such requests are called.
+const CALLING: &str = "b7ad6b7169203331";
+const REQUEST: &str = "POST /v1/tenants/{tenant}/events";
+
 /// What a caller says of its trace: always that it is sampled.
 fn traceparent(number: u8) -> String {
-    format!("00-{}-b7ad6b7169203331-01", trace(number))
+    format!("00-{}-{CALLING}-01", trace(number))
 }
 
 fn trace(number: u8) -> String {
@@ -66,8 +70,7 @@ async fn a_callers_trace_counts_as_far_as_its_key_does() -> Result<()> {
     assert_eq!(publish(&scene, Some(scene.api().key()), 4).await?, 202);
     scene.hooks_have(3).await;
     // The operator's is exported, and everything before it would be by now.
-    let request = "POST /v1/tenants/{tenant}/events";
-    let spans = collector.have(&[("POST", 1), ("process INBOX", 1), (request, 1)]).await;
+    let spans = collector.have(&[("POST", 1), ("process INBOX", 1), (REQUEST, 1)]).await;
     let ours = |span: &&Exported| span.service == "fanfare-api";
     let traces: Vec<_> = spans.iter().filter(ours).map(|span| span.trace.clone()).collect();
     assert!(traces.iter().all(|found| *found == trace(4)), "{spans:#?}");
@@ -77,5 +80,30 @@ async fn a_callers_trace_counts_as_far_as_its_key_does() -> Result<()> {
     assert!(tenants.starts_with(&format!("00-{}-", trace(3))) && tenants.ends_with("-00"));
     let operators = said(&scene, 4)?;
     assert!(operators.starts_with(&format!("00-{}-", trace(4))) && operators.ends_with("-01"));
+    scene.finish(Expected::Calm).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_that_does_not_count_is_linked_to() -> Result<()> {
+    let collector = Collector::start().await?;
+    let options = Options { variables: collector.variables(), ..Options::default() };
+    let scene = Scene::set_with(options, Hooks::start().await?).await?;
+    scene.api().publish(TENANT, "order.paid", "0", "first").await?;
+    assert_eq!(publish(&scene, None, 1).await?, 401);
+    assert_eq!(publish(&scene, Some(scene.api().key()), 2).await?, 202);
+    let spans = collector.have(&[(REQUEST, 3)]).await;
+    let answered = |status: &str| {
+        let is_it = |span: &&Exported| {
+            let found = span.attributes.get("http.response.status_code");
+            span.name == REQUEST && found.is_some_and(|found| found == status)
+        };
+        spans.iter().filter(is_it).collect::<Vec<_>>()
+    };
+    let [refused] = *answered("401") else { panic!("{spans:#?}") };
+    assert!(refused.trace != trace(1) && refused.parent.is_empty(), "{refused:#?}");
+    assert_eq!(refused.links, [(trace(1), String::from(CALLING))]);
+    let continued = answered("202").into_iter().find(|span| span.trace == trace(2));
+    let continued = continued.context("the operator's")?;
+    assert_eq!((continued.parent.as_str(), continued.links.len()), (CALLING, 0));
     scene.finish(Expected::Calm).await
 }

@@ -87,7 +87,7 @@ async fn frame(State(app): State<App>, request: Request, next: Next) -> Response
 }
 
 /// Makes the span of a request, by the semantic conventions for HTTP servers, and puts it in place of
-/// the one that the request came from, if that counts: what is asked next because of it is below it.
+/// the one that the request came from: what is asked next because of it is below it.
 fn traced(app: &App, mut request: Request) -> (Span, Request) {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let method = known(request.method());
@@ -108,7 +108,9 @@ fn traced(app: &App, mut request: Request) -> (Span, Request) {
         // Of the path, once it is known that there is one and that the caller may see it.
         tenant_id = Empty,
     );
-    let context = requests::continue_from(&span, trust::trusted(app, request.headers()));
+    let named = trust::judge(app, request.headers());
+    requests::link_to(&span, &named.linked);
+    let context = requests::continue_from(&span, named.continued);
     if let Some(trace_id) = context.trace_id() {
         span.record("trace_id", trace_id);
     }

@@ -2,7 +2,8 @@
 //!
 //! Whoever names a trace decides in which one our spans lie, and by its flag whether they are exported:
 //! that is for those who have a key. A tenant's requests continue its traces, but whether these are
-//! exported is the operator's to decide, as if nobody had said anything.
+//! exported is the operator's to decide, as if nobody had said anything. A trace that does not count is
+//! not lost: the request's span has a link to it.
 
 use std::str::FromStr;
 
@@ -77,16 +78,25 @@ pub(crate) fn trace_of(headers: &HeaderMap) -> TraceContext {
     TraceContext::from_lines(parent, lines(HeaderName::from_static("tracestate")))
 }
 
-/// Returns as much of that as counts.
-pub(crate) fn trusted(app: &App, headers: &HeaderMap) -> TraceContext {
+/// The trace that a request named; none or one of them is not empty.
+#[derive(Debug, Default)]
+pub(crate) struct Named {
+    /// As much of it as counts: the request's span belongs to it.
+    pub(crate) continued: TraceContext,
+    /// If it does not count: the request's span has a link to it.
+    pub(crate) linked: TraceContext,
+}
+
+/// Judges the trace that a request names.
+pub(crate) fn judge(app: &App, headers: &HeaderMap) -> Named {
     let said = trace_of(headers);
     if said.is_empty() {
-        return said;
+        return Named::default();
     }
     match app.trace_trust.judge(Standing::of(headers, app)) {
-        Counts::Nothing => TraceContext::default(),
-        Counts::Place => app.traces.decide_on(said),
-        Counts::All => said,
+        Counts::Nothing => Named { linked: said, ..Named::default() },
+        Counts::Place => Named { continued: app.traces.decide_on(said), ..Named::default() },
+        Counts::All => Named { continued: said, ..Named::default() },
     }
 }
 

@@ -2,18 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::{EVENTS, source::Source};
+use crate::support::{Scene, boards::Board, scene::TENANT};
 use anyhow::{Context as _, Result, ensure};
 use fanfare_domain::{DeliveryId, EndpointId, EventId};
 use fanfare_testkit::wait_until;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-
-use super::EVENTS;
-use crate::support::{
-    Scene,
-    boards::{Board, OF_TABLES},
-    scene::TENANT,
-};
 
 /// An hour, in milliseconds.
 const HOUR: u64 = 3_600_000;
@@ -21,7 +15,7 @@ const HOUR: u64 = 3_600_000;
 /// The dashboard, with an endpoint chosen.
 struct Shown<'a> {
     board: &'a Board,
-    connection: &'a mut PgConnection,
+    source: &'a mut Source,
     endpoint: String,
     key: String,
     /// The time that it shows, in milliseconds.
@@ -30,15 +24,15 @@ struct Shown<'a> {
 
 /// Checks that the dashboard tells of each endpoint what happened.
 pub(super) async fn tell_the_same(scene: &Scene, url: &str) -> Result<()> {
-    let board = Board::read(OF_TABLES)?;
-    let mut connection = PgConnection::connect(url).await.context("connect to PostgreSQL")?;
+    let mut source = Source::open(url).await?;
+    let board = Board::read(source.board())?;
     let seen = scene.hooks.seen();
     let events: BTreeSet<EventId> =
         seen.iter().filter(|seen| seen.path == "/good").filter_map(|seen| seen.event).collect();
     ensure!(events.len() == EVENTS, "each event came: {events:?}");
     for path in ["/good", "/third", "/never", "/hangs"] {
         let found = scene.subscribers.iter().find(|one| one.path == path).context(path)?;
-        let mut shown = Shown::of(&board, &mut connection, found.id).await?;
+        let mut shown = Shown::of(&board, &mut source, found.id).await?;
         shown.caught_up(path).await;
         shown.all_are_answered().await?;
         shown.is_named(&scene.hooks.url(path)).await?;
@@ -52,23 +46,16 @@ pub(super) async fn tell_the_same(scene: &Scene, url: &str) -> Result<()> {
             _ => shown.waits().await?,
         }
     }
-    connection.close().await.context("close the connection")
+    source.close().await
 }
 
 impl<'a> Shown<'a> {
-    async fn of(
-        board: &'a Board,
-        connection: &'a mut PgConnection,
-        endpoint: EndpointId,
-    ) -> Result<Self> {
+    async fn of(board: &'a Board, source: &'a mut Source, endpoint: EndpointId) -> Result<Self> {
         let now = endpoint.time().as_millis();
         let range = (now - HOUR, now + HOUR);
         let endpoint = endpoint.to_string();
-        let mut shown = Self { board, connection, endpoint, key: String::new(), range };
-        let statement = shown.filled(board.variable("key")?);
-        let text: Option<String> =
-            sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut *shown.connection).await?;
-        shown.key = text.context("a key")?;
+        let mut shown = Self { board, source, endpoint, key: String::new(), range };
+        shown.key = shown.source.text(shown.filled(board.variable("key")?)).await?;
         ensure!(shown.key.len() == 32, "the key is {}", shown.key);
         Ok(shown)
     }
@@ -87,11 +74,7 @@ impl<'a> Shown<'a> {
     async fn rows(&mut self, title: &str) -> Result<Vec<Value>> {
         let statement = self.filled(self.board.statement(title)?);
         ensure!(!statement.contains('$'), "{title}: {statement}");
-        let whole =
-            format!("SELECT coalesce(json_agg(rows), '[]')::text FROM ({statement}) AS rows");
-        let answer = sqlx::query_scalar::<_, String>(AssertSqlSafe(whole));
-        let answer = answer.fetch_one(&mut *self.connection).await.context(statement)?;
-        serde_json::from_str(&answer).with_context(|| answer.clone())
+        self.source.rows(statement).await
     }
 
     /// The only number of a panel; `None` if there is none.
@@ -129,7 +112,8 @@ impl<'a> Shown<'a> {
     async fn is_named(&mut self, url: &str) -> Result<()> {
         let rows = self.rows("Endpoint").await?;
         let [row] = rows.as_slice() else { anyhow::bail!("{rows:?}") };
-        ensure!(row["tenant"] == TENANT && row["url"] == url && row["deleted"] == false, "{row}");
+        let is_there = row["deleted"] == false || row["deleted"] == 0;
+        ensure!(row["tenant"] == TENANT && row["url"] == url && is_there, "{row}");
         Ok(())
     }
 

@@ -8,9 +8,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-/// The dashboards that ask Prometheus, and the one that asks the delivery log.
+/// The dashboards that ask Prometheus.
 pub(crate) const OF_METRICS: [&str; 2] = ["overview", "pipeline"];
-pub(crate) const OF_TABLES: &str = "endpoint";
 
 /// A dashboard.
 pub(crate) struct Board(Value);
@@ -35,14 +34,18 @@ impl Board {
 
     /// The statement of a panel.
     pub(crate) fn statement(&self, title: &str) -> Result<&str> {
-        let all = self.queries("rawSql")?;
+        let all = self.statements()?;
         let found = all.iter().find(|(panel, _)| *panel == title);
         found.map(|(_, text)| *text).with_context(|| format!("a panel {title}"))
     }
 
     /// The titles of all panels that have a statement.
     pub(crate) fn titles(&self) -> Result<Vec<&str>> {
-        Ok(self.queries("rawSql")?.into_iter().map(|(title, _)| title).collect())
+        Ok(self.statements()?.into_iter().map(|(title, _)| title).collect())
+    }
+
+    fn statements(&self) -> Result<Vec<(&str, &str)>> {
+        self.queries("rawSql").or_else(|_| self.queries("rawQueryText"))
     }
 
     /// The statement of a variable.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fanfare_domain::{SpanId, TraceContext, TraceId};
 use opentelemetry::{
-    Context,
+    Context, KeyValue,
     trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState, TracerProvider as _},
 };
 use opentelemetry_sdk::{
@@ -77,15 +77,31 @@ impl Traces {
     }
 }
 
+/// Links a span to the one that a request said it came from, where that does not count: so whoever
+/// looks at either finds the other.
+pub fn link_to(span: &Span, named: &TraceContext) {
+    if let Some(named) = remote(named) {
+        span.add_link_with_attributes(
+            named,
+            vec![KeyValue::new("fanfare.link", "named_by_caller")],
+        );
+    }
+}
+
+/// The span that a context names.
+fn remote(context: &TraceContext) -> Option<SpanContext> {
+    let (trace, span, sampled) = context.parts()?;
+    let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+    let trace = opentelemetry::TraceId::from_bytes(*trace.as_bytes());
+    let span = opentelemetry::SpanId::from_bytes(*span.as_bytes());
+    let state: TraceState = context.tracestate.parse().unwrap_or_default();
+    Some(SpanContext::new(trace, span, flags, true, state))
+}
+
 /// Puts a span below the one that a request came from. Returns the context of the span, for whoever
 /// is asked next: what came with the request, if nothing is exported.
 pub fn continue_from(span: &Span, came_with: TraceContext) -> TraceContext {
-    if let Some((trace, parent, sampled)) = came_with.parts() {
-        let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
-        let trace = opentelemetry::TraceId::from_bytes(*trace.as_bytes());
-        let parent = opentelemetry::SpanId::from_bytes(*parent.as_bytes());
-        let state: TraceState = came_with.tracestate.parse().unwrap_or_default();
-        let above = SpanContext::new(trace, parent, flags, true, state);
+    if let Some(above) = remote(&came_with) {
         let _not_exported = span.set_parent(Context::new().with_remote_span_context(above));
     }
     let context = span.context();

@@ -106,8 +106,8 @@ impl Source {
     pub(super) async fn next(&mut self, part: &Part<'_>) -> anyhow::Result<Option<Chunk>> {
         let range = match &self.scope {
             Scope::Only(list) => {
-                let (past, next) = listed(list, part);
-                let chunk = self.particular(past, next, part).await?;
+                let (named, next) = listed(list, part);
+                let chunk = self.particular(named, next, part).await?;
                 // What is in a list is the same each time.
                 self.unfinished.take_below(chunk.next, part);
                 return Ok(Some(chunk));
@@ -160,13 +160,13 @@ impl Source {
     /// Reads the events of particular deliveries. Those that are gone are left out.
     async fn particular(
         &self,
-        past: Vec<Past>,
+        named: Vec<Past>,
         next: u64,
         part: &Part<'_>,
     ) -> anyhow::Result<Chunk> {
-        let looked_at = u64::try_from(past.len()).unwrap_or_default();
-        let mut given: Vec<Given> = Vec::with_capacity(past.len());
-        for Past { event: id, event_sequence, endpoint } in past {
+        let looked_at = u64::try_from(named.len()).unwrap_or_default();
+        let mut given: Vec<Given> = Vec::with_capacity(named.len());
+        for Past { event: id, event_sequence, endpoint } in named {
             if let Some(last) = given.last_mut().filter(|last| last.event.event.id == id) {
                 last.targets.push(endpoint);
                 continue;
@@ -185,13 +185,13 @@ impl Source {
         self.look(range, part).await?;
         let survey = self.surveys.get_mut(part).context("it was just read")?;
         let (found, next) = survey.take_failed(part, CHUNK);
-        let mut past = Vec::with_capacity(found.len());
+        let mut named = Vec::with_capacity(found.len());
         for (event_sequence, endpoint) in found {
             let event = self.desk.event(event_sequence).await.context("read an event")?;
             let of = |event: StoredEvent| Past { event: event.event.id, event_sequence, endpoint };
-            past.extend(event.map(of));
+            named.extend(event.map(of));
         }
-        self.particular(past, next, part).await
+        self.particular(named, next, part).await
     }
 
     /// What endpoints want as they are now, all of it or what they never had.
