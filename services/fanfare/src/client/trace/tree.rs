@@ -40,7 +40,7 @@ fn matching_lines(matching: &Matching, event: Option<EventId>, output: Output) -
         let accepted = trace.map(|trace| time(trace, "accepted_at"));
         (name.unwrap_or_default(), accepted.unwrap_or_default())
     });
-    let routed = story.map_or(accepted, |story| time(&story.trace, "routed_at"));
+    let routed = story.map_or(accepted, |story| routed_at(&story.trace, accepted));
     let mut lines = Vec::new();
     if let Some(story) = story {
         let trace = output.tone(Tone::Strong, text(&story.trace, "trace_id"));
@@ -110,7 +110,7 @@ fn story_lines(story: &Story, accepted: Timestamp, is_last: bool, output: Output
         text(&story.trace, "endpoint_id"),
         output.tone(tone, state),
     );
-    let mut lines = vec![row(time(&story.trace, "routed_at"), accepted, &heading, output)];
+    let mut lines = vec![row(routed_at(&story.trace, accepted), accepted, &heading, output)];
     for (index, fact) in story.facts.iter().enumerate() {
         let leaf = if index + 1 == story.facts.len() { "└─" } else { "├─" };
         let recorded = time(fact, "recorded_at");
@@ -131,6 +131,11 @@ fn row(at: Timestamp, accepted: Timestamp, what: &str, output: Output) -> String
     let after = format!("+{}", span(at.since(accepted)));
     let when = output.tone(Tone::Dim, &format!("{}  {after:>9}", clock(at)));
     format!("{when}  {what}")
+}
+
+/// When it was matched; unknown where that was long after the acceptance.
+fn routed_at(trace: &Value, accepted: Timestamp) -> Timestamp {
+    Timestamp::parse(text(trace, "routed_at")).unwrap_or(accepted)
 }
 
 fn time(value: &Value, name: &str) -> Timestamp {
