@@ -57,10 +57,11 @@ fn every_test_that_is_named_exists() -> Result<()> {
         let text = fs::read_to_string(root().join(file)).with_context(|| String::from(to))?;
         let is_name =
             says.bytes().all(|byte| byte.is_ascii_lowercase() || b"_0123456789".contains(&byte));
-        if file.ends_with(".rs") && says.contains('_') && is_name {
-            let test = format!("fn {says}(");
+        let is_rust = Path::new(file).extension().is_some_and(|end| end == "rs");
+        if is_rust && says.contains('_') && is_name {
+            let function = format!("fn {says}(");
             let (before, _) =
-                text.split_once(&test).with_context(|| format!("{file}: no {says}"))?;
+                text.split_once(&function).with_context(|| format!("{file}: no {says}"))?;
             let is_test = before.rfind("test").is_some_and(|at| before.len() - at < 200);
             ensure!(is_test, "{file}: {says} is no test");
             named += 1;

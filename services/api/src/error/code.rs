@@ -259,7 +259,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 65] = [
+    pub(crate) const ALL: [Self; 66] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
