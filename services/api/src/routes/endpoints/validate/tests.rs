@@ -29,10 +29,7 @@ fn who_has_to_allow_it_is_held_until_it_has_and_again_when_it_moves() {
     assert_eq!(allowed.state, EndpointState::Active);
     assert!(!allowed.security.is_pending());
     let renamed = bench.patch(&allowed, &patch(json!({"name": "x"}))).unwrap();
-    assert_eq!(
-        (renamed.state, renamed.security),
-        (allowed.state, allowed.security.clone())
-    );
+    assert_eq!((renamed.state, renamed.security), (allowed.state, allowed.security.clone()));
     let same = json!({"url": endpoint.url, "validation": "cloudevents"});
     assert!(!bench.patch(&allowed, &patch(same)).unwrap().security.is_pending());
     let moved = patch(json!({"url": "https://example.com/elsewhere"}));
