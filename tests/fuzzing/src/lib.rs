@@ -41,7 +41,7 @@ pub const TARGETS: [Target; 12] = [
     Target { name: "conditions", run: conditions::run, changes: 1_000 },
     Target { name: "filters", run: filters::run, changes: 2_500 },
     Target { name: "json", run: json::run, changes: 5_000 },
-    Target { name: "numbers", run: numbers::run, changes: 10_000 },
+    Target { name: "numbers", run: numbers::run, changes: 2_000 },
     Target { name: "profiles", run: profiles::run, changes: 500 },
     Target { name: "records", run: records::run, changes: 5_000 },
     Target { name: "signatures", run: signatures::run, changes: 1_000 },
