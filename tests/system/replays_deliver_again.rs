@@ -253,11 +253,12 @@ async fn an_endpoint_that_never_answers_keeps_no_other_of_a_replay_waiting() -> 
     let its = stage.scene.hooks.seen_at(DEAD).len() - 400;
     ensure!(its < 100, "it got {its}");
     let path = format!("{replays}/{}", replay["id"].as_str().context("an id")?);
-    let shown = stage.scene.api().get(&path).await?;
-    assert_eq!(
-        (&shown["state"], &shown["behind_endpoint_ids"]),
-        (&json!("running"), &json!([dead]))
-    );
+    wait_at_most(PATIENCE, "only that one to be behind", async || {
+        let shown = stage.scene.api().get(&path).await.map_err(|error| format!("{error:#}"))?;
+        let is_it = shown["state"] == "running" && shown["behind_endpoint_ids"] == json!([dead]);
+        if is_it { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
     let cancelled = stage.scene.api().post(&format!("{path}/cancel"), &json!({})).await?;
     let made = cancelled["made"].as_u64().context("a number")?;
     ensure!((800..1_200).contains(&made), "{made} were made");
