@@ -100,6 +100,21 @@ impl Session {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Runs a command again and again until what it writes for people has this part.
+    async fn comes_to_say(&self, arguments: &[&str], part: &str) -> String {
+        let asking = async {
+            loop {
+                let mut run = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+                run.arg("--data").arg(&self.data).args(arguments).stdin(Stdio::null());
+                let text = String::from_utf8(run.output().await.unwrap().stdout).unwrap();
+                if text.contains(part) {
+                    return text;
+                }
+            }
+        };
+        timeout(PATIENCE, asking).await.unwrap()
+    }
+
     /// Runs a command that fails, and returns what it says.
     async fn refused(&self, arguments: &[&str]) -> String {
         let run = command(&self.data, arguments).stdin(Stdio::null()).output();
@@ -173,20 +188,12 @@ async fn the_story_of_an_event_has_who_skipped_it_and_its_replays() {
     }
     session.run(&["endpoint", "pause", "acme", &listening, "--mode", "skip"]).await;
     let skipped = session.run(&["event", "send", "acme", "invoice.paid", "{}"]).await;
-    let shown = session.says(&["trace", "acme", skipped["id"].as_str().unwrap()]).await;
-    assert!(shown.contains("matched: no delivery, skipped by 2 endpoints"), "{shown}");
+    let other = ["trace", "acme", skipped["id"].as_str().unwrap()];
+    session.comes_to_say(&other, "matched: no delivery, skipped by 2 endpoints").await;
     session.run(&["endpoint", "resume", "acme", &listening]).await;
     let replay = ["replay", "start", "acme", "--since", "1h", "--which", "all"];
     session.run(&[&replay[..], &["--endpoint", &listening]].concat()).await;
-    let seen = async {
-        loop {
-            let shown = session.says(&trace).await;
-            if shown.contains("replayed: 1 delivery") {
-                return shown;
-            }
-        }
-    };
-    let shown = timeout(PATIENCE, seen).await.expect("the replay is in the story");
+    let shown = session.comes_to_say(&trace, "replayed: 1 delivery").await;
     assert_eq!(shown.matches("trace ").count(), 2, "{shown}");
     listener.interrupt().await;
     session.end().await;
