@@ -23,7 +23,7 @@ use crate::{
     error::{ApiError, Code},
     etag::IfMatch,
     live::Live,
-    pace::Pace,
+    pace::Paces,
     settings::{EndpointHttps, Origin},
     shares::Shares,
     trust::TraceTrust,
@@ -89,8 +89,8 @@ pub(crate) struct Parts {
     pub(crate) bodies: Shares,
     /// How many batches of events may be on their way to ingest at once.
     pub(crate) batches: Shares,
-    /// How often filters may be tried.
-    pub(crate) trials: Pace,
+    /// How often what is costly may be done.
+    pub(crate) paces: Paces,
     /// Those who watch deliveries.
     pub(crate) live: Live,
     /// When keys were last used.

@@ -53,7 +53,6 @@ mod visit;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -70,7 +69,7 @@ use crate::{
     directory::Directory,
     errands::Errands,
     live::Live,
-    pace::Pace,
+    pace::Paces,
     shares::Shares,
     uses::Uses,
     visit::{BODIES_BYTES_EACH_MAX, BODIES_BYTES_MAX},
@@ -86,9 +85,6 @@ pub use trust::{MalformedTraceTrust, TraceTrust};
 const SCANS_MAX: (usize, u32) = (4, 2);
 /// How many batches of events may be on their way to ingest at once, of all tenants and of one.
 const BATCHES_MAX: (usize, u32) = (16, 8);
-/// How often a key may have filters tried, and how many at once.
-const TRIAL_EVERY: Duration = Duration::from_millis(100);
-const TRIALS_AT_ONCE: u32 = 20;
 
 /// Connects to the log, folds the configuration, and serves the API.
 pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<()> {
@@ -151,7 +147,7 @@ pub async fn bind_and_start(
         journal_read_max: settings.journal_read_max,
         bodies,
         batches,
-        trials: Pace::new(TRIAL_EVERY, TRIALS_AT_ONCE),
+        paces: Paces::new(),
         uses: Uses::default(),
         live: Live::new(),
         traces: context.traces().clone(),

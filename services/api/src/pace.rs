@@ -1,5 +1,5 @@
-//! How often each caller may have something done that costs processor time: so many at once, then
-//! so many a second, in this process.
+//! How often something may be done that is costly, by each caller or with each thing: so many times at
+//! once, then now and then, in this process.
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +13,31 @@ use crate::error::{ApiError, Code};
 
 /// How many callers are remembered before those are forgotten that may do all at once again.
 const REMEMBERED_MIN: usize = 1_024;
+
+/// How often a key may have filters tried, and how many at once.
+const TRIAL_EVERY: Duration = Duration::from_millis(100);
+const TRIALS_AT_ONCE: u32 = 20;
+
+/// How often all of an endpoint's deliveries may be ended, and how often at once.
+const CANCEL_EVERY: Duration = Duration::from_secs(1);
+const CANCELS_AT_ONCE: u32 = 5;
+
+/// The paces of an api process.
+#[derive(Debug)]
+pub(crate) struct Paces {
+    /// Of trying filters, by key.
+    pub(crate) trials: Pace,
+    /// Of ending all of an endpoint's deliveries, by endpoint.
+    pub(crate) cancels: Pace,
+}
+
+impl Paces {
+    /// Nothing was done yet.
+    pub(crate) const fn new() -> Self {
+        let trials = Pace::new(TRIAL_EVERY, TRIALS_AT_ONCE);
+        Self { trials, cancels: Pace::new(CANCEL_EVERY, CANCELS_AT_ONCE) }
+    }
+}
 
 /// A pace for each caller (GCRA).
 #[derive(Debug)]

@@ -65,7 +65,7 @@ use fanfare_domain::url::UrlError;
 /// | 422 | `event_refused` | The event cannot be taken. |
 /// | 422 | `idempotency_reused` | The Idempotency-Key came with another request before. |
 /// | 429 | `streams_limit` | Too many streams are open: try again later. |
-/// | 429 | `too_often` | This key asks for it too often: try again later. |
+/// | 429 | `too_often` | This is asked for too often: try again later. |
 /// | 500 | `internal` | Something went wrong on our side. |
 /// | 503 | `unavailable` | The service cannot do this at the moment: try again. |
 /// | 503 | `busy` | Too much of this kind is under way: try again. |
@@ -244,7 +244,7 @@ impl Code {
             Self::EventRefused => (StatusCode::UNPROCESSABLE_ENTITY, "event_refused", "The event cannot be taken."),
             Self::IdempotencyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_reused", "The Idempotency-Key came with another request before."),
             Self::StreamsLimit => (StatusCode::TOO_MANY_REQUESTS, "streams_limit", "Too many streams are open: try again later."),
-            Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too_often", "This key asks for it too often: try again later."),
+            Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too_often", "This is asked for too often: try again later."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side."),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot do this at the moment: try again."),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too much of this kind is under way: try again."),

@@ -32,7 +32,7 @@ use fanfare_domain::{
 use fanfare_event_log::{ReadError, Schedules, Settler, Unsettled, journal::From};
 use tokio::task::JoinSet;
 
-use self::walks::Walk;
+use self::walks::Walks;
 use super::{Origin, ShardWorker, Waiting};
 use crate::{
     attempt::Job,
@@ -72,8 +72,8 @@ pub(super) struct Orders {
     waiting: BTreeMap<DeliveryId, Vec<(Wish, Held)>>,
     /// What those aim at that wait for their endpoint's feed to be stored.
     undecided: BTreeMap<EndpointId, Vec<Aim>>,
-    /// Commands about all of an endpoint, by their places.
-    walks: BTreeMap<u64, Walk>,
+    /// Commands about all of an endpoint.
+    walks: Walks,
     /// Whether the shard is being given away.
     is_closing: bool,
 }
@@ -97,9 +97,9 @@ pub(super) enum Done {
     Stopped(Wish, Box<Aim>, Held),
     /// It is stopped for the second time.
     StoppedAgain(Box<DeliveryRef>, Held),
-    /// Some alarm clocks were found for the command at that place.
+    /// Some alarm clocks were found by the walk of that number.
     Found(u64, Vec<RetryDue>, Option<u64>),
-    /// Those that were found for it and are pointless are stopped.
+    /// Those that were found by it and are pointless are stopped.
     Silenced(u64),
     /// They refused something.
     Refused(Refused, ReadError),
@@ -109,7 +109,7 @@ pub(super) enum Done {
 pub(super) enum Refused {
     /// A command.
     Command(Held),
-    /// The command at that place, about all of an endpoint.
+    /// The walk of that number, for commands about all of an endpoint.
     Walk(u64),
 }
 
@@ -133,7 +133,7 @@ impl Orders {
             in_hand: BTreeSet::new(),
             waiting: BTreeMap::new(),
             undecided: BTreeMap::new(),
-            walks: BTreeMap::new(),
+            walks: Walks::default(),
             is_closing: false,
         }
     }
@@ -165,8 +165,8 @@ impl Orders {
     pub(super) fn abandon(&mut self) -> Vec<Settler> {
         self.under_way.abort_all();
         let asked = std::mem::take(&mut self.waiting).into_values().flatten();
-        let walks = std::mem::take(&mut self.walks).into_values().map(Walk::give_up);
-        asked.map(|(_, held)| held.settler).chain(walks).collect()
+        let asked = asked.map(|(_, held)| held);
+        asked.chain(self.walks.take_all()).map(|held| held.settler).collect()
     }
 
     /// Waits until something is done; for ever if nothing is under way. Cancel safe.
@@ -299,27 +299,29 @@ impl ShardWorker {
                     self.orders.ask_again(delivery, held);
                 }
             }
-            Done::Found(place, found, next) => self.end_found(place, found, next).await?,
-            Done::Silenced(place) => self.walk_on(place).await,
+            Done::Found(number, found, next) => self.end_found(number, found, next).await?,
+            Done::Silenced(number) => self.walk_on(number).await,
             Done::Refused(refused, error) => self.refused(refused, &error).await,
         }
         Ok(())
     }
 
-    /// Gives a command back: it comes again, here or at the next owner.
+    /// Gives commands back: they come again, here or at the next owner.
     async fn refused(&mut self, refused: Refused, error: &ReadError) {
-        let settler = match refused {
-            Refused::Command(held) => Some(self.orders.let_go(held)),
-            Refused::Walk(place) => self.orders.end_walk(place),
+        let settlers = match refused {
+            Refused::Command(held) => vec![self.orders.let_go(held)],
+            Refused::Walk(number) => self.orders.end_walk(number),
         };
         tracing::warn!(
             error = chain(error),
             shard = self.shard.index(),
-            "a command comes again later"
+            commands = settlers.len(),
+            "commands come again later"
         );
-        if let Some(settler) = settler {
+        for settler in settlers {
             settler.redeliver(REFUSED_WAIT).await;
         }
+        self.orders.begin_walks();
     }
 
     /// Goes on with the commands that waited for facts that are on record now.

@@ -3,6 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode};
 use fanfare_domain::{Endpoint, EndpointId, command::Order};
 use serde::Serialize;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::{
@@ -28,6 +29,8 @@ pub(crate) struct AllCancelled {
 /// Ends every delivery to an endpoint whose event was accepted until now, without another attempt.
 /// None of them is begun from then on; that each has ended is on record within a moment, or once
 /// its turn would have come.
+///
+/// This may be asked for five times at once for an endpoint, and then once a second.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/endpoints/{endpoint}/cancel-deliveries", tag = "endpoints",
     params(
@@ -41,6 +44,7 @@ pub(crate) async fn cancel_deliveries(
     access: InTenant<Writes>,
     PathId(id): PathId<EndpointId>,
 ) -> Result<(StatusCode, Json<AllCancelled>), ApiError> {
+    app.paces.cancels.admit(format!("{}/{id}", access.id()), Instant::now())?;
     let mut command =
         command(&app, &access, Order::CancelAll { tenant: access.id().clone(), endpoint: id });
     let edit = |endpoint: &Endpoint| {

@@ -85,7 +85,7 @@ pub(crate) async fn test_endpoint_filter(
     PathId(id): PathId<EndpointId>,
     Body(event): Body<SampleEvent>,
 ) -> Result<Json<FilterVerdict>, ApiError> {
-    app.trials.admit(access.caller.scope(), Instant::now())?;
+    app.paces.trials.admit(access.caller.scope(), Instant::now())?;
     let found = app.directory.read(|directory| directory.endpoint(access.id(), id));
     let endpoint = found.ok_or(Code::EndpointNotFound)?.value;
     let condition = endpoint.condition.clone();
@@ -106,7 +106,7 @@ pub(crate) async fn test_filter(
     access: InTenant<Reads>,
     Body(trial): Body<FilterTrial>,
 ) -> Result<Json<FilterVerdict>, ApiError> {
-    app.trials.admit(access.caller.scope(), Instant::now())?;
+    app.paces.trials.admit(access.caller.scope(), Instant::now())?;
     let profile = app.profile(&access.tenant.value.profile)?;
     let filters = match &trial.event_types {
         Some(event_types) => patterns(profile, event_types)?,

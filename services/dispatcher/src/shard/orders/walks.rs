@@ -9,7 +9,10 @@
 //! delivery that has not ended. An alarm that is being set meanwhile is not found; the mark in the
 //! endpoint's configuration ends its delivery when it goes off.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use fanfare_domain::{DeliveryId, EndpointId, RetryDue, Timestamp};
 use fanfare_event_log::{ReadError, Settler, journal::From};
@@ -22,11 +25,35 @@ const LOOK_MAX: usize = 256;
 /// How far the clocks of servers and services may be apart.
 const CLOCKS_APART: Duration = Duration::from_mins(1);
 
-/// Going through the alarm clocks of a shard for those of one endpoint.
-pub(super) struct Walk {
-    settler: Settler,
-    endpoint: EndpointId,
+/// Where walks begin.
+const FIRST: u64 = 1;
+
+/// How many walks go on at once.
+const AT_ONCE: usize = 2;
+
+/// Going through the alarm clocks of the shard, and what is to be walked for.
+///
+/// One walk is for all endpoints that were waiting when it began. Of an endpoint that is being
+/// walked for, a later command waits until that is over, and of those that wait the latest is all
+/// that is kept: it ends what the others do. So however often it is asked for, the alarm clocks are
+/// gone through by a few at a time.
+pub(super) struct Walks<H = Held> {
+    under_way: BTreeMap<u64, Walk<H>>,
+    /// What waits for a walk.
+    waiting: BTreeMap<EndpointId, Wanted<H>>,
+    /// How many walks were begun.
+    begun: u64,
+}
+
+/// What is to be ended of an endpoint: what is of events accepted before that.
+struct Wanted<H = Held> {
     before: Timestamp,
+    held: H,
+}
+
+/// One way through the alarm clocks.
+struct Walk<H = Held> {
+    wanted: BTreeMap<EndpointId, Wanted<H>>,
     /// Where to go on; `None` at the end.
     next: Option<u64>,
     /// What has ended, and is not on record yet.
@@ -35,28 +62,84 @@ pub(super) struct Walk {
     pointless: Vec<DeliveryId>,
 }
 
+impl<H> Default for Walks<H> {
+    fn default() -> Self {
+        Self { under_way: BTreeMap::new(), waiting: BTreeMap::new(), begun: 0 }
+    }
+}
+
+impl<H> Walks<H> {
+    /// Whether nothing is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// Takes every command out.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = H> + use<H> {
+        let Self { under_way, waiting, .. } = std::mem::take(self);
+        let walked_for = under_way.into_values().flat_map(|walk| walk.wanted.into_values());
+        walked_for.chain(waiting.into_values()).map(|wanted| wanted.held)
+    }
+
+    /// Has a command wait for a walk. Returns one that need not wait any more, since another one of
+    /// the endpoint that waits ends all that it would.
+    fn wait(&mut self, endpoint: EndpointId, wanted: Wanted<H>) -> Option<H> {
+        let Some(other) = self.waiting.remove(&endpoint) else {
+            self.waiting.insert(endpoint, wanted);
+            return None;
+        };
+        let (latest, covered) =
+            if wanted.before >= other.before { (wanted, other) } else { (other, wanted) };
+        self.waiting.insert(endpoint, latest);
+        Some(covered.held)
+    }
+
+    /// Begins a walk for all that wait and are not being walked for; returns its number.
+    fn begin(&mut self) -> Option<u64> {
+        if self.under_way.len() >= AT_ONCE {
+            return None;
+        }
+        let is_walked_for = |endpoint: &EndpointId| {
+            self.under_way.values().any(|walk| walk.wanted.contains_key(endpoint))
+        };
+        let (waiting, wanted): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(endpoint, _)| is_walked_for(endpoint));
+        self.waiting = waiting;
+        if wanted.is_empty() {
+            return None;
+        }
+        self.begun += 1;
+        let (unrecorded, pointless) = (BTreeSet::new(), Vec::new());
+        self.under_way
+            .insert(self.begun, Walk { wanted, next: Some(FIRST), unrecorded, pointless });
+        Some(self.begun)
+    }
+}
+
 impl Walk {
-    /// Returns what gives the command back.
-    pub(super) fn give_up(self) -> Settler {
-        self.settler
+    /// What is to be ended of each endpoint.
+    fn before(&self) -> BTreeMap<EndpointId, Timestamp> {
+        self.wanted.iter().map(|(endpoint, wanted)| (*endpoint, wanted.before)).collect()
     }
 }
 
 impl Orders {
-    /// Lets go of a command about all of an endpoint.
-    pub(super) fn end_walk(&mut self, place: u64) -> Option<Settler> {
-        self.in_hand.remove(&place);
-        self.walks.remove(&place).map(Walk::give_up)
+    /// Ends a walk; returns what settles its commands.
+    pub(super) fn end_walk(&mut self, number: u64) -> Vec<Settler> {
+        let ended = self.walks.under_way.remove(&number);
+        let wanted = ended.map(|walk| walk.wanted).unwrap_or_default();
+        wanted.into_values().map(|wanted| self.let_go(wanted.held)).collect()
     }
 
-    /// Goes on with a walk whose last findings are on record; returns what settles it at its end.
-    fn walk(&mut self, place: u64) -> Option<Settler> {
-        let walk = self.walks.get_mut(&place)?;
+    /// Goes on with a walk whose last findings are on record; returns what settles its commands at
+    /// its end.
+    fn walk(&mut self, number: u64) -> Vec<Settler> {
+        let Some(walk) = self.walks.under_way.get_mut(&number) else { return Vec::new() };
         if self.is_closing || !walk.unrecorded.is_empty() {
-            return None;
+            return Vec::new();
         }
-        let schedules = self.schedules.clone();
-        let (shard, endpoint, before) = (self.shard, walk.endpoint, walk.before);
+        let (schedules, shard) = (self.schedules.clone(), self.shard);
         let pointless = std::mem::take(&mut walk.pointless);
         if !pointless.is_empty() {
             self.under_way.spawn(async move {
@@ -67,26 +150,44 @@ impl Orders {
                     }
                 }
                 match stopped {
-                    Ok(()) => Done::Silenced(place),
-                    Err(error) => Done::Refused(Refused::Walk(place), error),
+                    Ok(()) => Done::Silenced(number),
+                    Err(error) => Done::Refused(Refused::Walk(number), error),
                 }
             });
-            return None;
+            return Vec::new();
         }
-        let Some(from) = walk.next else { return self.end_walk(place) };
+        match walk.next {
+            Some(from) => self.look(number, from),
+            None => return self.end_walk(number),
+        }
+        Vec::new()
+    }
+
+    /// Looks at some alarm clocks for a walk.
+    fn look(&mut self, number: u64, from: u64) {
+        let Some(walk) = self.walks.under_way.get(&number) else { return };
+        let (schedules, shard, before) = (self.schedules.clone(), self.shard, walk.before());
         self.under_way.spawn(async move {
             match schedules.waiting(shard, from, LOOK_MAX).await {
                 Ok((mut found, next)) => {
-                    found.retain(|retry| {
-                        let delivery = &retry.delivery;
-                        delivery.endpoint == endpoint && delivery.accepted_at < before
+                    found.retain(|RetryDue { delivery, .. }| {
+                        let before = before.get(&delivery.endpoint);
+                        before.is_some_and(|before| delivery.accepted_at < *before)
                     });
-                    Done::Found(place, found, next)
+                    Done::Found(number, found, next)
                 }
-                Err(error) => Done::Refused(Refused::Walk(place), error),
+                Err(error) => Done::Refused(Refused::Walk(number), error),
             }
         });
-        None
+    }
+
+    /// Begins the walks that may be.
+    pub(super) fn begin_walks(&mut self) {
+        while !self.is_closing
+            && let Some(number) = self.walks.begin()
+        {
+            self.look(number, FIRST);
+        }
     }
 }
 
@@ -102,21 +203,20 @@ impl ShardWorker {
         for waiting in taken {
             self.end_waiting(waiting);
         }
-        let Held { settler, place } = held;
-        let (unrecorded, pointless) = (BTreeSet::new(), Vec::new());
-        let walk = Walk { settler, endpoint, before, next: Some(1), unrecorded, pointless };
-        self.orders.walks.insert(place, walk);
-        self.walk_on(place).await;
+        if let Some(covered) = self.orders.walks.wait(endpoint, Wanted { before, held }) {
+            self.orders.let_go(covered).settle().await;
+        }
+        self.orders.begin_walks();
     }
 
     /// Ends the deliveries whose alarm clocks were found, unless the ledger or a feed knows better.
     pub(super) async fn end_found(
         &mut self,
-        place: u64,
+        number: u64,
         found: Vec<RetryDue>,
         next: Option<u64>,
     ) -> Result<(), ReadError> {
-        self.recall_found(place, &found).await?;
+        self.recall_found(number, &found).await?;
         let (mut unrecorded, mut pointless) = (BTreeSet::new(), Vec::new());
         for RetryDue { delivery, attempt, due_at, trace, .. } in found {
             let id = delivery.id;
@@ -134,18 +234,21 @@ impl ShardWorker {
                 Ended::Later => {}
             }
         }
-        if let Some(walk) = self.orders.walks.get_mut(&place) {
+        if let Some(walk) = self.orders.walks.under_way.get_mut(&number) {
             (walk.next, walk.unrecorded, walk.pointless) = (next, unrecorded, pointless);
         }
-        self.walk_on(place).await;
+        self.walk_on(number).await;
         Ok(())
     }
 
     /// Asks the journal what was ended for a command that was asked for before what the ledger
     /// covers, by an owner before us.
-    async fn recall_found(&mut self, place: u64, found: &[RetryDue]) -> Result<(), ReadError> {
-        let Some(walk) = self.orders.walks.get(&place) else { return Ok(()) };
-        let before = walk.before;
+    async fn recall_found(&mut self, number: u64, found: &[RetryDue]) -> Result<(), ReadError> {
+        let Some(walk) = self.orders.walks.under_way.get(&number) else { return Ok(()) };
+        let before = |retry: &RetryDue| walk.wanted.get(&retry.delivery.endpoint);
+        let Some(before) = found.iter().filter_map(before).map(|wanted| wanted.before).min() else {
+            return Ok(());
+        };
         if before >= self.ledger.covers_from().at {
             return Ok(());
         }
@@ -156,18 +259,65 @@ impl ShardWorker {
 
     /// Notes that something is on record about a delivery.
     pub(super) async fn walks_on_record(&mut self, delivery: DeliveryId) {
-        let walks = self.orders.walks.iter_mut();
-        let places: Vec<u64> = walks
-            .filter_map(|(place, walk)| walk.unrecorded.remove(&delivery).then_some(*place))
+        let walks = self.orders.walks.under_way.iter_mut();
+        let numbers: Vec<u64> = walks
+            .filter_map(|(number, walk)| walk.unrecorded.remove(&delivery).then_some(*number))
             .collect();
-        for place in places {
-            self.walk_on(place).await;
+        for number in numbers {
+            self.walk_on(number).await;
         }
     }
 
-    pub(super) async fn walk_on(&mut self, place: u64) {
-        if let Some(settler) = self.orders.walk(place) {
+    /// Goes on with a walk, and with others once it is over.
+    pub(super) async fn walk_on(&mut self, number: u64) {
+        for settler in self.orders.walk(number) {
             settler.settle().await;
         }
+        self.orders.begin_walks();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(n: u8) -> EndpointId {
+        EndpointId::from_bytes([n; 16])
+    }
+
+    /// A command of that place about all of an endpoint.
+    fn wanted(place: u64) -> Wanted<u64> {
+        Wanted { before: Timestamp::from_millis(place), held: place }
+    }
+
+    fn walked_for(walks: &Walks<u64>, number: u64) -> Vec<u64> {
+        walks.under_way[&number].wanted.values().map(|wanted| wanted.held).collect()
+    }
+
+    #[test]
+    fn one_walk_is_for_all_that_wait_and_an_endpoint_has_one_at_a_time() {
+        let mut walks = Walks::default();
+        assert!(walks.wait(endpoint(1), wanted(1)).is_none());
+        assert_eq!(walks.begin(), Some(1));
+        // The same again, while it is walked for: the last one counts.
+        assert!(walks.wait(endpoint(1), wanted(2)).is_none());
+        assert_eq!(walks.begin(), None);
+        assert_eq!(walks.wait(endpoint(1), wanted(3)), Some(2));
+        assert_eq!(walks.wait(endpoint(1), wanted(2)), Some(2), "it is handed out again");
+        // Others have a walk of their own, and then wait.
+        assert!(walks.wait(endpoint(2), wanted(4)).is_none());
+        assert!(walks.wait(endpoint(3), wanted(5)).is_none());
+        assert_eq!(walks.begin(), Some(2));
+        assert_eq!(walked_for(&walks, 2), [4, 5]);
+        assert!(walks.wait(endpoint(4), wanted(6)).is_none());
+        assert_eq!(walks.begin(), None, "two at once");
+        walks.under_way.remove(&1);
+        assert_eq!(walks.begin(), Some(3));
+        assert_eq!(walked_for(&walks, 3), [3, 6]);
+        assert!(walks.wait(endpoint(2), wanted(7)).is_none());
+        let mut all: Vec<u64> = walks.take_all().collect();
+        all.sort_unstable();
+        assert_eq!(all, [3, 4, 5, 6, 7]);
+        assert!(walks.is_empty());
     }
 }
