@@ -24,6 +24,7 @@ use crate::{
     etag::IfMatch,
     live::Live,
     pace::Pace,
+    rates::Rates,
     settings::EndpointHttps,
     shares::Shares,
     trust::TraceTrust,
@@ -95,6 +96,8 @@ pub(crate) struct Parts {
     pub(crate) traces: Traces,
     /// Whose traces requests continue.
     pub(crate) trace_trust: TraceTrust,
+    /// How often callers may ask.
+    pub(crate) rates: Rates,
     /// Requests that run to their end, whoever waits for them.
     pub(crate) errands: Errands,
 }

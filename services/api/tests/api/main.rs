@@ -17,6 +17,7 @@ mod log;
 mod plans;
 mod portal;
 mod profiles;
+mod rates;
 mod repeats;
 mod resting;
 mod support;

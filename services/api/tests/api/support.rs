@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use fanfare_api::{EndpointHttps, Settings, TraceTrust, generate_key};
+use fanfare_api::{EndpointHttps, Rate, Settings, TraceTrust, generate_key};
 use fanfare_delivery_log::{Changes, Database, DatabaseUrl, Progress, Store, Streams};
 use fanfare_domain::{AddressPolicy, address::AddressRule, seal::Clear, url::Ports};
 use fanfare_event_log::EventLog;
@@ -98,6 +98,13 @@ impl World {
         Api::start(settings).await
     }
 
+    /// Starts one more API on the same log, with other settings.
+    pub(crate) async fn another_with(&self, change: impl FnOnce(&mut Settings)) -> Result<Api> {
+        let mut settings = settings(&self.nats, self.sealing_key_file.clone(), &self.operator);
+        change(&mut settings);
+        Api::start(settings).await
+    }
+
     /// Starts one more API on the same log, with other keys that seal secrets.
     pub(crate) async fn another_with_key(&self, line: &str) -> Result<Api> {
         let path = self.sealing_key_file.with_extension("other");
@@ -184,6 +191,11 @@ fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Set
             deny: Vec::new(),
         },
         trace_context: TraceTrust::default(),
+        tenant_key_rate: Settings::TENANT_KEY_RATE,
+        portal_link_rate: Settings::PORTAL_LINK_RATE,
+        // Some tests show everybody's keys to everything.
+        stranger_rate: Rate(None),
+        connections_per_address: Settings::CONNECTIONS_PER_ADDRESS,
     }
 }
 
