@@ -111,10 +111,7 @@ pub async fn bind_and_start(
     let database = Database::to_read(&settings.database).context("read the database's URL")?;
     let (ports, addresses) = (settings.endpoint_ports, settings.endpoint_addresses);
     let urls = UrlPolicy { ports, addresses, ..UrlPolicy::default() };
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("listen on {}", settings.listen))?;
-    let address = listener.local_addr().context("ask for the address listened on")?;
+    let (listener, address) = listen(settings.listen).await?;
     let log = EventLog::open("api", &settings.log).await.context("open the event log")?;
     // Requests in flight need the directory until the last of them is answered.
     let (directory, follow) = ConfigView::<Directory>::start(&log, context.support_stop())
@@ -175,6 +172,12 @@ pub async fn bind_and_start(
     info!(%address, "listening");
     readiness.ready();
     Ok(address)
+}
+
+async fn listen(at: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(at).await.with_context(|| format!("listen on {at}"))?;
+    let address = listener.local_addr().context("ask for the address listened on")?;
+    Ok((listener, address))
 }
 
 /// Nothing is taken yet.
