@@ -112,6 +112,7 @@ fn api_key(wire: wire::ApiKey) -> Result<ApiKey, DecodeError> {
         created_at: Timestamp::from_nanos(wire.created_at_ns),
         expires_at: parse::time(wire.expires_at_ns),
         reveals_secrets: wire.reveals_secrets,
+        rate_limit: wire.rate_limit.map(endpoint::rate_limit).transpose()?,
     })
 }
 
@@ -213,7 +214,7 @@ impl Fields for ProfileSource {
 
 impl Fields for ApiKey {
     fn write(&self, out: &mut impl Sink) {
-        let Self { id, name, tenant, role, sha256, created_at, expires_at, reveals_secrets } = self;
+        let Self { id, name, tenant, role, sha256, created_at, expires_at, .. } = self;
         out.bytes(1, id.as_bytes());
         out.text(2, name);
         out.some_text(3, tenant.as_ref().map(TenantId::as_str));
@@ -221,6 +222,9 @@ impl Fields for ApiKey {
         out.bytes(5, sha256);
         out.time(6, *created_at);
         out.some_time(7, *expires_at);
-        out.uint(8, u64::from(*reveals_secrets));
+        out.uint(8, u64::from(self.reveals_secrets));
+        if let Some(rate_limit) = &self.rate_limit {
+            out.message(9, rate_limit);
+        }
     }
 }

@@ -12,6 +12,7 @@ mod names;
 mod payloads;
 mod quiet;
 mod raw;
+mod served;
 mod support;
 mod table;
 mod tenants;
@@ -43,6 +44,7 @@ fn families() -> Vec<Family> {
         wire::family(),
         tokens::family(),
         tenants::family(),
+        served::family(),
     ]
 }
 
@@ -66,10 +68,12 @@ async fn every_row_ends_as_the_table_says() -> Result<()> {
         timed("wire", Box::pin(wire::play(&world))),
         timed("tokens", Box::pin(tokens::play(&world))),
         timed("tenants", Box::pin(tenants::play(&world))),
+        timed("served", Box::pin(served::play(&world))),
     );
-    let (urls, dialled, names, answers, grants, headers, payloads, wire, tokens, tenants) = played;
+    let (urls, dialled, names, answers, grants, headers, payloads, wire, tokens, tenants, served) =
+        played;
     let first = [urls?, dialled?, names?, answers?, grants?, headers?];
-    let all = first.into_iter().chain([payloads?, wire?, tokens?, tenants?]);
+    let all = first.into_iter().chain([payloads?, wire?, tokens?, tenants?, served?]);
     let mut wrong = Vec::new();
     for (family, seen) in families().iter().zip(all) {
         wrong.extend(family.judge(&seen));

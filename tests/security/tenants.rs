@@ -40,9 +40,9 @@ pub(crate) fn family() -> Family {
 }
 
 /// An operation: its method, and its path with names of parameters.
-type Operation = (String, String);
+pub(crate) type Operation = (String, String);
 
-fn operations() -> Result<Vec<Operation>> {
+pub(crate) fn operations() -> Result<Vec<Operation>> {
     let description: Value = serde_json::from_str(OPERATIONS).context("read the description")?;
     let paths = description["paths"].as_object().context("it has paths")?;
     let mut all = Vec::new();

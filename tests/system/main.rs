@@ -41,6 +41,7 @@ mod secrets_never_leave;
 mod slow_endpoint_starves_no_one;
 mod support;
 mod tenant_limits_are_shared;
+mod tenants_never_meet;
 mod the_api_is_as_documented;
 mod the_delivery_log_agrees;
 mod the_delivery_log_may_be_away;

@@ -17,7 +17,7 @@ mod process;
 pub(crate) mod producer;
 pub(crate) mod prometheus;
 pub(crate) mod scene;
-mod search;
+pub(crate) mod search;
 pub(crate) mod servers;
 pub(crate) mod spans;
 pub(crate) mod up;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{Endpoint, EventType, KeyId, Tenant, TenantId, Timestamp, TraceContext};
+use crate::{
+    Endpoint, EventType, KeyId, Tenant, TenantId, Timestamp, TraceContext, endpoint::RateLimit,
+};
 
 /// One change of configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +108,8 @@ pub struct ApiKey {
     pub expires_at: Option<Timestamp>,
     /// Whether it may show endpoints' secrets again: an operator's with every right only.
     pub reveals_secrets: bool,
+    /// How often it may ask; `None` for what the API's settings say.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// What an API key allows, within its tenant or, for an operator's, everywhere.

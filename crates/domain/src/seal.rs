@@ -12,6 +12,7 @@ use chacha20poly1305::{
     aead::{Aead as _, Payload},
 };
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
@@ -34,9 +35,17 @@ impl fmt::Debug for Sealed {
     }
 }
 
-/// A secret in the clear. Shows as `***`, and is erased when dropped.
-#[derive(Clone, PartialEq, Eq)]
+/// A secret in the clear. Shows as `***`, is compared in constant time, and is erased when dropped.
+#[derive(Clone)]
 pub struct Clear(Zeroizing<String>);
+
+impl PartialEq for Clear {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
+    }
+}
+
+impl Eq for Clear {}
 
 impl Clear {
     /// Wraps a secret.

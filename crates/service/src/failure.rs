@@ -1,6 +1,6 @@
 //! Why a process stopped although nobody asked it to.
 
-use std::any::Any;
+use crate::crash::{UNTOLD, words};
 
 /// Why the services of a context came to an end on their own.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +28,8 @@ pub enum Failure {
     Panicked {
         /// The task, as `service/task`.
         task: String,
-        /// What the panic said, if it said it as text.
-        message: String,
+        /// What the panic said, if that stands in the source. Where it was is on standard error.
+        message: &'static str,
     },
     /// A second signal arrived while the services were stopping.
     #[error("stopped at once by a second signal")]
@@ -47,13 +47,9 @@ impl Failure {
             Ok(Err(cause)) => Some(Self::Failed { task, cause }),
             Err(gone) => {
                 let payload = gone.try_into_panic().ok()?;
-                Some(Self::Panicked { task, message: panic_text(payload.as_ref()) })
+                let message = words(payload.as_ref()).unwrap_or(UNTOLD);
+                Some(Self::Panicked { task, message })
             }
         }
     }
-}
-
-fn panic_text(payload: &(dyn Any + Send)) -> String {
-    let literal = payload.downcast_ref::<&str>().map(|text| String::from(*text));
-    literal.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

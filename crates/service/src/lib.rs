@@ -10,6 +10,7 @@
 
 mod clock;
 mod context;
+mod crash;
 mod failure;
 mod health;
 mod keys;
@@ -27,6 +28,7 @@ pub mod traces;
 
 pub use clock::{Clock, SystemClock};
 pub use context::Context;
+pub use crash::guard_crashes;
 pub use failure::Failure;
 pub use health::{Condition, Health, Phase, Readiness, Report};
 pub use keys::{KeysError, check_keyring, load_keyring};

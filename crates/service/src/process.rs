@@ -34,6 +34,7 @@ pub fn run<F>(main: F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
 {
+    crate::guard_crashes();
     install_crypto_provider();
     match block_on(main) {
         Ok(()) => ExitCode::SUCCESS,

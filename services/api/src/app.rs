@@ -24,6 +24,7 @@ use crate::{
     etag::IfMatch,
     live::Live,
     pace::Paces,
+    rates::Rates,
     settings::{EndpointHttps, Origin},
     shares::Shares,
     trust::TraceTrust,
@@ -99,6 +100,8 @@ pub(crate) struct Parts {
     pub(crate) traces: Traces,
     /// Whose traces requests continue.
     pub(crate) trace_trust: TraceTrust,
+    /// How often callers may ask.
+    pub(crate) rates: Rates,
     /// Requests that run to their end, whoever waits for them.
     pub(crate) errands: Errands,
 }

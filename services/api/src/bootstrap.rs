@@ -65,6 +65,7 @@ pub(crate) async fn admit(app: &App, keys: &[Clear]) -> anyhow::Result<()> {
             created_at: app.now(),
             expires_at: None,
             reveals_secrets: false,
+            rate_limit: None,
         }));
         let (actor, reason) = (String::from(ACTOR), String::from("named by the settings"));
         let trace = TraceContext::default();

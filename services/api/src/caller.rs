@@ -262,9 +262,28 @@ impl Caller {
         is_there && self.sees(tenant) && self.still_stands(app).is_ok()
     }
 
+    /// Tells whether a tenant's caller is the same as another one: the same key, the same link, or links
+    /// for the same user.
+    pub(crate) fn is_also(&self, other: &Self) -> bool {
+        match (&self.credential, &other.credential) {
+            (Credential::Key { id, .. }, Credential::Key { id: other, .. }) => id == other,
+            (
+                Credential::Link { id, user, .. },
+                Credential::Link { id: other, user: other_user, .. },
+            ) => id == other || (!user.is_empty() && user == other_user),
+            (Credential::Key { .. }, Credential::Link { .. })
+            | (Credential::Link { .. }, Credential::Key { .. }) => false,
+        }
+    }
+
     /// Notes that something is changed from here on.
     pub(crate) fn begins_to_write(&self) {
         self.writes.0.store(true, Ordering::Release);
+    }
+
+    /// Tells whether it is the operator who calls.
+    pub(crate) const fn is_operator(&self) -> bool {
+        self.tenant.is_none()
     }
 
     /// Returns the key that the request came with; refuses those that came by a portal link.
@@ -466,7 +485,8 @@ async fn find_tenant(
     Ok(find())
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// Returns the key or token that a request shows, if it shows one that could be.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, text) = value.to_str().ok()?.split_once(' ')?;

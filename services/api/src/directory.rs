@@ -452,6 +452,7 @@ mod tests {
                 created_at: Timestamp::EPOCH,
                 expires_at,
                 reveals_secrets: false,
+                rate_limit: None,
             }))
         };
         let second = |second: u64| Timestamp::from_millis(second * 1_000);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use axum::{
     body::{self, Bytes, HttpBody as _},
     extract::{FromRequest, FromRequestParts, Query, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, Method, header, request::Parts},
 };
 use fanfare_domain::{DeliveryId, EndpointId, EventId, EventType, JobId, KeyId};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -113,7 +113,7 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let is_json = is_json(request.headers());
+        let is_json = is_json(request.method(), request.headers());
         let bytes = read(request, app, app.body_bytes_max()).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
@@ -125,8 +125,24 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalBody<T> {
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes).map_err(|why| ApiError::detailed(Code::BodyMalformed, why))
+/// Reads JSON.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let malformed = |why: serde_json::Error| {
+        ApiError::detailed(Code::BodyMalformed, without_strings(&why.to_string()))
+    };
+    serde_json::from_slice(bytes).map_err(malformed)
+}
+
+/// Leaves out what a body says: it may be a secret in the wrong place, and refusals are logged by those
+/// who get them.
+fn without_strings(why: &str) -> String {
+    let (quote, text) = match why.strip_prefix("unknown variant ") {
+        // Behind it stand the variants that there are, in quotes like it.
+        Some(rest) => ('`', rest.split('`').nth(1)),
+        None => ('"', why.find('"').zip(why.rfind('"')).and_then(|(at, end)| why.get(at + 1..end))),
+    };
+    let Some(text) = text else { return String::from(why) };
+    why.replacen(&format!(" {quote}{text}{quote}"), "", 1)
 }
 
 /// Reads a body of JSON.
@@ -135,7 +151,7 @@ pub(crate) async fn json<T: DeserializeOwned>(
     app: &App,
     bytes_max: usize,
 ) -> Result<T, ApiError> {
-    let is_json = is_json(request.headers());
+    let is_json = is_json(request.method(), request.headers());
     let bytes = read(request, app, bytes_max).await?;
     if !is_json {
         return Err(Code::MediaTypeUnsupported.into());
@@ -178,12 +194,20 @@ fn broken(refused: &axum::Error) -> Code {
     Code::BodyMalformed
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return false };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    ["application/json", "application/merge-patch+json"]
-        .iter()
-        .any(|known| essence.eq_ignore_ascii_case(known))
+/// Tells whether a body is said to be JSON: once, and in no encoding but that of JSON. A patch may say
+/// that it is one.
+fn is_json(method: &Method, headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let mut parts = value.to_str().unwrap_or_default().split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    let is_patch =
+        *method == Method::PATCH && essence.eq_ignore_ascii_case("application/merge-patch+json");
+    let is_utf8 = |parameter: &str| {
+        let known = ["charset=utf-8", "charset=\"utf-8\""];
+        parameter.is_empty() || known.iter().any(|known| parameter.eq_ignore_ascii_case(known))
+    };
+    (essence.eq_ignore_ascii_case("application/json") || is_patch) && parts.all(is_utf8)
 }
 
 /// Tells whether a body is what it says without being decompressed first.
@@ -240,22 +264,52 @@ mod tests {
 
     use super::*;
 
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Role {
+        Admin,
+        Read,
+    }
+
     #[test]
     fn only_json_is_json() {
-        for (text, expected) in [
-            ("application/json", true),
-            ("Application/JSON; charset=utf-8", true),
-            ("application/merge-patch+json", true),
-            ("application/jsonp", false),
-            ("text/plain", false),
-            ("application/x-www-form-urlencoded", false),
-            ("", false),
+        for (text, by_post, by_patch) in [
+            ("application/json", true, true),
+            ("Application/JSON; charset=utf-8", true, true),
+            ("application/json;charset=\"UTF-8\";", true, true),
+            ("application/merge-patch+json", false, true),
+            ("application/json; charset=utf-16", false, false),
+            ("application/json; charset=utf-7", false, false),
+            ("application/json, text/html", false, false),
+            ("application/json; boundary=x", false, false),
+            ("application/jsonp", false, false),
+            ("text/json", false, false),
+            ("text/plain", false, false),
+            ("application/x-www-form-urlencoded", false, false),
+            ("", false, false),
         ] {
-            let headers =
+            let mut headers =
                 HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(text))]);
-            assert_eq!(is_json(&headers), expected, "{text}");
+            assert_eq!(is_json(&Method::POST, &headers), by_post, "{text}");
+            assert_eq!(is_json(&Method::PATCH, &headers), by_patch, "{text}");
+            headers.append(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            assert!(!is_json(&Method::POST, &headers), "twice, and first {text}");
         }
-        assert!(!is_json(&HeaderMap::new()));
+        assert!(!is_json(&Method::POST, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_expected_and_not_what_came() {
+        let parsed = |text: &str| parse::<std::collections::BTreeMap<String, u8>>(text.as_bytes());
+        for text in [r#""hunter2""#, r#"{"a":"hunter2"}"#, r#"{"a":"hun\"ter2 \" x"}"#] {
+            let refused = parsed(text).unwrap_err().to_string();
+            assert!(refused.contains("invalid type: string, expected"), "{refused}");
+            assert!(!refused.contains("hun") && !refused.contains("ter2"), "{refused}");
+        }
+        let role = serde_json::from_str::<Patched<Role>>(r#""hunter2""#).unwrap_err().to_string();
+        let expected = "unknown variant, expected `admin` or `read`";
+        assert!(without_strings(&role).starts_with(expected), "{role}");
+        assert!(parsed("{").unwrap_err().to_string().contains("EOF"));
     }
 
     #[test]

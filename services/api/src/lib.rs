@@ -37,6 +37,7 @@ mod openapi;
 mod pace;
 mod page;
 mod portal;
+mod rates;
 mod repeat;
 mod reply;
 mod routes;
@@ -70,6 +71,7 @@ use crate::{
     errands::Errands,
     live::Live,
     pace::Paces,
+    rates::{Defaults, Rates},
     shares::Shares,
     uses::Uses,
     visit::{BODIES_BYTES_EACH_MAX, BODIES_BYTES_MAX},
@@ -77,6 +79,7 @@ use crate::{
 
 pub use bootstrap::check_files;
 pub use openapi::document as openapi_document;
+pub use rates::{MalformedRate, Rate};
 pub use secret_key::generate_key;
 pub use settings::{EndpointHttps, MalformedEndpointHttps, MalformedOrigin, Origin, Settings};
 pub use trust::{MalformedTraceTrust, TraceTrust};
@@ -100,13 +103,12 @@ pub async fn bind_and_start(
     let readiness = context.readiness("directory");
     let keyring = load_keyring(&settings.sealing_key_file)?;
     let operator_keys = bootstrap::operator_keys(&settings)?;
+    let rates = Rates::new(Defaults::of(&settings));
     let profiles = load_profiles(settings.profiles_dir.as_deref()).context("load the profiles")?;
     let database = Database::to_read(&settings.database).context("read the database's URL")?;
     let (ports, addresses) = (settings.endpoint_ports, settings.endpoint_addresses);
     let urls = UrlPolicy { ports, addresses, ..UrlPolicy::default() };
-    let listener = TcpListener::bind(settings.listen).await;
-    let listener = listener.with_context(|| format!("listen on {}", settings.listen))?;
-    let address = listener.local_addr().context("ask for the address listened on")?;
+    let (listener, address) = listen(settings.listen).await?;
     let log = EventLog::open("api", &settings.log).await.context("open the event log")?;
     // Requests in flight need the directory until the last of them is answered.
     let (directory, follow) = ConfigView::<Directory>::start(&log, context.support_stop())
@@ -152,20 +154,28 @@ pub async fn bind_and_start(
         live: Live::new(),
         traces: context.traces().clone(),
         trace_trust: settings.trace_context,
+        rates,
         errands,
     });
     bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;
     context.spawn("errands", errands::run(taken, context.stop()));
     spawn_keepers(context, &app);
     let (router, stop) = (server::router(app), context.stop());
+    let room = server::Room::new(connections, settings.connections_per_address);
     context.spawn("serving", async move {
-        server::serve(listener, router, connections, stop).await;
+        server::serve(listener, router, room, stop).await;
         database.close().await;
         Ok(())
     });
     info!(%address, "listening");
     readiness.ready();
     Ok(address)
+}
+
+async fn listen(at: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(at).await.with_context(|| format!("listen on {at}"))?;
+    let address = listener.local_addr().context("ask for the address listened on")?;
+    Ok((listener, address))
 }
 
 /// Nothing is taken yet.
@@ -182,6 +192,7 @@ fn limited() -> Limited {
 /// Spawns what goes on beside the requests.
 fn spawn_keepers(context: &mut Context, app: &App) {
     live::register(context.metrics(), app.clone());
+    rates::register(context.metrics(), app.clone());
     context.spawn("expunging", expunge::run(app.clone(), context.stop()));
     context.spawn("live", live::run(app.clone(), context.stop()));
     context.spawn("key uses", uses::keep(app.clone(), context.stop()));

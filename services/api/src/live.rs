@@ -50,6 +50,9 @@ use crate::{
 /// How many may watch at once, in this process and of one tenant.
 const CLIENTS_MAX: usize = 256;
 const CLIENTS_PER_TENANT_MAX: usize = 16;
+/// How many of a tenant's may be by one of its keys, and by the links of one of its users.
+const CLIENTS_PER_KEY_MAX: usize = 8;
+const CLIENTS_PER_USER_MAX: usize = 4;
 /// How many may read what they missed at once, of all tenants and of one: each reads the journal of
 /// all of them.
 const PAST_MAX: (usize, u32) = (8, 2);
@@ -193,8 +196,12 @@ impl Live {
         if clients.stopped {
             return Err(Code::Unavailable.into());
         }
-        let of_tenant = clients.all.values().filter(|client| client.tenant == tenant).count();
-        if clients.all.len() >= CLIENTS_MAX || of_tenant >= CLIENTS_PER_TENANT_MAX {
+        let of_tenant = clients.all.values().filter(|client| client.tenant == tenant);
+        let of_caller = of_tenant.clone().filter(|client| client.caller.is_also(&caller)).count();
+        if clients.all.len() >= CLIENTS_MAX
+            || of_tenant.count() >= CLIENTS_PER_TENANT_MAX
+            || of_caller >= own_max(&caller)
+        {
             return Err(Code::StreamsLimit.into());
         }
         clients.last += 1;
@@ -295,6 +302,17 @@ impl Live {
     fn lock(&self) -> MutexGuard<'_, Clients> {
         // Each change of it is one step.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many streams of a tenant a caller may have.
+fn own_max(caller: &Caller) -> usize {
+    if caller.is_operator() {
+        CLIENTS_PER_TENANT_MAX
+    } else if caller.by_key().is_ok() {
+        CLIENTS_PER_KEY_MAX
+    } else {
+        CLIENTS_PER_USER_MAX
     }
 }
 

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
-use fanfare_domain::{KeyId, LinkId, Role, TenantId, Timestamp, seal::Sealed};
+use fanfare_domain::{KeyId, LinkId, Role, TenantId, Timestamp, endpoint::RateLimit, seal::Sealed};
 use fanfare_service::random_bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::app::App;
+use crate::{app::App, routes::endpoints::RateLimitView};
 
 /// What the text of every token begins with.
 const PREFIX: &str = "fp_";
@@ -42,6 +42,8 @@ pub(crate) struct Link {
     pub(crate) tenant_since: Timestamp,
     /// When it stops working.
     pub(crate) expires_at: Timestamp,
+    /// How often it may ask; `None` for what the settings say.
+    pub(crate) rate_limit: Option<RateLimit>,
 }
 
 /// A link as JSON.
@@ -54,6 +56,8 @@ struct Content {
     user: String,
     tenant_since_ns: u64,
     expires_at_ns: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<RateLimitView>,
 }
 
 /// Tells whether the text could be a token.
@@ -71,6 +75,7 @@ pub(crate) fn write(app: &App, link: &Link) -> String {
         user: link.user.clone(),
         tenant_since_ns: link.tenant_since.as_nanos(),
         expires_at_ns: link.expires_at.as_nanos(),
+        rate_limit: link.rate_limit.map(RateLimitView::of),
     };
     let json = serde_json::to_string(&content).expect("texts and numbers are what JSON has");
     let Sealed { key_id, bytes } = app.keyring.seal(OWNER, &json, random_bytes());
@@ -92,5 +97,6 @@ pub(crate) fn read(app: &App, text: &str) -> Option<Link> {
         user: content.user,
         tenant_since: Timestamp::from_nanos(content.tenant_since_ns),
         expires_at: Timestamp::from_nanos(content.expires_at_ns),
+        rate_limit: content.rate_limit.and_then(|limit| limit.admit().ok()),
     })
 }

@@ -1,11 +1,14 @@
 //! HTTP: connections, and what is the same for every request.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+mod patience;
+mod peers;
+
+use std::{io, net::SocketAddr, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -27,11 +30,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, error, field::Empty, info_span, warn};
 
+use self::{
+    patience::Patience,
+    peers::{Peers, Seat},
+};
 use crate::{
     app::App,
     error::{ApiError, Code},
     live::Cut,
-    openapi, repeat, routes, trust,
+    openapi,
+    rates::{self, Peer},
+    repeat, routes, trust,
     visit::{Visit, time_for},
 };
 
@@ -39,6 +48,8 @@ use crate::{
 pub(crate) const CONNECTIONS_MAX: usize = 4_096;
 /// How long the head of a request may take to arrive, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a caller may take nothing of an answer.
+const TAKING: Duration = Duration::from_secs(30);
 /// The largest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// How long to wait after a connection could not be accepted, for want of file descriptors mostly.
@@ -57,6 +68,7 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(async || ApiError::from(Code::NotFound))
         .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
         .layer(middleware::from_fn_with_state(app.clone(), repeat::once))
+        .layer(middleware::from_fn_with_state(app.clone(), rates::limited))
         .layer(middleware::from_fn_with_state(app.clone(), frame))
         .with_state(app)
 }
@@ -74,9 +86,7 @@ async fn frame(State(app): State<App>, request: Request, next: Next) -> Response
         let answer = tokio::time::timeout_at(until, next.run(request)).await;
         let mut response =
             answer.unwrap_or_else(|_elapsed| ApiError::from(Code::TimedOut).into_response());
-        let headers = response.headers_mut();
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        harden(response.headers_mut());
         note_answer(&answered, response.status());
         debug!(status = response.status().as_u16(), "answered");
         app.counters.note(response.status(), began.elapsed());
@@ -84,6 +94,25 @@ async fn frame(State(app): State<App>, request: Request, next: Next) -> Response
     }
     .instrument(span)
     .await
+}
+
+/// Answers are data, whatever callers and endpoints have put into them: no browser is to guess a type,
+/// show them as a page or within another one, keep them, or hand them to another site. What is a page
+/// says otherwise itself.
+const HARDENING: [(HeaderName, &str); 7] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; sandbox"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("x-permitted-cross-domain-policies"), "none"),
+];
+
+fn harden(headers: &mut HeaderMap) {
+    for (name, value) in HARDENING {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
 }
 
 /// Makes the span of a request, by the semantic conventions for HTTP servers, and puts it in place of
@@ -155,11 +184,30 @@ fn note_answer(span: &Span, status: StatusCode) {
     }
 }
 
+/// How many connections there may be.
+pub(crate) struct Room {
+    permits: Arc<Semaphore>,
+    peers: Peers,
+}
+
+/// What a connection holds of that.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _seat: Seat,
+}
+
+impl Room {
+    /// Has a permit for each connection, and so many for each address.
+    pub(crate) fn new(permits: Arc<Semaphore>, each_max: NonZeroU32) -> Self {
+        Self { permits, peers: Peers::new(each_max) }
+    }
+}
+
 /// Serves until `stop`, then lets the requests in flight finish.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
-    permits: Arc<Semaphore>,
+    room: Room,
     stop: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
@@ -170,12 +218,17 @@ pub(crate) async fn serve(
                 note(ended);
                 continue;
             }
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &room.permits) => accepted,
         };
         let Some((accepted, permit)) = accepted else { break };
         match accepted {
-            Ok((stream, _peer)) => {
-                connections.spawn(connection(stream, router.clone(), stop.clone(), permit));
+            Ok((stream, peer)) => {
+                let Some(seat) = room.peers.sit(peer.ip()) else {
+                    debug!("closed a connection: its address has as many as it may");
+                    continue;
+                };
+                let (peer, place) = (Peer(peer.ip()), Place { _permit: permit, _seat: seat });
+                connections.spawn(connection((stream, peer), router.clone(), stop.clone(), place));
             }
             Err(cause) => {
                 warn!(%cause, "a connection could not be accepted");
@@ -202,10 +255,10 @@ async fn accept(
 }
 
 async fn connection(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     router: Router,
     stop: CancellationToken,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     if let Err(cause) = stream.set_nodelay(true) {
         debug!(%cause, "a connection was gone at once");
@@ -215,13 +268,14 @@ async fn connection(
     let closing = cut.clone();
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Cut(cut.clone()));
+        request.extensions_mut().insert(peer);
         inner.call(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patience::new(stream, TAKING)), service);
     let mut connection = pin!(connection);
     let serving = async {
         tokio::select! {

@@ -2,14 +2,17 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::PathBuf,
     str::FromStr,
 };
 
 use fanfare_delivery_log::DatabaseUrl;
-use fanfare_domain::{AddressPolicy, seal::Clear, settings::Source, url::Ports};
+use fanfare_domain::{
+    AddressPolicy, endpoint::RatePeriod, seal::Clear, settings::Source, url::Ports,
+};
 
-use crate::{scan::BATCHES_MAX, trust::TraceTrust};
+use crate::{rates::Rate, scan::BATCHES_MAX, trust::TraceTrust};
 
 /// What the service needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -42,6 +45,14 @@ pub struct Settings {
     pub journal_read_max: usize,
     /// In whose name endpoints are asked whether they may be sent to.
     pub webhook_origin: Option<Origin>,
+    /// How often a tenant's key may ask that has no limit of its own.
+    pub tenant_key_rate: Rate,
+    /// How often a portal link may ask that has no limit of its own.
+    pub portal_link_rate: Rate,
+    /// How often an address may show keys and tokens that let nobody in.
+    pub stranger_rate: Rate,
+    /// How many connections an address may have.
+    pub connections_per_address: NonZeroU32,
 }
 
 /// A name of DNS for the whole installation.
@@ -106,9 +117,21 @@ impl FromStr for EndpointHttps {
 impl Settings {
     /// Every setting with its default and its reason, as TOML.
     pub const DEFAULTS: &'static str = include_str!("../../../deploy/config/api.toml");
+    /// How often a tenant's key may ask, if nobody says: more is a runaway program, or for batches.
+    pub const TENANT_KEY_RATE: Rate = Rate::of(at_most(1_000), RatePeriod::Second);
+    /// How often a portal link may ask, if nobody says: one person, looking.
+    pub const PORTAL_LINK_RATE: Rate = Rate::of(at_most(3_000), RatePeriod::Minute);
+    /// How often an address may show what lets nobody in, if nobody says.
+    pub const STRANGER_RATE: Rate = Rate::of(at_most(300), RatePeriod::Minute);
+    /// How many connections an address may have, if nobody says: a quarter of all.
+    pub const CONNECTIONS_PER_ADDRESS: NonZeroU32 = at_most(1_024);
 
     /// How many messages of the journal one request reads at most.
     pub const JOURNAL_READ_MAX: usize = BATCHES_MAX;
+}
+
+const fn at_most(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).expect("the defaults are not zero")
 }
 
 impl fanfare_domain::settings::Settings for Settings {
@@ -132,6 +155,11 @@ impl fanfare_domain::settings::Settings for Settings {
             trace_context: source.take("trace_context", TraceTrust::default()),
             journal_read_max: Self::JOURNAL_READ_MAX,
             webhook_origin: source.take_optional("webhook_origin"),
+            tenant_key_rate: source.take("tenant_key_rate", Settings::TENANT_KEY_RATE),
+            portal_link_rate: source.take("portal_link_rate", Settings::PORTAL_LINK_RATE),
+            stranger_rate: source.take("stranger_rate", Settings::STRANGER_RATE),
+            connections_per_address: source
+                .take("connections_per_address", Settings::CONNECTIONS_PER_ADDRESS),
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::{
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    fanfare_service::guard_crashes();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return Output::new(asks_for_json()).misused(&error),

@@ -263,6 +263,7 @@ mod tests {
             created_at: NOW,
             expires_at: None,
             reveals_secrets: false,
+            rate_limit: None,
         };
         let entity = || fanfare_domain::Entity::ApiKey(std::sync::Arc::new(key.clone()));
         directory.learn(4, entity());

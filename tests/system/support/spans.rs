@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use fanfare_testkit::{receiver::Receiver, wait_until};
 use opentelemetry_proto::tonic::{
@@ -54,6 +55,12 @@ impl Collector {
             pair("OTEL_METRICS_EXPORTER", String::from("none")),
             pair("OTEL_BSP_SCHEDULE_DELAY", String::from("50")),
         ]
+    }
+
+    /// Everything that has come so far, as it came: paths and bodies.
+    pub(crate) fn bodies(&self) -> Vec<(String, Bytes)> {
+        let requests = self.0.requests();
+        requests.iter().map(|request| (request.path.clone(), request.body.clone())).collect()
     }
 
     /// What has come so far.

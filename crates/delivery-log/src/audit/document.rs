@@ -203,12 +203,16 @@ fn key(key: &ApiKey) -> Value {
         Role::Publish => "publish",
         Role::Read => "read",
     };
-    json!({
+    let mut shown = json!({
         "id": key.id.to_string(),
         "name": key.name,
         "tenant_id": key.tenant.as_ref().map(fanfare_domain::TenantId::as_str),
         "role": role,
         "created_at": key.created_at.to_string(),
         "expires_at": key.expires_at.map(|end| end.to_string()),
-    })
+    });
+    if let (Some(limit), Some(members)) = (key.rate_limit, shown.as_object_mut()) {
+        members.insert(String::from("rate_limit"), rate_limit(limit));
+    }
+    shown
 }

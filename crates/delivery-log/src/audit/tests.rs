@@ -81,6 +81,7 @@ fn operator_key() -> Entity {
         role: Role::Admin,
         sha256: [0xee; 32],
         reveals_secrets: false,
+        rate_limit: None,
         created_at: at(0),
         expires_at: None,
     }))

@@ -37,6 +37,7 @@ fn key() -> Entity {
         role: Role::Admin,
         sha256: [1; 32],
         reveals_secrets: false,
+        rate_limit: None,
         created_at: at(0),
         expires_at: None,
     }))

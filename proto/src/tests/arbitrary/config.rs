@@ -137,17 +137,21 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
 fn api_key() -> impl Strategy<Value = ApiKey> {
     let id = any::<[u8; 16]>().prop_map(KeyId::from_bytes);
     let role = select(&[Role::Admin, Role::Publish, Role::Read][..]);
-    let fixed = (role, any::<[u8; 32]>(), any::<bool>());
+    let fixed = (role, any::<[u8; 32]>(), any::<bool>(), of(rate_limit()));
     (id, text(), of(tenant_id()), fixed, time(), of(time())).prop_map(
-        |(id, name, tenant, (role, sha256, reveals_secrets), created_at, expires_at)| ApiKey {
-            id,
-            name,
-            tenant,
-            role,
-            sha256,
-            created_at,
-            expires_at,
-            reveals_secrets,
+        |(id, name, tenant, fixed, created_at, expires_at)| {
+            let (role, sha256, reveals_secrets, rate_limit) = fixed;
+            ApiKey {
+                id,
+                name,
+                tenant,
+                role,
+                sha256,
+                created_at,
+                expires_at,
+                reveals_secrets,
+                rate_limit,
+            }
         },
     )
 }

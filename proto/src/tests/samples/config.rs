@@ -61,6 +61,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Change)> {
         ("config-profile", profile()),
         ("config-key-admin", key(Role::Admin, None)),
         ("config-key-reveals", revealing_key()),
+        ("config-key-limited", limited_key()),
         ("config-key-publish", key(Role::Publish, Some("acme"))),
         ("config-key-read", key(Role::Read, Some("acme"))),
     ]
@@ -145,6 +146,11 @@ fn removed_tenant(stage: ExpungeStage) -> Entity {
 
 fn revealing_key() -> Entity {
     Entity::ApiKey(Arc::new(ApiKey { reveals_secrets: true, ..api_key(Role::Admin, None) }))
+}
+
+fn limited_key() -> Entity {
+    let rate_limit = Some(rate_limit(RatePeriod::Minute));
+    Entity::ApiKey(Arc::new(ApiKey { rate_limit, ..api_key(Role::Publish, Some("acme")) }))
 }
 
 fn sealed(bytes: &'static [u8]) -> Sealed {
@@ -322,5 +328,6 @@ fn api_key(role: Role, tenant: Option<&str>) -> ApiKey {
         created_at: at(1),
         expires_at: tenant.map(|_| at(4)),
         reveals_secrets: false,
+        rate_limit: None,
     }
 }

@@ -65,6 +65,7 @@ use fanfare_domain::url::UrlError;
 /// | 422 | `event_refused` | The event cannot be taken. |
 /// | 422 | `idempotency_reused` | The Idempotency-Key came with another request before. |
 /// | 429 | `streams_limit` | Too many streams are open: try again later. |
+/// | 429 | `rate_limited` | Requests come faster than they may: wait as long as Retry-After says. |
 /// | 429 | `too_often` | This is asked for too often: try again later. |
 /// | 500 | `internal` | Something went wrong on our side. |
 /// | 503 | `unavailable` | The service cannot do this at the moment: try again. |
@@ -133,6 +134,7 @@ pub(crate) enum Code {
     EventRefused,
     IdempotencyReused,
     StreamsLimit,
+    RateLimited,
     TooOften,
     Internal,
     Unavailable,
@@ -244,6 +246,7 @@ impl Code {
             Self::EventRefused => (StatusCode::UNPROCESSABLE_ENTITY, "event_refused", "The event cannot be taken."),
             Self::IdempotencyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_reused", "The Idempotency-Key came with another request before."),
             Self::StreamsLimit => (StatusCode::TOO_MANY_REQUESTS, "streams_limit", "Too many streams are open: try again later."),
+            Self::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Requests come faster than they may: wait as long as Retry-After says."),
             Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too_often", "This is asked for too often: try again later."),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side."),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot do this at the moment: try again."),
@@ -259,7 +262,7 @@ impl Code {
 #[cfg(test)]
 impl Code {
     /// Every code, in the order of the table.
-    pub(crate) const ALL: [Self; 66] = [
+    pub(crate) const ALL: [Self; 67] = [
         Self::BodyMalformed,
         Self::QueryMalformed,
         Self::CursorInvalid,
@@ -318,6 +321,7 @@ impl Code {
         Self::EventRefused,
         Self::IdempotencyReused,
         Self::StreamsLimit,
+        Self::RateLimited,
         Self::TooOften,
         Self::Internal,
         Self::Unavailable,

@@ -35,8 +35,8 @@ use crate::{
 };
 
 use draft::{EndpointPatch, Maker, NewEndpoint};
-pub(crate) use view::RateLimitView;
 use view::{EndpointView, EndpointWithHealth, EndpointWithSecret};
+pub(crate) use view::{RateLimitView, RatePeriodName};
 
 /// How long the dispatcher of an endpoint has to say how that does.
 const HEALTH_WAIT: Duration = Duration::from_millis(250);

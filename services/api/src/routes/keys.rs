@@ -1,5 +1,7 @@
 //! API keys: an operator's, and those of a tenant. The key itself is shown once.
 
+pub(crate) mod rate;
+
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
@@ -8,6 +10,7 @@ use fanfare_service::random_bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use self::rate::KeyRateView;
 use crate::{
     app::App,
     caller::{Caller, InTenant, Operator, ReadsKeys, WritesKeys},
@@ -18,6 +21,7 @@ use crate::{
     limits,
     page::{Page, Paging},
     reply::{Created, Tagged},
+    routes::endpoints::RateLimitView,
     secret_key,
     uses::{forget, last_uses},
 };
@@ -63,6 +67,9 @@ pub(crate) struct KeyView {
     last_used_at: Option<String>,
     /// Whether it may show endpoints' secrets again.
     reveals_secrets: bool,
+    /// How often it may ask; `null` for what the service's settings say.
+    #[schema(required)]
+    rate_limit: Option<RateLimitView>,
 }
 
 /// An API key at the only time at which it is shown.
@@ -92,6 +99,9 @@ pub(crate) struct NewKey {
     /// Whether it may show endpoints' secrets again; an operator's with every right only.
     #[serde(default)]
     reveals_secrets: bool,
+    /// How often it may ask; what the service's settings say if left out: 1,000 requests a second for a
+    /// tenant's key, any number for an operator's. A tenant's own key can give no more than it has.
+    rate_limit: Option<KeyRateView>,
 }
 
 impl From<RoleName> for Role {
@@ -125,6 +135,7 @@ impl KeyView {
             expires_at: key.expires_at.map(|end| end.to_string()),
             last_used_at: last_used.map(|hour| hour.to_string()),
             reveals_secrets: key.reveals_secrets,
+            rate_limit: key.rate_limit.map(RateLimitView::of),
         }
     }
 }
@@ -232,6 +243,7 @@ async fn create(
     new: NewKey,
 ) -> Result<CreatedKey, ApiError> {
     limits::text("name", &new.name, limits::NAME_BYTES_MAX)?;
+    let rate_limit = rate::of_new(app, caller, new.rate_limit.as_ref())?;
     let now = app.now();
     let expires_at = new.expires_at.as_deref().map(|end| expiry(end, now)).transpose()?;
     if new.reveals_secrets && (tenant.is_some() || Role::from(new.role) != Role::Admin) {
@@ -251,6 +263,7 @@ async fn create(
         created_at: now,
         expires_at,
         reveals_secrets: new.reveals_secrets,
+        rate_limit,
     });
     let entity = Entity::ApiKey(Arc::clone(&key));
     let revision = app.write(caller, entity, false, 0).await?;

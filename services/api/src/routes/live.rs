@@ -50,7 +50,8 @@ pub(crate) struct LiveQuery {
 /// caller who does not take what there is, `long` where there is more to catch up on, `interrupted` if
 /// it stops, after all of which one can come back; and `unauthorized` once the caller's key does not
 /// work any more, some seconds after that. Deleted endpoints do not appear. 16 streams of a tenant
-/// and 256 in all can be open in each process.
+/// and 256 in all can be open in each process; 8 of the tenant's by one of its keys, and 4 by the portal
+/// links of one user.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/live", tag = "deliveries",
     params(

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use utoipa::ToSchema;
 
+use super::keys::rate::KeyRateView;
 use crate::{
     app::App,
     caller::{InTenant, WritesKeys},
@@ -16,6 +17,7 @@ use crate::{
     extract::OptionalBody,
     limits,
     portal::{self, LIFE_MAX, Link, USER_BYTES_MAX},
+    rates,
 };
 
 /// How long a link is in force, if the caller does not say.
@@ -47,6 +49,9 @@ pub(crate) struct NewPortalLink {
     /// For how many seconds it is in force: an hour if left out, a day at most.
     #[schema(minimum = 60, maximum = 86_400, default = 3_600)]
     expires_in_s: Option<u64>,
+    /// How often it may ask; what the service's settings say (50 a second) if left out. A tenant's key
+    /// can give no more than that.
+    rate_limit: Option<KeyRateView>,
 }
 
 /// A portal link at the only time at which it is shown.
@@ -91,6 +96,10 @@ pub(crate) async fn create_portal_link(
     if !new.user.is_empty() {
         limits::line("user", &new.user, USER_BYTES_MAX)?;
     }
+    let rate_limit = new.rate_limit.as_ref().map(KeyRateView::admit).transpose()?;
+    if let (Some(asked), false) = (&rate_limit, access.caller.is_operator()) {
+        rates::within(asked, app.rates.of_links().as_ref())?;
+    }
     let now = app.now();
     let link = Link {
         id: LinkId::new(now, random_bytes()),
@@ -103,6 +112,7 @@ pub(crate) async fn create_portal_link(
         },
         user: new.user,
         expires_at: now.saturating_add(life),
+        rate_limit,
     };
     // Nothing else keeps that there is such a link.
     info!(

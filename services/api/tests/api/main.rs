@@ -19,6 +19,7 @@ mod orders;
 mod plans;
 mod portal;
 mod profiles;
+mod rates;
 mod repeats;
 mod resting;
 mod support;

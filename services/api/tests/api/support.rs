@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use fanfare_api::{EndpointHttps, Settings, TraceTrust, generate_key};
+use fanfare_api::{EndpointHttps, Rate, Settings, TraceTrust, generate_key};
 use fanfare_delivery_log::{Changes, Database, DatabaseUrl, Progress, Store, Streams};
 use fanfare_domain::{AddressPolicy, StoredEvent, address::AddressRule, seal::Clear, url::Ports};
 use fanfare_event_log::{EventLog, JournalFilter, journal::From};
@@ -95,6 +95,13 @@ impl World {
     pub(crate) async fn another_by(&self, proxy: &Proxy) -> Result<Api> {
         let mut settings = settings(&self.nats, self.sealing_key_file.clone(), &self.operator);
         settings.log.url = proxy.url();
+        Api::start(settings).await
+    }
+
+    /// Starts one more API on the same log, with other settings.
+    pub(crate) async fn another_with(&self, change: impl FnOnce(&mut Settings)) -> Result<Api> {
+        let mut settings = settings(&self.nats, self.sealing_key_file.clone(), &self.operator);
+        change(&mut settings);
         Api::start(settings).await
     }
 
@@ -224,6 +231,11 @@ fn settings(nats: &NatsServer, sealing_key_file: PathBuf, operator: &str) -> Set
         trace_context: TraceTrust::default(),
         journal_read_max: Settings::JOURNAL_READ_MAX,
         webhook_origin: None,
+        tenant_key_rate: Settings::TENANT_KEY_RATE,
+        portal_link_rate: Settings::PORTAL_LINK_RATE,
+        // Some tests show everybody's keys to everything.
+        stranger_rate: Rate(None),
+        connections_per_address: Settings::CONNECTIONS_PER_ADDRESS,
     }
 }
 

@@ -11,13 +11,15 @@ use serde_json::{Value, json};
 use super::{
     again::Watch,
     api::{Api, text},
+    rate::{self, CallRate},
 };
 use crate::output::{Output, Tone};
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
   fanfare key create --tenant acme --role publish --name 'billing service'
-  fanfare key create --role read --expires 30d";
+  fanfare key create --role read --expires 30d
+  fanfare key create --tenant acme --role publish --rate-limit 3000/s";
 
 /// What can be done with API keys.
 #[derive(Debug, Subcommand)]
@@ -40,6 +42,8 @@ pub(crate) enum Command {
         /// Let it show endpoints' secrets again: an operator's with every right only.
         #[arg(long, conflicts_with = "tenant")]
         reveals_secrets: bool,
+        #[command(flatten)]
+        rate: CallRate,
     },
     /// List the keys of a tenant, or the operator's.
     List {
@@ -74,7 +78,7 @@ pub(crate) enum Role {
 /// Does what was asked for.
 pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<()> {
     match command {
-        Command::Create { tenant, role, name, expires, reveals_secrets } => {
+        Command::Create { tenant, role, name, expires, reveals_secrets, rate } => {
             let expires_at = expires.map(|span| SystemClock.now().saturating_add(span).to_string());
             let mut body = json!({ "name": name, "role": role.name() });
             if let Some(members) = body.as_object_mut() {
@@ -83,6 +87,7 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
                 let given = at.into_iter().chain(reveals);
                 members.extend(given.map(|(name, value)| (String::from(name), value)));
             }
+            rate.add_to(&mut body);
             let made = api.post(&keys(tenant.as_ref()), &body).await?;
             show_made(&made, output);
         }
@@ -112,6 +117,7 @@ fn show_made(made: &Value, output: Output) {
         ("role", String::from(text(made, "role"))),
         ("tenant", String::from(text(made, "tenant_id"))),
         ("expires", String::from(if expires.is_empty() { "never" } else { expires })),
+        ("rate limit", rate::shown(made)),
         ("key", output.tone(Tone::Strong, text(made, "key"))),
     ]);
     output.line("");
@@ -129,9 +135,14 @@ fn list(found: &Value, output: Output) {
         return;
     }
     let names = ["id", "role", "name", "created_at", "expires_at", "last_used_at"];
-    let row = |key: &Value| names.map(|name| String::from(text(key, name))).to_vec();
+    let row = |key: &Value| {
+        let mut row = names.map(|name| String::from(text(key, name))).to_vec();
+        row.push(rate::shown(key));
+        row
+    };
     let rows: Vec<_> = found.iter().map(row).collect();
-    output.table(&["key", "role", "name", "created", "expires", "last used"], &rows);
+    let heads = ["key", "role", "name", "created", "expires", "last used", "rate limit"];
+    output.table(&heads, &rows);
 }
 
 fn keys(tenant: Option<&TenantId>) -> String {

@@ -75,12 +75,38 @@ impl Rate {
         format!("{requests}/{}", text(limit, "per")).parse().ok()
     }
 
-    fn json(self) -> Value {
+    /// The rate as the API takes it.
+    pub(crate) fn json(self) -> Value {
         let per = match self.per {
             RatePeriod::Second => "second",
             RatePeriod::Minute => "minute",
         };
         json!({ "requests": self.requests, "per": per })
+    }
+}
+
+/// How often a key or a link may ask.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct CallRate {
+    /// How many requests it may make in a second or a minute, like 100/s or 3000/m [default: what the
+    /// service's settings say].
+    #[arg(long, value_name = "RATE")]
+    rate_limit: Option<Rate>,
+    /// How many of those may come at once [default: all of them, up to 1000].
+    #[arg(long, value_parser = burst, value_name = "NUMBER", requires = "rate_limit")]
+    rate_burst: Option<u32>,
+}
+
+impl CallRate {
+    /// Adds what was given to what the API is sent.
+    pub(crate) fn add_to(self, body: &mut Value) {
+        let Some(mut limit) = self.rate_limit.map(Rate::json) else { return };
+        if let (Some(burst), Some(members)) = (self.rate_burst, limit.as_object_mut()) {
+            members.insert(String::from("burst"), burst.into());
+        }
+        if let Some(members) = body.as_object_mut() {
+            members.insert(String::from(MEMBER), limit);
+        }
     }
 }
 

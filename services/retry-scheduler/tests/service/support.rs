@@ -327,6 +327,7 @@ pub(crate) async fn add_key(log: &EventLog) -> Result<()> {
         created_at: now(),
         expires_at: None,
         reveals_secrets: false,
+        rate_limit: None,
     };
     log.change(&change(Entity::ApiKey(Arc::new(key))), 0).await?;
     Ok(())

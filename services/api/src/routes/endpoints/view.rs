@@ -152,7 +152,7 @@ pub(crate) struct RateLimitView {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = RatePeriod)]
-enum RatePeriodName {
+pub(crate) enum RatePeriodName {
     /// A second.
     Second,
     /// A minute.
@@ -282,6 +282,11 @@ impl OrderingName {
 }
 
 impl RateLimitView {
+    /// What a caller asked for.
+    pub(crate) const fn new(requests: u32, per: RatePeriodName, burst: u32) -> Self {
+        Self { requests, per, burst }
+    }
+
     /// Shows a limit.
     pub(crate) fn of(limit: RateLimit) -> Self {
         let RateLimit { requests, per, burst } = limit;

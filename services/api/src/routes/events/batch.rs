@@ -177,8 +177,7 @@ fn read(
     headers: &HeaderMap,
     event: &RawValue,
 ) -> Result<(Option<String>, InboxMessage), ApiError> {
-    let event: NewEvent = serde_json::from_str(event.get())
-        .map_err(|why| ApiError::detailed(Code::BodyMalformed, why))?;
+    let event: NewEvent = extract::parse(event.get().as_bytes())?;
     let key = event.ordering_key.clone();
     Ok((key, message(tenant, headers, event)?))
 }

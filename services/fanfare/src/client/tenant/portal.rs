@@ -8,7 +8,10 @@ use fanfare_domain::{TenantId, settings::parse_duration};
 use serde_json::{Value, json};
 
 use super::{
-    super::api::{Api, text},
+    super::{
+        api::{Api, text},
+        rate::CallRate,
+    },
     path,
 };
 use crate::output::{Output, Tone};
@@ -27,6 +30,8 @@ pub(crate) struct Options {
     /// After how long it stops working: a minute to a day [default: 1h].
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     expires: Option<Duration>,
+    #[command(flatten)]
+    rate: CallRate,
 }
 
 /// What a portal link allows.
@@ -48,6 +53,7 @@ pub(super) async fn create(options: Options, api: &Api, output: Output) -> Resul
     if let (Some(life), Some(members)) = (options.expires, body.as_object_mut()) {
         members.insert(String::from("expires_in_s"), Value::from(life.as_secs()));
     }
+    options.rate.add_to(&mut body);
     let made = api.post(&format!("{}/portal-links", path(&options.tenant)), &body).await?;
     if output.json {
         output.document(&made);
