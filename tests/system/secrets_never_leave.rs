@@ -100,11 +100,7 @@ async fn no_secret_is_in_anything_that_is_written_told_or_answered() -> Result<(
 }
 
 /// Makes everything that is secret.
-async fn plant(
-    scene: &mut Scene,
-    secrets: &mut Secrets,
-    tokens: &Receiver,
-) -> Result<Vec<Made>> {
+async fn plant(scene: &mut Scene, secrets: &mut Secrets, tokens: &Receiver) -> Result<Vec<Made>> {
     let mut endpoints = Vec::new();
     for (path, header) in [
         ("/works", "Bearer for-works-5db1c0a7"),

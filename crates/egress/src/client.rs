@@ -108,7 +108,8 @@ enum Unanswered {
 impl Client {
     /// Makes a client. It reads the system's root certificates, which takes some milliseconds.
     pub fn new(settings: &Settings) -> Result<Self, ClientError> {
-        if let Some(address) = settings.source.filter(|source| own::can_bind(*source) != Some(true)) {
+        if let Some(address) = settings.source.filter(|source| own::can_bind(*source) != Some(true))
+        {
             return Err(ClientError::Source { address });
         }
         let roots = Arc::new(tls::roots(&settings.roots)?);
