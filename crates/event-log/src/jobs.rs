@@ -212,6 +212,7 @@ mod tests {
             generation: 0,
             state: JobState::Running,
             progress: Progress::default(),
+            behind: std::collections::BTreeMap::new(),
         };
         StoredReplay { replay: Arc::new(replay), revision }
     }

@@ -111,9 +111,8 @@ pub async fn bind_and_start(
     let (listener, address) = listen(settings.listen).await?;
     let log = EventLog::open("api", &settings.log).await.context("open the event log")?;
     // Requests in flight need the directory until the last of them is answered.
-    let (directory, follow) = ConfigView::<Directory>::start(&log, context.support_stop())
-        .await
-        .context("read the configuration")?;
+    let following = ConfigView::<Directory>::start(&log, context.support_stop()).await;
+    let (directory, follow) = following.context("read the configuration")?;
     let now = context.clock().now();
     directory.read(|directory| check_keyring(&keyring, directory.all_endpoints(), now))?;
     let (jobs, follow_jobs) =

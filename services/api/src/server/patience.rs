@@ -110,7 +110,7 @@ mod tests {
         let slowly = async {
             let mut taken = [0; 10];
             for _ in 0..10 {
-                sleep(LIMIT - Duration::from_secs(1)).await;
+                sleep(LIMIT.saturating_sub(Duration::from_secs(1))).await;
                 theirs.read_exact(&mut taken).await.unwrap();
             }
         };
