@@ -212,7 +212,7 @@ mod tests {
             generation: 0,
             state: JobState::Running,
             progress: Progress::default(),
-            behind: std::collections::BTreeMap::new(),
+            behind: BTreeMap::new(),
         };
         StoredReplay { replay: Arc::new(replay), revision }
     }

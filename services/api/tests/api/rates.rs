@@ -116,11 +116,11 @@ async fn no_tenant_gives_itself_more_than_it_has() -> Result<()> {
         (&world.operator, LINKS, link(10_000), true),
         (&world.operator, KEYS, new(10_000, "second"), true),
     ] {
-        let made = make(key, place, body.clone()).await?;
+        let answer = make(key, place, body.clone()).await?;
         if is_allowed {
-            assert_eq!(made.status, StatusCode::CREATED, "{body} {made:?}");
+            assert_eq!(answer.status, StatusCode::CREATED, "{body} {answer:?}");
         } else {
-            assert_eq!((made.code(), &*made.text("field")), ("value_invalid", "rate_limit"));
+            assert_eq!((answer.code(), &*answer.text("field")), ("value_invalid", "rate_limit"));
         }
     }
     let inherited = make(&own, KEYS, json!({"role": "read"})).await?;
