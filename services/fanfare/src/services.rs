@@ -269,6 +269,7 @@ mod tests {
             "operator_key",
             "operator_key_file",
             "profiles_dir",
+            "webhook_origin",
         ];
         for service in Service::ALL {
             let mut sources = service.sources().unwrap();
