@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn of_what_begins_alike_nothing_is_left() {
-        let text = "acme-prod-7f3c, acme-prod";
-        assert_eq!(concealed(text, &["acme-prod", "acme-prod-7f3c"]), "***, ***");
+        let text = "acme-prod-7f3c, acme-prod.";
+        assert_eq!(concealed(text, &["acme-prod", "acme-prod-7f3c"]), "***, ***.");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_domain::{DeliveryId, EventId};
+use fanfare_domain::{DeliveryId, EventId, feed::Blocked};
 
 use super::*;
 
@@ -72,6 +72,9 @@ fn an_alarm_clock_is_not_heeded_once_it_is_stored_that_the_feed_makes_its_attemp
 fn who_comes_next_heeds_them_no_more_than_who_took_them_over() {
     let mut feeds = crowded(&[1, 30]);
     let feed = write(&mut feeds, 1, NOW).unwrap();
+    // The first one has been made since.
+    let left = Blocked { key: Feed::GIVEN_UP, by: 0, waiting: vec![30] };
+    let feed = Feed { blocked: vec![left], ..feed };
     let stored = StoredFeed { feed: feed.into(), revision: 1 };
     let mut next = Feeds::resume(Resumed::new([stored]), 0, later(DAY));
     assert!(next.took_over(&delivery(1, 0), later(3_600)), "it may be in the queue since");
