@@ -181,7 +181,7 @@ fn commands_and_replays_are_what_the_schema_says() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 9);
+    assert_eq!(seen, 10);
 }
 
 #[test]

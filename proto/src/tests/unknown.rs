@@ -77,10 +77,10 @@ fn an_unknown_fault_stops_its_batch() {
     let Some(wire::fact::Body::AttemptMade(made)) = &mut fact.body else {
         unreachable!("the sample is an attempt");
     };
-    made.outcome = Some(wire::attempt_made::Outcome::Fault(10));
+    made.outcome = Some(wire::attempt_made::Outcome::Fault(99));
     let error = decode_journal(batch(vec![fact])).unwrap_err();
     assert!(error.is_from_newer_version());
-    assert!(matches!(error, DecodeError::UnknownValue { value: 10, .. }), "{error}");
+    assert!(matches!(error, DecodeError::UnknownValue { value: 99, .. }), "{error}");
 }
 
 #[test]
