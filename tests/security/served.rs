@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How many keys are tried, at most, until there are too many.
 const GUESSES_MAX: usize = 3_000;
 const UNSUPPORTED: &str = "415 media_type_unsupported";
-const SAFE: &str = "data, and nothing that a browser shows, keeps or hands on";
+const SAFE: &str = "data, and nothing that a browser shows, keeps and hands on";
 
 /// Heads of a request with a body of JSON.
 const TYPES: [(&str, &str, &str); 13] = [
@@ -101,7 +101,7 @@ pub(crate) async fn play(world: &World) -> Result<Seen> {
     let (refused, answered) = everything(api).await?;
     put(REFUSED, refused);
     put(ANSWERED, answered);
-    let nowhere = raw::get(api, "/console/<script>").await?;
+    let nowhere = raw::get(api, "/console/%3Cscript%3E").await?;
     put(NOWHERE, judged(&[("404", nowhere)]));
     put(STREAMED, streamed(api).await?);
     put(SHOWN, shown(world).await?);
