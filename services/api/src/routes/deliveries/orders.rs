@@ -97,7 +97,9 @@ pub(crate) async fn retry_delivery(
     if view.waits(app.now()) {
         return send(&app, &access, view, Order::RetryNow(Box::new(aim))).await;
     }
-    if is_fed || view.is_parked() {
+    // A feed takes over what came as a task while it was being opened.
+    let may_be_fed = aim.untouched && turn::is_ordered(&app, &access, aim.delivery.endpoint);
+    if is_fed || may_be_fed || view.is_parked() {
         turn::has_come(&app, &access, aim.delivery.endpoint).await?;
     }
     Ok(taken(&access, view, (Taken::UnderWay, None)))

@@ -30,6 +30,12 @@ pub(super) fn unless_paused(
     Ok(())
 }
 
+/// Tells whether an endpoint takes its events in order: then its feed brings them all.
+pub(super) fn is_ordered(app: &App, access: &InTenant<Writes>, endpoint: EndpointId) -> bool {
+    let found = app.directory.read(|directory| directory.endpoint(access.id(), endpoint));
+    found.is_some_and(|found| found.value.ordering != Ordering::None)
+}
+
 /// Refuses what has to wait for others, or for its endpoint to answer again.
 pub(super) async fn has_come(
     app: &App,
