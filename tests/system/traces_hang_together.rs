@@ -89,7 +89,9 @@ fn count(spans: &[Exported], name: &str) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_event_is_one_trace_from_its_producer_to_every_attempt() -> Result<()> {
     let collector = Collector::start().await?;
-    let scene = scene(collector.variables()).await?;
+    let mut scene = scene(collector.variables()).await?;
+    // The command line looks for replays in the delivery log.
+    scene.installation.start_service(Service::Projector).await?;
     let event = publish(&scene, "01").await?;
     let wanted =
         [("process INBOX", 1), ("process EVENTS", 1), ("create DELIVERIES", 3), ("POST", 7)];
