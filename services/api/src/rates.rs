@@ -66,8 +66,11 @@ pub(crate) struct Defaults {
 pub(crate) struct Rates {
     defaults: Defaults,
     began: Instant,
-    callers: Book<Asker>,
+    keys: Book<KeyId>,
+    links: Book<LinkId>,
     addresses: Book<IpAddr>,
+    /// All addresses together that are too many to be remembered.
+    crowd: Book<()>,
     told: Quiet<IpAddr>,
     refused_callers: AtomicU64,
     refused_addresses: AtomicU64,
@@ -111,8 +114,10 @@ impl Rates {
         Self {
             defaults,
             began: Instant::now(),
-            callers: Book::new(CALLERS_MAX),
+            keys: Book::new(CALLERS_MAX),
+            links: Book::new(CALLERS_MAX),
             addresses: Book::new(ADDRESSES_MAX),
+            crowd: Book::new(1),
             told: Quiet::new(TELL_EVERY),
             refused_callers: AtomicU64::new(0),
             refused_addresses: AtomicU64::new(0),
@@ -166,7 +171,13 @@ pub(crate) async fn limited(State(app): State<App>, request: Request, next: Next
     match shown(request.headers(), &app) {
         Shown::Nothing | Shown::Known(_, None) => next.run(request).await,
         Shown::Known(asker, Some(limit)) => {
-            let taken = app.rates.callers.take(asker, &limit, app.rates.now());
+            let (rates, now) = (&app.rates, app.rates.now());
+            let taken = match asker {
+                Asker::Key(key) => rates.keys.take(key, &limit, now),
+                Asker::Link(link) => rates.links.take(link, &limit, now),
+            };
+            // Whoever can make so many of them gains nothing by it: each has a limit of its own.
+            let Some(taken) = taken else { return next.run(request).await };
             let mut response = if taken.within {
                 next.run(request).await
             } else {
@@ -205,7 +216,9 @@ fn shown(headers: &HeaderMap, app: &App) -> Shown {
 /// Counts what lets nobody in; returns what is left if there was too much of it.
 fn refused(app: &App, address: IpAddr) -> Option<Taken> {
     let limit = app.rates.defaults.strangers.0?;
-    let taken = app.rates.addresses.take(address, &limit, app.rates.now());
+    let (rates, now) = (&app.rates, app.rates.now());
+    let taken = rates.addresses.take(address, &limit, now);
+    let taken = taken.or_else(|| rates.crowd.take((), &limit, now))?;
     if taken.within {
         return None;
     }

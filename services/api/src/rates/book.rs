@@ -8,18 +8,11 @@ use std::{
 
 use fanfare_domain::{Timestamp, endpoint::RateLimit, gcra::Gcra};
 
-/// When the next request of each is due (GCRA). How many are remembered is bounded: whoever finds no
-/// room counts together with all others who found none.
+/// When the next request of each is due (GCRA). How many are remembered is bounded.
 #[derive(Debug)]
 pub(super) struct Book<K> {
     max: usize,
-    arrivals: Mutex<Arrivals<K>>,
-}
-
-#[derive(Debug)]
-struct Arrivals<K> {
-    each: BTreeMap<K, Timestamp>,
-    others: Timestamp,
+    arrivals: Mutex<BTreeMap<K, Timestamp>>,
 }
 
 /// What came of a request, and what is left of the limit.
@@ -38,30 +31,31 @@ pub(super) struct Taken {
 impl<K: Ord> Book<K> {
     /// Nobody has used anything. Remembers so many.
     pub(super) const fn new(max: usize) -> Self {
-        let arrivals = Arrivals { each: BTreeMap::new(), others: Timestamp::EPOCH };
-        Self { max, arrivals: Mutex::new(arrivals) }
+        Self { max, arrivals: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Counts a request.
-    pub(super) fn take(&self, who: K, limit: &RateLimit, now: Timestamp) -> Taken {
+    /// Counts a request; `None` if no more can be remembered. Never together with others': limits
+    /// differ, and what one has used is nobody else's fault.
+    pub(super) fn take(&self, who: K, limit: &RateLimit, now: Timestamp) -> Option<Taken> {
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        let Arrivals { each, others } = &mut *arrivals;
-        if each.len() >= self.max && !each.contains_key(&who) {
+        if arrivals.len() >= self.max && !arrivals.contains_key(&who) {
             // Who has not used anything of late has all of it again.
-            each.retain(|_, arrival| *arrival > now);
+            arrivals.retain(|_, arrival| *arrival > now);
+            if arrivals.len() >= self.max {
+                return None;
+            }
         }
-        let has_room = each.len() < self.max || each.contains_key(&who);
-        let arrival = if has_room { each.entry(who).or_insert(Timestamp::EPOCH) } else { others };
+        let arrival = arrivals.entry(who).or_insert(Timestamp::EPOCH);
         let mut gcra = Gcra::new(limit, *arrival);
         let within = gcra.take(now);
         *arrival = gcra.arrival();
-        Taken::of(limit, within, gcra.arrival(), now)
+        Some(Taken::of(limit, within, gcra.arrival(), now))
     }
 
     /// How many are remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).each.len()
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
@@ -100,7 +94,7 @@ mod tests {
         let book = Book::new(8);
         let limit = limit(2, 3);
         let count = |who: u32, millis| {
-            (0..10).filter(|_| book.take(who, &limit, at(millis)).within).count()
+            (0..10).filter(|_| book.take(who, &limit, at(millis)).unwrap().within).count()
         };
         assert_eq!((count(1, 0), count(2, 0)), (3, 3));
         assert_eq!((count(1, 499), count(1, 500), count(1, 1_500)), (0, 1, 2));
@@ -118,23 +112,22 @@ mod tests {
             next_in: millis(next_in),
             whole_in: millis(whole_in),
         };
-        assert_eq!(book.take(1, &limit, at(0)), taken(true, 1, 0, 500));
-        assert_eq!(book.take(1, &limit, at(0)), taken(true, 0, 500, 1_000));
-        assert_eq!(book.take(1, &limit, at(100)), taken(false, 0, 400, 900));
-        assert_eq!(book.take(1, &limit, at(500)), taken(true, 0, 500, 1_000));
+        assert_eq!(book.take(1, &limit, at(0)).unwrap(), taken(true, 1, 0, 500));
+        assert_eq!(book.take(1, &limit, at(0)).unwrap(), taken(true, 0, 500, 1_000));
+        assert_eq!(book.take(1, &limit, at(100)).unwrap(), taken(false, 0, 400, 900));
+        assert_eq!(book.take(1, &limit, at(500)).unwrap(), taken(true, 0, 500, 1_000));
     }
 
     #[test]
-    fn those_who_find_no_room_share_what_one_has_and_the_rested_are_forgotten() {
+    fn who_finds_no_room_is_not_counted_and_the_rested_are_forgotten() {
         let book = Book::new(2);
-        let limit = limit(1, 1);
-        let take = |who: u32, millis| book.take(who, &limit, at(millis)).within;
-        assert!(take(1, 0) && take(2, 0));
-        assert!(take(3, 0), "the first of the others");
-        assert!(!take(4, 0), "they count together");
-        assert!(!take(1, 0), "who is remembered is not one of them");
+        let (slow, usual) = (limit(1, 1), limit(1_000, 1_000));
+        let take = |who: u32, limit, millis| book.take(who, limit, at(millis));
+        assert!(take(1, &slow, 0).is_some() && take(2, &slow, 0).is_some());
+        assert_eq!(take(3, &usual, 0), None, "others are not held up by the slow ones");
+        assert!(!take(1, &slow, 0).unwrap().within);
         assert_eq!(book.len(), 2);
-        assert!(take(5, 1_000) && take(6, 1_000));
+        assert!(take(5, &slow, 1_000).is_some() && take(6, &slow, 1_000).is_some());
         assert_eq!(book.len(), 2);
     }
 }
