@@ -39,7 +39,8 @@ use crate::{
     settings::Settings,
 };
 
-/// How many callers are counted one by one, and how many addresses.
+/// How many keys, and how many links, are counted, and how many addresses one by one. A key or link that
+/// finds no room is let through.
 const CALLERS_MAX: usize = 16_384;
 const ADDRESSES_MAX: usize = 4_096;
 /// How often it is logged of an address that it is refused.
