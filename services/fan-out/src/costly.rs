@@ -147,6 +147,10 @@ impl Costly {
             let forgotten = self.lines.forget_waiting();
             debug!(forgotten, "what was not held in time is handed out again");
         }
+        if !self.tools.log.is_connected() {
+            // Nobody hears it: what waits may be handed out to others before long.
+            return;
+        }
         self.held_at = Instant::now();
         for settler in self.lines.settlers() {
             settler.hold().await;
