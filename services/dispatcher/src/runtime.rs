@@ -151,15 +151,22 @@ impl Readying {
         endpoint: &PackedEndpoint,
         (revision, profile, now): (u64, &str, Timestamp),
     ) -> Result<Arc<Ready>, Unready> {
-        if let Some(ready) = self.ready.read().unwrap_or_else(PoisonError::into_inner).get(&id)
-            && ready.revision == revision
-            && ready.valid_until.is_none_or(|end| now < end)
-            && ready.profile.name == profile
-        {
+        let is_good = |ready: &&Arc<Ready>| {
+            ready.revision == revision
+                && ready.valid_until.is_none_or(|end| now < end)
+                && ready.profile.name == profile
+        };
+        let kept = self.ready.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ready) = kept.get(&id).filter(is_good) {
             return Ok(Arc::clone(ready));
         }
+        drop(kept);
         let ready = Arc::new(self.make(&endpoint.unpack(), revision, profile, now)?);
         let mut kept = self.ready.write().unwrap_or_else(PoisonError::into_inner);
+        // Others may have been as fast; all use one, which asks for one token.
+        if let Some(ready) = kept.get(&id).filter(is_good) {
+            return Ok(Arc::clone(ready));
+        }
         if kept.len() >= READY_MAX {
             kept.clear();
         }
