@@ -10,7 +10,7 @@ use crate::{
     encode::{self, Fields, Sink},
     error::DecodeError,
     parse,
-    task::delivery,
+    task::{Names, delivery},
     wire,
 };
 
@@ -52,7 +52,7 @@ fn order(wire: Option<wire::command::Order>) -> Result<Order, DecodeError> {
 
 fn aim(wire: wire::Aim) -> Result<Aim, DecodeError> {
     Ok(Aim {
-        delivery: delivery(wire.delivery, "Aim.delivery")?,
+        delivery: delivery(wire.delivery, &mut Names::default(), "Aim.delivery")?,
         attempt: parse::ordinal(wire.attempt, "Aim.attempt")?,
         untouched: wire.untouched,
         journal_sequence: wire.journal_sequence,

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use fanfare_domain::{
-    BatchId, DeliveryId, DeliveryRef, EndpointId, EventId, RetryDue, StoredEvent, Target, Task,
-    Timestamp, fact::InBatch,
+    BatchId, DeliveryId, DeliveryRef, EndpointId, EventId, EventType, RetryDue, StoredEvent,
+    Target, Task, TenantId, Timestamp, fact::InBatch,
 };
 
 use crate::{
@@ -70,7 +70,7 @@ pub fn encode_retry_due(retry: &RetryDue) -> Bytes {
 pub fn decode_retry_due(bytes: Bytes) -> Result<RetryDue, DecodeError> {
     let wire: wire::RetryDue = parse::message(bytes, "RetryDue")?;
     Ok(RetryDue {
-        delivery: delivery(wire.delivery, "RetryDue.delivery")?,
+        delivery: delivery(wire.delivery, &mut Names::default(), "RetryDue.delivery")?,
         attempt: parse::ordinal(wire.attempt, "RetryDue.attempt")?,
         due_at: Timestamp::from_nanos(wire.due_at_ns),
         journal_sequence: wire.journal_sequence,
@@ -88,18 +88,53 @@ pub(crate) fn in_batch(wire: Option<wire::InBatch>) -> Result<Option<InBatch>, D
     }))
 }
 
+/// The names that were read last. Records that lie side by side are often about one tenant and one
+/// type of event, and then each name is checked and kept once.
+#[derive(Default)]
+pub(crate) struct Names {
+    tenant: Option<TenantId>,
+    event_type: Option<EventType>,
+}
+
+impl Names {
+    /// Reads a tenant's id.
+    pub(crate) fn tenant(
+        &mut self,
+        text: &str,
+        field: &'static str,
+    ) -> Result<TenantId, DecodeError> {
+        if let Some(known) = self.tenant.as_ref().filter(|known| known.as_str() == text) {
+            return Ok(known.clone());
+        }
+        Ok(self.tenant.insert(parse::tenant(text, field)?).clone())
+    }
+
+    /// Reads an event's type.
+    pub(crate) fn event_type(
+        &mut self,
+        text: &str,
+        field: &'static str,
+    ) -> Result<EventType, DecodeError> {
+        if let Some(known) = self.event_type.as_ref().filter(|known| known.as_str() == text) {
+            return Ok(known.clone());
+        }
+        Ok(self.event_type.insert(parse::event_type(text, field)?).clone())
+    }
+}
+
 /// Reads what a delivery is of. `field` is where it stands.
 pub(crate) fn delivery(
     wire: Option<wire::DeliveryRef>,
+    names: &mut Names,
     field: &'static str,
 ) -> Result<DeliveryRef, DecodeError> {
     let wire = parse::required(wire, field)?;
     Ok(DeliveryRef {
         id: parse::id(&wire.delivery_id, "DeliveryRef.delivery_id", DeliveryId::from_bytes)?,
-        tenant: parse::tenant(&wire.tenant, "DeliveryRef.tenant")?,
+        tenant: names.tenant(&wire.tenant, "DeliveryRef.tenant")?,
         event: parse::id(&wire.event_id, "DeliveryRef.event_id", EventId::from_bytes)?,
         event_sequence: wire.event_sequence,
-        event_type: parse::event_type(&wire.event_type, "DeliveryRef.event_type")?,
+        event_type: names.event_type(&wire.event_type, "DeliveryRef.event_type")?,
         endpoint: parse::id(&wire.endpoint_id, "DeliveryRef.endpoint_id", EndpointId::from_bytes)?,
         generation: wire.generation,
         accepted_at: Timestamp::from_nanos(wire.accepted_at_ns),

@@ -110,8 +110,8 @@ impl Batch {
         let after = after.text_for(id, tenant, &attempt);
         let signature = sign(&[before.as_bytes(), self.body.as_bytes(), after.as_bytes()]);
         let headers = rules.headers.iter();
-        let headers =
-            headers.map(|(name, value)| (Arc::clone(name), value.text_for(id, tenant, &attempt)));
+        let headers = headers
+            .map(|(name, value)| (Arc::clone(name), value.text_for(id, tenant, &attempt).into()));
         let headers = headers.collect();
         Some(Request::new(headers, (&self.profile, signature), self.body.into()))
     }

@@ -13,22 +13,46 @@ use bytes::Bytes;
 
 pub use crate::profile::Attempt;
 use crate::{
-    Event,
+    Event, HeaderText,
     body::{Body, DataRefused},
     profile::{Profile, template::Filled},
     signing::Signer,
 };
 
-/// The value of `content-type`, which every request has.
-const CONTENT_TYPE: &str = "application/json";
+/// The name of a header that every request has.
+pub const CONTENT_TYPE: &str = "content-type";
+/// Its value.
+const JSON: HeaderText = HeaderText::from_static("application/json");
 
 /// An event, ready to be sent in the way of a profile.
 #[derive(Clone, Debug)]
 pub struct Rendered {
     profile: Arc<Profile>,
     body: Body,
-    headers: Vec<Filled>,
+    headers: Vec<Value>,
     content: (Filled, Filled),
+}
+
+/// The value of a header of the profile.
+#[derive(Clone, Debug)]
+enum Value {
+    /// The same for every target and attempt.
+    Shared(HeaderText),
+    /// Different between attempts.
+    PerAttempt(Filled),
+}
+
+impl Value {
+    fn of(filled: Filled) -> Self {
+        filled.into_constant().map_or_else(Self::PerAttempt, |text| Self::Shared(text.into()))
+    }
+
+    fn for_attempt(&self, attempt: &Attempt) -> HeaderText {
+        match self {
+            Self::Shared(text) => text.clone(),
+            Self::PerAttempt(filled) => filled.text_for(attempt).into(),
+        }
+    }
 }
 
 /// What is sent: a POST with these headers and this body.
@@ -36,7 +60,7 @@ pub struct Rendered {
 pub struct Request {
     /// Names in lower case, each once, with values of visible ASCII. Without `host`,
     /// `content-length` and the endpoint's own headers.
-    pub headers: Vec<(Arc<str>, String)>,
+    pub headers: Vec<(Arc<str>, HeaderText)>,
     /// The exact bytes.
     pub body: Bytes,
 }
@@ -51,7 +75,7 @@ impl Rendered {
             headers: profile
                 .headers()
                 .iter()
-                .map(|header| header.value.fill_plain(event))
+                .map(|header| Value::of(header.value.fill_plain(event)))
                 .collect(),
             content: (before.fill_plain(event), after.fill_plain(event)),
         })
@@ -90,11 +114,11 @@ impl Rendered {
 
     fn with_signature(&self, signature: String, body: Bytes, attempt: &Attempt) -> Request {
         let mut headers = Vec::with_capacity(self.headers.len() + 2);
-        headers.push((content_type(), String::from(CONTENT_TYPE)));
+        headers.push((content_type(), JSON));
         for (header, value) in self.profile.headers().iter().zip(&self.headers) {
-            headers.push((Arc::clone(&header.name), value.text_for(attempt)));
+            headers.push((Arc::clone(&header.name), value.for_attempt(attempt)));
         }
-        headers.push((Arc::clone(&self.profile.signature.header), signature));
+        headers.push((Arc::clone(&self.profile.signature.header), signature.into()));
         Request { headers, body }
     }
 }
@@ -102,12 +126,12 @@ impl Rendered {
 impl Request {
     /// Puts a request together from the profile's headers and its signature.
     pub(crate) fn new(
-        mut headers: Vec<(Arc<str>, String)>,
+        mut headers: Vec<(Arc<str>, HeaderText)>,
         (profile, signature): (&Profile, String),
         body: Bytes,
     ) -> Self {
-        headers.insert(0, (content_type(), String::from(CONTENT_TYPE)));
-        headers.push((Arc::clone(&profile.signature.header), signature));
+        headers.insert(0, (content_type(), JSON));
+        headers.push((Arc::clone(&profile.signature.header), signature.into()));
         Self { headers, body }
     }
 
@@ -125,6 +149,6 @@ impl Request {
 
 fn content_type() -> Arc<str> {
     static NAME: std::sync::LazyLock<Arc<str>> =
-        std::sync::LazyLock::new(|| Arc::from("content-type"));
+        std::sync::LazyLock::new(|| Arc::from(CONTENT_TYPE));
     Arc::clone(&NAME)
 }

@@ -14,7 +14,7 @@ use std::{
 
 use fanfare_domain::address::{AddressPolicy, Forbidden, Why};
 use hyper_util::client::legacy::connect::{Connection, HttpInfo};
-use tower::{BoxError, Layer, Service};
+use tower::{BoxError, Layer, Service, ServiceExt as _};
 use url::{Host, Url};
 
 use crate::{
@@ -195,37 +195,44 @@ impl<S> Layer<S> for Guard {
     type Service = Guarded<S>;
 
     fn layer(&self, connector: S) -> Guarded<S> {
-        Guarded { connector, guard: self.clone() }
+        Guarded(Arc::new((connector, self.clone())))
     }
 }
 
 /// A connector that asks the guard first.
-#[derive(Clone, Debug)]
-pub(crate) struct Guarded<S> {
-    connector: S,
-    guard: Guard,
+///
+/// The HTTP client clones its connector several times for each request, and uses it for few: what
+/// is inside is cloned when a connection is made.
+#[derive(Debug)]
+pub(crate) struct Guarded<S>(Arc<(S, Guard)>);
+
+impl<S> Clone for Guarded<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 impl<S, R> Service<R> for Guarded<S>
 where
-    S: Service<R, Error = BoxError>,
+    S: Service<R, Error = BoxError> + Clone + Send + Sync + 'static,
     S::Response: Connection,
     S::Future: Send + 'static,
+    R: Send + 'static,
 {
     type Response = S::Response;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.connector.poll_ready(cx)
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: R) -> Self::Future {
         let declared = DIAL.try_with(Clone::clone);
         let wanted = WANTED.try_with(Clone::clone).ok();
         let marks = MARKS.try_with(Clone::clone).ok();
-        let connecting = self.connector.call(request);
-        let guard = self.guard.clone();
+        let (connector, guard) = &*self.0;
+        let (connecting, guard) = (connector.clone().oneshot(request), guard.clone());
         Box::pin(async move {
             let dial = guard.admit(declared.map_err(|_| Refusal::Undeclared)?).await?;
             // The connection may outlive the call that asked for it: the pool then finishes it.

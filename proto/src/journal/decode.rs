@@ -16,7 +16,7 @@ use crate::{
     choice::Choice,
     error::DecodeError,
     parse,
-    task::{delivery, in_batch},
+    task::{Names, delivery, in_batch},
     wire::{self, attempt_made, fact::Body},
 };
 
@@ -31,19 +31,23 @@ pub fn decode_journal(bytes: Bytes) -> Result<Vec<Record>, DecodeError> {
     if wire.facts.is_empty() {
         return Err(DecodeError::Missing { field: "JournalRecord.facts".into() });
     }
-    let facts = wire.facts.into_iter().enumerate();
-    facts.map(|(index, fact)| record(fact).map_err(|error| error.in_fact(index))).collect()
+    let (mut names, facts) = (Names::default(), wire.facts.into_iter().enumerate());
+    facts.map(|(index, fact)| record(fact, &mut names).map_err(|it| it.in_fact(index))).collect()
 }
 
-fn record(wire: wire::Fact) -> Result<Record, DecodeError> {
+fn record(wire: wire::Fact, names: &mut Names) -> Result<Record, DecodeError> {
     let fact = match wire.body {
         Some(Body::ShardClaimed(wire)) => Fact::ShardClaimed(shard_claimed(wire)?),
-        Some(Body::AttemptMade(wire)) => Fact::AttemptMade(Box::new(attempt_made(wire)?)),
-        Some(Body::DeliveryDeferred(wire)) => Fact::DeliveryDeferred(delivery_deferred(wire)?),
-        Some(Body::DeliveryParked(wire)) => Fact::DeliveryParked(delivery_parked(wire)?),
-        Some(Body::DeliveryConcluded(wire)) => Fact::DeliveryConcluded(delivery_concluded(wire)?),
-        Some(Body::RetryScheduled(wire)) => Fact::RetryScheduled(retry_scheduled(wire)?),
-        Some(Body::EventRouted(wire)) => Fact::EventRouted(event_routed(&wire)?),
+        Some(Body::AttemptMade(wire)) => Fact::AttemptMade(Box::new(attempt_made(wire, names)?)),
+        Some(Body::DeliveryDeferred(wire)) => {
+            Fact::DeliveryDeferred(delivery_deferred(wire, names)?)
+        }
+        Some(Body::DeliveryParked(wire)) => Fact::DeliveryParked(delivery_parked(wire, names)?),
+        Some(Body::DeliveryConcluded(wire)) => {
+            Fact::DeliveryConcluded(delivery_concluded(wire, names)?)
+        }
+        Some(Body::RetryScheduled(wire)) => Fact::RetryScheduled(retry_scheduled(wire, names)?),
+        Some(Body::EventRouted(wire)) => Fact::EventRouted(event_routed(&wire, names)?),
         Some(Body::ShardReleased(wire)) => Fact::ShardReleased(Box::new(shard_released(&wire)?)),
         None => return Err(DecodeError::UnknownBody { field: "Fact.body".into() }),
     };
@@ -116,10 +120,10 @@ fn window(wire: &wire::WindowMemory) -> WindowMemory {
     WindowMemory { size: wire.size, slow_start: wire.slow_start, stepped_at }
 }
 
-fn attempt_made(wire: wire::AttemptMade) -> Result<AttemptMade, DecodeError> {
+fn attempt_made(wire: wire::AttemptMade, names: &mut Names) -> Result<AttemptMade, DecodeError> {
     let headers = wire.response_headers.into_iter();
     Ok(AttemptMade {
-        delivery: delivery(wire.delivery, "AttemptMade.delivery")?,
+        delivery: delivery(wire.delivery, names, "AttemptMade.delivery")?,
         attempt: parse::ordinal(wire.attempt, "AttemptMade.attempt")?,
         started_at: Timestamp::from_nanos(wire.started_at_ns),
         duration: Duration::from_nanos(wire.duration_ns),
@@ -158,9 +162,12 @@ fn outcome(wire: Option<attempt_made::Outcome>) -> Result<Outcome, DecodeError> 
     }
 }
 
-fn delivery_deferred(wire: wire::DeliveryDeferred) -> Result<DeliveryDeferred, DecodeError> {
+fn delivery_deferred(
+    wire: wire::DeliveryDeferred,
+    names: &mut Names,
+) -> Result<DeliveryDeferred, DecodeError> {
     Ok(DeliveryDeferred {
-        delivery: delivery(wire.delivery, "DeliveryDeferred.delivery")?,
+        delivery: delivery(wire.delivery, names, "DeliveryDeferred.delivery")?,
         attempt: parse::ordinal(wire.attempt, "DeliveryDeferred.attempt")?,
         until: Timestamp::from_nanos(wire.until_ns),
         reason: Choice::from_wire(wire.reason, "DeliveryDeferred.reason")?,
@@ -168,25 +175,34 @@ fn delivery_deferred(wire: wire::DeliveryDeferred) -> Result<DeliveryDeferred, D
     })
 }
 
-fn delivery_parked(wire: wire::DeliveryParked) -> Result<DeliveryParked, DecodeError> {
+fn delivery_parked(
+    wire: wire::DeliveryParked,
+    names: &mut Names,
+) -> Result<DeliveryParked, DecodeError> {
     Ok(DeliveryParked {
-        delivery: delivery(wire.delivery, "DeliveryParked.delivery")?,
+        delivery: delivery(wire.delivery, names, "DeliveryParked.delivery")?,
         attempt: parse::ordinal(wire.attempt, "DeliveryParked.attempt")?,
     })
 }
 
-fn delivery_concluded(wire: wire::DeliveryConcluded) -> Result<DeliveryConcluded, DecodeError> {
+fn delivery_concluded(
+    wire: wire::DeliveryConcluded,
+    names: &mut Names,
+) -> Result<DeliveryConcluded, DecodeError> {
     Ok(DeliveryConcluded {
-        delivery: delivery(wire.delivery, "DeliveryConcluded.delivery")?,
+        delivery: delivery(wire.delivery, names, "DeliveryConcluded.delivery")?,
         conclusion: Choice::from_wire(wire.conclusion, "DeliveryConcluded.conclusion")?,
         attempts: wire.attempts,
         reason: Choice::from_wire(wire.reason, "DeliveryConcluded.reason")?,
     })
 }
 
-fn retry_scheduled(wire: wire::RetryScheduled) -> Result<RetryScheduled, DecodeError> {
+fn retry_scheduled(
+    wire: wire::RetryScheduled,
+    names: &mut Names,
+) -> Result<RetryScheduled, DecodeError> {
     Ok(RetryScheduled {
-        delivery: delivery(wire.delivery, "RetryScheduled.delivery")?,
+        delivery: delivery(wire.delivery, names, "RetryScheduled.delivery")?,
         attempt: parse::ordinal(wire.attempt, "RetryScheduled.attempt")?,
         due_at: Timestamp::from_nanos(wire.due_at_ns),
         cause_sequence: wire.cause_sequence,
@@ -194,13 +210,13 @@ fn retry_scheduled(wire: wire::RetryScheduled) -> Result<RetryScheduled, DecodeE
     })
 }
 
-fn event_routed(wire: &wire::EventRouted) -> Result<EventRouted, DecodeError> {
+fn event_routed(wire: &wire::EventRouted, names: &mut Names) -> Result<EventRouted, DecodeError> {
     if wire.part >= wire.parts {
         return Err(parse::out_of_range(wire.part, "EventRouted.part"));
     }
     Ok(EventRouted {
         event: parse::id(&wire.event_id, "EventRouted.event_id", EventId::from_bytes)?,
-        tenant: parse::tenant(&wire.tenant, "EventRouted.tenant")?,
+        tenant: names.tenant(&wire.tenant, "EventRouted.tenant")?,
         event_sequence: wire.event_sequence,
         config_revision: wire.config_revision,
         generation: wire.generation,

@@ -28,7 +28,7 @@ use fanfare_domain::{
 use fanfare_egress::Wanted;
 use fanfare_event_log::{EventLog, FeedsView};
 use fanfare_service::{Clock, Traces, delivery_line};
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderValue, Method};
 
 pub(crate) use self::fed::FeedCount;
 use self::{
@@ -448,8 +448,8 @@ fn address(
     let signature = String::from(request.signature());
     let mut headers = ready.headers(request.headers.len());
     for (name, value) in request.headers {
-        let name = HeaderName::try_from(&*name).map_err(|error| error.to_string())?;
-        headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
+        let value = HeaderValue::from_maybe_shared(value.into_bytes());
+        headers.insert(ready.name(&name)?, value.map_err(|error| error.to_string())?);
     }
     let (url, body, deadline) = (ready.url.clone(), request.body, ready.timeout);
     let (method, identity) = (Method::POST, ready.identity.clone());

@@ -4,6 +4,7 @@
 //! headers into the journal, and before the eyes of everybody who may look at deliveries.
 
 use bytes::Bytes;
+use fanfare_domain::seal::Clear;
 use memchr::memmem;
 
 /// What stands for a secret.
@@ -11,25 +12,45 @@ const HIDDEN: &[u8] = b"***";
 /// Shorter values are no secrets, and stand anywhere.
 const LENGTH_MIN: usize = 8;
 
-/// Takes the secrets out of a text that may be cut off at its end.
-pub(crate) fn conceal<'a>(text: Bytes, secrets: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
-    let mut concealed = text;
-    if concealed.len() < LENGTH_MIN {
-        return concealed;
+/// What an endpoint was told in confidence. Erased when dropped.
+#[derive(Debug)]
+pub(crate) struct Secrets(Box<[Clear]>);
+
+impl Secrets {
+    /// Keeps those that are long enough to be secrets.
+    pub(crate) fn new(secrets: impl IntoIterator<Item = Clear>) -> Self {
+        let long = secrets.into_iter().filter(|secret| secret.expose().len() >= LENGTH_MIN);
+        let mut secrets: Vec<_> = long.collect();
+        // The longest first: one may begin as another one does.
+        secrets.sort_unstable_by(|one, other| {
+            let (one, other) = (one.expose(), other.expose());
+            other.len().cmp(&one.len()).then(one.cmp(other))
+        });
+        secrets.dedup();
+        Self(secrets.into())
     }
-    // The longest first: one may begin as another one does.
-    let mut secrets: Vec<_> = secrets.into_iter().filter(|it| it.len() >= LENGTH_MIN).collect();
-    secrets.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
-    secrets.dedup();
-    for secret in secrets {
-        if let Some(without) = replace(&concealed, secret) {
-            concealed = without;
+
+    /// Takes them out of a text that may be cut off at its end, and one more.
+    pub(crate) fn conceal(&self, text: Bytes, more: Option<&[u8]>) -> Bytes {
+        if text.len() < LENGTH_MIN {
+            return text;
         }
-        if let Some(end) = beginning_at_end(&concealed, secret) {
-            concealed.truncate(end);
-        }
+        let more = more.filter(|secret| secret.len() >= LENGTH_MIN);
+        let length = more.map_or(0, <[u8]>::len);
+        let own = || self.0.iter().map(|secret| secret.expose().as_bytes());
+        let longer = own().take_while(|secret| secret.len() > length);
+        let rest = own().skip_while(|secret| secret.len() > length);
+        longer.chain(more).chain(rest).fold(text, without)
     }
-    concealed
+}
+
+/// Takes a secret out of a text.
+fn without(text: Bytes, secret: &[u8]) -> Bytes {
+    let mut text = replace(&text, secret).unwrap_or(text);
+    if let Some(end) = beginning_at_end(&text, secret) {
+        text.truncate(end);
+    }
+    text
 }
 
 /// Returns the text with each occurrence replaced; `None` if there is none.
@@ -61,9 +82,18 @@ mod tests {
     use super::*;
 
     fn concealed(text: &'static str, secrets: &[&str]) -> String {
-        let secrets = secrets.iter().map(|secret| secret.as_bytes());
-        let text = conceal(Bytes::from_static(text.as_bytes()), secrets);
-        String::from_utf8(text.to_vec()).unwrap()
+        let text = Bytes::from_static(text.as_bytes());
+        let own = |secrets: &[&str]| {
+            Secrets::new(secrets.iter().map(|secret| Clear::new(String::from(*secret))))
+        };
+        let concealed = own(secrets).conceal(text.clone(), None);
+        // Each of them may be the one that comes later.
+        for (position, more) in secrets.iter().enumerate() {
+            let mut others = secrets.to_vec();
+            others.remove(position);
+            assert_eq!(own(&others).conceal(text.clone(), Some(more.as_bytes())), concealed);
+        }
+        String::from_utf8(concealed.to_vec()).unwrap()
     }
 
     #[test]

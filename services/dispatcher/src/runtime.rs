@@ -14,6 +14,7 @@ use fanfare_domain::{
         Authentication, authentication_owner, client_key_owner, header_owner, secret_owner,
     },
     profile::{Profile, Profiles, SecretError},
+    request,
     retry::Policy,
     seal::{Clear, Keyring, SealError},
     signing::Signer,
@@ -24,7 +25,8 @@ use foldhash::HashMap;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_LANGUAGE, FROM, USER_AGENT,
+        ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_LANGUAGE, FROM,
+        InvalidHeaderName, USER_AGENT,
     },
 };
 
@@ -39,6 +41,10 @@ const AGENT: &str = concat!("Fanfare/", env!("CARGO_PKG_VERSION"));
 /// Headers of an endpoint's own whose values are no secrets.
 const PLAIN: [HeaderName; 6] =
     [ACCEPT, ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, FROM, USER_AGENT];
+
+/// How many headers requests have that nobody asked for: `accept`, `host`, `content-length`,
+/// `authorization`, `traceparent` and `tracestate`.
+const HEADERS_MORE: usize = 6;
 
 /// The most endpoints that are kept ready; beyond that all are made ready again.
 const READY_MAX: usize = 200_000;
@@ -58,10 +64,12 @@ pub(crate) struct Ready {
     pub(crate) grant: Option<Grant>,
     /// The endpoint's own headers, and one that shows who we are.
     headers: Box<[(HeaderName, HeaderValue)]>,
+    /// The names of the profile's headers.
+    names: Box<[HeaderName]>,
     /// What signs.
     pub(crate) signer: Signer,
-    /// What it signs with, and what shows who we are, as they were given.
-    secrets: Box<[Clear]>,
+    /// What the endpoint was told in confidence.
+    secrets: echo::Secrets,
     /// When to try again, if not as the profile says.
     retry: Option<Policy>,
     /// Connect, TLS, head and body together.
@@ -109,7 +117,7 @@ impl Ready {
 
     /// The headers of every request, with room for more.
     pub(crate) fn headers(&self, more: usize) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.headers.len() + 1 + more);
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + 1 + more + HEADERS_MORE);
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         for (name, value) in &self.headers {
             headers.insert(name.clone(), value.clone());
@@ -117,17 +125,18 @@ impl Ready {
         headers
     }
 
+    /// Returns a name that the profile gave a header; the error says why it is none.
+    pub(crate) fn name(&self, name: &str) -> Result<HeaderName, String> {
+        let known = self.names.iter().find(|known| known.as_str() == name);
+        known.map_or_else(
+            || name.parse().map_err(|error: InvalidHeaderName| error.to_string()),
+            |known| Ok(known.clone()),
+        )
+    }
+
     /// Takes the endpoint's secrets out of what it says, and the token that it was shown.
     pub(crate) fn conceal(&self, said: Bytes, token: Option<&Token>) -> Bytes {
-        let own = self.headers.iter().filter(|(name, _)| !PLAIN.contains(name));
-        // Of `Bearer abc`, what is confidential can also stand alone.
-        let values = own.flat_map(|(_, value)| {
-            let value = value.as_bytes();
-            let last = value.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-            [value, last]
-        });
-        let secrets = self.secrets.iter().map(|secret| secret.expose().as_bytes());
-        echo::conceal(said, values.chain(secrets).chain(token.map(Token::bytes)))
+        self.secrets.conceal(said, token.map(Token::bytes))
     }
 }
 
@@ -214,6 +223,7 @@ impl Readying {
             headers.extend(header.map(|value| (AUTHORIZATION, value)));
             secrets.push(secret);
         }
+        let secrets = echo::Secrets::new(secrets.into_iter().chain(confidential(&headers)));
         Ok(Ready {
             profile: Arc::clone(profile),
             url: endpoint.url.parse().map_err(|_| Unready::UrlMalformed)?,
@@ -221,8 +231,9 @@ impl Readying {
             identity: self.identity(endpoint, revision)?,
             grant,
             headers: headers.into(),
+            names: names(profile),
             signer,
-            secrets: secrets.into(),
+            secrets,
             retry: endpoint.retry.clone(),
             timeout: endpoint.timeout.unwrap_or(profile.attempt.timeout),
             trace_context: endpoint.trace_context.unwrap_or(profile.attempt.trace_context),
@@ -261,4 +272,20 @@ impl Readying {
         }
         Ok(headers)
     }
+}
+
+/// Returns the names of the headers of a profile's requests, as far as they are ones.
+fn names(profile: &Profile) -> Box<[HeaderName]> {
+    let own = profile.header_names().chain([request::CONTENT_TYPE]);
+    own.filter_map(|name| name.parse().ok()).collect()
+}
+
+/// Returns what is confidential in an endpoint's own headers. Of `Bearer abc`, that can also stand
+/// alone.
+fn confidential(headers: &[(HeaderName, HeaderValue)]) -> impl Iterator<Item = Clear> {
+    let own = headers.iter().filter(|(name, _)| !PLAIN.contains(name));
+    own.filter_map(|(_, value)| std::str::from_utf8(value.as_bytes()).ok()).flat_map(|value| {
+        let last = value.rsplit(' ').next().unwrap_or_default();
+        [value, last].map(|text| Clear::new(String::from(text)))
+    })
 }

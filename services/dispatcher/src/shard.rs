@@ -219,6 +219,7 @@ impl ShardWorker {
             _ = self.tidying.tick() => {
                 self.forget_overdue().await;
                 self.tidy();
+                self.attempts.let_go();
                 self.see_feeds();
                 self.tell_gauges();
             }

@@ -15,13 +15,16 @@ use tokio::{
 /// The most results that wait to be taken; then workers wait too.
 const RESULTS_MAX: usize = 256;
 
-/// The most workers that are kept while they have nothing to do: each takes some 10 KB.
-const IDLE_MAX: usize = 32;
+/// How many workers are kept however long they have nothing to do: each takes some 10 KB.
+const IDLE_KEPT: usize = 32;
 
 /// Workers of one shard. They end when this is dropped, whatever they are doing.
 pub(crate) struct Workers<W, R> {
     hired: HashMap<Id, (Arc<Tray<W>>, AbortHandle)>,
+    /// Those who have nothing to do; the last one had something last.
     idle: Vec<Id>,
+    /// The fewest who had nothing to do at once, since that was last looked at.
+    spare: usize,
     tasks: JoinSet<()>,
     /// What workers are given to tell their results by.
     teller: mpsc::Sender<(Id, R)>,
@@ -63,7 +66,8 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
     /// Has no workers yet.
     pub(crate) fn new() -> Self {
         let (teller, results) = mpsc::channel(RESULTS_MAX);
-        Self { hired: HashMap::default(), idle: Vec::new(), tasks: JoinSet::new(), teller, results }
+        let (hired, tasks) = (HashMap::default(), JoinSet::new());
+        Self { hired, idle: Vec::new(), spare: 0, tasks, teller, results }
     }
 
     /// Has a piece of work done, by `perform` of the worker that takes it. Returns what stops the
@@ -77,6 +81,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
         F: Future<Output = R> + Send,
     {
         let worker = self.idle.pop().unwrap_or_else(|| self.hire(perform));
+        self.spare = self.spare.min(self.idle.len());
         let (tray, stop) = self.hired.get(&worker)?;
         tray.put(Next::Work(work));
         Some(stop.clone())
@@ -94,7 +99,7 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
             tokio::select! {
                 biased;
                 Some((worker, result)) = self.results.recv() => {
-                    self.keep(worker);
+                    self.idle.push(worker);
                     return Ok(result);
                 }
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
@@ -112,17 +117,20 @@ impl<W: Send + 'static, R: Send + 'static> Workers<W, R> {
     /// Returns what came of one that is done already.
     pub(crate) fn done_already(&mut self) -> Option<R> {
         let (worker, result) = self.results.try_recv().ok()?;
-        self.keep(worker);
+        self.idle.push(worker);
         Some(result)
     }
 
-    /// Keeps a worker that has done its work, unless there are enough.
-    fn keep(&mut self, worker: Id) {
-        if self.idle.len() < IDLE_MAX {
-            self.idle.push(worker);
-        } else if let Some((tray, _)) = self.hired.remove(&worker) {
-            tray.put(Next::Leave);
+    /// Sends away those who have had nothing to do since this was last called, but for some. Hiring
+    /// costs more than keeping, so that it is called now and then only.
+    pub(crate) fn let_go(&mut self) {
+        let needless = self.spare.saturating_sub(IDLE_KEPT).min(self.idle.len());
+        for worker in self.idle.drain(..needless) {
+            if let Some((tray, _)) = self.hired.remove(&worker) {
+                tray.put(Next::Leave);
+            }
         }
+        self.spare = self.idle.len();
     }
 
     fn hire<F>(&mut self, perform: impl Fn(W) -> F + Send + 'static) -> Id
@@ -169,20 +177,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn workers_that_are_too_many_leave() {
+    async fn workers_with_nothing_to_do_leave() {
         let mut workers = Workers::new();
-        for round in 1..=3 {
-            for number in 0..IDLE_MAX + 10 {
+        let mut work = async |workers: &mut Workers<usize, usize>, count: usize| {
+            for number in 0..count {
                 workers.begin(number, async |number| number);
             }
-            for _ in 0..IDLE_MAX + 10 {
+            for _ in 0..count {
                 workers.done().await.unwrap();
             }
-            assert_eq!((workers.busy(), workers.hired.len()), (0, IDLE_MAX), "round {round}");
+        };
+        let all = IDLE_KEPT + 10;
+        for round in 1..=3 {
+            work(&mut workers, all).await;
+            workers.let_go();
+            assert_eq!((workers.busy(), workers.hired.len()), (0, all), "round {round}");
         }
-        while workers.tasks.len() > IDLE_MAX {
+        work(&mut workers, all - 3).await;
+        workers.let_go();
+        assert_eq!(workers.hired.len(), all, "no more than three had nothing to do");
+        workers.let_go();
+        assert_eq!((workers.busy(), workers.hired.len()), (0, IDLE_KEPT));
+        while workers.tasks.len() > IDLE_KEPT {
             assert!(workers.tasks.join_next().await.unwrap().is_ok());
         }
+        work(&mut workers, all).await;
+        assert_eq!(workers.hired.len(), all);
     }
 
     #[tokio::test]

@@ -231,7 +231,7 @@ impl SentRequest {
         let headers = request.headers.into_iter();
         let plain = headers.map(|(name, value)| SentHeader {
             name: String::from(&*name),
-            value,
+            value: String::from(&*value),
             hidden: false,
         });
         self.headers.extend(plain);

@@ -154,7 +154,8 @@ fn sent(
     let shown = endpoint.security.authentication.is_some().then(|| String::from("authorization"));
     let own = endpoint.headers.keys().cloned().chain(shown);
     let own = own.map(|name| (name, String::from(HIDDEN)));
-    let built = request.headers.into_iter().map(|(name, value)| (String::from(&*name), value));
+    let built =
+        request.headers.iter().map(|(name, value)| (String::from(&**name), value.to_string()));
     let said = made
         .trace_sampled
         .map(|sampled| event.trace.of_attempt(event.id, (delivery, 0), (made.attempt, sampled)));
