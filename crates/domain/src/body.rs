@@ -130,7 +130,8 @@ impl BodyTemplate {
 
     /// Renders the body of an event.
     pub(crate) fn render(&self, event: &Event) -> Result<Body, DataRefused> {
-        let filled = self.template.fill(event, |out| self.write_data(&event.data, out))?;
+        let room = event.data.len();
+        let filled = self.template.fill(event, room, |out| self.write_data(&event.data, out))?;
         Ok(filled.into_constant().map_or_else(Body::PerAttempt, |text| Body::Shared(text.into())))
     }
 
@@ -140,7 +141,8 @@ impl BodyTemplate {
         event: &Event,
         attempt: &Attempt,
     ) -> Result<String, DataRefused> {
-        let filled = self.template.fill(event, |out| self.write_data(&event.data, out))?;
+        let room = event.data.len();
+        let filled = self.template.fill(event, room, |out| self.write_data(&event.data, out))?;
         Ok(filled.into_constant().unwrap_or_else(|filled| filled.text_for(attempt)))
     }
 

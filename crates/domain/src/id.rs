@@ -67,7 +67,8 @@ macro_rules! id {
                 let mut text = [0; 26];
                 alphabet().encode_mut(&self.0, &mut text);
                 let text = std::str::from_utf8(&text).expect("the alphabet is ASCII");
-                write!(f, concat!($prefix, "_{}"), text)
+                f.write_str(concat!($prefix, "_"))?;
+                f.write_str(text)
             }
         }
 

@@ -221,7 +221,7 @@ impl Topology {
 
     /// `<prefix>.inbox.<tenant>.<type>`
     pub fn inbox(&self, tenant: &TenantId, event_type: &EventType) -> String {
-        format!("{}.inbox.{tenant}.{event_type}", self.prefix)
+        [&self.prefix, ".inbox.", tenant.as_str(), ".", event_type.as_str()].concat()
     }
 
     /// `<prefix>.rejected.<tenant>`; `_` stands for what cannot be a tenant's id.
@@ -236,7 +236,7 @@ impl Topology {
 
     /// `<prefix>.events.<tenant>.<type>`
     pub fn event(&self, tenant: &TenantId, event_type: &EventType) -> String {
-        format!("{}.events.{tenant}.{event_type}", self.prefix)
+        [&self.prefix, ".events.", tenant.as_str(), ".", event_type.as_str()].concat()
     }
 
     /// A subject under which all events of a tenant are that some patterns choose, and maybe more:

@@ -179,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn workers_with_nothing_to_do_leave() {
         let mut workers = Workers::new();
-        let mut work = async |workers: &mut Workers<usize, usize>, count: usize| {
+        let work = async |workers: &mut Workers<usize, usize>, count: usize| {
             for number in 0..count {
                 workers.begin(number, async |number| number);
             }

@@ -178,13 +178,21 @@ impl Template {
         (self, Self(after))
     }
 
-    /// Fills in what the event says, and whatever `hole` appends for the hole.
+    /// Fills in what the event says, and whatever `hole` appends for the hole, some `room` bytes.
     pub(crate) fn fill<E>(
         &self,
         event: &Event,
+        room: usize,
         mut hole: impl FnMut(&mut String) -> Result<(), E>,
     ) -> Result<Filled, E> {
-        let mut filled = Filled(Vec::with_capacity(1));
+        let lengths = self.0.iter().map(|piece| match piece {
+            Piece::Text(text) => text.len(),
+            Piece::Event(value) => value.length(event),
+            Piece::Hole => room,
+            Piece::Attempt(_) => 0,
+        });
+        // Most are one text, which then never grows.
+        let mut filled = Filled(vec![Part::Text(String::with_capacity(lengths.sum()))]);
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => filled.text().push_str(text),
@@ -193,12 +201,13 @@ impl Template {
                 Piece::Hole => hole(filled.text())?,
             }
         }
+        filled.0.retain(|part| !matches!(part, Part::Text(text) if text.is_empty()));
         Ok(filled)
     }
 
     /// Fills in what the event says, in a template without a hole.
     pub(crate) fn fill_plain(&self, event: &Event) -> Filled {
-        match self.fill(event, |_| Ok::<(), std::convert::Infallible>(())) {
+        match self.fill(event, 0, |_| Ok::<(), std::convert::Infallible>(())) {
             Ok(filled) => filled,
             Err(never) => match never {},
         }
@@ -281,6 +290,16 @@ impl EventValue {
             Self::OccurredAt => append!(out, "{}", event.occurred_at),
             Self::OccurredAtUnix => append!(out, "{}", event.occurred_at.as_secs()),
             Self::Tenant => out.push_str(event.tenant.as_str()),
+        }
+    }
+
+    /// How many bytes the value has, or some more.
+    fn length(self, event: &Event) -> usize {
+        match self {
+            Self::Id | Self::OccurredAt | Self::OccurredAtUnix => 32,
+            Self::Uuid => 36,
+            Self::Type | Self::TypeFirst | Self::TypeRest => event.event_type.as_str().len(),
+            Self::Tenant => event.tenant.as_str().len(),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -61,7 +62,10 @@ impl Acks {
         let (sender, answer) = oneshot::channel();
         self.waiting().insert(number, sender);
         let inbox = self.inbox.get().map_or("", String::as_str);
-        let subject = Subject::from(format!("{inbox}.{number}"));
+        // A number has 20 digits at most.
+        let mut subject = String::with_capacity(inbox.len() + 21);
+        write!(subject, "{inbox}.{number}").expect("writing to a string succeeds");
+        let subject = Subject::from(subject);
         (Ticket { acks: Arc::clone(self), number, answer }, subject)
     }
 
