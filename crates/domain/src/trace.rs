@@ -19,6 +19,8 @@ use crate::{DeliveryId, EventId};
 
 /// The longest `traceparent` that is looked at, in bytes: later versions may be longer than ours.
 const TRACEPARENT_MAX: usize = 256;
+/// How long one of ours is, in bytes.
+const TRACEPARENT_LENGTH: usize = 55;
 
 /// Where a record stands in a distributed trace (W3C Trace Context, level 1).
 ///
@@ -61,8 +63,13 @@ impl TraceContext {
 
     /// Names a span, with nothing more known about its trace.
     pub fn of(trace: TraceId, span: SpanId, sampled: bool) -> Self {
-        let flags = u8::from(sampled);
-        Self { traceparent: format!("00-{trace}-{span}-{flags:02x}"), tracestate: String::new() }
+        let mut traceparent = String::with_capacity(TRACEPARENT_LENGTH);
+        traceparent.push_str("00-");
+        HEXLOWER.encode_append(trace.as_bytes(), &mut traceparent);
+        traceparent.push('-');
+        HEXLOWER.encode_append(span.as_bytes(), &mut traceparent);
+        traceparent.push_str(if sampled { "-01" } else { "-00" });
+        Self { traceparent, tracestate: String::new() }
     }
 
     /// Returns what the request of an attempt says of its place in this trace of the event's.
