@@ -20,14 +20,13 @@ use axum::{
     http::{HeaderMap, HeaderName, header, request::Parts},
 };
 use fanfare_domain::{ApiKey, KeyId, LinkId, Role, Tenant, TenantId, Timestamp, TraceContext};
-use tracing::Span;
 
 use crate::{
     app::App,
     directory::Revised,
     error::{ApiError, Code},
     portal::{self, Link},
-    secret_key,
+    secret_key, server,
     shares::Holder,
     trust::trace_of,
 };
@@ -376,7 +375,7 @@ impl<P: Permission> FromRequestParts<App> for InTenant<P> {
         caller.may(P::ACTION)?;
         let found = find_tenant(app, &tenant, P::ACTION).await?;
         caller.still_stands(app)?;
-        Span::current().record("tenant_id", tracing::field::display(&tenant));
+        server::note_tenant(app, &tenant);
         parts.extensions.insert(Holder::Tenant(tenant));
         let tenant = found.ok_or(Code::TenantNotFound)?;
         Ok(Self { caller, tenant, permission: PhantomData })

@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use fanfare_domain::TenantId;
 use fanfare_service::traces::requests;
 use hyper::{
     server::conn::http1,
@@ -28,7 +29,11 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, debug, error, field::Empty, info_span, warn};
+use tracing::{
+    Instrument as _, Span, debug, error,
+    field::{Empty, display},
+    info_span, warn,
+};
 
 use self::{
     patience::Patience,
@@ -54,6 +59,9 @@ const TAKING: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// How long to wait after a connection could not be accepted, for want of file descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest path that a request's span has: whoever has no key may ask for any.
+const TRACED_PATH_MAX: usize = 256;
 
 /// What an unknown method is called, by the semantic conventions.
 const OTHER: &str = "_OTHER";
@@ -137,6 +145,12 @@ fn traced(app: &App, mut request: Request) -> (Span, Request) {
         // Of the path, once it is known that there is one and that the caller may see it.
         tenant_id = Empty,
     );
+    let path = request.uri().path();
+    if app.traces.is_on() && path.len() <= TRACED_PATH_MAX {
+        requests::describe(&span, "url.path", String::from(path));
+        // A proxy in front may be asked over TLS; we are not.
+        requests::describe(&span, "url.scheme", "http");
+    }
     let named = trust::judge(app, request.headers());
     requests::link_to(&span, &named.linked);
     let context = requests::continue_from(&span, named.continued);
@@ -176,11 +190,22 @@ fn known(method: &Method) -> Option<&'static str> {
     known.iter().find(|(other, _)| other == method).map(|(_, name)| *name)
 }
 
+/// Notes on the span of the request that is being answered which tenant it is about: for the log's lines,
+/// and for a collector by the name that spans of events have.
+pub(crate) fn note_tenant(app: &App, tenant: &TenantId) {
+    let span = Span::current();
+    span.record("tenant_id", display(tenant));
+    if app.traces.is_on() {
+        requests::describe(&span, "fanfare.tenant.id", tenant.to_string());
+    }
+}
+
 /// Notes on the span of a request how it was answered.
 fn note_answer(span: &Span, status: StatusCode) {
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
+        requests::describe(span, "error.type", status.as_str().to_owned());
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Span {
     pub events: Vec<(&'static str, Timestamp)>,
     /// Spans that it has to do with.
     pub links: Vec<Link>,
-    /// Why it failed, if it did: a stable name.
+    /// That it failed, if it did, and why: a stable name, or nothing where the answer's status says it.
     pub error: Option<Cow<'static, str>>,
 }
 
@@ -156,7 +156,11 @@ pub fn fan_out(told: &Told<'_>, targets: usize, (start, end): (Timestamp, Timest
     span.name = "process EVENTS";
     span.attributes.extend(messaging("process", "process", "EVENTS"));
     let targets = i64::try_from(targets).unwrap_or(i64::MAX);
-    span.attributes.push(("fanfare.deliveries", Value::Number(targets)));
+    span.attributes.extend([
+        // What it is called in EVENTS, so that it is not stored twice.
+        ("messaging.message.id", Value::Text(told.event.to_string())),
+        ("fanfare.deliveries", Value::Number(targets)),
+    ]);
     if is_replay {
         let link = SpanId::fan_out(told.event, 0);
         span.links.push(Link { trace: original.trace, span: link, relation: "replay_of" });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fanfare_domain::{SpanId, TraceContext, TraceId};
 use opentelemetry::{
-    Context, KeyValue,
+    Context, KeyValue, Value,
     trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState, TracerProvider as _},
 };
 use opentelemetry_sdk::{
@@ -75,6 +75,11 @@ impl Traces {
         // What is below is not asked about each time it might be said.
         Some(layer.with_filter(wanted.with_max_level_hint(LevelFilter::INFO)))
     }
+}
+
+/// Says of a span what a collector is told and no line of the log repeats.
+pub fn describe(span: &Span, name: &'static str, value: impl Into<Value>) {
+    span.set_attribute(name, value);
 }
 
 /// Links a span to the one that a request said it came from, where that does not count: so whoever

@@ -130,7 +130,9 @@ pub fn attempt(
     if let Some(error) = &error {
         span.attributes.push(("error.type", Value::Text(error.clone().into_owned())));
     }
-    span.error = error;
+    // The conventions want no words about what the answer's status says.
+    let has_status = made.outcome.status().is_some();
+    span.error = error.map(|error| if has_status { Cow::Borrowed("") } else { error });
     span.events = moments.events(made.started_at);
     span
 }

@@ -1,6 +1,6 @@
 //! What spans say.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -88,12 +88,62 @@ fn the_spans_of_an_event_hang_together() {
     );
 }
 
+/// What the conventions of [`span::SEMCONV`] call what we say: of messaging, HTTP clients, URLs, servers
+/// and errors.
+const CONVENTIONS: [&str; 12] = [
+    "error.type",
+    "http.request.method",
+    "http.request.resend_count",
+    "http.response.status_code",
+    "messaging.destination.name",
+    "messaging.message.id",
+    "messaging.operation.name",
+    "messaging.operation.type",
+    "messaging.system",
+    "server.address",
+    "server.port",
+    "url.full",
+];
+
+#[test]
+fn names_are_the_conventions_or_our_own_and_stand_once() {
+    let (delivery, context) = (delivery_ref(2), context());
+    let told = Told::of_delivery(&delivery, &context);
+    let refused = made(2, Outcome::Refused { status: 503, retry_after: None });
+    let moments = Moments::default();
+    let mut seen = BTreeSet::new();
+    for span in [
+        span::ingest(&told, (at(1), at(2))),
+        span::fan_out(&told, 1, (at(1), at(2))),
+        span::delivery(&delivery, &context, (at(1), at(2))),
+        span::attempt(&refused, &context, Some(Conclusion::Exhausted), &moments),
+    ] {
+        let names: Vec<_> = span.attributes.iter().map(|(name, _)| *name).collect();
+        let once: BTreeSet<_> = names.iter().copied().collect();
+        assert_eq!(names.len(), once.len(), "{names:?}");
+        let own = |name: &&str| name.starts_with("fanfare.");
+        let unknown = names.iter().filter(|name| !own(name) && !CONVENTIONS.contains(name));
+        assert_eq!(unknown.count(), 0, "{names:?}");
+        for name in ["fanfare.tenant.id", "fanfare.event.id", "fanfare.event.type"] {
+            assert!(once.contains(name), "{name} in {names:?}");
+        }
+        seen.extend(once);
+    }
+    let missing: Vec<_> = CONVENTIONS.iter().filter(|name| !seen.contains(*name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for name in
+        ["fanfare.delivery.id", "fanfare.endpoint.id", "fanfare.attempt", "fanfare.conclusion"]
+    {
+        assert!(seen.contains(name), "{name}");
+    }
+}
+
 #[test]
 fn a_failed_attempt_says_why_and_links_to_the_one_before() {
     let refused = Outcome::Refused { status: 503, retry_after: None };
     let moments = Moments { first_byte: Some(Duration::from_millis(20)), ..Moments::default() };
     let span = span::attempt(&made(2, refused), &context(), Some(Conclusion::Exhausted), &moments);
-    assert_eq!(span.error.as_deref(), Some("503"));
+    assert_eq!(span.error.as_deref(), Some(""), "it failed, and the status says why");
     assert_eq!(value(&span, "error.type"), Some(&Value::Text(String::from("503"))));
     assert_eq!(value(&span, "http.response.status_code"), Some(&Value::Number(503)));
     assert_eq!(value(&span, "http.request.resend_count"), Some(&Value::Number(1)));
