@@ -33,7 +33,10 @@ pub use database::HeldUp;
 pub use database::{Database, DatabaseUrl, MalformedUrl, StoreError};
 pub use expunging::ExpungeCursor;
 pub use fold::Changes;
-pub use query::{Cursor, EventFilter, Filter, Known, KnownEvent, Listed, MalformedCursor, Page};
+pub use query::{
+    Cursor, EventFilter, Filter, Known, KnownEvent, KnownOwner, Listed, MalformedCursor, Owner,
+    Page,
+};
 pub use request::{as_sent, batch_as_sent, is_signed_by, trace_as_sent};
 pub use retention::TypeCursor;
 pub use rows::{AttemptRow, DeliveryRow, EventRow, Origin, Place, Standing, State};

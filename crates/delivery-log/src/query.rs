@@ -16,7 +16,7 @@ use fanfare_domain::{BatchId, DeliveryId, EventId, Outcome, TenantId};
 
 pub use self::filter::{Cursor, EventFilter, Filter, MalformedCursor};
 pub(crate) use self::filter::{highest, lowest};
-pub use self::known::{Known, KnownEvent};
+pub use self::known::{Known, KnownEvent, KnownOwner, Owner};
 use crate::{
     database::{Row, Statement, StoreError},
     rows::{AttemptRow, DeliveryRow, EventRow},

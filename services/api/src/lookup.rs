@@ -9,6 +9,8 @@
 //! the journal is read from the time on that the id carries. How much of it one request reads is
 //! bounded: what is beyond is refused, and the refusal says what would help.
 
+mod owner;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use fanfare_delivery_log::{
@@ -25,6 +27,8 @@ use crate::{
     scan::{self, Budget, FoundEvent, Routed, SKEW, Seen, Span},
     shares::{Holder, Share},
 };
+
+pub(crate) use self::owner::{Wanted, owner};
 
 /// How long a request waits until it may read the journal.
 const PERMIT_WAIT: Duration = Duration::from_secs(10);
@@ -215,8 +219,11 @@ pub(crate) async fn span_of(app: &App, row: &DeliveryRow) -> Result<Span, ApiErr
 /// Waits until the journal may be read: a few requests at once, so that they do not starve what
 /// else the service does, and not all of them about one tenant.
 pub(crate) async fn permit(app: &App, tenant: &TenantId) -> Result<Share, ApiError> {
-    let until = Instant::now() + PERMIT_WAIT;
-    app.scans.take(&Holder::Tenant(tenant.clone()), 1, until).await
+    permit_for(app, &Holder::Tenant(tenant.clone())).await
+}
+
+async fn permit_for(app: &App, holder: &Holder) -> Result<Share, ApiError> {
+    app.scans.take(holder, 1, Instant::now() + PERMIT_WAIT).await
 }
 
 /// Asks the delivery log.

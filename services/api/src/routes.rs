@@ -9,6 +9,7 @@ pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod live;
 pub(crate) mod metrics;
+pub(crate) mod owners;
 pub(crate) mod portal_links;
 pub(crate) mod replays;
 pub(crate) mod sealing;
@@ -70,6 +71,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(replays::get_replay))
         .routes(routes!(replays::cancel_replay))
         .routes(routes!(replays::redrive_dead_letters))
+        .routes(routes!(owners::get_owner_of_delivery))
+        .routes(routes!(owners::get_owner_of_event))
         .routes(routes!(deliveries::attempts::list_attempts))
         .routes(routes!(deliveries::attempts::get_attempt))
         .routes(routes!(audit::list_audit))

@@ -164,6 +164,23 @@ pub(crate) async fn routing(
     Ok(None)
 }
 
+/// Finds what `wanted` takes from a routing, whosever it is.
+pub(crate) async fn anybodys<T>(
+    log: &EventLog,
+    wanted: impl Fn(&EventRouted) -> Option<T> + Send,
+    span: Span,
+    budget: &mut Budget,
+) -> Result<Option<T>, ApiError> {
+    let mut reading = Reading::start(log, JournalFilter::Routed, span).await?;
+    while let Some(batch) = reading.next().await? {
+        if let Some(found) = batch.facts.iter().filter_map(routed_fact).find_map(&wanted) {
+            return Ok(Some(found));
+        }
+        budget.spend_or_fail()?;
+    }
+    Ok(None)
+}
+
 /// Folds the facts about a delivery, up to its end.
 pub(crate) async fn fold(
     log: &EventLog,
@@ -216,9 +233,14 @@ pub(crate) async fn ends(
 
 /// Returns where a tenant's delivery goes, if the fact is the routing that made it.
 fn in_routing(record: &Record, tenant: &TenantId, id: DeliveryId) -> Option<EndpointId> {
-    let routed = routed_fact(record)?;
+    let routed = routed_fact(record).filter(|routed| routed.tenant == *tenant)?;
+    endpoint_of(routed, id)
+}
+
+/// Returns where a delivery goes, if the routing made it.
+pub(crate) fn endpoint_of(routed: &EventRouted, id: DeliveryId) -> Option<EndpointId> {
     // The time is compared first: it spares a hash for each endpoint of every other event.
-    if routed.event.time() != id.time() || routed.tenant != *tenant {
+    if routed.event.time() != id.time() {
         return None;
     }
     let (event, generation) = (routed.event, routed.generation);

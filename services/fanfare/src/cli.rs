@@ -280,6 +280,7 @@ mod tests {
             "fanfare watch --tenant acme --since 10m --nats-url nats://one:4222,two:4222",
             "fanfare delivery get acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w --json",
             "fanfare delivery retry acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w",
+            "fanfare trace dlv_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare trace acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare trace acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w",
             "fanfare delivery cancel acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w",

@@ -36,7 +36,66 @@ pub struct KnownEvent {
     pub event: Option<EventRow>,
 }
 
+/// Whose something is, as the tables had it at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownOwner {
+    /// The sequence of the last message of JOURNAL that was folded, and since when it is kept.
+    pub known: Known,
+    /// Whose, if it was there.
+    pub owner: Option<Owner>,
+}
+
+/// Whose a delivery or an event is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The event, or that of the delivery.
+    pub event: EventId,
+    /// Its sequence in EVENTS.
+    pub event_sequence: u64,
+    /// Where the delivery goes; none of an event.
+    pub endpoint: Option<EndpointId>,
+}
+
 impl Store {
+    /// Finds out whose a delivery is.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unmade`] if nobody keeps the tables yet.
+    pub async fn owner_of_delivery(&self, id: DeliveryId) -> Result<KnownOwner, StoreError> {
+        let mut snapshot = self.database.snapshot().await?;
+        let known = nothing(&mut snapshot).await?;
+        let mut statement = Statement::new("SELECT ");
+        statement.push(DELIVERY).push(" FROM fanfare_deliveries WHERE id = ").bind(id.as_bytes());
+        let rows = snapshot.fetch(statement).await?;
+        let found = rows.first().map(delivery).transpose()?;
+        let owner = found.map(|row| Owner { endpoint: Some(row.endpoint), ..Owner::of(row) });
+        Ok(KnownOwner { known, owner })
+    }
+
+    /// Finds out whose an event is.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unmade`] if nobody keeps the tables yet.
+    pub async fn owner_of_event(&self, id: EventId) -> Result<KnownOwner, StoreError> {
+        let mut snapshot = self.database.snapshot().await?;
+        let known = nothing(&mut snapshot).await?;
+        let rows = snapshot.fetch(event_of(id)).await?;
+        if let Some(EventRow { id: event, tenant, sequence: event_sequence, .. }) =
+            rows.first().map(event).transpose()?
+        {
+            let owner = Some(Owner { tenant, event, event_sequence, endpoint: None });
+            return Ok(KnownOwner { known, owner });
+        }
+        // EVENTS and JOURNAL are folded side by side: its deliveries may be there first.
+        let rows = snapshot.fetch(of_event(id, None, 1)).await?;
+        let owner = rows.first().map(delivery).transpose()?.map(Owner::of);
+        Ok(KnownOwner { known, owner })
+    }
+
     /// Finds those of some deliveries that are a tenant's.
     ///
     /// # Errors
@@ -80,11 +139,17 @@ impl Store {
             any.take(&mut snapshot, of_event(id, None, 1), tenant).await?;
             is_routed = !any.rows.is_empty();
         }
-        let mut statement = Statement::new("SELECT ");
-        statement.push(EVENT).push(" FROM fanfare_events WHERE id = ").bind(id.as_bytes());
-        let rows = snapshot.fetch(statement).await?;
+        let rows = snapshot.fetch(event_of(id)).await?;
         let found = rows.first().map(event).transpose()?.filter(|row| row.tenant == *tenant);
         Ok(KnownEvent { deliveries, is_routed, event: found })
+    }
+}
+
+impl Owner {
+    /// That of a delivery's event.
+    fn of(row: DeliveryRow) -> Self {
+        let DeliveryRow { tenant, event, event_sequence, .. } = row;
+        Self { tenant, event, event_sequence, endpoint: None }
     }
 }
 
@@ -103,6 +168,12 @@ impl Known {
         }
         Ok(())
     }
+}
+
+fn event_of(id: EventId) -> Statement {
+    let mut statement = Statement::new("SELECT ");
+    statement.push(EVENT).push(" FROM fanfare_events WHERE id = ").bind(id.as_bytes());
+    statement
 }
 
 fn of_event(id: EventId, after: Option<EndpointId>, limit: usize) -> Statement {

@@ -329,3 +329,53 @@ async fn the_facts_of_an_old_delivery_come_page_by_page() -> Result<()> {
     assert!(pages > 2, "{pages} pages: the traffic between is not read at once");
     api.stop().await
 }
+
+#[tokio::test]
+async fn an_operator_is_told_whose_something_is_by_its_id_alone() -> Result<()> {
+    let mut scene = Scene::set().await?;
+    let old = scene.waiting().await?;
+    scene.traffic().await?;
+    scene.world.fold_journal().await?;
+    let fresh = scene.waiting().await?;
+    let (_, tenants) = scene.world.key(Some("acme"), "admin").await?;
+    let nowhere = scene.world.file("nowhere.sqlite");
+    let world = &scene.world;
+    // What the delivery log has not folded is in the journal; without one, all is.
+    for (database, read_max, known) in
+        [(None, READ_MAX, vec![&old, &fresh]), (Some(&*nowhere), 10 * BETWEEN, vec![&fresh])]
+    {
+        let api = world.another_reading(read_max, database).await?;
+        let ask =
+            async |path: String, key| api.call(Method::GET, &path, Some(key), json!(null)).await;
+        for delivery in known {
+            let paths = [
+                format!("/v1/deliveries/{}", delivery.id),
+                format!("/v1/events/{}", delivery.event),
+            ];
+            let [of_delivery, of_event] = &paths;
+            let shown = ask(of_delivery.clone(), &world.operator).await?;
+            let expected = json!({
+                "delivery_id": delivery.id.to_string(),
+                "tenant_id": "acme",
+                "event_id": delivery.event.to_string(),
+                "endpoint_id": delivery.endpoint.to_string(),
+            });
+            assert_eq!(shown.body, expected);
+            let shown = ask(of_event.clone(), &world.operator).await?;
+            assert_eq!(shown.body, json!({"event_id": expected["event_id"], "tenant_id": "acme"}));
+            for path in paths {
+                assert_eq!(ask(path, &tenants).await?.code(), "forbidden");
+            }
+        }
+        let nobody = EventId::new(SystemClock.now(), random_bytes());
+        let delivery = DeliveryId::of(nobody, scene.endpoint, 0);
+        for (path, code) in [
+            (format!("/v1/events/{nobody}"), "event_not_found"),
+            (format!("/v1/deliveries/{delivery}"), "delivery_not_found"),
+        ] {
+            assert_eq!(ask(path, &world.operator).await?.code(), code);
+        }
+        api.stop().await?;
+    }
+    Ok(())
+}

@@ -6,7 +6,7 @@ mod tree;
 
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use fanfare_domain::{DeliveryId, EventId, TenantId};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::output::{Output, Tone};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  fanfare trace acme dlv_01jd3x6y8kqz7v5m2n4p6r8t0w
+  fanfare trace dlv_01jd3x6y8kqz7v5m2n4p6r8t0w
   fanfare trace acme evt_01jd3x6y8kqz7v5m2n4p6r8t0w";
 
 /// Of how many deliveries the story is told: of those that an event's acceptance caused, and of those that
@@ -27,9 +27,10 @@ const LOOKED_THROUGH_MAX: usize = 5_000;
 
 /// Whose story.
 #[derive(Args, Debug)]
+#[command(allow_missing_positional = true)]
 pub(crate) struct Options {
-    /// The tenant.
-    tenant: TenantId,
+    /// The tenant; an operator's key finds it out.
+    tenant: Option<TenantId>,
     /// The delivery's id, or the event's.
     #[arg(value_name = "DELIVERY|EVENT")]
     id: Traced,
@@ -100,7 +101,10 @@ struct Found {
 
 /// Tells it.
 pub(crate) async fn trace(options: &Options, api: &Api, output: Output) -> Result<()> {
-    let tenant = &options.tenant;
+    let tenant = &match &options.tenant {
+        Some(tenant) => tenant.clone(),
+        None => owner(api, options.id).await?,
+    };
     let (found, about) = match options.id {
         Traced::Delivery(id) => {
             let story = story(api, tenant, &id.to_string()).await?;
@@ -130,6 +134,17 @@ pub(crate) async fn trace(options: &Options, api: &Api, output: Output) -> Resul
         output.line(&output.tone(Tone::Dim, unknown));
     }
     Ok(())
+}
+
+/// Finds out whose it is.
+async fn owner(api: &Api, id: Traced) -> Result<TenantId> {
+    let path = match id {
+        Traced::Delivery(id) => format!("/v1/deliveries/{id}"),
+        Traced::Event(id) => format!("/v1/events/{id}"),
+    };
+    let found = api.get(&path).await;
+    let found = found.context("find out whose it is: with a tenant's key, say the tenant too")?;
+    text(&found, "tenant_id").parse().context("understand whose it is")
 }
 
 async fn story(api: &Api, tenant: &TenantId, id: &str) -> Result<Story> {

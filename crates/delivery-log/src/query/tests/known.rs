@@ -55,6 +55,17 @@ async fn what_is_known_and_the_journal_behind_it_say_how_things_stand() -> Resul
             assert_eq!(rows, whole.deliveries, "split at {split}");
             let others = store.known(&"other".parse()?, &ids).await?;
             assert!(others.rows.is_empty());
+            for id in ids.iter().take(2) {
+                let known = store.delivery(&acme(), *id).await?;
+                let found = store.owner_of_delivery(*id).await?;
+                assert_eq!(found.known.journal, journal);
+                let own = |row: &DeliveryRow| (row.tenant.clone(), row.event, row.endpoint);
+                let owner = found.owner.map(|it| (it.tenant, it.event, it.endpoint.unwrap()));
+                assert_eq!(owner, known.as_ref().map(own));
+                let Some(row) = known else { continue };
+                let owner = store.owner_of_event(row.event).await?.owner.unwrap();
+                assert_eq!((owner.tenant, owner.event, owner.endpoint), (acme(), row.event, None));
+            }
         }
     }
     Ok(())
