@@ -8,6 +8,7 @@ mod a_tenant_is_expunged;
 mod accepted_is_delivered;
 mod backlog_costs_a_cursor;
 mod batches_carry_every_event;
+mod collectors_are_trusted;
 mod commands_are_carried_out;
 mod configuration_reads_its_own_writes;
 mod content_decides;

@@ -105,5 +105,16 @@ async fn a_trace_that_does_not_count_is_linked_to() -> Result<()> {
     let continued = answered("202").into_iter().find(|span| span.trace == trace(2));
     let continued = continued.context("the operator's")?;
     assert_eq!((continued.parent.as_str(), continued.links.len()), (CALLING, 0));
+    let path = format!("/v1/tenants/{TENANT}/events");
+    for (name, value) in [
+        ("http.request.method", "POST"),
+        ("http.route", "/v1/tenants/{tenant}/events"),
+        ("url.path", path.as_str()),
+        ("url.scheme", "http"),
+        ("fanfare.tenant.id", TENANT),
+    ] {
+        let found = continued.attributes.get(name).map(String::as_str);
+        assert_eq!(found, Some(value), "{name} of {continued:#?}");
+    }
     scene.finish(Expected::Calm).await
 }

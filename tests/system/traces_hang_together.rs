@@ -120,6 +120,7 @@ async fn one_event_is_one_trace_from_its_producer_to_every_attempt() -> Result<(
             assert!(span.events.iter().any(|event| event == "first byte"), "{span:?}");
             let is_last = number == attempts;
             assert_eq!(span.failed, !is_last || conclusion == "exhausted");
+            assert_eq!(span.why, "", "the answer's status says it");
             let said = span.attributes.get("fanfare.conclusion").map(String::as_str);
             assert_eq!(said, is_last.then_some(conclusion));
             let before = (number > 1).then(|| SpanId::attempt(id, number - 1).to_string());
@@ -150,20 +151,29 @@ fn the_receiver_saw_its_span(scene: &Scene, event: EventId) -> Result<()> {
     Ok(())
 }
 
-/// Checks that `fanfare trace` tells of the same trace and spans.
-async fn the_command_line_tells_the_same(scene: &Scene, event: EventId) -> Result<()> {
+/// What `fanfare trace` tells.
+async fn told(scene: &Scene, arguments: &[&str]) -> Result<Value> {
     let api = scene.api();
     let address = format!("http://{}", api.address().context("the API's address")?);
     let output = Command::new(binary::fanfare().await?)
-        .args(["--json", "--api", &address, "--key", api.key(), "trace", TENANT])
-        .arg(event.to_string())
+        .args(["--json", "--api", &address, "--key", api.key(), "trace"])
+        .args(arguments)
         .output()
         .await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told: Value = serde_json::from_slice(&output.stdout)?;
-    let deliveries = told["deliveries"].as_array().context("deliveries")?;
-    assert_eq!(deliveries.len(), 3, "{told:#}");
-    let never = delivery(scene, event, "/never")?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Checks that `fanfare trace` tells of the same trace and spans.
+async fn the_command_line_tells_the_same(scene: &Scene, event: EventId) -> Result<()> {
+    let (event, tenant) = (event.to_string(), TENANT);
+    let told_of_all = told(scene, &[tenant, &event]).await?;
+    // An operator has no need to know whose it is.
+    assert_eq!(told(scene, &[&event]).await?, told_of_all);
+    let told_of_all = &told_of_all;
+    let deliveries = told_of_all["deliveries"].as_array().context("deliveries")?;
+    assert_eq!(deliveries.len(), 3, "{told_of_all:#}");
+    let never = delivery(scene, event.parse()?, "/never")?;
     let found = deliveries.iter().find(|one| one["delivery"]["id"] == never.to_string());
     let found = found.context("the delivery")?;
     assert_eq!(found["trace"]["trace_id"], TRACE);
@@ -172,6 +182,8 @@ async fn the_command_line_tells_the_same(scene: &Scene, event: EventId) -> Resul
     let spans: Vec<_> = facts.iter().filter_map(|fact| fact["span_id"].as_str()).collect();
     let attempts = (1..=3).map(|number| SpanId::attempt(never, number).to_string());
     assert_eq!(spans, attempts.collect::<Vec<_>>());
+    let of_one = told(scene, &[&never.to_string()]).await?;
+    assert_eq!(of_one["deliveries"], Value::from(vec![found.clone()]));
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub use health::{Condition, Health, Phase, Readiness, Report};
 pub use keys::{KeysError, check_keyring, load_keyring};
 pub use metrics::{Histogram, Metric, Metrics};
 pub use observe::METRICS_TYPE;
-pub use otlp::ExportError;
+pub use otlp::{ExportError, Instance};
 pub use process::{install_crypto_provider, run};
 pub use profiles::{ProfilesError, load_profiles};
 pub use quiet::Quiet;

@@ -22,7 +22,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::time::timeout;
 use tracing::{debug, error};
 
-use crate::otlp::{self, ExportError};
+use crate::otlp::{ExportError, Instance};
 
 /// The name of the meter, for those who get it by OTLP.
 const SCOPE: &str = "fanfare";
@@ -94,9 +94,9 @@ impl Metrics {
     /// # Errors
     ///
     /// If the variables ask for what there is not.
-    pub fn from_env(service: &str) -> Result<Self, ExportError> {
+    pub fn from_env(instance: &Instance) -> Result<Self, ExportError> {
         let Some(reader) = export::reader_from_env()? else { return Ok(Self::default()) };
-        let metrics = Self::with(otlp::resource(service), |provider| provider.with_reader(reader));
+        let metrics = Self::with(instance.resource(), |provider| provider.with_reader(reader));
         Ok(Self { pushed: true, ..metrics })
     }
 
@@ -173,6 +173,23 @@ impl Metrics {
         self.family(Metric::new("fanfare.writes.limit", "{message}", help), move |tell| {
             tell(&[("writer", writer)], as_f64(limit()));
         });
+    }
+
+    /// Has read how many connections to the database of the delivery log a service uses, and may use:
+    /// past that, whoever wants to ask waits.
+    pub fn database(
+        &self,
+        user: &'static str,
+        levels: impl Fn() -> (usize, usize) + Clone + Send + Sync + 'static,
+    ) {
+        let help = "Connections to the database of the delivery log that are in use, by the service \
+                    that uses them.";
+        let metric = Metric::new("fanfare.delivery_log.connections", "{connection}", help);
+        let in_use = levels.clone();
+        self.family(metric, move |tell| tell(&[("user", user)], as_f64(in_use().0)));
+        let help = "Connections that a service may use. At the limit, questions wait.";
+        let metric = Metric::new("fanfare.delivery_log.connections.limit", "{connection}", help);
+        self.family(metric, move |tell| tell(&[("user", user)], as_f64(levels().1)));
     }
 
     /// Has a number read that goes up and down; there is none while it reads `None`.

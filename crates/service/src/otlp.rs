@@ -4,14 +4,18 @@
 //! that, and nothing else.
 
 mod http;
+mod tls;
 
-use std::{env, ffi::OsString, time::Duration};
+use std::{env, ffi::OsString, io, path::PathBuf, time::Duration};
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{ExporterBuildError, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 
-pub(crate) use http::OnRuntime;
+pub(crate) use self::{
+    http::OnRuntime,
+    tls::{Tls, Variables as TlsVariables},
+};
 
 use crate::random_bytes;
 
@@ -19,11 +23,21 @@ const DISABLED: &str = "OTEL_SDK_DISABLED";
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 const TIMEOUT: &str = "OTEL_EXPORTER_OTLP_TIMEOUT";
+const INSECURE: &str = "OTEL_EXPORTER_OTLP_INSECURE";
+/// Who may vouch for the collector, our own certificate and its key: files, for all signals.
+pub(crate) const AUTHORITIES: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+pub(crate) const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE";
+pub(crate) const KEY: &str = "OTEL_EXPORTER_OTLP_CLIENT_KEY";
 const SERVICE: &str = "OTEL_SERVICE_NAME";
 const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
 /// How long a collector may take over a batch, unless the variables say otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// As whom a process speaks to collectors: one for all signals, so that what it counts and what it does
+/// are found together.
+#[derive(Clone, Debug)]
+pub struct Instance(Resource);
 
 /// What is exported.
 pub(crate) struct Signal {
@@ -35,6 +49,11 @@ pub(crate) struct Signal {
     pub(crate) protocol: &'static str,
     /// The variable with its own time-out; [`TIMEOUT`] holds for all.
     pub(crate) timeout: &'static str,
+    /// The variable that says whether an address without a protocol is spoken to without TLS;
+    /// [`INSECURE`] holds for all.
+    pub(crate) insecure: &'static str,
+    /// The variables that say who is who over TLS.
+    pub(crate) tls: TlsVariables,
     /// Names of exporters that need no OTLP.
     pub(crate) others: &'static [&'static str],
 }
@@ -57,6 +76,10 @@ pub(crate) struct Collector {
     pub(crate) address: Option<String>,
     /// How long it may take over a batch, connecting and repeating included.
     pub(crate) patience: Duration,
+    /// Who is who over TLS.
+    tls: Tls,
+    /// Whether it is spoken to over TLS.
+    is_over_tls: bool,
 }
 
 /// The standard variables ask for what there is not.
@@ -91,6 +114,29 @@ pub enum ExportError {
         /// What was asked for.
         text: String,
     },
+    /// A file that cannot be read.
+    #[error("the file {path} that {variable} names cannot be read")]
+    FileUnreadable {
+        /// Where it is named.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// A file that holds something else.
+    #[error("what {variable} names, with its key if it has one, is nothing of use in PEM")]
+    NotPem {
+        /// Where it is named.
+        variable: &'static str,
+    },
+    /// A certificate without its key, or a key without its certificate.
+    #[error("{variable} is set alone: a client's certificate and its key belong together")]
+    HalfAnIdentity {
+        /// What there is.
+        variable: &'static str,
+    },
     /// There is no HTTP client to send with.
     #[error("make an HTTP client")]
     Client(#[source] reqwest::Error),
@@ -105,6 +151,18 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 }
 
 impl Collector {
+    /// One at this address, of which nothing else is known.
+    pub(crate) fn at(protocol: Protocol, address: String, patience: Duration) -> Self {
+        let is_over_tls = is_over_tls(&address, false);
+        Self { protocol, address: Some(address), patience, tls: Tls::default(), is_over_tls }
+    }
+
+    /// Tells an exporter that speaks gRPC where to send, how long that may take, and whom to trust.
+    pub(crate) fn configure_grpc<B: WithExportConfig + WithTonicConfig>(&self, exporter: B) -> B {
+        let exporter = self.configure(exporter);
+        if self.is_over_tls { exporter.with_tls_config(self.tls.over_grpc()) } else { exporter }
+    }
+
     /// Tells an exporter where to send, and how long that may take.
     pub(crate) fn configure<B: WithExportConfig>(&self, exporter: B) -> B {
         let exporter = exporter.with_timeout(self.patience);
@@ -116,7 +174,7 @@ impl Collector {
 
     /// Makes what sends over HTTP. Must be called inside a Tokio runtime.
     pub(crate) fn http_client(&self) -> Result<OnRuntime, ExportError> {
-        OnRuntime::new(self.patience)
+        OnRuntime::new(self.patience, &self.tls)
     }
 }
 
@@ -127,8 +185,18 @@ impl Signal {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Collector>, ExportError> {
         let Some(protocol) = self.wanted(&variable)? else { return Ok(None) };
-        let patience = self.patience(variable)?;
-        Ok(Some(Collector { protocol, address: None, patience }))
+        let (patience, tls) = (self.patience(&variable)?, Tls::read(&self.tls, &variable)?);
+        let is_over_tls = self.is_over_tls(variable);
+        Ok(Some(Collector { protocol, address: None, patience, tls, is_over_tls }))
+    }
+
+    /// Tells whether the collector that the variables name is spoken to over TLS.
+    fn is_over_tls(&self, variable: impl Fn(&str) -> Option<String>) -> bool {
+        let variable = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
+        let first = |names: [&str; 2]| names.into_iter().find_map(variable);
+        let insecure = first([self.insecure, INSECURE]);
+        let insecure = insecure.is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
+        first([self.endpoint, ENDPOINT]).is_some_and(|address| is_over_tls(&address, insecure))
     }
 
     /// Returns how long a collector may take.
@@ -188,22 +256,47 @@ impl Signal {
     }
 }
 
-/// Returns who it comes from: `fanfare-<service>`, unless the variables say otherwise.
-pub(crate) fn resource(service: &str) -> Resource {
-    let is_named = env::var_os(SERVICE).is_some()
-        || env::var_os(ATTRIBUTES)
-            .is_some_and(|text| text.to_string_lossy().contains("service.name="));
-    let builder = Resource::builder().with_attributes([
-        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new(
-            "service.instance.id",
-            format!("{:016x}", u64::from_be_bytes(random_bytes())),
-        ),
-    ]);
-    if is_named {
-        return builder.build();
+/// Tells whether an address is spoken to over TLS. One that names no protocol is, unless it is said not to
+/// be.
+fn is_over_tls(address: &str, insecure: bool) -> bool {
+    match address.trim().split_once("://") {
+        Some((scheme, _)) => scheme.eq_ignore_ascii_case("https"),
+        None => !insecure,
     }
-    builder.with_service_name(format!("fanfare-{service}")).build()
+}
+
+impl Instance {
+    /// Speaks as `fanfare-<service>`, with a number of its own and our version, unless the variables
+    /// say otherwise.
+    pub fn of(service: &str) -> Self {
+        Self(resource(service))
+    }
+
+    /// The same, as exporters take it.
+    pub(crate) fn resource(&self) -> Resource {
+        self.0.clone()
+    }
+}
+
+fn resource(service: &str) -> Resource {
+    let given = variable(ATTRIBUTES).unwrap_or_default();
+    let is_named = variable(SERVICE).is_some_and(|name| !name.is_empty());
+    let instance = format!("{:016x}", u64::from_be_bytes(random_bytes()));
+    let name = format!("fanfare-{service}");
+    let own = [
+        ("service.name", Some(name).filter(|_| !is_named)),
+        ("service.version", Some(String::from(env!("CARGO_PKG_VERSION")))),
+        ("service.instance.id", Some(instance)),
+    ];
+    let own = own.into_iter().filter(|(key, _)| !gives(&given, key));
+    let own = own.filter_map(|(key, value)| Some(KeyValue::new(key, value?)));
+    Resource::builder().with_attributes(own).build()
+}
+
+/// Tells whether text of the form `key=value,…` has a key.
+fn gives(attributes: &str, key: &str) -> bool {
+    let mut pairs = attributes.split(',').filter_map(|pair| pair.split_once('='));
+    pairs.any(|(own, _)| own.trim() == key)
 }
 
 #[cfg(test)]
@@ -215,6 +308,12 @@ mod tests {
         endpoint: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
         protocol: "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
         timeout: "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+        insecure: "OTEL_EXPORTER_OTLP_METRICS_INSECURE",
+        tls: TlsVariables {
+            authorities: ["OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", AUTHORITIES],
+            certificate: ["OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE", CERTIFICATE],
+            key: ["OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", KEY],
+        },
         others: &["prometheus"],
     };
 
@@ -275,6 +374,39 @@ mod tests {
             let error = patience(&[(all, bad)]).unwrap_err().to_string();
             assert!(error.contains(all), "{error}");
         }
+    }
+
+    #[test]
+    fn tls_is_spoken_where_the_address_says_so_or_says_nothing() {
+        let is_over_tls = |variables: &[(&str, &str)]| {
+            SIGNAL.is_over_tls(|name| {
+                let found = variables.iter().find(|(other, _)| *other == name);
+                found.map(|(_, text)| String::from(*text))
+            })
+        };
+        let own = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
+        for (variables, expected) in [
+            (&[][..], false),
+            (&[(ENDPOINT, "http://a:4317")], false),
+            (&[(ENDPOINT, "HTTPS://a:4317")], true),
+            (&[(ENDPOINT, "https://a:4317"), (own, "http://a:4317")], false),
+            (&[(ENDPOINT, "a:4317")], true),
+            (&[(ENDPOINT, "a:4317"), (INSECURE, "true")], false),
+            (&[(ENDPOINT, "https://a:4317"), (INSECURE, "true")], true),
+        ] {
+            assert_eq!(is_over_tls(variables), expected, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn what_attributes_give_is_not_ours_to_say() {
+        let given = "deployment.environment.name=a, service.instance.id=pod-1,x=service.name=y";
+        for (key, is_given) in
+            [("service.instance.id", true), ("service.name", false), ("service.version", false)]
+        {
+            assert_eq!(gives(given, key), is_given, "{key}");
+        }
+        assert!(!gives("", "service.name") && gives("service.name=", "service.name"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use export::Exporter;
 use self::{export::Client, series::Series};
 use crate::{
     ExportError, Metric, Metrics,
-    otlp::{Collector, PATIENCE, Protocol, Signal, variable},
+    otlp::{self, Collector, Instance, PATIENCE, Protocol, Signal, TlsVariables, variable},
     random_bytes,
 };
 
@@ -46,6 +46,12 @@ const TRACES: Signal = Signal {
     endpoint: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     protocol: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
     timeout: "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    insecure: "OTEL_EXPORTER_OTLP_TRACES_INSECURE",
+    tls: TlsVariables {
+        authorities: ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", otlp::AUTHORITIES],
+        certificate: ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", otlp::CERTIFICATE],
+        key: ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", otlp::KEY],
+    },
     others: &[],
 };
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
@@ -113,7 +119,7 @@ impl Traces {
     /// # Errors
     ///
     /// If the variables ask for what there is not.
-    pub fn from_env(service: &str) -> Result<(Self, Option<Exporter>), ExportError> {
+    pub fn from_env(instance: &Instance) -> Result<(Self, Option<Exporter>), ExportError> {
         let Some(collector) = TRACES.collector(variable)? else {
             return Ok((Self::default(), None));
         };
@@ -122,7 +128,7 @@ impl Traces {
             Some(name) => Sampler::named(name.trim(), given(SAMPLER_ARGUMENT).as_deref())?,
             None => Sampler::default(),
         };
-        let (traces, exporter) = Self::over(collector, sampler, Pace::read(given)?, service)?;
+        let (traces, exporter) = Self::over(collector, sampler, Pace::read(given)?, instance)?;
         Ok((traces, Some(exporter)))
     }
 
@@ -132,18 +138,17 @@ impl Traces {
     ///
     /// If the address is none.
     pub fn to(address: &str, service: &str) -> Result<(Self, Exporter), ExportError> {
-        let address = Some(String::from(address));
-        let collector = Collector { protocol: Protocol::Http, address, patience: PATIENCE };
-        Self::over(collector, Sampler::default(), Pace::default(), service)
+        let collector = Collector::at(Protocol::Http, String::from(address), PATIENCE);
+        Self::over(collector, Sampler::default(), Pace::default(), &Instance::of(service))
     }
 
     fn over(
         collector: Collector,
         sampler: Sampler,
         pace: Pace,
-        service: &str,
+        instance: &Instance,
     ) -> Result<(Self, Exporter), ExportError> {
-        let client = Client::new(collector, service)?;
+        let client = Client::new(collector, instance)?;
         let (queue, coming) = mpsc::channel(pace.queue_max);
         let counts = Arc::<Counts>::default();
         let exporter = Exporter::new(client, coming, pace, Arc::clone(&counts));

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use fanfare_domain::settings::{Effective, Settings};
 use fanfare_service::{
-    Context, Exporter, Metrics, SettingsFile, Sources, Traces, load_keyring, load_profiles,
-    process_env, telemetry,
+    Context, Exporter, Instance, Metrics, SettingsFile, Sources, Traces, load_keyring,
+    load_profiles, process_env, telemetry,
 };
 
 use crate::{
@@ -188,10 +188,11 @@ pub(crate) async fn run(options: Run, log: Option<&str>, output: Output) -> Resu
         return Ok(());
     }
     let shown = sources.shown();
-    let (traces, exporter) = Traces::from_env(service.name()).context("set up traces")?;
+    let instance = Instance::of(service.name());
+    let (traces, exporter) = Traces::from_env(&instance).context("set up traces")?;
     let logging = init_logging(LOGGED, log, &traces)?;
     tracing::info!(service = service.name(), settings = ?shown, "starting");
-    let metrics = Metrics::from_env(service.name()).context("set up metrics")?;
+    let metrics = Metrics::from_env(&instance).context("set up metrics")?;
     let context = Context::new(service.name()).with_metrics(metrics.clone());
     let mut context = telling(context, (logging, traces, exporter));
     observe(&mut context, options.metrics).await?;

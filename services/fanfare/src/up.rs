@@ -14,7 +14,7 @@ use fanfare_domain::{AddressPolicy, address::AddressRule};
 use fanfare_nats_server::{
     Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals,
 };
-use fanfare_service::{Context, Metrics, Traces};
+use fanfare_service::{Context, Instance, Metrics, Traces};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::sleep};
@@ -65,11 +65,12 @@ pub(crate) async fn up(
     output: Output,
 ) -> Result<()> {
     // What `up` has to say to people it prints; the log is for what goes wrong.
-    let (traces, exporter) = Traces::from_env("up").context("set up traces")?;
+    let instance = Instance::of("up");
+    let (traces, exporter) = Traces::from_env(&instance).context("set up traces")?;
     let logging = init_logging("warn", log, &traces)?;
     let data = DataDir::new(&data);
     data.prepare()?;
-    let metrics = Metrics::from_env("up").context("set up metrics")?;
+    let metrics = Metrics::from_env(&instance).context("set up metrics")?;
     let context = Context::new("fanfare").with_metrics(metrics.clone());
     let mut context = telling(context, (logging, traces, exporter));
     let (hand_over, returned) = oneshot::channel();

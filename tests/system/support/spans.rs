@@ -5,13 +5,22 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use fanfare_testkit::{receiver::Receiver, wait_until};
+use fanfare_testkit::{
+    receiver::{Behaviour, Receiver, Reply},
+    wait_until,
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{KeyValue, any_value::Value},
     trace::v1 as otlp,
 };
 use prost::Message as _;
+
+/// What a collector answers in gRPC: an empty message, and all is well.
+pub(crate) fn taken() -> Behaviour {
+    let reply = Reply::new(200).header("content-type", "application/grpc");
+    Behaviour::Reply(reply.header("grpc-status", "0").body(vec![0; 5]))
+}
 
 /// A span that was exported.
 #[derive(Clone, Debug)]
@@ -32,8 +41,9 @@ pub(crate) struct Exported {
     pub(crate) events: Vec<String>,
     /// When it began and ended, in nanoseconds.
     pub(crate) times: (u64, u64),
-    /// Whether it is said to have failed.
+    /// Whether it is said to have failed, and what is said of why.
     pub(crate) failed: bool,
+    pub(crate) why: String,
 }
 
 /// Takes spans over HTTP.
@@ -112,7 +122,8 @@ fn exported(service: &str, span: otlp::Span) -> Exported {
         attributes: texts(&span.attributes),
         events: span.events.into_iter().map(|event| event.name).collect(),
         times: (span.start_time_unix_nano, span.end_time_unix_nano),
-        failed: span.status.is_some_and(|status| status.code == 2),
+        failed: span.status.as_ref().is_some_and(|status| status.code == 2),
+        why: span.status.map(|status| status.message).unwrap_or_default(),
         name: span.name,
     }
 }

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use crate::otlp::{Collector, ExportError, Protocol, Signal, variable};
+use crate::otlp::{self, Collector, ExportError, Protocol, Signal, TlsVariables, variable};
 
 /// The variables, of which OTLP's own ones are read where the exporter is made.
 const METRICS: Signal = Signal {
@@ -29,6 +29,12 @@ const METRICS: Signal = Signal {
     endpoint: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
     protocol: "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
     timeout: "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+    insecure: "OTEL_EXPORTER_OTLP_METRICS_INSECURE",
+    tls: TlsVariables {
+        authorities: ["OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", otlp::AUTHORITIES],
+        certificate: ["OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE", otlp::CERTIFICATE],
+        key: ["OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", otlp::KEY],
+    },
     // Those who ask get it, whatever the variables say.
     others: &["prometheus"],
 };
@@ -48,9 +54,10 @@ pub(super) fn reader_from_env() -> Result<Option<PeriodicReader<Patient>>, Expor
 }
 
 fn exporter(collector: &Collector) -> Result<MetricExporter, ExportError> {
-    let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
+    // Cumulative, unless a variable says otherwise.
+    let builder = MetricExporter::builder();
     let made = match collector.protocol {
-        Protocol::Grpc => collector.configure(builder.with_tonic()).build(),
+        Protocol::Grpc => collector.configure_grpc(builder.with_tonic()).build(),
         Protocol::Http => {
             let builder = builder.with_http().with_http_client(collector.http_client()?);
             collector.configure(builder).build()
@@ -135,7 +142,7 @@ mod tests {
     /// Pushes by a thread without a runtime, as it is done.
     fn pushing(protocol: Protocol, address: String) -> Metrics {
         crate::install_crypto_provider();
-        let collector = Collector { protocol, address: Some(address), patience: SHORT };
+        let collector = Collector::at(protocol, address, SHORT);
         let patient = Patient::new(collector).unwrap();
         let reader = PeriodicReader::builder(patient).with_interval(SHORT).build();
         let resource = Resource::builder_empty().build();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use tokio::runtime::Handle;
 
-use super::ExportError;
+use super::{ExportError, Tls};
 
 /// An HTTP client that can be waited for anywhere: metrics are pushed by a thread that has no
 /// runtime of its own, on which the client would fail.
@@ -18,10 +18,11 @@ pub(crate) struct OnRuntime {
 impl OnRuntime {
     /// Makes a client whose requests end in this time, well or not. Must be called inside a Tokio
     /// runtime.
-    pub(crate) fn new(patience: Duration) -> Result<Self, ExportError> {
+    pub(crate) fn new(patience: Duration, tls: &Tls) -> Result<Self, ExportError> {
         // What it sends to a collector, keys included, is for no other server.
         let redirects = reqwest::redirect::Policy::none();
-        let client = reqwest::Client::builder().redirect(redirects).timeout(patience).build();
+        let client = reqwest::Client::builder().redirect(redirects).timeout(patience);
+        let client = tls.over_http(client).build();
         Ok(Self { client: client.map_err(ExportError::Client)?, runtime: Handle::current() })
     }
 }

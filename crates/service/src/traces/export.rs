@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use super::{Counts, Item, Pace, Series, convert};
 use crate::{
     Context, ExportError,
-    otlp::{self, Collector, Protocol},
+    otlp::{Collector, Instance, Protocol},
 };
 
 /// How long what is left may take when the process ends.
@@ -53,7 +53,7 @@ pub(super) struct Client {
 fn exporter(collector: &Collector, resource: &Resource) -> Result<SpanExporter, ExportError> {
     let builder = SpanExporter::builder();
     let made = match collector.protocol {
-        Protocol::Grpc => collector.configure(builder.with_tonic()).build(),
+        Protocol::Grpc => collector.configure_grpc(builder.with_tonic()).build(),
         Protocol::Http => {
             let builder = builder.with_http().with_http_client(collector.http_client()?);
             collector.configure(builder).build()
@@ -65,8 +65,8 @@ fn exporter(collector: &Collector, resource: &Resource) -> Result<SpanExporter, 
 }
 
 impl Client {
-    pub(super) fn new(collector: Collector, service: &str) -> Result<Self, ExportError> {
-        let resource = otlp::resource(service);
+    pub(super) fn new(collector: Collector, instance: &Instance) -> Result<Self, ExportError> {
+        let resource = instance.resource();
         Ok(Self { exporter: exporter(&collector, &resource)?, collector, resource })
     }
 

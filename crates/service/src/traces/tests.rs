@@ -43,8 +43,8 @@ fn over(address: &str, pace: Pace) -> (Traces, Exporter) {
 
 fn within(patience: Duration, protocol: Protocol, address: &str, pace: Pace) -> (Traces, Exporter) {
     crate::install_crypto_provider();
-    let collector = Collector { protocol, address: Some(String::from(address)), patience };
-    Traces::over(collector, Sampler::default(), pace, "some").unwrap()
+    let collector = Collector::at(protocol, String::from(address), patience);
+    Traces::over(collector, Sampler::default(), pace, &Instance::of("some")).unwrap()
 }
 
 fn counts(traces: &Traces) -> (u64, u64) {
@@ -136,9 +136,10 @@ async fn a_callers_decision_is_replaced_by_our_own() {
 async fn a_caller_that_picks_its_trace_id_does_not_decide() {
     crate::install_crypto_provider();
     let sampler = Sampler::named("parentbased_traceidratio", Some("0.5")).unwrap();
-    let address = Some(String::from("http://127.0.0.1:9/v1/traces"));
-    let collector = Collector { protocol: Protocol::Http, address, patience: PATIENCE };
-    let (traces, _exporter) = Traces::over(collector, sampler, Pace::default(), "some").unwrap();
+    let address = String::from("http://127.0.0.1:9/v1/traces");
+    let collector = Collector::at(Protocol::Http, address, PATIENCE);
+    let (traces, _exporter) =
+        Traces::over(collector, sampler, Pace::default(), &Instance::of("some")).unwrap();
     // Below every ratio but 0, and above every one but 1.
     for picked in ["0af7651916cd43dd0000000000000001", "0af7651916cd43ddffffffffffffffff"] {
         let parent = format!("00-{picked}-b7ad6b7169203331-01");

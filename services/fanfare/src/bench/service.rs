@@ -7,7 +7,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use fanfare_service::{Context, Health, SettingsFile, Traces};
+use fanfare_service::{Context, Health, Instance, SettingsFile, Traces};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -56,7 +56,8 @@ pub(crate) enum Said {
 pub(crate) async fn serve(options: Options, output: Output) -> Result<()> {
     let begun = Instant::now();
     let service = options.service;
-    let (traces, exporter) = Traces::from_env(service.name()).context("set up traces")?;
+    let (traces, exporter) =
+        Traces::from_env(&Instance::of(service.name())).context("set up traces")?;
     let logging = init_logging("warn", None, &traces)?;
     let sources = service.sources()?.file(&SettingsFile::read(&options.config)?)?;
     let mut context = telling(Context::new(service.name()), (logging, traces, exporter));
