@@ -88,6 +88,10 @@ fn panel_is_whole(panel: &Value, kind: &str) -> Result<()> {
     text(panel, "description")?;
     let field = panel.get("fieldConfig").and_then(|field| field.get("defaults"));
     text(field.context("a field")?, "unit")?;
+    if panel.get("type").and_then(Value::as_str) == Some("timeseries") {
+        let legend = panel.pointer("/options/legend").context("a legend")?;
+        ensure!(legend.get("showLegend") == Some(&true.into()), "it hides whose lines they are");
+    }
     let asks = |one: &Value| -> Result<()> {
         let source = one.get("datasource").context("a data source")?;
         ensure!(text(source, "type")? == kind, "it asks another kind of source");

@@ -30,7 +30,7 @@ const REFUSED: usize = 2;
 type Wanted = (&'static str, &'static [(&'static str, f64)]);
 
 /// One event more goes to an endpoint that hangs.
-const WANTED: [Wanted; 45] = [
+const WANTED: [Wanted; 49] = [
     ("sum(fanfare_ingest_accepted_total)", &[("", 7.0)]),
     ("sum(fanfare_ingest_duplicates_total)", &[("", 1.0)]),
     ("sum(fanfare_ingest_rejected_total)", &[("", 2.0)]),
@@ -39,10 +39,10 @@ const WANTED: [Wanted; 45] = [
     ("sum(fanfare_ingest_reads_inbox)", &[("", 1.0)]),
     ("max(fanfare_log_stream_messages{stream=\"INBOX\"})", &[("", 0.0)]),
     ("sum(fanfare_fan_out_events_total)", &[("", 7.0)]),
-    ("sum(fanfare_fan_out_deliveries_total{way=~\"task|feed\"})", &[("", 19.0)]),
+    ("sum(fanfare_fan_out_deliveries_total{way=~\"task|feed|replay\"})", &[("", 19.0)]),
     (
         "sum by (way) (fanfare_fan_out_deliveries_total)",
-        &[("task", 19.0), ("feed", 0.0), ("skipped", 0.0)],
+        &[("task", 19.0), ("feed", 0.0), ("replay", 0.0), ("skipped", 0.0)],
     ),
     ("sum(fanfare_fan_out_width_sum) / sum(fanfare_fan_out_width_count)", &[("", 19.0 / 7.0)]),
     ("sum(fanfare_fan_out_conditions_asked_total)", &[("", 0.0)]),
@@ -102,6 +102,10 @@ const WANTED: [Wanted; 45] = [
     ),
     ("max(fanfare_dispatcher_lookups / fanfare_dispatcher_lookups_limit)", &[("", 0.0)]),
     ("max(fanfare_api_batches / fanfare_api_batches_limit)", &[("", 0.0)]),
+    ("max(fanfare_api_live_queue / fanfare_api_live_queue_limit)", &[("", 0.0)]),
+    ("sum(fanfare_fan_out_replays)", &[("", 0.0)]),
+    ("sum(fanfare_fan_out_costly)", &[("", 0.0)]),
+    ("sum by (limit) (fanfare_api_rate_limited_total)", &[("caller", 0.0), ("address", 0.0)]),
     ("max(fanfare_ingest_requests / fanfare_ingest_requests_limit)", &[("", 0.0)]),
 ];
 

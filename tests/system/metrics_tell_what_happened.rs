@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use fanfare_testkit::{
-    receiver::{Behaviour, Receiver, Reply},
+    receiver::{Behaviour, Receiver},
     wait_until,
 };
 use serde_json::json;
@@ -19,6 +19,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 use crate::support::{
     Answer, Hooks,
     boards::{Board, OF_METRICS, observability},
+    spans::taken,
     up::{Up, number},
 };
 
@@ -100,12 +101,6 @@ async fn metrics_tell_what_happened() -> Result<()> {
     up.end().await
 }
 
-/// What a collector of OpenTelemetry answers, in gRPC: an empty message, and all is well.
-fn taken() -> Behaviour {
-    let reply = Reply::new(200).header("content-type", "application/grpc");
-    Behaviour::Reply(reply.header("grpc-status", "0").body(vec![0; 5]))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_gets_the_same_numbers_and_may_hang() -> Result<()> {
     let (collector, hooks) = (Receiver::start().await?, Hooks::start().await?);
@@ -168,6 +163,7 @@ fn known(text: &str) -> Result<()> {
             ensure!(!words(expression).is_empty(), "{name}: {panel} looks at nothing");
         }
     }
+    all_is_looked_at(text)?;
     // A text may speak of a histogram, which has no series of that name.
     for (file, there) in [("prometheus/alerts.yml", &series), ("runbook.md", &named)] {
         let page = fs::read_to_string(observability().join(file)).context(file)?;
@@ -176,6 +172,28 @@ fn known(text: &str) -> Result<()> {
         let unknown: Vec<_> = used.difference(there).collect();
         ensure!(unknown.is_empty(), "{file} looks at {unknown:?}, which is not there");
     }
+    Ok(())
+}
+
+/// Checks that there is a panel or an alert for each number of ours.
+fn all_is_looked_at(text: &str) -> Result<()> {
+    let mut pages = vec![fs::read_to_string(observability().join("prometheus/alerts.yml"))?];
+    for name in OF_METRICS {
+        let board = Board::read(name)?;
+        pages.extend(board.expressions()?.into_iter().map(|(_, asked)| String::from(asked)));
+    }
+    let used: BTreeSet<&str> = pages.iter().flat_map(|page| words(page)).collect();
+    let is_of = |word: &str, family: &str| {
+        let rest = word.strip_prefix(family);
+        rest.is_some_and(|rest| ["", "_bucket", "_sum", "_count"].contains(&rest))
+    };
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE fanfare_"));
+    let families = families.filter_map(|line| line.split(' ').next());
+    let unseen: Vec<_> = families
+        .map(|rest| format!("fanfare_{rest}"))
+        .filter(|family| !used.iter().any(|word| is_of(word, family)))
+        .collect();
+    ensure!(unseen.is_empty(), "nobody looks at {unseen:?}");
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use fanfare_delivery_log::Database;
 use fanfare_event_log::{ConfigView, EventLog};
 use fanfare_service::{
     Histogram, Metric, Metrics,
@@ -25,6 +26,8 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 pub(crate) struct Counters {
     answers: [AtomicU64; CLASSES.len()],
     time: Histogram,
+    /// Portal links that were made: to look, and to change things.
+    links: [AtomicU64; 2],
 }
 
 impl Counters {
@@ -32,7 +35,8 @@ impl Counters {
     pub(crate) fn new(metrics: &Metrics) -> Arc<Self> {
         let help = "Time from a request's head to its answer.";
         let time = metrics.histogram(Metric::new("fanfare.api.request", "s", help), SOON);
-        let counters = Arc::new(Self { answers: Default::default(), time });
+        let (answers, links) = (Default::default(), Default::default());
+        let counters = Arc::new(Self { answers, time, links });
         let all = Arc::clone(&counters);
         metrics.counters(
             Metric::new("fanfare.api.requests", "{request}", "Requests by the answer's status."),
@@ -43,7 +47,24 @@ impl Counters {
                 }
             },
         );
+        let all = Arc::clone(&counters);
+        let help = "Portal links that were made, by what they allow: to read, or to change things (admin).";
+        metrics.counters(
+            Metric::new("fanfare.api.portal_links", "{link}", help),
+            "role",
+            move |tell| {
+                let [read, admin] = &all.links;
+                tell("read", read.load(Relaxed));
+                tell("admin", admin.load(Relaxed));
+            },
+        );
         counters
+    }
+
+    /// Counts a portal link.
+    pub(crate) fn note_link(&self, may_change: bool) {
+        let [read, admin] = &self.links;
+        if may_change { admin } else { read }.fetch_add(1, Relaxed);
     }
 
     /// Counts an answer.
@@ -122,12 +143,14 @@ pub(crate) fn register(metrics: &Metrics, view: ConfigView<Directory>, limited: 
     );
 }
 
-/// Has read what waits for the streams, for ingest, and for its end.
+/// Has read what waits for the streams, for the delivery log, for ingest, and for its end.
 pub(crate) fn register_waits(
     metrics: &Metrics,
-    log: &EventLog,
+    (log, database): (&EventLog, &Database),
     (batches, errands): (&Shares, &Errands),
 ) {
+    let levels = database.clone();
+    metrics.database("api", move || levels.levels());
     let (windows, limit) = (log.windows(), log.windows());
     metrics.writes("api", move || windows.under_way(), move || limit.limit());
     let (batches, batches_max) = (batches.clone(), batches.max());
@@ -178,5 +201,11 @@ mod tests {
             assert!(text.contains(&line), "{line} in\n{text}");
         }
         assert!(text.contains("fanfare_api_request_seconds_count 4"), "{text}");
+        counters.note_link(true);
+        let text = metrics.text();
+        for (role, count) in [("read", 0), ("admin", 1)] {
+            let line = format!("fanfare_api_portal_links_total{{role=\"{role}\"}} {count}");
+            assert!(text.contains(&line), "{line} in\n{text}");
+        }
     }
 }

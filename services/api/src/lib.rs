@@ -128,7 +128,7 @@ pub async fn bind_and_start(
     counters::register(&metrics, directory.clone(), &limited);
     let Limited { connections, connections_max: _, scans, bodies, batches } = limited;
     let (errands, taken) = Errands::new();
-    counters::register_waits(&metrics, &log, (&batches, &errands));
+    counters::register_waits(&metrics, (&log, &database), (&batches, &errands));
     let app = App::new(app::Parts {
         publisher: log.publisher(),
         jobs,
@@ -190,7 +190,7 @@ fn limited() -> Limited {
 
 /// Spawns what goes on beside the requests.
 fn spawn_keepers(context: &mut Context, app: &App) {
-    live::register(context.metrics(), app.clone());
+    live::register(context.metrics(), app);
     rates::register(context.metrics(), app.clone());
     context.spawn("expunging", expunge::run(app.clone(), context.stop()));
     context.spawn("live", live::run(app.clone(), context.stop()));

@@ -139,11 +139,15 @@ struct Client {
     cut: CancellationToken,
 }
 
-/// Has it read how many watch.
-pub(crate) fn register(metrics: &Metrics, app: App) {
+/// Has it read how many watch, and what waits for them.
+pub(crate) fn register(metrics: &Metrics, app: &App) {
+    let read = |of: fn(&Live) -> usize| {
+        let app = app.clone();
+        move || of(&app.live)
+    };
     metrics.level(
         Metric::new("fanfare.api.live_streams", "{stream}", "Live streams that are open."),
-        move || app.live.count(),
+        read(Live::count),
     );
     metrics.level(
         Metric::new(
@@ -152,6 +156,50 @@ pub(crate) fn register(metrics: &Metrics, app: App) {
             "Live streams that may be open; a tenant gets a sixteenth.",
         ),
         || CLIENTS_MAX,
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.live_queue",
+            "{message}",
+            "Messages of the journal that some of those who watch have not taken.",
+        ),
+        read(Live::waiting),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.live_queue.limit",
+            "{message}",
+            "How many they may be behind; whoever is further behind is cut off, and comes back.",
+        ),
+        || BEHIND_MAX,
+    );
+    metrics.level(
+        Metric::new("fanfare.api.live_queue.size", "By", "Bytes of them."),
+        read(|live| live.held.load(Ordering::Acquire)),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.live_queue.size.limit",
+            "By",
+            "Bytes that they may take; at the limit, those who are furthest behind are cut off.",
+        ),
+        || BEHIND_BYTES_MAX,
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.live_past",
+            "{stream}",
+            "Live streams that read from the journal what they missed.",
+        ),
+        read(|live| live.past.taken()),
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.api.live_past.limit",
+            "{stream}",
+            "How many may at once; a tenant gets a quarter, and more wait.",
+        ),
+        || PAST_MAX.0,
     );
 }
 
@@ -183,6 +231,11 @@ impl Live {
     /// Tells how many watch.
     pub(crate) fn count(&self) -> usize {
         self.lock().all.len()
+    }
+
+    /// Tells how many messages are in the queue that somebody has not taken.
+    fn waiting(&self) -> usize {
+        self.feed.borrow().as_ref().map_or(0, broadcast::Sender::len)
     }
 
     /// Adds one who watches, unless there are too many.

@@ -6,8 +6,8 @@ use fanfare_service::Histogram;
 
 use crate::routes::Matches;
 
-/// Counts since the start of the process. All only grow but for the batches and the
-/// events whose filters take long.
+/// Counts since the start of the process. All only grow but for the batches, the events whose filters
+/// take long, and what replays have.
 #[derive(Debug, Default)]
 pub struct Counters {
     events: AtomicU64,
@@ -15,9 +15,12 @@ pub struct Counters {
     deliveries: AtomicU64,
     skipped: AtomicU64,
     fed: AtomicU64,
+    replayed: AtomicU64,
     handed_back: AtomicU64,
     batches: AtomicUsize,
     costly: AtomicUsize,
+    replays: AtomicUsize,
+    surveyed: AtomicUsize,
     conditions_asked: AtomicU64,
     conditions_failed: AtomicU64,
 }
@@ -33,11 +36,16 @@ impl Counters {
         self.repeated.load(Ordering::Relaxed)
     }
 
-    /// How many deliveries they became, by the way in which they go to their endpoints: a task,
-    /// a feed, or nothing because the endpoint was paused to skip.
-    pub fn deliveries(&self) -> [(&'static str, u64); 3] {
-        [("task", &self.deliveries), ("feed", &self.fed), ("skipped", &self.skipped)]
-            .map(|(way, count)| (way, count.load(Ordering::Relaxed)))
+    /// How many deliveries there were, by the way in which they go to their endpoints: a task, a
+    /// feed, a task of a replay, or nothing because the endpoint was paused to skip.
+    pub fn deliveries(&self) -> [(&'static str, u64); 4] {
+        [
+            ("task", &self.deliveries),
+            ("feed", &self.fed),
+            ("replay", &self.replayed),
+            ("skipped", &self.skipped),
+        ]
+        .map(|(way, count)| (way, count.load(Ordering::Relaxed)))
     }
 
     /// How many events were handed back because the limits of their tenants were out of reach.
@@ -61,6 +69,22 @@ impl Counters {
 
     pub(crate) fn set_costly(&self, count: usize) {
         self.costly.store(count, Ordering::Relaxed);
+    }
+
+    /// How many replays this process runs, and how many deliveries it remembers for them.
+    pub(crate) fn replays(&self) -> (usize, usize) {
+        (self.replays.load(Ordering::Relaxed), self.surveyed.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_replays(&self, count: usize, surveyed: usize) {
+        self.replays.store(count, Ordering::Relaxed);
+        self.surveyed.store(surveyed, Ordering::Relaxed);
+    }
+
+    /// Counts deliveries that a replay has made.
+    pub(crate) fn count_replayed(&self, deliveries: usize) {
+        let deliveries = u64::try_from(deliveries).unwrap_or(u64::MAX);
+        self.replayed.fetch_add(deliveries, Ordering::Relaxed);
     }
 
     /// Counts an event whose routing was just put on record.

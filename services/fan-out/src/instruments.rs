@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fanfare_event_log::{ConfigView, EventLog};
 use fanfare_service::{Histogram, Metric, Metrics, metrics::as_f64};
 
-use crate::{conditions::Conditions, counters::Counters, routes::Routes};
+use crate::{conditions::Conditions, counters::Counters, replays::SURVEYED_MAX, routes::Routes};
 
 /// Boundaries for how many endpoints an event has.
 const WIDTHS: &[f64] =
@@ -69,7 +69,8 @@ pub(crate) fn register(
         Metric::new(
             "fanfare.fan_out.deliveries",
             "{delivery}",
-            "Deliveries, by the way they go: as a task, by a feed, or skipped by a paused endpoint.",
+            "Deliveries, by the way they go: as a task, by a feed, by a replay, or skipped by a paused \
+             endpoint.",
         ),
         "way",
         move |tell| all.deliveries().into_iter().for_each(|(way, count)| tell(way, count)),
@@ -96,6 +97,7 @@ pub(crate) fn register(
         ),
         move || all.costly(),
     );
+    replays(metrics, counters);
     metrics.gauge(
         Metric::new(
             "fanfare.fan_out.config_revision",
@@ -103,6 +105,35 @@ pub(crate) fn register(
             "The sequence of CONFIG up to which fan-out knows the configuration.",
         ),
         move || as_f64(usize::try_from(view.revision()).unwrap_or(usize::MAX)),
+    );
+}
+
+fn replays(metrics: &Metrics, counters: &Arc<Counters>) {
+    let all = Arc::clone(counters);
+    metrics.level(
+        Metric::new(
+            "fanfare.fan_out.replays",
+            "{replay}",
+            "Replays that are not over, told by the process that runs them.",
+        ),
+        move || all.replays().0,
+    );
+    let all = Arc::clone(counters);
+    metrics.level(
+        Metric::new(
+            "fanfare.fan_out.replays.surveyed",
+            "{delivery}",
+            "Deliveries on record that are remembered for replays which wait for their turn.",
+        ),
+        move || all.replays().1,
+    );
+    metrics.level(
+        Metric::new(
+            "fanfare.fan_out.replays.surveyed.limit",
+            "{delivery}",
+            "How many may be; beyond that a replay forgets, and waits until there is room.",
+        ),
+        || SURVEYED_MAX,
     );
 }
 

@@ -99,6 +99,7 @@ pub async fn start_counted(
         allowances: Allowances::new(log.clone(), context.clock(), stop.clone()),
         clock: context.clock(),
         spans: spans.clone(),
+        counters: Arc::clone(&counters),
     };
     let writes = (Arc::clone(&counters), width, spans);
     let tools = Tools {

@@ -33,9 +33,12 @@ use fanfare_service::{Clock, random_bytes};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::shift::SURVEYED_MAX;
+
 use self::{shift::Shift, watch::Watch};
 use crate::{
-    allowances::Allowances, conditions::Conditions, outlet::Outlet, routes::Routes, spans::Spans,
+    allowances::Allowances, conditions::Conditions, counters::Counters, outlet::Outlet,
+    routes::Routes, spans::Spans,
 };
 
 /// The role with the one post.
@@ -62,6 +65,8 @@ pub(crate) struct Desk {
     pub(crate) clock: Arc<dyn Clock>,
     /// Tells what is written.
     pub(crate) spans: Spans,
+    /// Counts it.
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Desk {

@@ -51,6 +51,8 @@ pub async fn start(context: &mut Context, settings: Settings) -> anyhow::Result<
     let counters = Arc::<Counters>::default();
     let limits = settings.limits();
     counters::register(context.metrics(), &counters, (context.clock(), limits));
+    let levels = database.clone();
+    context.metrics().database("projector", move || levels.levels());
     let projecting = Projecting {
         counters,
         log: log.clone(),

@@ -252,6 +252,20 @@ impl Database {
         })
     }
 
+    /// How many connections are in use, and how many may be: whoever needs another one waits.
+    pub fn levels(&self) -> (usize, usize) {
+        let (open, idle, max) = match &self.0 {
+            Connections::Sqlite(pool) => {
+                (pool.size(), pool.num_idle(), pool.options().get_max_connections())
+            }
+            Connections::Postgres(pool) => {
+                (pool.size(), pool.num_idle(), pool.options().get_max_connections())
+            }
+        };
+        let number = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        (number(open).saturating_sub(idle), number(max))
+    }
+
     /// Closes all connections.
     pub fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {

@@ -114,7 +114,8 @@ pub(crate) async fn create_portal_link(
         expires_at: now.saturating_add(life),
         rate_limit,
     };
-    // Nothing else keeps that there is such a link.
+    app.counters.note_link(matches!(new.role, PortalRole::Admin));
+    // Nothing else keeps that there is this link.
     info!(
         target: AUDIT,
         tenant_id = %link.tenant,

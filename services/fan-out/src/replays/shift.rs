@@ -31,7 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LAST: Duration = Duration::from_secs(3);
 
 /// How many deliveries may be remembered together of what is on record, for replays that wait.
-const SURVEYED_MAX: usize = 1_000_000;
+pub(crate) const SURVEYED_MAX: usize = 1_000_000;
 
 /// See the module.
 pub(super) struct Shift {
@@ -74,6 +74,7 @@ impl Shift {
             {
                 self.begin(&stored);
             }
+            self.tell();
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 Some(taken) = self.at_it.join_next() => {
@@ -87,6 +88,13 @@ impl Shift {
             taken.context("a job panicked")?;
         }
         Ok(())
+    }
+
+    /// Says how many replays there are, and how much is remembered for those that wait.
+    fn tell(&self) {
+        let running = self.desk.jobs.read(|jobs| jobs.running().count());
+        let surveyed = self.runs.values().map(Run::surveyed).sum();
+        self.desk.counters.set_replays(running, surveyed);
     }
 
     fn next(&mut self) -> Option<StoredReplay> {
@@ -160,6 +168,13 @@ impl Shift {
                 run.forget_survey();
             }
         }
+    }
+}
+
+/// Whoever has the post next says how many there are.
+impl Drop for Shift {
+    fn drop(&mut self) {
+        self.desk.counters.set_replays(0, 0);
     }
 }
 

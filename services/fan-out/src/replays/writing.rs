@@ -70,6 +70,7 @@ impl Desk {
         for span in spans {
             self.spans.written(Some(span));
         }
+        self.counters.count_replayed(given.iter().map(|given| given.targets.len()).sum());
         Ok(true)
     }
 
