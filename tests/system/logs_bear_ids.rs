@@ -1,7 +1,7 @@
 //! What services log about a delivery is found by its ids, which are those of the journal and of the
 //! spans that are exported.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -122,6 +122,45 @@ async fn a_delivered_and_an_exhausted_one_are_found_by_ids_of_journal_and_spans(
         assert_eq!(exported(&spans, &span.to_string())?.trace, trace);
     }
     nothing_secret_is_said(&scene)?;
+    scene.finish(Expected::Calm).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_logged_is_changed_by_module_while_services_run() -> Result<()> {
+    let directory = tempfile::tempdir().context("make a directory")?;
+    let file = directory.path().join("filter");
+    let place = file.to_str().context("a path")?;
+    let variables = vec![(String::from("FANFARE_TELEMETRY__FILTER_FILE"), String::from(place))];
+    let options = Options { variables, ..Options::default() };
+    let mut scene = Scene::set_with(options, Hooks::start().await?).await?;
+    scene.subscribe("/good", &[">"], &[]).await?;
+    let (attempt, taken) = ("an attempt was made", "an event was taken in");
+    let counts = async |scene: &Scene, events: usize| {
+        scene.api().publish(TENANT, "order.paid", "{}", &format!("key-{events}")).await?;
+        // What is said of an attempt is said before that is on record.
+        wait_until("the attempt to be on record", async || {
+            let journal = evidence::journal(&scene.log).await.map_err(|error| error.to_string())?;
+            let facts = journal.into_iter().flat_map(|batch| batch.facts);
+            let made = facts.filter(|it| matches!(it.fact, Fact::AttemptMade(_))).count();
+            if made == events { Ok(()) } else { Err(format!("{made} attempts")) }
+        })
+        .await;
+        let logs = scene.installation.logs();
+        let attempts = lines(&logs, Service::Dispatcher, attempt)?.len();
+        anyhow::Ok((attempts, lines(&logs, Service::Ingest, taken)?.len()))
+    };
+    assert_eq!(counts(&scene, 1).await?, (0, 0), "debug lines are not written");
+    for (number, filter, expected) in
+        [(1, "info,fanfare_dispatcher=debug\n", (1, 0)), (2, "info\n", (1, 0))]
+    {
+        // All of it at once, or it may be looked at while it is empty.
+        fs::write(file.with_extension("new"), filter).context("write a filter")?;
+        fs::rename(file.with_extension("new"), &file).context("put the filter in its place")?;
+        for service in [Service::Dispatcher, Service::Ingest] {
+            said(&scene, service, "the filter of the log was changed", number).await;
+        }
+        assert_eq!(counts(&scene, number + 1).await?, expected, "{filter}");
+    }
     scene.finish(Expected::Calm).await
 }
 
