@@ -14,7 +14,7 @@ use self::rate::KeyRateView;
 use crate::{
     app::App,
     caller::{Caller, InTenant, Operator, ReadsKeys, WritesKeys},
-    directory::Revised,
+    directory::{Directory, Revised},
     error::{ApiError, Code},
     etag::IfMatch,
     extract::{Body, Params, PathId},
@@ -250,9 +250,6 @@ async fn create(
         let why = "only an operator's key with every right can";
         return Err(ApiError::value("reveals_secrets", why));
     }
-    if app.directory.read(|it| it.keys_before(tenant, u64::MAX)) >= KEYS_MAX {
-        return Err(Code::KeysLimit.into());
-    }
     let text = secret_key::generate_key(random_bytes());
     let key = Arc::new(ApiKey {
         id: KeyId::new(now, random_bytes()),
@@ -265,14 +262,13 @@ async fn create(
         reveals_secrets: new.reveals_secrets,
         rate_limit,
     });
-    let entity = Entity::ApiKey(Arc::clone(&key));
-    let revision = app.write(caller, entity, false, 0).await?;
-    // Of those that were made at the same time, those are too many that CONFIG has later.
-    if app.directory.read(|it| it.keys_before(tenant, revision)) >= KEYS_MAX {
-        let find = |directory: &crate::directory::Directory| directory.key(key.id);
-        app.delete(caller, &IfMatch::Absent, find).await?;
-        return Err(Code::KeysLimit.into());
-    }
+    let look = |directory: &Directory| {
+        if directory.keys_count(tenant) >= KEYS_MAX {
+            return Err(Code::KeysLimit.into());
+        }
+        Ok((Entity::ApiKey(Arc::clone(&key)), 0))
+    };
+    let revision = app.write_counted(caller, look).await?;
     let place = tenant.map_or_else(String::new, |tenant| format!("/tenants/{tenant}"));
     let location = format!("/v1{place}/keys/{}", key.id);
     let body = KeyWithSecret { view: KeyView::of(&key, None), key: text };
@@ -306,9 +302,8 @@ async fn delete(
     tenant: Option<&TenantId>,
     id: KeyId,
 ) -> Result<StatusCode, ApiError> {
-    let own = |directory: &crate::directory::Directory| {
-        directory.key(id).filter(|key| key.value.tenant.as_ref() == tenant)
-    };
+    let own =
+        |directory: &Directory| directory.key(id).filter(|key| key.value.tenant.as_ref() == tenant);
     let deleted = app.delete(caller, &IfMatch::Absent, own).await?;
     if !deleted {
         return Err(Code::KeyNotFound.into());
