@@ -174,6 +174,23 @@ pub(crate) async fn list_tenant_keys(
     list(&app, Some(access.id()), &paging).await
 }
 
+/// Shows a tenant's key, but for the key itself.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/keys/{key}", tag = "keys",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("key" = String, Path, description = "The key's id"),
+    ),
+    responses((status = 200, body = KeyView, headers(("ETag")))),
+)]
+pub(crate) async fn get_tenant_key(
+    State(app): State<App>,
+    access: InTenant<ReadsKeys>,
+    PathId(id): PathId<KeyId>,
+) -> Result<Tagged<KeyView>, ApiError> {
+    get(&app, Some(access.id()), id).await
+}
+
 /// Deletes a tenant's key: it stops working at once.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/keys/{key}", tag = "keys",
@@ -215,6 +232,20 @@ pub(crate) async fn list_operator_keys(
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<KeyView>>, ApiError> {
     list(&app, None, &paging).await
+}
+
+/// Shows an operator's key, but for the key itself.
+#[utoipa::path(
+    get, path = "/v1/keys/{key}", tag = "keys",
+    params(("key" = String, Path, description = "The key's id")),
+    responses((status = 200, body = KeyView, headers(("ETag")))),
+)]
+pub(crate) async fn get_operator_key(
+    State(app): State<App>,
+    _access: Operator<ReadsKeys>,
+    PathId(id): PathId<KeyId>,
+) -> Result<Tagged<KeyView>, ApiError> {
+    get(&app, None, id).await
 }
 
 /// Deletes an operator's key: it stops working at once, and is not admitted again.
@@ -294,6 +325,14 @@ async fn list(
     let found: Vec<_> = found.into_iter().zip(used).collect();
     let show = |(key, used): &(Revised<ApiKey>, _)| KeyView::of(&key.value, *used);
     Ok(Json(Page::of(found, limit, |(key, _)| key.value.id, show)))
+}
+
+async fn get(app: &App, tenant: Option<&TenantId>, id: KeyId) -> Result<Tagged<KeyView>, ApiError> {
+    let own =
+        |directory: &Directory| directory.key(id).filter(|key| key.value.tenant.as_ref() == tenant);
+    let Revised { value: key, revision } = app.directory.read(own).ok_or(Code::KeyNotFound)?;
+    let used = last_uses(app, vec![id]).await.into_iter().next().flatten();
+    Ok(Tagged { revision, body: KeyView::of(&key, used) })
 }
 
 async fn delete(
