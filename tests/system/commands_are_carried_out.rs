@@ -316,3 +316,32 @@ async fn what_waits_for_a_paused_or_an_ordered_endpoint_is_cancelled_at_once() -
     assert_eq!(scene.hooks.seen_at("/held").len(), 3);
     scene.finish(Expected::Turmoil).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_behind_a_backlog_is_tried_at_once_and_delivered_once() -> Result<()> {
+    const EVENTS: usize = 40;
+    let hooks = Hooks::answering(|_, _| Answer::Late(200, Duration::from_millis(250)));
+    let options = Options { profile: EAGER, ..Options::default() };
+    let mut scene = Scene::set_with(options, hooks.await?).await?;
+    let mut slow = scene.endpoint("/slow", &["a.*"], &[]);
+    slow["concurrency"] = json!(1);
+    let slow = scene.api().endpoint(TENANT, &slow).await?;
+    scene.note("/slow", &["a.*"], &slow, &[])?;
+    scene.api().act(TENANT, &slow.id, "pause", &json!({ "mode": "hold" })).await?;
+    let planned = (0..EVENTS).map(|_| scene.plan("a.b", Route::Inbox));
+    let planned = planned.collect::<Result<Vec<_>>>()?;
+    scene.publish(planned).await?;
+    let ids = routed(&scene, &slow, EVENTS).await?;
+    scene.api().act(TENANT, &slow.id, "resume", &json!({})).await?;
+    scene.hooks_have(2).await;
+    let last = *ids.last().context("there are some")?;
+    let taken = ask(&scene, last, "retry").await?;
+    ensure!(taken["outcome"] == "accepted", "{taken}");
+    let found = ended(&scene, &[last]).await?;
+    assert_eq!(end_of(&found, last)?, (Conclusion::Delivered, 1));
+    let tried = scene.hooks.count();
+    ensure!(tried < EVENTS - 10, "it came before others: {tried} were tried");
+    scene.concluded(PATIENCE).await?;
+    assert_eq!(scene.hooks.count(), EVENTS, "each came once");
+    scene.finish(Expected::Calm).await
+}

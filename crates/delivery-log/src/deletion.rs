@@ -8,6 +8,7 @@ use fanfare_domain::{EndpointId, TenantId, Timestamp};
 use serde_json::Value as Json;
 
 use crate::{
+    counts::{Table, Tally},
     database::{Statement, StoreError, Transaction},
     query::highest,
     store::{Store, id, required_time},
@@ -60,13 +61,15 @@ async fn profile_then(
 }
 
 /// The tables, each with its key's first column, which carries the event's time.
-const STEPS: [(&str, &str); 2] = [
+const STEPS: [(Table, &str, &str); 2] = [
     (
+        Table::Attempts,
         "DELETE FROM fanfare_attempts WHERE (delivery, number) IN \
          (SELECT delivery, number FROM fanfare_attempts WHERE endpoint = ",
         " AND delivery <= ",
     ),
     (
+        Table::Deliveries,
         "DELETE FROM fanfare_deliveries WHERE id IN \
          (SELECT id FROM fanfare_deliveries WHERE endpoint = ",
         " AND id <= ",
@@ -84,9 +87,17 @@ impl Store {
         let deleted_at = required_time(row, 1, "deleted_at")?;
         let mut transaction = self.begin_alone().await?;
         let mut left = u64::from(limit);
-        for step in STEPS {
-            left -= remove(&mut transaction, step, (endpoint, deleted_at), left).await?.min(left);
+        let mut tally = Tally::default();
+        for (table, head, before) in STEPS {
+            if left == 0 {
+                break;
+            }
+            let mut statement = Statement::new(head);
+            statement.bind(endpoint.as_bytes()).push(before).bind(&highest(deleted_at));
+            statement.push(" LIMIT ").bind(left).push(")");
+            left -= tally.remove(&mut transaction, table, statement).await?.min(left);
         }
+        tally.write(&mut transaction).await?;
         if left > 0 {
             let mut done =
                 Statement::new("UPDATE fanfare_deleted SET purged = 1 WHERE endpoint = ");
@@ -96,19 +107,4 @@ impl Store {
         transaction.commit().await?;
         Ok(true)
     }
-}
-
-async fn remove(
-    transaction: &mut Transaction,
-    (head, before): (&'static str, &'static str),
-    (endpoint, deleted_at): (EndpointId, Timestamp),
-    limit: u64,
-) -> Result<u64, StoreError> {
-    if limit == 0 {
-        return Ok(0);
-    }
-    let mut statement = Statement::new(head);
-    statement.bind(endpoint.as_bytes()).push(before).bind(&highest(deleted_at));
-    statement.push(" LIMIT ").bind(limit).push(")");
-    transaction.execute(statement).await
 }

@@ -14,6 +14,7 @@ use fanfare_domain::{Change, Entity, TenantId, tenant::ExpungeStage};
 
 use crate::{
     audit::{EXPUNGED_LIKE, REDACTED, who},
+    counts::{Table, Tally},
     database::{Row, Statement, StoreError, Transaction, Value},
     store::{
         Store, id,
@@ -192,16 +193,18 @@ impl Doomed {
         question.push(" LIMIT ").bind(limit);
         let rows = transaction.fetch(question).await?;
         let ids = rows.iter().map(|row| id(row, 0, "id")).collect::<Result<Vec<_>, _>>()?;
+        let mut tally = Tally::default();
         for some in portions(&ids) {
-            for head in [
-                "DELETE FROM fanfare_attempts WHERE delivery IN ",
-                "DELETE FROM fanfare_deliveries WHERE id IN ",
+            for (table, head) in [
+                (Table::Attempts, "DELETE FROM fanfare_attempts WHERE delivery IN "),
+                (Table::Deliveries, "DELETE FROM fanfare_deliveries WHERE id IN "),
             ] {
                 let mut statement = Statement::new(head);
                 statement.bind_list(some.iter().map(Value::from));
-                transaction.execute(statement).await?;
+                tally.remove(transaction, table, statement).await?;
             }
         }
+        tally.write(transaction).await?;
         Ok(is_less(ids.len(), limit))
     }
 

@@ -14,6 +14,7 @@
 //! from the event, the profile and what is kept of the attempt.
 
 mod audit;
+mod counts;
 mod database;
 mod deletion;
 mod expunging;

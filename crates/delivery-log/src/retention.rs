@@ -3,24 +3,28 @@
 use fanfare_domain::Timestamp;
 
 use crate::{
-    database::{Statement, StoreError, Transaction},
+    counts::{Table, Tally},
+    database::{Statement, StoreError},
     query::lowest,
     store::{Store, forgotten},
 };
 
 /// The tables, each with its key's first column, which carries the event's time.
-const STEPS: [(&str, &str); 3] = [
+const STEPS: [(Table, &str, &str); 3] = [
     (
+        Table::Attempts,
         "DELETE FROM fanfare_attempts WHERE (delivery, number) IN \
          (SELECT delivery, number FROM fanfare_attempts WHERE delivery < ",
         " ORDER BY delivery, number LIMIT ",
     ),
     (
+        Table::Deliveries,
         "DELETE FROM fanfare_deliveries WHERE id IN \
          (SELECT id FROM fanfare_deliveries WHERE id < ",
         " ORDER BY id LIMIT ",
     ),
     (
+        Table::Events,
         "DELETE FROM fanfare_events WHERE id IN (SELECT id FROM fanfare_events WHERE id < ",
         " ORDER BY id LIMIT ",
     ),
@@ -43,9 +47,16 @@ impl Store {
         let mut transaction = self.begin_alone().await?;
         forgotten(&mut transaction, before).await?;
         let mut left = u64::from(limit);
-        for (head, tail) in STEPS {
-            left -= step(&mut transaction, (head, tail), before, left).await?.min(left);
+        let mut tally = Tally::default();
+        for (table, head, tail) in STEPS {
+            if left == 0 {
+                break;
+            }
+            let mut statement = Statement::new(head);
+            statement.bind(&lowest(before)).push(tail).bind(left).push(")");
+            left -= tally.remove(&mut transaction, table, statement).await?.min(left);
         }
+        tally.write(&mut transaction).await?;
         transaction.commit().await?;
         Ok(u64::from(limit) - left)
     }
@@ -89,18 +100,4 @@ impl Store {
         let all = u32::try_from(rows.len()).is_ok_and(|count| count < limit);
         Ok(if all { TypeCursor::default() } else { last })
     }
-}
-
-async fn step(
-    transaction: &mut Transaction,
-    (head, tail): (&'static str, &'static str),
-    before: Timestamp,
-    limit: u64,
-) -> Result<u64, StoreError> {
-    if limit == 0 {
-        return Ok(0);
-    }
-    let mut statement = Statement::new(head);
-    statement.bind(&lowest(before)).push(tail).bind(limit).push(")");
-    transaction.execute(statement).await
 }

@@ -260,7 +260,8 @@ impl Standing {
         self.reason.is_some()
     }
 
-    const fn rank(&self) -> (i64, i64) {
+    /// Of two facts, the delivery stands as the one of the higher rank says.
+    pub(crate) const fn rank(&self) -> (i64, i64) {
         (self.step, self.place.0)
     }
 }

@@ -12,16 +12,19 @@ mod tests;
 
 use self::found::Found;
 use crate::{
-    audit,
+    audit, counts,
     database::{Dialect, Statement, StoreError, Transaction},
     streams::Streams,
 };
 
 /// The version of the tables. One before [`GROWS_FROM`] makes them anew: they are a fold.
-pub(crate) const VERSION: i64 = 6;
+pub(crate) const VERSION: i64 = 7;
 
 /// The first version that becomes this one by what is added to it.
 pub(crate) const GROWS_FROM: i64 = 4;
+
+/// The version that counts. Tables that come from before it are counted once.
+const COUNTS_FROM: i64 = 7;
 
 /// What versions add. What was folded before knows nothing of it, and neither do its facts.
 const GROWTH: [(i64, &str); 3] = [
@@ -32,7 +35,7 @@ const GROWTH: [(i64, &str); 3] = [
 
 /// The tables, in the order in which they are dropped. That of the audit is not among them: it keeps
 /// what CONFIG may have forgotten.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "DROP TABLE IF EXISTS fanfare_log",
     "DROP TABLE IF EXISTS fanfare_events",
     "DROP TABLE IF EXISTS fanfare_deliveries",
@@ -40,6 +43,7 @@ const TABLES: [&str; 7] = [
     "DROP TABLE IF EXISTS fanfare_types",
     "DROP TABLE IF EXISTS fanfare_deleted",
     "DROP TABLE IF EXISTS fanfare_expunged",
+    "DROP TABLE IF EXISTS fanfare_counts",
 ];
 
 /// How far it was folded, of what, and up to when it was forgotten. One row.
@@ -57,7 +61,8 @@ const BLANK: &str =
     "INSERT INTO fanfare_log (id, version, installation, events, journal, config, forgotten)
     VALUES (1, $1, $2, 0, 0, 0, 0)";
 
-const SQLITE: [&str; 4] = [
+const SQLITE: [&str; 5] = [
+    SQLITE_COUNTS,
     "CREATE TABLE IF NOT EXISTS fanfare_events (
         id BLOB PRIMARY KEY, tenant TEXT NOT NULL, event_type TEXT NOT NULL,
         sequence BIGINT NOT NULL, accepted_at BIGINT NOT NULL, occurred_at BIGINT NOT NULL,
@@ -86,7 +91,8 @@ const SQLITE: [&str; 4] = [
     ) WITHOUT ROWID",
 ];
 
-const POSTGRES: [&str; 4] = [
+const POSTGRES: [&str; 5] = [
+    POSTGRES_COUNTS,
     "CREATE TABLE IF NOT EXISTS fanfare_events (
         id BYTEA PRIMARY KEY, tenant TEXT NOT NULL, event_type TEXT NOT NULL,
         sequence BIGINT NOT NULL, accepted_at BIGINT NOT NULL, occurred_at BIGINT NOT NULL,
@@ -115,6 +121,20 @@ const POSTGRES: [&str; 4] = [
     )",
 ];
 
+/// What [`crate::counts`] keeps: how many of `what` an endpoint had in so many seconds.
+const SQLITE_COUNTS: &str = "CREATE TABLE IF NOT EXISTS fanfare_counts (
+    endpoint BLOB NOT NULL, grain BIGINT NOT NULL, begun BIGINT NOT NULL,
+    what TEXT NOT NULL, value TEXT NOT NULL, count BIGINT NOT NULL,
+    PRIMARY KEY (endpoint, grain, begun, what, value)
+) WITHOUT ROWID";
+
+/// The same. Rows change often: there is room beside them for what they become.
+const POSTGRES_COUNTS: &str = "CREATE TABLE IF NOT EXISTS fanfare_counts (
+    endpoint BYTEA NOT NULL, grain BIGINT NOT NULL, begun BIGINT NOT NULL,
+    what TEXT NOT NULL, value TEXT NOT NULL, count BIGINT NOT NULL,
+    PRIMARY KEY (endpoint, grain, begun, what, value)
+) WITH (fillfactor = 70)";
+
 /// The types that a tenant's events have had: few, so that text is looked for in them.
 const TYPES: &str = "CREATE TABLE IF NOT EXISTS fanfare_types (
     tenant TEXT NOT NULL, event_type TEXT NOT NULL, PRIMARY KEY (tenant, event_type)
@@ -136,8 +156,8 @@ const AUDIT: &str = "CREATE TABLE IF NOT EXISTS fanfare_audit (
     PRIMARY KEY (installation, revision)
 )";
 
-/// Each search walks one of these for each state: see [`crate::query`]. Statistics are read from
-/// the index of attempts alone.
+/// Each search walks one of these for each state: see [`crate::query`]. From the index of an
+/// endpoint's attempts alone dashboards are drawn.
 const INDEXES: [&str; 13] = [
     "CREATE INDEX IF NOT EXISTS fanfare_events_tenant ON fanfare_events (tenant, id)",
     "CREATE INDEX IF NOT EXISTS fanfare_events_type ON fanfare_events (tenant, event_type, id)",
@@ -269,6 +289,14 @@ async fn grow(transaction: &mut Transaction, version: i64) -> Result<(), StoreEr
     }
     for (_, text) in GROWTH.into_iter().filter(|(added, _)| *added > version) {
         transaction.execute(Statement::new(text)).await?;
+    }
+    if version < COUNTS_FROM {
+        let table = match transaction.dialect() {
+            Dialect::Sqlite => SQLITE_COUNTS,
+            Dialect::Postgres => POSTGRES_COUNTS,
+        };
+        transaction.execute(Statement::new(table)).await?;
+        counts::fill(transaction).await?;
     }
     let mut grown = Statement::new("UPDATE fanfare_log SET version = ");
     grown.bind(VERSION);

@@ -1,32 +1,25 @@
-//! How an endpoint did lately: counted when it is asked for, from two indexes alone.
-//!
-//! Nothing is counted beforehand, because counters would make it matter how often a fact is folded.
-//! What a question costs is bounded: of very many deliveries or attempts, the latest count.
+//! How an endpoint did lately: the sums of what [`crate::counts`] has for each minute and hour.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fanfare_domain::{EndpointId, Fault, Outcome, Timestamp};
+use fanfare_domain::{EndpointId, Fault, Timestamp};
 
 use crate::{
-    database::{Row, Statement, StoreError},
-    query::lowest,
+    counts::{self, Came, Counted, Grain},
+    database::StoreError,
     rows::State,
-    store::{Store, nanos, outcome},
+    store::Store,
 };
-
-/// How many deliveries of each state, and how many attempts, are counted at most.
-const COUNTED_MAX: u32 = 200_000;
 
 /// How an endpoint did since a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
+    /// Since when: the beginning of the minute that was asked for.
+    pub since: Timestamp,
     /// How many deliveries of events accepted since then stand how. Those with none are left out.
     pub deliveries: BTreeMap<State, u64>,
     /// The attempts begun since then.
     pub attempts: Attempts,
-    /// Whether all were counted. If not, there were more than [`Statistics::COUNTED_MAX`] attempts,
-    /// or deliveries of one state, and the latest of them were.
-    pub complete: bool,
 }
 
 /// What came of attempts.
@@ -46,7 +39,8 @@ pub struct Attempts {
     pub latency: Option<Latency>,
 }
 
-/// How long attempts took, to the millisecond: that many per cent of them took no longer.
+/// How long attempts took: that many per cent of them took no longer. From 32 ms on it is rounded up
+/// by less than a sixteenth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Latency {
     /// Half of them.
@@ -57,30 +51,25 @@ pub struct Latency {
     pub p99: Duration,
 }
 
-impl Statistics {
-    /// How many deliveries of each state, and how many attempts, are counted at most.
-    pub const COUNTED_MAX: u32 = COUNTED_MAX;
-}
-
 impl Attempts {
     /// How many there were.
     pub const fn total(&self) -> u64 {
         self.accepted + self.refused + self.failed
     }
 
-    fn add(&mut self, outcome: &Outcome, count: u64) {
-        match outcome {
-            Outcome::Accepted { status } => {
+    fn add(&mut self, came: Came, count: u64) {
+        match came {
+            Came::Accepted(status) => {
                 self.accepted += count;
-                *self.statuses.entry(*status).or_default() += count;
+                *self.statuses.entry(status).or_default() += count;
             }
-            Outcome::Refused { status, .. } => {
+            Came::Refused(status) => {
                 self.refused += count;
-                *self.statuses.entry(*status).or_default() += count;
+                *self.statuses.entry(status).or_default() += count;
             }
-            Outcome::Failed(fault) => {
+            Came::Failed(fault) => {
                 self.failed += count;
-                *self.faults.entry(*fault).or_default() += count;
+                *self.faults.entry(fault).or_default() += count;
             }
         }
     }
@@ -104,67 +93,30 @@ impl Latency {
 }
 
 impl Store {
-    /// Counts how an endpoint did since a time. Whose it is, the caller knows.
+    /// Counts how an endpoint did since the minute of a time. Whose it is, the caller knows.
     pub async fn statistics(
         &self,
         endpoint: EndpointId,
         since: Timestamp,
     ) -> Result<Statistics, StoreError> {
-        let mut found = Statistics { complete: true, ..Statistics::default() };
-        let most = u64::from(COUNTED_MAX);
-        for row in self.database.fetch(deliveries(endpoint, since)).await? {
-            let state = row.text(0)?.as_deref().and_then(State::from_name);
-            let state = state.ok_or(StoreError::Malformed { what: "state" })?;
-            let count = number(&row, 1)?;
-            found.complete &= count < most;
-            if count > 0 {
-                found.deliveries.insert(state, count);
+        let since = Grain::Minute.begun(since);
+        let mut found = Statistics { since, ..Statistics::default() };
+        let mut millis: BTreeMap<u64, u64> = BTreeMap::new();
+        for row in self.database.fetch(counts::sums(endpoint, since)).await? {
+            match counts::sum(&row)? {
+                (_, 0) => {}
+                (Counted::Delivery(state), count) => {
+                    found.deliveries.insert(state, count);
+                }
+                (Counted::Attempt(came), count) => found.attempts.add(came, count),
+                (Counted::Took(took), count) => {
+                    millis.insert(took, count);
+                }
             }
         }
-        let mut millis: BTreeMap<u64, u64> = BTreeMap::new();
-        for row in self.database.fetch(attempts(endpoint, since)).await? {
-            let (took, count) = (number(&row, 4)?, number(&row, 5)?);
-            found.attempts.add(&outcome(&row, 0)?, count);
-            *millis.entry(took).or_default() += count;
-        }
-        found.complete &= found.attempts.total() < most;
         found.attempts.latency = Latency::of(&millis);
         Ok(found)
     }
-}
-
-fn number(row: &Row, column: usize) -> Result<u64, StoreError> {
-    let number = row.integer(column)?.and_then(|number| u64::try_from(number).ok());
-    number.ok_or(StoreError::Malformed { what: "count" })
-}
-
-/// One walk along the endpoint's index for each state.
-pub(crate) fn deliveries(endpoint: EndpointId, since: Timestamp) -> Statement {
-    let mut statement = Statement::new("");
-    for (index, state) in State::ALL.into_iter().enumerate() {
-        if index > 0 {
-            statement.push(" UNION ALL ");
-        }
-        statement.push("SELECT ").bind(state.as_str());
-        statement.push(" AS state, COUNT(*) AS count FROM (SELECT id FROM fanfare_deliveries ");
-        statement.push("WHERE endpoint = ").bind(endpoint.as_bytes());
-        statement.push(" AND state = ").bind(state.as_str());
-        statement.push(" AND id >= ").bind(&lowest(since));
-        statement.push(" ORDER BY id DESC LIMIT ").bind(COUNTED_MAX).push(") AS walk");
-    }
-    statement
-}
-
-/// One walk along the index of attempts, grouped by what came of them and how long they took.
-pub(crate) fn attempts(endpoint: EndpointId, since: Timestamp) -> Statement {
-    let mut statement = Statement::new(
-        "SELECT outcome, status, fault, CAST(NULL AS BIGINT), duration / 1000000, COUNT(*) FROM (SELECT outcome, \
-         status, fault, duration FROM fanfare_attempts WHERE endpoint = ",
-    );
-    statement.bind(endpoint.as_bytes()).push(" AND started_at >= ").bind(nanos(since));
-    statement.push(" ORDER BY started_at DESC LIMIT ").bind(COUNTED_MAX);
-    statement.push(") AS latest GROUP BY outcome, status, fault, duration / 1000000");
-    statement
 }
 
 #[cfg(test)]

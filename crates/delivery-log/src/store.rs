@@ -23,6 +23,7 @@ use std::{
 use fanfare_domain::{EndpointId, EventId, Timestamp};
 
 use crate::{
+    counts::Tally,
     database::{Database, Statement, StoreError, Transaction, Value},
     deletion, expunging,
     fold::Changes,
@@ -193,11 +194,14 @@ impl Store {
         changes.fill();
         learn_from_table(&mut transaction, &mut changes).await?;
         upsert::types(&mut transaction, &changes).await?;
+        let mut tally = Tally::default();
+        tally.before_writing(&mut transaction, &changes).await?;
         let events: Vec<EventId> = changes.events.keys().copied().collect();
         upsert::events(&mut transaction, changes.events.into_values()).await?;
         upsert::deliveries(&mut transaction, changes.deliveries.into_values()).await?;
         upsert::attempts(&mut transaction, changes.attempts.into_values()).await?;
         teach_table(&mut transaction, &events).await?;
+        tally.write(&mut transaction).await?;
         transaction.commit().await
     }
 

@@ -39,8 +39,8 @@ pub struct Feed {
     pub blocked: Vec<Blocked>,
     /// What it covered before, as long as a late task for that may come.
     pub past: Vec<Interval>,
-    /// Sequences of events whose deliveries were ended before the cursor has come to them, or while
-    /// they wait in `blocked`; in order. If it has [`Feed::ENDED_MAX`], there may be more.
+    /// Sequences of events whose deliveries were ended, or begun at a person's wish, before the cursor
+    /// has come to them, or while they wait in `blocked`; in order. If it has [`Feed::ENDED_MAX`], there may be more.
     pub ended: Vec<u64>,
     /// A sequence of JOURNAL behind which all of those ends are on record; 0 if none is known, and
     /// there are no more than are named.
@@ -124,7 +124,8 @@ impl Feed {
     /// are forgotten.
     pub const PAST_MAX: usize = 64;
 
-    /// The most deliveries that are named as ended. Which others were is found in JOURNAL.
+    /// The most deliveries that are named as ended. Which others were is found in JOURNAL; those that
+    /// were begun are all named.
     pub const ENDED_MAX: usize = 10_000;
 
     /// The key of events that wait for nothing but to be read: they lie before the beginning, and

@@ -69,6 +69,16 @@ pub(crate) enum Write {
     Deleted,
 }
 
+/// How a write ended that depends on all of its stream.
+#[derive(Debug)]
+pub(crate) enum SetAt {
+    /// The register holds the value, at this sequence, or held it until somebody read it there.
+    Stored(u64),
+    /// The stream has come on from where the writer knew it, or the register did not hold what was
+    /// expected.
+    Moved,
+}
+
 /// How one try ended, as far as it is known.
 enum Tried {
     Stored(u64),
@@ -123,9 +133,33 @@ impl Cell {
             // An inbox name is never used twice, by any process.
             let mark = self.log.inner.client.new_inbox();
             loop {
-                match self.try_set(expected, write, &mark).await? {
+                match self.try_set((expected, None), write, &mark).await? {
                     Tried::Stored(sequence) => return Ok(Set::Stored(sequence)),
                     Tried::Conflict => match self.winner(expected, &mark).await {
+                        Ok(Some(set)) => return Ok(set),
+                        Ok(None) => {}
+                        Err(error) => debug!(%error, "cannot tell yet whose write won"),
+                    },
+                    Tried::Unknown => {}
+                }
+                sleep(PAUSE).await;
+                self.log.inner.link.up(&self.log.inner.client).await;
+            }
+        })
+    }
+
+    /// The same, if nothing at all was written into the stream behind a sequence.
+    pub(crate) fn set_at<'a>(
+        &'a self,
+        (expected, last): (u64, u64),
+        write: &'a Write,
+    ) -> BoxFuture<'a, Result<SetAt, PublishError>> {
+        Box::pin(async move {
+            let mark = self.log.inner.client.new_inbox();
+            loop {
+                match self.try_set((expected, Some(last)), write, &mark).await? {
+                    Tried::Stored(sequence) => return Ok(SetAt::Stored(sequence)),
+                    Tried::Conflict => match self.next_is(expected, last, &mark).await {
                         Ok(Some(set)) => return Ok(set),
                         Ok(None) => {}
                         Err(error) => debug!(%error, "cannot tell yet whose write won"),
@@ -168,14 +202,41 @@ impl Cell {
         }
     }
 
-    async fn try_set(
+    /// Finds out what came behind a sequence of the stream. `None` if nothing has yet, as far as the
+    /// leader can show it.
+    async fn next_is(
         &self,
         expected: u64,
+        last: u64,
+        mark: &str,
+    ) -> Result<Option<SetAt>, Unanswered> {
+        let stream = self.no_info().await?;
+        let behind = last.saturating_add(1);
+        let next = stream.raw_message_builder().sequence(behind).next_by_subject(">").send();
+        match self.held(next).await? {
+            // Whatever is written from that sequence comes right behind it.
+            Some(held) if held.mark.as_deref() == Some(mark) => {
+                Ok(Some(SetAt::Stored(held.sequence)))
+            }
+            Some(_) => Ok(Some(SetAt::Moved)),
+            None => {
+                let now = self.get().await?.map_or(0, |held| held.sequence);
+                Ok((now != expected).then_some(SetAt::Moved))
+            }
+        }
+    }
+
+    async fn try_set(
+        &self,
+        (expected, last): (u64, Option<u64>),
         write: &Write,
         mark: &str,
     ) -> Result<Tried, PublishError> {
         let mut message =
             PublishMessage::build().header(MARK, mark).expected_last_subject_sequence(expected);
+        if let Some(last) = last {
+            message = message.expected_last_sequence(last);
+        }
         match write {
             Write::Value(value) => message = message.payload(value.clone()),
             Write::Deleted => message = message.header(OPERATION, "DEL").ttl(MARKER),

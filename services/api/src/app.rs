@@ -40,7 +40,7 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may take, its body included.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the servers may take to say how far CONFIG has come.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// How old the directory may be where events are published: a question to the servers for each
 /// would cost more than what is gained.
 const LATELY: Duration = Duration::from_secs(1);
@@ -59,6 +59,8 @@ pub(crate) struct Parts {
     pub(crate) publisher: Publisher,
     /// Replays, and how far they are.
     pub(crate) jobs: JobsView,
+    /// Held by who writes what is [counted](crate::counted).
+    pub(crate) counted: tokio::sync::Mutex<()>,
     /// What is configured.
     pub(crate) directory: ConfigView<Directory>,
     /// Where deliveries are searched for, and what the tables there have to be folded from, once

@@ -115,12 +115,7 @@ struct Endpoints {
 struct Kept {
     packed: PackedEndpoint,
     revision: u64,
-    /// How many others of the tenant were active when it became active; `None` if it is not. CONFIG
-    /// has one order, so that of two endpoints that became active at the same time, everybody
-    /// agrees on which one was too many.
-    active: Option<u32>,
-    /// How many others the tenant had when it was created, by the same order.
-    others: u32,
+    is_active: bool,
 }
 
 impl Endpoints {
@@ -193,25 +188,14 @@ impl Directory {
         self.endpoints.get(tenant).map_or(0, Endpoints::count)
     }
 
-    /// Tells how many others the tenant had when an endpoint was created.
-    pub(crate) fn others_before(&self, tenant: &TenantId, id: EndpointId) -> Option<u32> {
-        self.endpoints.get(tenant)?.by_id.get(&id).map(|kept| kept.others)
-    }
-
     /// Tells whether a tenant has endpoints.
     pub(crate) fn has_endpoints(&self, tenant: &TenantId) -> bool {
         self.endpoints.contains_key(tenant)
     }
 
-    /// Tells how many endpoints of a tenant are active, not counting one.
-    pub(crate) fn active_besides(&self, tenant: &TenantId, id: EndpointId) -> u32 {
-        let own = u32::from(self.active_before(tenant, id).is_some());
-        self.endpoints.get(tenant).map_or(0, |endpoints| endpoints.active - own)
-    }
-
-    /// Tells how many others were active when an endpoint became active; `None` if it is not.
-    pub(crate) fn active_before(&self, tenant: &TenantId, id: EndpointId) -> Option<u32> {
-        self.endpoints.get(tenant)?.by_id.get(&id)?.active
+    /// Tells how many endpoints of a tenant are active.
+    pub(crate) fn active_count(&self, tenant: &TenantId) -> u32 {
+        self.endpoints.get(tenant).map_or(0, |endpoints| endpoints.active)
     }
 
     /// Returns an event type of a tenant's catalogue, or of the installation's.
@@ -311,10 +295,8 @@ impl Directory {
 
     fn apply_endpoint(&mut self, endpoint: &Arc<Endpoint>, revision: u64, deleted: bool) {
         let endpoints = self.endpoints.entry(endpoint.tenant.clone()).or_default();
-        let before = endpoints.by_id.remove(&endpoint.id);
-        let others = before.as_ref().map_or_else(|| endpoints.count(), |kept| kept.others);
-        let before = before.and_then(|kept| kept.active);
-        endpoints.active -= u32::from(before.is_some());
+        let was_active = endpoints.by_id.remove(&endpoint.id).is_some_and(|kept| kept.is_active);
+        endpoints.active -= u32::from(was_active);
         if deleted {
             let tenant = self.tenants.get(&endpoint.tenant);
             let tenant = tenant.map(|tenant| Arc::clone(&tenant.value));
@@ -326,10 +308,9 @@ impl Directory {
         }
         self.endpoints_deleted.remove(&endpoint.id);
         let is_active = endpoint.state == EndpointState::Active;
-        let active = is_active.then_some(before.unwrap_or(endpoints.active));
         endpoints.active += u32::from(is_active);
         let packed = PackedEndpoint::pack(endpoint);
-        endpoints.by_id.insert(endpoint.id, Kept { packed, revision, active, others });
+        endpoints.by_id.insert(endpoint.id, Kept { packed, revision, is_active });
     }
 
     fn apply_key(&mut self, key: &Arc<ApiKey>, revision: u64, deleted: bool) {
@@ -404,39 +385,24 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_became_active_later_is_the_one_too_many() {
+    fn endpoints_and_those_that_are_active_are_counted() {
         let mut directory = Directory::default();
         let tenant = "acme".parse().unwrap();
-        let id = |number| EndpointId::new(Timestamp::EPOCH, [number; 10]);
-        apply(&mut directory, 1, endpoint(2, EndpointState::Active), false);
-        apply(&mut directory, 2, endpoint(1, EndpointState::Active), false);
-        apply(&mut directory, 3, endpoint(2, EndpointState::Active), false);
-        assert_eq!(directory.active_before(&tenant, id(2)), Some(0), "also after another change");
-        assert_eq!(directory.active_before(&tenant, id(1)), Some(1));
-        apply(&mut directory, 4, endpoint(2, EndpointState::Paused(PauseMode::Hold)), false);
-        apply(&mut directory, 5, endpoint(2, EndpointState::Active), false);
-        assert_eq!(directory.active_before(&tenant, id(2)), Some(1), "it lost its place");
-        assert_eq!(directory.active_besides(&tenant, id(2)), 1);
-        apply(&mut directory, 6, endpoint(1, EndpointState::Active), true);
-        apply(&mut directory, 7, endpoint(2, EndpointState::Active), true);
+        let held = EndpointState::Paused(PauseMode::Hold);
+        for (revision, number, state, deleted, counts) in [
+            (1, 2, EndpointState::Active, false, (1, 1)),
+            (2, 1, EndpointState::Active, false, (2, 2)),
+            (3, 2, EndpointState::Active, false, (2, 2)),
+            (4, 2, held, false, (2, 1)),
+            (5, 2, EndpointState::Active, false, (2, 2)),
+            (6, 1, EndpointState::Active, true, (1, 1)),
+            (7, 2, EndpointState::Active, true, (0, 0)),
+        ] {
+            apply(&mut directory, revision, endpoint(number, state), deleted);
+            let counted = (directory.endpoints_count(&tenant), directory.active_count(&tenant));
+            assert_eq!(counted, counts, "at {revision}");
+        }
         assert!(directory.endpoints.is_empty());
-    }
-
-    #[test]
-    fn an_endpoint_keeps_its_place_among_those_that_were_there_before_it() {
-        let mut directory = Directory::default();
-        let tenant = "acme".parse().unwrap();
-        let others = |directory: &Directory, number| {
-            directory.others_before(&tenant, EndpointId::new(Timestamp::EPOCH, [number; 10]))
-        };
-        apply(&mut directory, 1, endpoint(2, EndpointState::Active), false);
-        apply(&mut directory, 2, endpoint(1, EndpointState::Active), false);
-        apply(&mut directory, 3, endpoint(2, EndpointState::Active), false);
-        assert_eq!((others(&directory, 2), others(&directory, 1)), (Some(0), Some(1)));
-        apply(&mut directory, 4, endpoint(2, EndpointState::Active), true);
-        apply(&mut directory, 5, endpoint(3, EndpointState::Active), false);
-        assert_eq!((others(&directory, 3), others(&directory, 2)), (Some(1), None));
-        assert_eq!(directory.endpoints_count(&tenant), 2);
     }
 
     #[test]

@@ -23,6 +23,7 @@
 mod app;
 mod bootstrap;
 mod caller;
+mod counted;
 mod counters;
 mod directory;
 mod errands;
@@ -133,6 +134,7 @@ pub async fn bind_and_start(
         publisher: log.publisher(),
         jobs,
         log,
+        counted: tokio::sync::Mutex::default(),
         directory,
         tables: (database.clone(), Mutex::default()),
         keyring,
@@ -157,8 +159,7 @@ pub async fn bind_and_start(
         errands,
     });
     bootstrap::admit(&app, &operator_keys).await.context("admit the operator's key")?;
-    context.spawn("errands", errands::run(taken, context.stop()));
-    spawn_keepers(context, &app);
+    spawn_keepers(context, &app, taken);
     let (router, stop) = (server::router(app), context.stop());
     let room = server::Room::new(connections, settings.connections_per_address);
     context.spawn("serving", async move {
@@ -189,7 +190,8 @@ fn limited() -> Limited {
 }
 
 /// Spawns what goes on beside the requests.
-fn spawn_keepers(context: &mut Context, app: &App) {
+fn spawn_keepers(context: &mut Context, app: &App, taken: errands::Sent) {
+    context.spawn("errands", errands::run(taken, context.stop()));
     live::register(context.metrics(), app);
     rates::register(context.metrics(), app.clone());
     context.spawn("expunging", expunge::run(app.clone(), context.stop()));

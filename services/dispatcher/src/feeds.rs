@@ -195,6 +195,19 @@ impl Feeds {
         cursor.is_none_or(|cursor| cursor.remembers_end(delivery.event_sequence))
     }
 
+    /// Tells whether a person's attempt can be made in the place of the feed's.
+    pub(crate) fn may_pass_over(&self, delivery: &DeliveryRef) -> bool {
+        let cursor = self.cursors.get(&delivery.endpoint).filter(|_| delivery.generation == 0);
+        cursor.is_some_and(|cursor| cursor.may_pass_over(delivery.event_sequence))
+    }
+
+    /// Tells whether a delivery whose first attempt a person had made is sure not to be begun again by
+    /// its feed, whatever is forgotten.
+    pub(crate) fn remembers_made(&mut self, delivery: &DeliveryRef) -> bool {
+        let cursor = self.cursors.get_mut(&delivery.endpoint).filter(|_| delivery.generation == 0);
+        cursor.is_none_or(|cursor| cursor.remembers_made(delivery.event_sequence))
+    }
+
     /// Notes up to where the journal was written.
     pub(crate) fn reached(&mut self, journal: u64) {
         self.journal = self.journal.max(journal);

@@ -8,19 +8,22 @@
 //!
 //! What waits is unsettled, and held: the log does not hand it out again as long as somebody says that
 //! it is being worked on. Little of it is in memory. It is matched anew when its turn has come, which
-//! gives the same, since whom an event is for is decided by when it was accepted. As many events can
-//! wait as the log hands out unsettled; beyond that the intake waits for them. There is no order
-//! between events, here or anywhere in fan-out.
+//! gives the same, since whom an event is for is decided by when it was accepted. Of a suspect event
+//! the record is asked again before anything is written, and what is on record by then counts. A turn writes nothing if what
+//! it is about was not held in time: it is handed out again, as suspect. As many events can wait as
+//! the log hands out unsettled; beyond that the intake waits for them. There is no order between
+//! events, here or anywhere in fan-out.
 
 mod lines;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use fanfare_domain::{StoredEvent, TenantId, Timestamp};
+use fanfare_domain::{TenantId, Timestamp};
 use fanfare_event_log::{ConfigView, EventLog, FeedsView, Settler};
 use fanfare_service::Clock;
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, Interval, MissedTickBehavior, interval},
 };
@@ -29,7 +32,8 @@ use tracing::debug;
 use self::lines::{Lines, Waiting};
 use crate::{
     conditions::Conditions,
-    intake,
+    intake::{self, Taken},
+    recorded::waiting::Waiting as Suspects,
     routes::Routes,
     work::{Batch, Item, Routing, Work},
 };
@@ -44,11 +48,12 @@ const HELD_TIMES: u32 = 3;
 pub(crate) struct Costly {
     tools: Tools,
     lines: Lines<Settler>,
+    /// The suspect ones among them.
+    suspects: Suspects,
     at_it: JoinSet<anyhow::Result<Turn>>,
     ticks: Interval,
     ack_wait: Duration,
-    /// When what waits was held for the last time.
-    held_at: Instant,
+    held: watch::Sender<Hold>,
 }
 
 /// What it takes to ask about events, and to write what becomes of them. Cheap to clone.
@@ -66,6 +71,29 @@ pub(crate) struct Tools {
     pub(crate) conditions: Conditions,
     /// Writes what was decided.
     pub(crate) work: Work,
+}
+
+/// When what waits and what is in hand was held for the last time.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    at: Instant,
+    /// How often that was too late.
+    lost: u64,
+}
+
+/// Tells whether what was taken in hand is nobody else's.
+struct Held {
+    latest: watch::Receiver<Hold>,
+    lost: u64,
+    patience: Duration,
+}
+
+impl Held {
+    /// Tells whether it may be somebody else's by now: the process, or its connection, stood still.
+    fn is_too_late(&self) -> bool {
+        let Hold { at, lost } = *self.latest.borrow();
+        lost > self.lost || at.elapsed() >= self.patience
+    }
 }
 
 /// What comes next.
@@ -91,8 +119,10 @@ impl Costly {
     pub(crate) fn new(tools: Tools, ack_wait: Duration) -> Self {
         let mut ticks = interval(ack_wait / HELD_TIMES);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (lines, at_it, held_at) = (Lines::new(), JoinSet::new(), Instant::now());
-        Self { tools, lines, at_it, ticks, ack_wait, held_at }
+        let (lines, at_it) = (Lines::new(), JoinSet::new());
+        let held = watch::Sender::new(Hold { at: Instant::now(), lost: 0 });
+        let suspects = Suspects::new(tools.log.clone());
+        Self { tools, lines, suspects, at_it, ticks, ack_wait, held }
     }
 
     /// How many events wait or are in hand.
@@ -108,6 +138,9 @@ impl Costly {
     /// Has events wait for their turn.
     pub(crate) fn add(&mut self, items: Vec<Item>) {
         for item in items {
+            if let Some(looked_to) = item.suspect {
+                self.suspects.add(&item.event, looked_to);
+            }
             let tenant = item.event.event.tenant.clone();
             self.lines.add(&tenant, waiting(item));
         }
@@ -117,8 +150,10 @@ impl Costly {
     /// Lets go of events whose routing turned out to be on record.
     pub(crate) fn leave_out(&mut self, items: &[Item]) {
         for Item { event, routing, .. } in items {
-            if matches!(routing, Routing::OnRecord(_)) {
-                self.lines.remove(&event.event.tenant, event.sequence);
+            if matches!(routing, Routing::OnRecord(_))
+                && self.lines.remove(&event.event.tenant, event.sequence)
+            {
+                self.suspects.remove(&[event.sequence]);
             }
         }
     }
@@ -144,23 +179,28 @@ impl Costly {
 
     async fn hold(&mut self) {
         if self.is_too_late() {
+            self.held.send_modify(|held| held.lost += 1);
             let forgotten = self.lines.forget_waiting();
-            debug!(forgotten, "what was not held in time is handed out again");
+            self.suspects.remove(&forgotten);
+            debug!(forgotten = forgotten.len(), "what was not held in time is handed out again");
         }
         if !self.tools.log.is_connected() {
             // Nobody hears it: what waits may be handed out to others before long.
             return;
         }
-        self.held_at = Instant::now();
+        self.held.send_modify(|held| held.at = Instant::now());
         for settler in self.lines.settlers() {
             settler.hold().await;
         }
     }
 
-    /// Tells whether what waits may be somebody else's by now: the process, or its connection, stood
-    /// still.
     fn is_too_late(&self) -> bool {
-        self.held_at.elapsed() >= self.ack_wait
+        self.held().is_too_late()
+    }
+
+    fn held(&self) -> Held {
+        let lost = self.held.borrow().lost;
+        Held { latest: self.held.subscribe(), lost, patience: self.ack_wait }
     }
 
     /// Finishes what is in hand, which is little once the service stops, and hands back what waits.
@@ -180,12 +220,16 @@ impl Costly {
             && !self.is_too_late()
             && let Some((tenant, group)) = self.lines.take()
         {
-            self.at_it.spawn(self.tools.clone().take_turn(tenant, group));
+            let (tools, suspects) = (self.tools.clone(), self.suspects.clone());
+            self.at_it.spawn(tools.take_turn(suspects, (tenant, group), self.held()));
         }
     }
 
     fn end(&mut self, turn: Turn) {
         let Turn { tenant, group, left, steps } = turn;
+        let is_left = |sequence: &u64| left.iter().any(|waiting| waiting.sequence == *sequence);
+        let done: Vec<u64> = group.iter().copied().filter(|it| !is_left(it)).collect();
+        self.suspects.remove(&done);
         self.lines.end((&tenant, &group), left, steps);
     }
 }
@@ -195,8 +239,9 @@ impl Tools {
     /// of them.
     async fn take_turn(
         self,
-        tenant: TenantId,
-        waiting: Vec<Waiting<Settler>>,
+        suspects: Suspects,
+        (tenant, waiting): (TenantId, Vec<Waiting<Settler>>),
+        held: Held,
     ) -> anyhow::Result<Turn> {
         let group = waiting.iter().map(|waiting| waiting.sequence).collect();
         let mut unsettled = Vec::with_capacity(waiting.len());
@@ -206,27 +251,43 @@ impl Tools {
                 None => self.log.event(sequence).await.context("read an event again")?,
             };
             match event {
-                Some(event) => unsettled.push((event, settler)),
+                Some(event) => unsettled.push(Taken { event, settler, suspect: None }),
                 // It was removed, and nobody is to get it.
                 None => settler.settle().await,
             }
         }
         let (items, config_revision) = self.decide(unsettled);
         let answered = self.conditions.answer_some(items).await.context("ask conditions")?;
-        if !answered.decided.is_empty() {
-            let (items, routed_at) = (answered.decided, self.clock.now());
+        let items = recorded(&suspects, answered.decided).await?;
+        if held.is_too_late() {
+            return Ok(Turn { tenant, group, left: Vec::new(), steps: answered.steps });
+        }
+        if !items.is_empty() {
+            let routed_at = self.clock.now();
             self.work.write(Batch { items, config_revision, routed_at }).await?;
         }
         let left = answered.left.into_iter().map(self::waiting).collect();
         Ok(Turn { tenant, group, left, steps: answered.steps })
     }
 
-    fn decide(&self, events: Vec<(StoredEvent, Settler)>) -> (Vec<Item>, u64) {
+    fn decide(&self, events: Vec<Taken>) -> (Vec<Item>, u64) {
         let decide = |routes: &Routes| {
             self.feeds.read(|feeds| intake::decide((routes, feeds), events, &BTreeMap::new()))
         };
         self.routes.read(decide)
     }
+}
+
+/// Gives suspect events the routing that was put on record while they waited.
+async fn recorded(suspects: &Suspects, mut items: Vec<Item>) -> anyhow::Result<Vec<Item>> {
+    let events: Vec<_> = items.iter().map(|item| item.event.clone()).collect();
+    let found = suspects.find(&events).await.context("look up suspect events again")?;
+    for item in &mut items {
+        if let Some(found) = found.get(&item.event.event.id) {
+            item.routing = Routing::OnRecord(found.clone());
+        }
+    }
+    Ok(items)
 }
 
 fn waiting(item: Item) -> Waiting<Settler> {

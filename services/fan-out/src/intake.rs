@@ -20,7 +20,7 @@ use crate::{
     conditions::Apart,
     costly::{Costly, Tools},
     counters::Counters,
-    recorded::{Lookup, OnRecord, Suspect},
+    recorded::{Found, Lookup, OnRecord, Suspect},
     routes::{Matches, Routes},
     work::{Batch, Item, Routing},
 };
@@ -108,12 +108,17 @@ impl Intake {
         let confirmed = tokio::try_join!(routes.confirm(), feeds.confirm());
         confirmed.context("confirm the configuration and the feeds")?;
         let suspects: Vec<Suspect<'_>> = taken.iter().filter_map(suspect).collect();
-        let on_record =
-            self.parts.lookup.find(&suspects).await.context("look up suspect events")?;
+        let found = self.parts.lookup.find(&suspects).await.context("look up suspect events")?;
+        let Found { on_record, looked_to } = found;
         debug!(suspects = suspects.len(), on_record = on_record.len(), "looked up suspect events");
         let accepted = taken.iter().map(|taken| taken.record.accepted_at);
         let oldest = accepted.chain(self.costly.oldest()).min();
-        let taken = taken.into_iter().map(|taken| (taken.record, taken.settler)).collect();
+        let taken = taken.into_iter().map(|taken| Taken {
+            suspect: taken.position.suspect.then_some(looked_to),
+            event: taken.record,
+            settler: taken.settler,
+        });
+        let taken = taken.collect();
         let Tools { routes, feeds, .. } = &self.parts.tools;
         let decide = |routes: &Routes| {
             if let Some(oldest) = oldest {
@@ -145,19 +150,28 @@ fn suspect(taken: &Unsettled<StoredEvent>) -> Option<Suspect<'_>> {
     taken.position.suspect.then_some(Suspect { event: &taken.record, stored_at })
 }
 
+/// An event that was handed out.
+pub(crate) struct Taken {
+    pub(crate) event: StoredEvent,
+    /// Lets the event go.
+    pub(crate) settler: Settler,
+    /// As in [`Item::suspect`].
+    pub(crate) suspect: Option<u64>,
+}
+
 /// Takes each event's routing from the record, or else from the routes and feeds. Pure. Also returns
 /// the revision of CONFIG that was asked.
 pub(crate) fn decide(
     (routes, feeds): (&Routes, &Feeds),
-    taken: Vec<(StoredEvent, Settler)>,
+    taken: Vec<Taken>,
     on_record: &BTreeMap<EventId, OnRecord>,
 ) -> (Vec<Item>, u64) {
-    let item = |(event, settler): (StoredEvent, Settler)| {
+    let item = |Taken { event, settler, suspect }: Taken| {
         let recorded = on_record.get(&event.event.id).cloned();
         let routing = recorded
             .map_or_else(|| Routing::New(matches(routes, feeds, &event)), Routing::OnRecord);
         let limit = routes.limit(&event.event.tenant);
-        Item { event, settler, routing, limit }
+        Item { event, settler, routing, suspect, limit }
     };
     (taken.into_iter().map(item).collect(), routes.revision())
 }

@@ -3,7 +3,10 @@
 //! A suspect event was handed out before, or stored before this process connected: an earlier
 //! process may have recorded its routing and written some of its tasks. After a stop of fan-out
 //! everything that waits is suspect, so the record is read once and in step with the events, not
-//! once per batch.
+//! once per batch. Whoever lets a suspect event wait asks once more when its turn has come, about
+//! what was put on record since: see [`waiting`].
+
+pub(crate) mod waiting;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -36,6 +39,15 @@ pub(crate) struct OnRecord {
     pub(crate) sequence: u64,
 }
 
+/// What is on record about suspect events.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Their routings, by the events' ids.
+    pub(crate) on_record: BTreeMap<EventId, OnRecord>,
+    /// Up to where JOURNAL was read.
+    pub(crate) looked_to: u64,
+}
+
 /// Looks up suspect events, reading on from where the last look-up ended.
 pub(crate) struct Lookup {
     log: EventLog,
@@ -54,17 +66,14 @@ impl Lookup {
         Self { log, reading: None }
     }
 
-    /// Returns the routings of these events that are on record by now, by the events' ids.
-    pub(crate) async fn find(
-        &mut self,
-        suspects: &[Suspect<'_>],
-    ) -> Result<BTreeMap<EventId, OnRecord>, ReadError> {
+    /// Returns the routings of these events that are on record by now.
+    pub(crate) async fn find(&mut self, suspects: &[Suspect<'_>]) -> Result<Found, ReadError> {
         let oldest = suspects.iter().map(|suspect| suspect.stored_at).min();
         let first = suspects.iter().map(|suspect| suspect.event.sequence).min();
         let (Some(oldest), Some(first)) = (oldest, first) else {
             // Nothing is suspect any more, and what is routed meanwhile need not be read.
             self.reading = None;
-            return Ok(BTreeMap::new());
+            return Ok(Found::default());
         };
         let last = self.log.journal_last().await?;
         let mut reading = match self.reading.take().filter(|reading| reading.covers(oldest, first))
@@ -80,9 +89,9 @@ impl Lookup {
             let found = reading.recorded.routing(suspect.event)?;
             Some((suspect.event.event.id, found))
         };
-        let found = suspects.iter().filter_map(find).collect();
+        let on_record = suspects.iter().filter_map(find).collect();
         self.reading = Some(reading);
-        Ok(found)
+        Ok(Found { on_record, looked_to: last })
     }
 }
 
@@ -147,6 +156,10 @@ impl Recorded {
             complete.then_some(OnRecord { targets, sequence })
         };
         editions.iter().filter_map(whole).min_by_key(|found| found.sequence)
+    }
+
+    fn forget(&mut self, sequence: u64, event: EventId) {
+        self.events.remove(&(sequence, event));
     }
 
     fn forget_below(&mut self, sequence: u64) {

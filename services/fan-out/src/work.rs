@@ -58,6 +58,8 @@ pub(crate) struct Item {
     pub(crate) settler: Settler,
     /// Whom it is for.
     pub(crate) routing: Routing,
+    /// If somebody else may have routed it: up to where JOURNAL says nothing of that.
+    pub(crate) suspect: Option<u64>,
     /// The rate limit of its tenant.
     pub(crate) limit: Option<Limit>,
 }

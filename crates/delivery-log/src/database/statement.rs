@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// A parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Value {
     Integer(Option<i64>),
     Text(Option<String>),

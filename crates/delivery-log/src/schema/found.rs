@@ -19,12 +19,12 @@ pub(super) enum Found {
 
 const SQLITE_TABLES: &str = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') \
     AND name IN ('fanfare_log', 'fanfare_events', 'fanfare_deliveries', 'fanfare_attempts', \
-    'fanfare_types', 'fanfare_deleted', 'fanfare_expunged')";
+    'fanfare_types', 'fanfare_deleted', 'fanfare_expunged', 'fanfare_counts')";
 const SQLITE_COLUMNS: &str = "SELECT name FROM pragma_table_info('fanfare_log')";
 
 const POSTGRES_TABLES: &str = "SELECT name FROM (VALUES ('fanfare_log'), ('fanfare_events'), \
     ('fanfare_deliveries'), ('fanfare_attempts'), ('fanfare_types'), ('fanfare_deleted'), \
-    ('fanfare_expunged')) \
+    ('fanfare_expunged'), ('fanfare_counts')) \
     AS ours (name) WHERE to_regclass(name) IS NOT NULL";
 const POSTGRES_COLUMNS: &str = "SELECT CAST(attname AS TEXT) FROM pg_attribute \
     WHERE attrelid = to_regclass('fanfare_log') AND attnum > 0 AND NOT attisdropped";

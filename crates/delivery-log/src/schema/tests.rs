@@ -141,6 +141,7 @@ async fn tables_that_lack_columns_get_them_and_keep_what_is_in_them() -> Result<
                 "ALTER TABLE fanfare_attempts DROP COLUMN connect_after",
                 "ALTER TABLE fanfare_attempts DROP COLUMN first_byte_after",
                 "ALTER TABLE fanfare_attempts DROP COLUMN trace_sampled",
+                "DROP TABLE fanfare_counts",
                 "UPDATE fanfare_log SET version = 4",
             ],
         )

@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 
 use super::*;
 use crate::{
+    counts,
     fold::tests::{Message, at, concluded, delivery, folded, history, made, record, routed},
     rows::Place,
 };
@@ -68,7 +69,7 @@ pub(crate) async fn made_anew(database: &Database) -> Result<Store> {
     Ok(Store::renew(database, &streams("test"), Whose::Ours, Timestamp::EPOCH).await?)
 }
 
-/// Everything that is in the tables.
+/// Everything that is in the tables. The counts are those of the rows.
 pub(crate) async fn content(store: &Store) -> Result<Changes> {
     let mut found = Changes::default();
     for (columns, table) in
@@ -93,7 +94,37 @@ pub(crate) async fn content(store: &Store) -> Result<Changes> {
             }
         }
     }
+    assert_eq!(counts(store).await?, counted(&found));
     Ok(found)
+}
+
+/// What is counted, in the words of the table.
+async fn counts(store: &Store) -> Result<BTreeMap<Vec<Value>, i64>> {
+    let question = "SELECT endpoint, grain, begun, what, value, count FROM fanfare_counts";
+    let mut found = BTreeMap::new();
+    for row in store.database.fetch(Statement::new(question)).await? {
+        let key = vec![
+            Value::Bytes(row.bytes(0)?),
+            Value::Integer(row.integer(1)?),
+            Value::Integer(row.integer(2)?),
+            Value::Text(row.text(3)?),
+            Value::Text(row.text(4)?),
+        ];
+        found.insert(key, row.integer(5)?.context("a count")?);
+    }
+    Ok(found)
+}
+
+/// What counting the rows gives.
+fn counted(rows: &Changes) -> BTreeMap<Vec<Value>, i64> {
+    let mut tally = Tally::default();
+    for row in rows.deliveries.values() {
+        tally.delivery((row.endpoint, row.id), row.standing.state, 1);
+    }
+    for row in rows.attempts.values() {
+        tally.attempt(&counts::Attempt::of(row), 1);
+    }
+    tally.rows().collect()
 }
 
 use super::read::delivery as delivery_row;

@@ -5,7 +5,7 @@ use fanfare_proto::{decode_change, encode_change};
 
 use crate::{
     EventLog, PublishError, ReadError,
-    cas::{Set, Write},
+    cas::{Set, SetAt, Write},
     log::Which,
     topology::Stream,
 };
@@ -59,6 +59,23 @@ impl EventLog {
                 let actual = held.map_or(0, |held| held.sequence);
                 Err(ChangeError::Conflict { expected, actual })
             }
+        }
+    }
+
+    /// The same as [`Self::change`], if nothing at all was changed behind a sequence of CONFIG: for
+    /// changes that depend on how many other things there are. `last` is taken from
+    /// [`Self::config_last`] before it is looked what there is. `None` if something has changed,
+    /// the thing itself or another.
+    pub async fn change_at(
+        &self,
+        change: &Change,
+        (expected, last): (u64, u64),
+    ) -> Result<Option<u64>, PublishError> {
+        let topology = self.topology();
+        let cell = self.cell(topology.stream(Stream::Config), topology.config(&change.entity));
+        match cell.set_at((expected, last), &Write::Value(encode_change(change))).await? {
+            SetAt::Stored(revision) => Ok(Some(revision)),
+            SetAt::Moved => Ok(None),
         }
     }
 }

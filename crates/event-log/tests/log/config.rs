@@ -144,6 +144,55 @@ async fn of_writers_at_the_same_time_one_is_taken() -> Result<()> {
 }
 
 #[tokio::test]
+async fn of_writers_who_saw_the_same_configuration_one_is_taken_whatever_they_write() -> Result<()>
+{
+    let server = server().await?;
+    let logs = [log(&server).await?, log(&server).await?];
+    for round in 0..3 {
+        let last = logs[0].config_last().await?;
+        let writes = (0..20).map(|number| {
+            let (log, name) = (&logs[number % 2], format!("tenant-{round}-{number}"));
+            async move { log.change_at(&change(&name, "", false), (0, last)).await }
+        });
+        let results = try_join_all(writes).await?;
+        let taken: Vec<u64> = results.into_iter().flatten().collect();
+        assert_eq!(taken, [last + 1]);
+    }
+    // Also where the thing is not as it was, or another is gone, and nothing comes behind that.
+    let [log, _] = &logs;
+    let last = log.config_last().await?;
+    assert_eq!(log.change_at(&change("tenant-9", "", false), (7, last)).await?, None);
+    assert_eq!(log.change_at(&change("tenant-9", "", false), (0, last - 1)).await?, None);
+    assert_eq!(log.change_at(&change("tenant-9", "", false), (0, last)).await?, Some(last + 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_is_known_again_by_who_made_it() -> Result<()> {
+    let server = server().await?;
+    let proxy = Proxy::to(server.client_address()).await?;
+    let writer = patient(&Settings { url: proxy.url(), ..settings(&server) }).await?;
+    let other = log(&server).await?;
+    for others_come in [false, true] {
+        let last = other.config_last().await?;
+        proxy.swallow_answers();
+        let mine = change(&format!("mine-{last}"), "", false);
+        let (written, cut) = tokio::join!(writer.change_at(&mine, (0, last)), async {
+            let stored = async || Ok(other.config_last().await? == last + 1);
+            wait_until("the change to be stored", stored).await?;
+            if others_come {
+                other.change(&change("theirs", "", false), 0).await?;
+            }
+            proxy.cut();
+            anyhow::Ok(())
+        });
+        cut?;
+        assert_eq!(written?, Some(last + 1));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_deleted_thing_is_made_again_from_its_deletion() -> Result<()> {
     let server = server().await?;
     let log = log(&server).await?;

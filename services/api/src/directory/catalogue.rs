@@ -9,16 +9,9 @@ use super::{Revised, page};
 /// The catalogues; that of no tenant is the installation's.
 #[derive(Debug, Default)]
 pub(super) struct Catalogues {
-    entries: BTreeMap<Option<TenantId>, BTreeMap<EventType, Kept>>,
+    entries: BTreeMap<Option<TenantId>, BTreeMap<EventType, Revised<EventTypeEntry>>>,
     /// The revisions at which entries were deleted: the type can be used again.
     deleted: BTreeMap<(Option<TenantId>, EventType), u64>,
-}
-
-#[derive(Clone, Debug)]
-struct Kept {
-    entry: Revised<EventTypeEntry>,
-    /// How many others the catalogue had when it was added, by the order of CONFIG.
-    others: usize,
 }
 
 impl Catalogues {
@@ -27,15 +20,7 @@ impl Catalogues {
         tenant: Option<&TenantId>,
         event_type: &EventType,
     ) -> Option<Revised<EventTypeEntry>> {
-        self.entries.get(&tenant.cloned())?.get(event_type).map(|kept| kept.entry.clone())
-    }
-
-    pub(super) fn others_before(
-        &self,
-        tenant: Option<&TenantId>,
-        event_type: &EventType,
-    ) -> Option<usize> {
-        self.entries.get(&tenant.cloned())?.get(event_type).map(|kept| kept.others)
+        self.entries.get(&tenant.cloned())?.get(event_type).cloned()
     }
 
     pub(super) fn entries(
@@ -45,7 +30,7 @@ impl Catalogues {
         limit: usize,
     ) -> Vec<Revised<EventTypeEntry>> {
         let Some(entries) = self.entries.get(&tenant.cloned()) else { return Vec::new() };
-        page(entries, after).take(limit).map(|kept| kept.entry.clone()).collect()
+        page(entries, after).take(limit).cloned().collect()
     }
 
     pub(super) fn count(&self, tenant: Option<&TenantId>) -> usize {
@@ -64,10 +49,8 @@ impl Catalogues {
             self.deleted.insert(key, revision);
         } else {
             self.deleted.remove(&key);
-            let before = entries.get(&entry.event_type).map(|kept| kept.others);
-            let others = before.unwrap_or(entries.len());
             let revised = Revised { value: Arc::clone(entry), revision };
-            entries.insert(entry.event_type.clone(), Kept { entry: revised, others });
+            entries.insert(entry.event_type.clone(), revised);
         }
         if entries.is_empty() {
             self.entries.remove(&entry.tenant);
@@ -76,19 +59,9 @@ impl Catalogues {
 }
 
 impl super::Directory {
-    /// Tells how many others a catalogue had when an event type was added to it.
-    pub(crate) fn event_types_before(
-        &self,
-        tenant: Option<&TenantId>,
-        event_type: &EventType,
-    ) -> Option<usize> {
-        self.catalogues.others_before(tenant, event_type)
-    }
-
-    /// Tells how many keys of a tenant, or of the operator, are there from before a revision.
-    pub(crate) fn keys_before(&self, tenant: Option<&TenantId>, revision: u64) -> usize {
-        let own =
-            |key: &&Revised<ApiKey>| key.revision < revision && key.value.tenant.as_ref() == tenant;
+    /// Tells how many keys a tenant, or the operator, has.
+    pub(crate) fn keys_count(&self, tenant: Option<&TenantId>) -> usize {
+        let own = |key: &&Revised<ApiKey>| key.value.tenant.as_ref() == tenant;
         self.keys.values().filter(own).count()
     }
 }
@@ -123,22 +96,5 @@ mod tests {
         assert_eq!((catalogues.count(tenant), catalogues.count(None)), (0, 1));
         catalogues.apply(&own, 8, false);
         assert_eq!(catalogues.vacancy(tenant, &own.event_type), 0);
-    }
-
-    #[test]
-    fn an_entry_keeps_its_place_among_those_that_were_there_before_it() {
-        let mut catalogues = Catalogues::default();
-        let (b, a) = (entry(Some("acme"), "b"), entry(Some("acme"), "a"));
-        let tenant = b.tenant.as_ref();
-        for (revision, entry) in [(1, &b), (2, &a), (3, &b)] {
-            catalogues.apply(entry, revision, false);
-        }
-        let others = |catalogues: &Catalogues, entry: &EventTypeEntry| {
-            catalogues.others_before(tenant, &entry.event_type)
-        };
-        assert_eq!((others(&catalogues, &b), others(&catalogues, &a)), (Some(0), Some(1)));
-        catalogues.apply(&b, 4, true);
-        catalogues.apply(&b, 5, false);
-        assert_eq!(others(&catalogues, &b), Some(1), "it lost its place");
     }
 }

@@ -58,13 +58,17 @@ pub(crate) async fn create_endpoint(
     validate::check(&app, new.validation)?;
     let maker = Maker { profile, urls: &urls, keyring: &app.keyring, now: app.now() };
     let (endpoint, secret) = maker.create(new, id, access.id().clone(), random_bytes)?;
-    admit_active(&app, access.id(), id, profile)?;
-    let others = app.directory.read(|directory| directory.endpoints_count(access.id()));
-    within_plan(others, &access.tenant.value)?;
     let value = Arc::new(endpoint);
-    let entity = Entity::Endpoint(Arc::clone(&value));
-    let revision = app.write(&access.caller, entity, false, 0).await?;
-    if let Err(refused) = admit_created(&app, &access, id, profile) {
+    let entity = || Entity::Endpoint(Arc::clone(&value));
+    let revision = if is_bounded(&access.tenant.value, profile) {
+        let look = |directory: &Directory| {
+            admit_one_more(directory, access.id(), profile).map(|()| (entity(), 0))
+        };
+        app.write_counted(&access.caller, look).await?
+    } else {
+        app.write(&access.caller, entity(), false, 0).await?
+    };
+    if let Err(refused) = admit_created(&app, &access, profile) {
         let find = |directory: &Directory| directory.endpoint(access.id(), id);
         if access.is_there(&app) {
             app.delete(&access.caller, &IfMatch::Absent, find).await?;
@@ -186,51 +190,65 @@ fn tagged<P>(
     Ok(Tagged { revision: found.revision, body })
 }
 
-/// Refuses one more active endpoint where the profile's limit is reached.
-fn admit_active(
-    app: &App,
-    tenant: &TenantId,
-    id: EndpointId,
-    profile: &Profile,
-) -> Result<(), ApiError> {
-    let others = app.directory.read(|directory| directory.active_besides(tenant, id));
-    within(others, profile)
+/// Whether there is a limit to the endpoints of a tenant: then each of them is made with all others in
+/// view.
+fn is_bounded(tenant: &Tenant, profile: &Profile) -> bool {
+    tenant.endpoints_max.is_some() || profile.endpoint.active_max.is_some()
 }
 
-/// Judges again once an endpoint is on record: others may have been made at the same time, the
-/// tenant deleted, or its profile changed.
-fn admit_created<P>(
-    app: &App,
-    access: &InTenant<P>,
-    id: EndpointId,
+/// Refuses one more endpoint, which is active, where a limit is reached.
+fn admit_one_more(
+    directory: &Directory,
+    tenant: &TenantId,
     profile: &Profile,
 ) -> Result<(), ApiError> {
+    let found = directory.tenant(tenant).ok_or(Code::TenantNotFound)?;
+    if found.value.profile != profile.name {
+        return Err(Code::ChangedMeanwhile.into());
+    }
+    within(directory.active_count(tenant), profile)?;
+    within_plan(directory.endpoints_count(tenant), &found.value)
+}
+
+/// Makes an endpoint active, or changes it otherwise, where the profile may allow no more of them:
+/// with all others in view, if so.
+async fn edit_active(
+    app: &App,
+    (access, id): (&InTenant<Writes>, EndpointId),
+    if_match: &IfMatch,
+    edit: impl Fn(&Endpoint) -> Result<Edited<Endpoint>, ApiError> + Send + Sync,
+) -> Result<Option<Revised<Endpoint>>, ApiError> {
+    let profile = app.profile(&access.tenant.value.profile)?;
+    let find = |directory: &Directory| directory.endpoint(access.id(), id);
+    if profile.endpoint.active_max.is_none() {
+        return app.edit(&access.caller, if_match, find, edit).await;
+    }
+    let edit = |before: &Endpoint| {
+        let edited = edit(before)?;
+        if let Edited::Changed(next) = &edited
+            && next.state == EndpointState::Active
+            && before.state != EndpointState::Active
+        {
+            let others = app.directory.read(|directory| directory.active_count(access.id()));
+            within(others, profile)?;
+        }
+        Ok(edited)
+    };
+    app.edit_counted(&access.caller, if_match, find, edit).await
+}
+
+/// Judges again once an endpoint is on record: the tenant may have been deleted meanwhile, or its
+/// profile changed.
+fn admit_created<P>(app: &App, access: &InTenant<P>, profile: &Profile) -> Result<(), ApiError> {
     let tenant = app.directory.read(|directory| directory.tenant(access.id()));
     match tenant.filter(|_| access.is_there(app)) {
         None => Err(Code::TenantNotFound.into()),
         Some(tenant) if tenant.value.profile != profile.name => Err(Code::ChangedMeanwhile.into()),
-        Some(tenant) => {
-            let others = app.directory.read(|directory| directory.others_before(access.id(), id));
-            within_plan(others.unwrap_or_default(), &tenant.value)?;
-            admit_activated(app, access.id(), id, profile)
-        }
+        Some(_) => Ok(()),
     }
 }
 
-/// Judges an endpoint that is on record as active. Of several that became active at the same
-/// time, those are too many that CONFIG has later.
-fn admit_activated(
-    app: &App,
-    tenant: &TenantId,
-    id: EndpointId,
-    profile: &Profile,
-) -> Result<(), ApiError> {
-    let before = app.directory.read(|directory| directory.active_before(tenant, id));
-    before.map_or(Ok(()), |others| within(others, profile))
-}
-
-/// Judges one more endpoint of a tenant. Of several that were created at the same time, those are
-/// too many that CONFIG has later.
+/// Judges one more endpoint of a tenant.
 fn within_plan(others: u32, tenant: &Tenant) -> Result<(), ApiError> {
     let Some(max) = tenant.endpoints_max.filter(|max| others >= max.get()) else { return Ok(()) };
     let plan = tenant.plan.as_ref().map_or_else(String::new, |plan| format!(" (plan {plan})"));

@@ -179,43 +179,21 @@ impl<'a> Catalogue<'a> {
         if let Some(profile) = self.profile {
             profile.admit_type(&entry.event_type).map_err(|why| ApiError::value("type", why))?;
         }
-        let (exists, count, vacancy) = app.directory.read(|directory| {
-            let exists = directory.event_type(self.tenant, &entry.event_type).is_some();
-            let count = directory.event_types_count(self.tenant);
-            (exists, count, directory.event_type_vacancy(self.tenant, &entry.event_type))
-        });
-        if exists {
-            return Err(Code::EventTypeExists.into());
-        }
-        if count >= TYPES_MAX {
-            let detail = format_args!("it has {count}");
-            return Err(ApiError::detailed(Code::EventTypesLimit, detail));
-        }
         let value = Arc::new(entry);
-        let entity = EventTypeEntry::entity(Arc::clone(&value));
-        match app.write(caller, entity, false, vacancy).await {
-            Ok(revision) => {
-                self.within_limit(app, caller, &value.event_type).await?;
-                Ok(Revised { value, revision })
+        let look = |directory: &Directory| {
+            if directory.event_type(self.tenant, &value.event_type).is_some() {
+                return Err(Code::EventTypeExists.into());
             }
-            Err(ApiError::Plain(Code::ChangedMeanwhile)) => Err(Code::EventTypeExists.into()),
-            Err(other) => Err(other),
-        }
-    }
-
-    /// Takes back what was added, if that is too much: of those that were added at the same time, it
-    /// is those that CONFIG has later.
-    async fn within_limit(
-        self,
-        app: &App,
-        caller: &Caller,
-        event_type: &EventType,
-    ) -> Result<(), ApiError> {
-        let before = app.directory.read(|it| it.event_types_before(self.tenant, event_type));
-        let Some(count) = before.filter(|count| *count >= TYPES_MAX) else { return Ok(()) };
-        let find = |directory: &Directory| directory.event_type(self.tenant, event_type);
-        app.delete(caller, &IfMatch::Absent, find).await?;
-        Err(ApiError::detailed(Code::EventTypesLimit, format_args!("it has {count}")))
+            let count = directory.event_types_count(self.tenant);
+            if count >= TYPES_MAX {
+                let detail = format_args!("it has {count}");
+                return Err(ApiError::detailed(Code::EventTypesLimit, detail));
+            }
+            let vacancy = directory.event_type_vacancy(self.tenant, &value.event_type);
+            Ok((EventTypeEntry::entity(Arc::clone(&value)), vacancy))
+        };
+        let revision = app.write_counted(caller, look).await?;
+        Ok(Revised { value, revision })
     }
 
     /// Takes back what was added, if the tenant was deleted meanwhile: whichever of the two comes last

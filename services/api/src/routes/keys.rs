@@ -14,7 +14,7 @@ use self::rate::KeyRateView;
 use crate::{
     app::App,
     caller::{Caller, InTenant, Operator, ReadsKeys, WritesKeys},
-    directory::Revised,
+    directory::{Directory, Revised},
     error::{ApiError, Code},
     etag::IfMatch,
     extract::{Body, Params, PathId},
@@ -174,6 +174,23 @@ pub(crate) async fn list_tenant_keys(
     list(&app, Some(access.id()), &paging).await
 }
 
+/// Shows a tenant's key, but for the key itself.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/keys/{key}", tag = "keys",
+    params(
+        ("tenant" = String, Path, description = "The tenant's id"),
+        ("key" = String, Path, description = "The key's id"),
+    ),
+    responses((status = 200, body = KeyView, headers(("ETag")))),
+)]
+pub(crate) async fn get_tenant_key(
+    State(app): State<App>,
+    access: InTenant<ReadsKeys>,
+    PathId(id): PathId<KeyId>,
+) -> Result<Tagged<KeyView>, ApiError> {
+    get(&app, Some(access.id()), id).await
+}
+
 /// Deletes a tenant's key: it stops working at once.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/keys/{key}", tag = "keys",
@@ -217,6 +234,20 @@ pub(crate) async fn list_operator_keys(
     list(&app, None, &paging).await
 }
 
+/// Shows an operator's key, but for the key itself.
+#[utoipa::path(
+    get, path = "/v1/keys/{key}", tag = "keys",
+    params(("key" = String, Path, description = "The key's id")),
+    responses((status = 200, body = KeyView, headers(("ETag")))),
+)]
+pub(crate) async fn get_operator_key(
+    State(app): State<App>,
+    _access: Operator<ReadsKeys>,
+    PathId(id): PathId<KeyId>,
+) -> Result<Tagged<KeyView>, ApiError> {
+    get(&app, None, id).await
+}
+
 /// Deletes an operator's key: it stops working at once, and is not admitted again.
 #[utoipa::path(
     delete, path = "/v1/keys/{key}", tag = "keys",
@@ -250,9 +281,6 @@ async fn create(
         let why = "only an operator's key with every right can";
         return Err(ApiError::value("reveals_secrets", why));
     }
-    if app.directory.read(|it| it.keys_before(tenant, u64::MAX)) >= KEYS_MAX {
-        return Err(Code::KeysLimit.into());
-    }
     let text = secret_key::generate_key(random_bytes());
     let key = Arc::new(ApiKey {
         id: KeyId::new(now, random_bytes()),
@@ -265,14 +293,13 @@ async fn create(
         reveals_secrets: new.reveals_secrets,
         rate_limit,
     });
-    let entity = Entity::ApiKey(Arc::clone(&key));
-    let revision = app.write(caller, entity, false, 0).await?;
-    // Of those that were made at the same time, those are too many that CONFIG has later.
-    if app.directory.read(|it| it.keys_before(tenant, revision)) >= KEYS_MAX {
-        let find = |directory: &crate::directory::Directory| directory.key(key.id);
-        app.delete(caller, &IfMatch::Absent, find).await?;
-        return Err(Code::KeysLimit.into());
-    }
+    let look = |directory: &Directory| {
+        if directory.keys_count(tenant) >= KEYS_MAX {
+            return Err(Code::KeysLimit.into());
+        }
+        Ok((Entity::ApiKey(Arc::clone(&key)), 0))
+    };
+    let revision = app.write_counted(caller, look).await?;
     let place = tenant.map_or_else(String::new, |tenant| format!("/tenants/{tenant}"));
     let location = format!("/v1{place}/keys/{}", key.id);
     let body = KeyWithSecret { view: KeyView::of(&key, None), key: text };
@@ -300,15 +327,22 @@ async fn list(
     Ok(Json(Page::of(found, limit, |(key, _)| key.value.id, show)))
 }
 
+async fn get(app: &App, tenant: Option<&TenantId>, id: KeyId) -> Result<Tagged<KeyView>, ApiError> {
+    let own =
+        |directory: &Directory| directory.key(id).filter(|key| key.value.tenant.as_ref() == tenant);
+    let Revised { value: key, revision } = app.directory.read(own).ok_or(Code::KeyNotFound)?;
+    let used = last_uses(app, vec![id]).await.into_iter().next().flatten();
+    Ok(Tagged { revision, body: KeyView::of(&key, used) })
+}
+
 async fn delete(
     app: &App,
     caller: &Caller,
     tenant: Option<&TenantId>,
     id: KeyId,
 ) -> Result<StatusCode, ApiError> {
-    let own = |directory: &crate::directory::Directory| {
-        directory.key(id).filter(|key| key.value.tenant.as_ref() == tenant)
-    };
+    let own =
+        |directory: &Directory| directory.key(id).filter(|key| key.value.tenant.as_ref() == tenant);
     let deleted = app.delete(caller, &IfMatch::Absent, own).await?;
     if !deleted {
         return Err(Code::KeyNotFound.into());

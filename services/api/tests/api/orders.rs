@@ -1,9 +1,11 @@
 //! What is answered to who wants a delivery tried now.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use fanfare_domain::{
-    BreakerState, EndpointId, Fact, Health,
-    fact::{DeliveryParked, EventRouted},
+    BreakerState, EndpointId, Fact, Health, Timestamp,
+    fact::{DeferReason, DeliveryDeferred, DeliveryParked, EventRouted},
 };
 use fanfare_event_log::Column;
 use fanfare_service::{Clock as _, SystemClock};
@@ -55,26 +57,64 @@ async fn what_is_not_about_to_be_tried_is_not_said_to_be() -> Result<()> {
     world.tenant("acme", "kryptos").await?;
     let endpoint: EndpointId = world.endpoint("acme").await?.parse()?;
 
-    // A task brings it: that is now.
-    let path = routed(&world, |it| EventRouted { targets: vec![endpoint], ..it }).await?;
-    let taken = retry(&world, &path).await?;
-    assert_eq!((taken.status, taken.text("outcome")), (StatusCode::ACCEPTED, "under_way".into()));
-
-    // The endpoint's feed brings it: that depends on the endpoint.
-    let path = routed(&world, |it| EventRouted { fed: vec![endpoint], ..it }).await?;
-    let refused = retry(&world, &path).await?;
-    assert_eq!(refused.code(), "delivery_behind_others", "{refused:?}");
+    // A task brings it, or the endpoint's feed: also what a task brought may be the feed's by now.
+    let by_task = routed(&world, |it| EventRouted { targets: vec![endpoint], ..it }).await?;
+    let by_feed = routed(&world, |it| EventRouted { fed: vec![endpoint], ..it }).await?;
+    // Its alarm clock is over; a feed that has it instead has not come to it.
+    let put_off = put_off(&world, endpoint, SystemClock.now()).await?;
     let (free, open) = (Health::unburdened(4), BreakerState::Open);
-    for (health, why) in [
-        (Health { breaker: open, ..free }, "keeps failing"),
-        (Health { held: 3, ..free }, "3 others"),
-    ] {
-        let refused = retry_beside(&world, endpoint, (&path, health)).await?;
+    let now = SystemClock.now();
+    let later = now.saturating_add(Duration::from_hours(1));
+    for path in [&by_task, &by_feed, &put_off] {
+        let refused = retry(&world, path).await?;
         assert_eq!(refused.code(), "delivery_behind_others", "{refused:?}");
-        ensure!(refused.text("detail").contains(why), "{refused:?}");
+        for (health, why) in [
+            (Health { breaker: open, ..free }, "keeps failing"),
+            (Health { quiet_until: Some(later), ..free }, "asked for nothing"),
+        ] {
+            let refused = retry_beside(&world, endpoint, (path, health)).await?;
+            assert_eq!(refused.code(), "delivery_behind_others", "{refused:?}");
+            ensure!(refused.text("detail").contains(why), "{refused:?}");
+        }
+        let taken = retry_beside(&world, endpoint, (path, free)).await?;
+        let outcome = taken.text("outcome");
+        assert_eq!((taken.status, &*outcome), (StatusCode::ACCEPTED, "under_way"));
     }
+    // Where others come first, it can come before them.
+    for path in [&by_task, &by_feed, &put_off] {
+        let taken = retry_beside(&world, endpoint, (path, Health { held: 3, ..free })).await?;
+        assert_eq!(taken.text("outcome"), "accepted", "{taken:?}");
+    }
+    assert_eq!(world.nats.messages("FANFARE_COMMANDS").await?, 3);
+    Ok(())
+}
+
+/// Routes an event to an endpoint and puts its first attempt off; returns the path of its delivery.
+async fn put_off(world: &World, endpoint: EndpointId, until: Timestamp) -> Result<String> {
+    let stored = publish(world, &"acme".parse()?).await?;
+    put(world, EventRouted { targets: vec![endpoint], ..routing(&stored) }).await?;
+    let (delivery, reason) = (delivery(&stored, endpoint, 0), DeferReason::LaneFull);
+    let path = format!("/v1/tenants/acme/deliveries/{}", delivery.id);
+    let deferred = DeliveryDeferred { delivery, attempt: 1, until, reason, batch: None };
+    let (shard, now) = (world.log.shards().of(endpoint), SystemClock.now());
+    let mut writer = world.log.claim(shard, Column::Attempts, "test", now).await?;
+    writer.append(&[record(Fact::DeliveryDeferred(deferred))]).await?;
+    Ok(path)
+}
+
+#[tokio::test]
+async fn a_first_attempt_that_is_put_off_is_held_back_by_what_holds_back_all() -> Result<()> {
+    let world = World::new().await?;
+    world.tenant("acme", "kryptos").await?;
+    let endpoint: EndpointId = world.endpoint("acme").await?.parse()?;
+    let later = SystemClock.now().saturating_add(Duration::from_hours(1));
+    let path = put_off(&world, endpoint, later).await?;
+    let free = Health::unburdened(4);
+    let broken = Health { breaker: BreakerState::Open, ..free };
+    let refused = retry_beside(&world, endpoint, (&path, broken)).await?;
+    assert_eq!(refused.code(), "delivery_behind_others", "{refused:?}");
     let taken = retry_beside(&world, endpoint, (&path, free)).await?;
-    assert_eq!(taken.text("outcome"), "under_way");
+    assert_eq!(taken.text("outcome"), "accepted", "{taken:?}");
     Ok(())
 }
 

@@ -73,6 +73,7 @@ async fn of_many_endpoints_at_once_two_processes_make_as_many_as_the_limit_allow
         let tenant = format!("t{round}");
         let new = json!({"id": tenant, "profile": "kyberaccess", "endpoints_max": 3});
         world.post("/v1/tenants", new).await?;
+        let before = world.nats.last_sequence("FANFARE_CONFIG").await?;
         let path = format!("/v1/tenants/{tenant}/endpoints");
         let calls = (0..10).map(|number| {
             let api = if number % 2 == 0 { &world.api } else { &other };
@@ -88,6 +89,8 @@ async fn of_many_endpoints_at_once_two_processes_make_as_many_as_the_limit_allow
         }
         assert_eq!(made, 3, "round {round}");
         assert_eq!(world.get(&path).await?.data().len(), 3);
+        let written = world.nats.last_sequence("FANFARE_CONFIG").await? - before;
+        assert_eq!(written, 3, "none was made and taken back");
     }
     other.stop().await
 }

@@ -12,8 +12,10 @@
 //! a delivery is in flight, nothing is done: its outcome decides. An alarm clock is stopped before
 //! its attempt is made, and again a moment after its delivery has ended: one that was being set
 //! meanwhile must not go off when nobody remembers the end any more. What a feed would bring, maybe
-//! much later, ends at once too; its command is settled once the feed is sure to pass it over.
+//! much later, ends at once too, or is tried in the place of the feed; its command is settled once the
+//! feed is sure to pass it over.
 
+mod fed;
 mod undecided;
 mod walks;
 
@@ -97,6 +99,8 @@ pub(super) enum Done {
     Stopped(Wish, Box<Aim>, Held),
     /// It is stopped for the second time.
     StoppedAgain(Box<DeliveryRef>, Held),
+    /// It is time to ask again whether its feed is sure not to make a delivery's first attempt.
+    AskedAgain(Box<DeliveryRef>, Held),
     /// Some alarm clocks were found by the walk of that number.
     Found(u64, Vec<RetryDue>, Option<u64>),
     /// Those that were found by it and are pointless are stopped.
@@ -217,10 +221,13 @@ impl Orders {
         });
     }
 
-    fn ask_again(&mut self, delivery: Box<DeliveryRef>, held: Held) {
+    fn ask_again(&mut self, wish: Wish, delivery: Box<DeliveryRef>, held: Held) {
         self.under_way.spawn(async move {
             tokio::time::sleep(ASK_AGAIN).await;
-            Done::StoppedAgain(delivery, held)
+            match wish {
+                Wish::End => Done::StoppedAgain(delivery, held),
+                Wish::Retry => Done::AskedAgain(delivery, held),
+            }
         });
     }
 }
@@ -266,6 +273,8 @@ impl ShardWorker {
         } else if wish == Wish::End && self.turns_up(&aim) && !self.feeds.may_end(&aim.delivery) {
             self.orders.wait(delivery, wish, held);
             self.orders.decide_later(*aim);
+        } else if wish == Wish::Retry && self.waits_for_feed(&aim) {
+            self.orders.let_go(held).redeliver(ROOM_WAIT).await;
         } else {
             self.orders.stop(wish, aim, held);
         }
@@ -277,6 +286,9 @@ impl ShardWorker {
     async fn needless(&mut self, wish: Wish, delivery: &DeliveryRef, held: Held) {
         match wish {
             Wish::End => self.orders.stop_again(delivery, held),
+            Wish::Retry if self.is_begun(delivery.id) => {
+                self.tried(Box::new(delivery.clone()), held).await;
+            }
             Wish::Retry => self.orders.let_go(held).settle().await,
         }
     }
@@ -296,9 +308,10 @@ impl ShardWorker {
                 if self.feeds.remembers_end(&delivery) {
                     self.orders.let_go(held).settle().await;
                 } else {
-                    self.orders.ask_again(delivery, held);
+                    self.orders.ask_again(Wish::End, delivery, held);
                 }
             }
+            Done::AskedAgain(delivery, held) => self.tried(delivery, held).await,
             Done::Found(number, found, next) => self.end_found(number, found, next).await?,
             Done::Silenced(number) => self.walk_on(number).await,
             Done::Refused(refused, error) => self.refused(refused, &error).await,
@@ -337,7 +350,7 @@ impl ShardWorker {
             let mut left = Vec::new();
             for (wish, held) in asked {
                 match wish {
-                    Wish::Retry => self.orders.let_go(held).settle().await,
+                    Wish::Retry => self.tried(Box::new(delivery.clone()), held).await,
                     Wish::End if has_ended => self.orders.stop_again(delivery, held),
                     Wish::End => left.push((wish, held)),
                 }
@@ -413,6 +426,9 @@ impl ShardWorker {
 
     /// Makes an attempt whose time has not come.
     async fn retry_now(&mut self, aim: Aim, held: Held) {
+        if self.waits_for_feed(&aim) {
+            return self.orders.let_go(held).redeliver(ROOM_WAIT).await;
+        }
         let room = self.ration.take(Source::Due, 1, 0).and_then(|(mut places, _)| places.pop());
         let Some(place) = room else {
             return self.orders.let_go(held).redeliver(ROOM_WAIT).await;
@@ -438,7 +454,9 @@ impl ShardWorker {
             (Wish::End, Standing::Unknown | Standing::Next(_)) => false,
             (Wish::Retry, Standing::Next(next)) => next != aim.attempt || self.ledger.is_live(id),
             // Its first attempt is about to be made, or as soon as its endpoint takes it.
-            (Wish::Retry, Standing::Unknown) => aim.untouched || self.ledger.is_live(id),
+            (Wish::Retry, Standing::Unknown) => {
+                self.ledger.is_live(id) || (aim.untouched && !self.is_brought_by_feed(aim))
+            }
         }
     }
 

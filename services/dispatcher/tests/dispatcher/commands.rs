@@ -138,6 +138,69 @@ async fn what_a_feed_has_not_come_to_ends_at_once_and_holds_up_no_others() -> Re
     dispatcher.stop().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_feed_has_not_come_to_is_tried_at_once_and_by_the_feed_no_more() -> Result<()> {
+    let mut world = World::new().await?;
+    // One after the other, so slowly that the feed is far from done.
+    world.receiver.answer(Behaviour::status(200).after(Duration::from_millis(200)));
+    world.endpoint.concurrency = Some(1);
+    world.endpoint.state = EndpointState::Paused(PauseMode::Hold);
+    world.put_endpoint(false).await?;
+    let dispatcher = world.run().await?;
+    let parked = world.send(1).await?;
+    world.story(parked.targets[0].delivery).await?;
+    let mut waiting = Vec::new();
+    for number in 0..40 {
+        waiting.push(world.store(100 + number, String::from("{}")).await?);
+    }
+    world.endpoint.state = EndpointState::Active;
+    world.put_endpoint(false).await?;
+    let (endpoint, shard) = (world.endpoint.id, world.log.shards().of(world.endpoint.id));
+    let last = waiting.last().context("some wait")?;
+    world.log.hint_feeds(shard, &[(endpoint, last.sequence)]).await;
+    world.story(world.delivery(&waiting[0]).id).await?;
+
+    let wanted = world.delivery(last);
+    let (journal_sequence, trace) = (world.log.journal_last().await?, TraceContext::default());
+    let aim =
+        Aim { delivery: wanted.clone(), attempt: 1, untouched: true, journal_sequence, trace };
+    command(&world, Order::RetryNow, aim).await?;
+    world.story(wanted.id).await?;
+    let tried = world.receiver.count();
+    assert!(tried < 35, "it came before others: {tried} were tried");
+    // Whoever has the shard next does not make it again either, though it reads it once more.
+    wait_at_most(PATIENCE, "the command to be settled", async || {
+        match world.nats.messages("FANFARE_COMMANDS").await {
+            Ok(0) => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    })
+    .await;
+    dispatcher.crash().await;
+    let dispatcher = world.run().await?;
+    let made = wait_at_most(PATIENCE, "the others to be tried", async || {
+        // Nobody has put their routings on record, from which the feed would know of them.
+        world.log.hint_feeds(shard, &[(endpoint, last.sequence)]).await;
+        let made = attempts(&world).await.map_err(|error| format!("{error:#}"))?;
+        let all = waiting.iter().all(|stored| made.contains_key(&world.delivery(stored).id));
+        if all { Ok(made) } else { Err(format!("{} were", made.len())) }
+    })
+    .await;
+    assert_eq!(made.get(&wanted.id), Some(&1));
+    dispatcher.stop().await
+}
+
+/// How many attempts of each delivery are on record.
+async fn attempts(world: &World) -> Result<BTreeMap<DeliveryId, usize>> {
+    let mut made = BTreeMap::new();
+    for fact in crate::hand_over::facts(world).await? {
+        if let Fact::AttemptMade(attempt) = fact {
+            *made.entry(attempt.delivery.id).or_default() += 1;
+        }
+    }
+    Ok(made)
+}
+
 /// The deliveries that have an alarm clock, and those that have ended.
 async fn alarms_and_ends(
     world: &World,

@@ -78,18 +78,19 @@ impl<S: Clone> Lines<S> {
         line.waiting.insert(waiting.sequence, waiting);
     }
 
-    /// Takes an event out of the line, if it waits there.
-    pub(super) fn remove(&mut self, tenant: &TenantId, sequence: u64) {
+    /// Takes an event out of the line; tells whether it has waited there.
+    pub(super) fn remove(&mut self, tenant: &TenantId, sequence: u64) -> bool {
         let line = self.tenants.get_mut(tenant);
         let waiting = line.and_then(|line| line.waiting.remove(&sequence));
-        self.kept -= waiting.map_or(0, |waiting| waiting.kept());
+        self.kept -= waiting.as_ref().map_or(0, Waiting::kept);
+        waiting.is_some()
     }
 
-    /// Forgets what waits; returns how many events that were.
-    pub(super) fn forget_waiting(&mut self) -> usize {
+    /// Forgets what waits; returns the sequences of these events.
+    pub(super) fn forget_waiting(&mut self) -> Vec<u64> {
         self.kept = 0;
         let lines = self.tenants.values_mut();
-        lines.map(|line| std::mem::take(&mut line.waiting).len()).sum()
+        lines.flat_map(|line| std::mem::take(&mut line.waiting).into_keys()).collect()
     }
 
     /// Takes the events whose turn it is, the oldest ones of a tenant.
@@ -354,7 +355,7 @@ mod tests {
         lines.remove(&one, 2);
         lines.remove(&tenant("other"), 3);
         assert_eq!((lines.len(), lines.kept), (2, 20));
-        assert_eq!((lines.forget_waiting(), lines.kept), (2, 0));
+        assert_eq!((lines.forget_waiting().len(), lines.kept), (2, 0));
         assert!(lines.take().is_none());
     }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     Desk,
     pace::{self, Part, Whose},
-    source::{Chunk, Source},
+    source::{Chunk, Next, Source},
     unfinished::Unfinished,
     watch::Watch,
     writing::Given,
@@ -28,6 +28,9 @@ const UNWRITTEN_MAX: Duration = Duration::from_mins(1);
 
 /// How long after they got something nobody is waited for any more whom others wait for.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// After how long one is idle that waits for its endpoints.
+const IDLE_AFTER: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub(super) struct Run {
@@ -45,6 +48,7 @@ pub(super) struct Run {
     last: Option<Whose>,
     went_at: Instant,
     written_at: Instant,
+    came_on_at: Instant,
 }
 
 /// What a turn came to.
@@ -69,7 +73,7 @@ impl Run {
     pub(super) fn of(desk: Arc<Desk>, watch: Arc<Watch>, stored: &StoredReplay) -> Self {
         let (revision, generation) = (stored.revision, stored.generation());
         let replay = (*stored.replay).clone();
-        let (written_at, went_at) = (Instant::now(), Instant::now());
+        let now = Instant::now();
         Self {
             desk,
             watch,
@@ -80,8 +84,9 @@ impl Run {
             replay,
             is_through: false,
             last: None,
-            went_at,
-            written_at,
+            went_at: now,
+            written_at: now,
+            came_on_at: now,
         }
     }
 
@@ -121,6 +126,21 @@ impl Run {
         self.source.as_ref().map_or(0, Source::surveyed)
     }
 
+    /// Whether more of them are being read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.source.as_ref().is_some_and(Source::is_reading)
+    }
+
+    /// Notes that it has come on.
+    pub(super) fn came_on(&mut self) {
+        self.came_on_at = Instant::now();
+    }
+
+    /// Whether it has waited for so long for its endpoints that others need not wait for it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.came_on_at.elapsed() >= IDLE_AFTER && !self.is_ready()
+    }
+
     /// Forgets them; they are read again when they are needed.
     pub(super) fn forget_survey(&mut self) {
         if let Some(source) = &mut self.source {
@@ -151,11 +171,13 @@ impl Run {
             self.source = Some(source);
             return self.wait().await;
         };
-        let chunk = source.next(&self.part(whose)).await.context("find what is next")?;
+        let next = source.next(&self.part(whose)).await.context("find what is next")?;
         let has_unfinished = source.has_unfinished();
         self.source = Some(source);
-        let Some(chunk) = chunk else {
-            return self.wait().await;
+        let chunk = match next {
+            Next::Chunk(chunk) => chunk,
+            Next::NotRouted => return self.wait().await,
+            Next::Unread => return self.read_on().await,
         };
         let generation = self.generation;
         let made = chunk.given.iter().flat_map(|given| {
@@ -262,6 +284,11 @@ impl Run {
     /// goes on with it.
     async fn wait(&mut self) -> anyhow::Result<Step> {
         if self.is_due() { self.save(Step::Waits).await } else { Ok(Step::Waits) }
+    }
+
+    /// Goes on reading with the next turn; now and then it says how it stands.
+    async fn read_on(&mut self) -> anyhow::Result<Step> {
+        if self.is_due() { self.save(Step::Went).await } else { Ok(Step::Went) }
     }
 
     /// Notes that a chunk is done.

@@ -15,8 +15,9 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     Desk, REST,
-    room::{Remembered, too_much},
+    room::{Remembered, Standing, room_for, too_much},
     run::{Run, Step},
+    surveys::ENTRIES_MAX,
     turns::Turns,
     watch::Watch,
 };
@@ -69,6 +70,7 @@ impl Shift {
     pub(super) async fn work(mut self) -> anyhow::Result<()> {
         while !self.stop.is_cancelled() {
             self.forget_the_others();
+            self.make_room();
             while self.at_it.len() < AT_ONCE_MAX
                 && let Some(stored) = self.next()
             {
@@ -155,16 +157,44 @@ impl Shift {
     /// Forgets what is on record for some, if it is too much together: they look again when there is
     /// room.
     fn remember_less(&mut self) {
-        let remembered = |(job, run): (&JobId, &Run)| Remembered {
-            tenant: run.tenant().clone(),
-            last_turn: self.turns.last(*job),
-            job: *job,
-            count: run.surveyed(),
+        let forgetting = too_much(self.remembered(), SURVEYED_MAX);
+        self.forget_surveys(forgetting);
+    }
+
+    /// Has those forget that wait for their endpoints, where somebody else waits for room who could
+    /// go on.
+    fn make_room(&mut self) {
+        let is_ready = |job: &JobId| self.runs.get(job).is_some_and(Run::is_ready);
+        let needed = self.in_line.iter().filter(|(job, _)| is_ready(job)).map(|(_, it)| *it).min();
+        let Some(needed) = needed else { return };
+        let forgetting = room_for(needed, self.remembered(), SURVEYED_MAX);
+        self.forget_surveys(forgetting);
+    }
+
+    fn remembered(&self) -> Vec<Remembered> {
+        let remembered = |(job, run): (&JobId, &Run)| {
+            let standing = match (run.is_idle(), run.is_reading()) {
+                (true, _) => Standing::Idle,
+                (false, true) => Standing::Reads,
+                (false, false) => Standing::GoesOn,
+            };
+            Remembered {
+                tenant: run.tenant().clone(),
+                last_turn: self.turns.last(*job),
+                job: *job,
+                count: run.surveyed(),
+                standing,
+            }
         };
-        let remembered = self.runs.iter().map(remembered).collect();
-        for job in too_much(remembered, SURVEYED_MAX) {
+        self.runs.iter().map(remembered).collect()
+    }
+
+    fn forget_surveys(&mut self, forgetting: Vec<JobId>) {
+        for job in forgetting {
             if let Some(run) = self.runs.get_mut(&job) {
-                self.in_line.insert(job, run.surveyed());
+                // Who has not read all of it cannot tell how much it is.
+                let needed = if run.is_reading() { ENTRIES_MAX } else { run.surveyed() };
+                self.in_line.insert(job, needed);
                 run.forget_survey();
             }
         }
@@ -195,7 +225,10 @@ async fn take_turn(
     };
     let ended = Taken { tenant, job, run: None, rest: Duration::ZERO, is_gone: false };
     match stepped {
-        Ok(Step::Went) => Taken { run: Some(run), ..ended },
+        Ok(Step::Went) => {
+            run.came_on();
+            Taken { run: Some(run), ..ended }
+        }
         Ok(Step::Waits) => Taken { run: Some(run), rest: LOOK_EVERY, ..ended },
         Ok(Step::Over(state)) => {
             info!(tenant_id = %ended.tenant, job_id = %job, state, "a replay is over");

@@ -41,6 +41,16 @@ pub(super) struct Chunk {
     pub(super) is_last: bool,
 }
 
+/// What comes next.
+pub(super) enum Next {
+    /// This.
+    Chunk(Chunk),
+    /// That cannot be told before more events are routed.
+    NotRouted,
+    /// That cannot be told before more of the journal is read.
+    Unread,
+}
+
 /// See the module.
 pub(super) struct Source {
     desk: Arc<Desk>,
@@ -86,6 +96,11 @@ impl Source {
         self.surveys.len()
     }
 
+    /// Whether more of them are being read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.surveys.is_reading()
+    }
+
     /// Forgets them.
     pub(super) fn forget_survey(&mut self) {
         self.surveys = Surveys::default();
@@ -101,26 +116,26 @@ impl Source {
         self.unfinished.whose(behind)
     }
 
-    /// Returns what comes next of a part; `None` if that cannot be told before more events are
-    /// routed.
-    pub(super) async fn next(&mut self, part: &Part<'_>) -> anyhow::Result<Option<Chunk>> {
+    /// Returns what comes next of a part.
+    pub(super) async fn next(&mut self, part: &Part<'_>) -> anyhow::Result<Next> {
         let range = match &self.scope {
             Scope::Only(list) => {
                 let (named, next) = listed(list, part);
                 let chunk = self.particular(named, next, part).await?;
                 // What is in a list is the same each time.
                 self.unfinished.take_below(chunk.next, part);
-                return Ok(Some(chunk));
+                return Ok(Next::Chunk(chunk));
             }
             Scope::Range(range) => range.clone(),
         };
-        let mut chunk = match range.which {
+        let chunk = match range.which {
             Which::Failed | Which::Exhausted => self.failed(&range, part).await?,
-            Which::Missing if !self.is_routed().await? => return Ok(None),
+            Which::Missing if !self.is_routed().await? => return Ok(Next::NotRouted),
             Which::All | Which::Missing => self.wanted(&range, part).await?,
         };
+        let Some(mut chunk) = chunk else { return Ok(Next::Unread) };
         self.finish(&mut chunk, part).await?;
-        Ok(Some(chunk))
+        Ok(Next::Chunk(chunk))
     }
 
     /// Tells whether everything is routed that may be replayed: what is not on record yet is not
@@ -180,9 +195,11 @@ impl Source {
         Ok(Chunk { given, looked_at, next, is_last: next >= self.end.min(part.until) })
     }
 
-    /// What failed, by the facts about it.
-    async fn failed(&mut self, range: &Range, part: &Part<'_>) -> anyhow::Result<Chunk> {
-        self.look(range, part).await?;
+    /// What failed, by the facts about it; `None` as long as they are being read.
+    async fn failed(&mut self, range: &Range, part: &Part<'_>) -> anyhow::Result<Option<Chunk>> {
+        if !self.look(range, part).await? {
+            return Ok(None);
+        }
         let survey = self.surveys.get_mut(part).context("it was just read")?;
         let (found, next) = survey.take_failed(part, CHUNK);
         let mut named = Vec::with_capacity(found.len());
@@ -191,11 +208,12 @@ impl Source {
             let of = |event: StoredEvent| Past { event: event.event.id, event_sequence, endpoint };
             named.extend(event.map(of));
         }
-        self.particular(named, next, part).await
+        self.particular(named, next, part).await.map(Some)
     }
 
-    /// What endpoints want as they are now, all of it or what they never had.
-    async fn wanted(&mut self, range: &Range, part: &Part<'_>) -> anyhow::Result<Chunk> {
+    /// What endpoints want as they are now, all of it or what they never had; `None` as long as it is
+    /// being read what they had.
+    async fn wanted(&mut self, range: &Range, part: &Part<'_>) -> anyhow::Result<Option<Chunk>> {
         let (tenant, patterns, from) = (self.tenant.clone(), range.types.clone(), part.from);
         let reach = Reach { tenant, patterns, from, count: CHUNK, bytes: BYTES_MAX };
         let batch = self.desk.log.read_feed(&reach).await.context("read events")?;
@@ -206,7 +224,9 @@ impl Source {
         if range.which == Which::Missing
             && let Some(last) = events.last().map(|event| event.sequence)
         {
-            self.look(range, part).await?;
+            if !self.look(range, part).await? {
+                return Ok(None);
+            }
             let covered = self.surveys.get(part).context("it was just read")?.covers();
             if last >= covered {
                 events.retain(|event| event.sequence < covered);
@@ -222,7 +242,8 @@ impl Source {
         };
         let given = self.chosen(range, part, matched).await?;
         let is_last = is_last && left.is_none();
-        Ok(Chunk { given, looked_at, next: left.unwrap_or(next).min(part.until), is_last })
+        let next = left.unwrap_or(next).min(part.until);
+        Ok(Some(Chunk { given, looked_at, next, is_last }))
     }
 
     /// Tells whether there is nothing more from there on, by whoever leads the stream.
@@ -284,8 +305,9 @@ impl Source {
         Ok(given.collect())
     }
 
-    /// Reads what is on record about what comes next of a part, where that is not known.
-    async fn look(&mut self, range: &Range, part: &Part<'_>) -> anyhow::Result<()> {
+    /// Reads what is on record about what comes next of a part, where that is not known; tells whether
+    /// it is by now.
+    async fn look(&mut self, range: &Range, part: &Part<'_>) -> anyhow::Result<bool> {
         let about = (&self.tenant, range, self.generation);
         let read = self.surveys.read(&self.desk.log, about, (part, self.end));
         read.await.context("read what is on record")

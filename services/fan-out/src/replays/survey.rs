@@ -1,7 +1,8 @@
 //! What the journal says of the deliveries of a time: which failed, or which there were.
 //!
 //! Memory is bounded: where there is too much, the survey covers the first part of the time, and
-//! another one is made for the rest.
+//! another one is made for the rest. So is the time for which it reads without a pause: a long journal
+//! is read in parts, and others have their turns in between.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,6 +17,19 @@ use super::pace::Part;
 
 /// How far the clocks of servers may be apart.
 const SKEW: Duration = Duration::from_mins(1);
+
+/// How many messages of the journal, and about how many facts, are read without a pause.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    pub(super) messages: usize,
+    pub(super) facts: usize,
+}
+
+impl Default for Stretch {
+    fn default() -> Self {
+        Self { messages: 8_192, facts: 65_536 }
+    }
+}
 
 /// How a delivery of an event stands: that of the latest replay counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,35 +52,58 @@ pub(super) struct Survey {
     end: u64,
     entries_max: usize,
     entries: BTreeMap<(u64, EndpointId), Known>,
+    /// Up to where the journal is read; `None` if nothing is.
+    read_to: Option<u64>,
+    /// Where the journal ended when reading began.
+    last: u64,
 }
 
 impl Survey {
-    /// Reads what is on record about events of a time with sequences from `from` on, and before
-    /// `end`; remembers so many deliveries at most.
-    pub(super) async fn read(
+    /// Begins one about events of a time with sequences from `from` on, and before `end`, that
+    /// remembers so many deliveries at most.
+    pub(super) async fn begin(
         log: &EventLog,
         (tenant, range, generation): (&TenantId, Range, u32),
         (from, end): (u64, u64),
         entries_max: usize,
     ) -> Result<Self, ReadError> {
-        let about = (tenant.clone(), range.clone(), generation);
-        let mut survey = Self::new(about, (from, end), entries_max);
-        let filter = match (range.which, range.endpoint) {
+        let mut survey = Self::new((tenant.clone(), range, generation), (from, end), entries_max);
+        survey.last = log.journal_last().await?;
+        Ok(survey)
+    }
+
+    /// Reads some more of what is on record; tells whether that was all.
+    pub(super) async fn read_on(
+        &mut self,
+        log: &EventLog,
+        stretch: Stretch,
+    ) -> Result<bool, ReadError> {
+        let from = self.read_to.map_or_else(
+            || From::Time(self.range.since.saturating_sub(SKEW)),
+            |read_to| From::Sequence(read_to.saturating_add(1)),
+        );
+        let mut reader = log.journal(self.filter(log), from).await?;
+        let (mut messages, mut facts) = (0, 0);
+        while messages < stretch.messages && facts < stretch.facts {
+            let Some(batch) = reader.next_until(self.last).await? else { return Ok(true) };
+            for record in &batch.facts {
+                self.note(&record.fact);
+            }
+            self.read_to = Some(batch.sequence);
+            messages += 1;
+            facts += batch.facts.len();
+        }
+        Ok(false)
+    }
+
+    fn filter(&self, log: &EventLog) -> JournalFilter {
+        match (self.range.which, self.range.endpoint) {
             (Which::Missing | Which::All, _) => JournalFilter::Routed,
             (Which::Failed | Which::Exhausted, Some(only)) => {
                 JournalFilter::Column(log.shards().of(only), Column::Attempts)
             }
             (Which::Failed | Which::Exhausted, None) => JournalFilter::Deliveries,
-        };
-        let since = From::Time(range.since.saturating_sub(SKEW));
-        let last = log.journal_last().await?;
-        let mut reader = log.journal(filter, since).await?;
-        while let Some(batch) = reader.next_until(last).await? {
-            for record in &batch.facts {
-                survey.note(&record.fact);
-            }
         }
-        Ok(survey)
     }
 
     fn new(
@@ -74,8 +111,9 @@ impl Survey {
         (from, end): (u64, u64),
         entries_max: usize,
     ) -> Self {
-        let entries = BTreeMap::new();
-        Self { tenant, range, generation, from, covers: end, end, entries_max, entries }
+        let (entries, read_to, last) = (BTreeMap::new(), None, 0);
+        let covers = end;
+        Self { tenant, range, generation, from, covers, end, entries_max, entries, read_to, last }
     }
 
     /// How many deliveries are remembered.

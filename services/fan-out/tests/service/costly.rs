@@ -7,7 +7,10 @@ use fanfare_domain::{EndpointId, EventId};
 use fanfare_testkit::wait_until;
 use tokio::time::timeout;
 
-use crate::support::{World, deliveries};
+use crate::{
+    restart::record,
+    support::{World, deliveries},
+};
 
 /// How many events the tenant with the costly filters publishes, and how many filters it has.
 const EVENTS: usize = 40;
@@ -93,4 +96,36 @@ async fn what_waits_for_its_filters_is_routed_once_also_after_a_stop() -> Result
         }
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn what_was_put_on_record_while_it_waited_counts() -> Result<()> {
+    let world = World::new().await?;
+    let costly = create_costly(&world).await?;
+    let mut events = Vec::new();
+    // They were there before anybody read them: an earlier process may have had them.
+    for _ in 0..EVENTS {
+        events.push(world.publish_data("costly", &costly_data()).await?);
+    }
+    let fan_out = world.start().await?;
+    wait_until("some of them to wait for their turn", async || {
+        let costly = fan_out.counters.costly();
+        (costly > EVENTS / 2).then_some(()).ok_or(costly)
+    })
+    .await;
+    let (last, only) = (*events.last().context("some are published")?, costly[3]);
+    let sequence = record(&world, last, &[only]).await?;
+    let facts = world.routings(&events).await?;
+    let targets: Vec<_> = facts[&last].iter().map(|fact| fact.targets.clone()).collect();
+    assert_eq!(targets, [vec![only]], "it is routed once");
+    let mut expected = deliveries(last, [&only]);
+    for event in events.iter().filter(|event| **event != last) {
+        expected.extend(deliveries(*event, &costly));
+    }
+    let mut queues = world.queues().await?;
+    queues.take(&expected).await?;
+    let of_last = queues.tasks.iter().filter(|(_, task)| task.event.event.id == last);
+    let places: Vec<u64> = of_last.map(|(_, task)| task.journal_sequence).collect();
+    assert_eq!(places, [sequence], "its task refers to what is on record");
+    timeout(Duration::from_mins(1), fan_out.stop()).await.context("it stops")?
 }

@@ -13,7 +13,7 @@ use fanfare_testkit::wait_until;
 use crate::support::{World, deliveries};
 
 /// Records a routing as a process would that crashed right afterwards.
-async fn record(world: &World, event: EventId, targets: &[EndpointId]) -> Result<u64> {
+pub(crate) async fn record(world: &World, event: EventId, targets: &[EndpointId]) -> Result<u64> {
     let stored = world.stored(event).await?;
     let routed = EventRouted {
         event,

@@ -54,6 +54,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         watch: Watch,
     },
+    /// Change a tenant's name or profile: what is not given stays as it is.
+    Update {
+        /// The tenant's id.
+        tenant: TenantId,
+        /// What people call it.
+        #[arg(long, required_unless_present = "profile")]
+        name: Option<String>,
+        /// The conventions that its webhooks follow: as long as it has neither endpoints nor events.
+        #[arg(long)]
+        profile: Option<String>,
+    },
     /// Spread the first attempts of a tenant's deliveries, those of events routed from now on.
     #[command(after_help = LIMIT_EXAMPLES)]
     Limit {
@@ -145,6 +156,12 @@ pub(crate) async fn run(command: Command, api: &Api, output: Output) -> Result<(
         Command::Create(options) => make(*options, api, output).await?,
         Command::List(watch) => watch.list((api, "/v1/tenants"), list, output).await?,
         Command::Get { tenant, watch } => watch.one((api, &path(&tenant)), show, output).await?,
+        Command::Update { tenant, name, profile } => {
+            let given = [("name", name), ("profile", profile)].into_iter();
+            let given = given.filter_map(|(member, text)| Some((member.to_owned(), text?.into())));
+            let body = Value::Object(given.collect());
+            show(&api.patch(&path(&tenant), &body).await?, output);
+        }
         Command::Limit { tenant, rate_limit, rate_burst } => {
             let changed = limit(api, &tenant, RateOptions { rate_limit, rate_burst }).await?;
             if output.json {

@@ -250,6 +250,11 @@ async fn a_tenants_limit_is_set_changed_in_part_and_removed() {
         let changed = session.run(&[&limit[..], words].concat()).await;
         assert_eq!(changed["rate_limit"], expected, "{words:?}");
     }
+    let renamed = session.run(&["tenant", "update", "acme", "--name", "ACME Corp."]).await;
+    assert_eq!(
+        (&renamed["name"], &renamed["profile"]),
+        (&json!("ACME Corp."), &json!("standard-webhooks"))
+    );
     session.end().await;
 }
 

@@ -16,6 +16,11 @@ fn whole(content: &Content, deliveries: usize) {
     assert_eq!(content.events.len(), deliveries);
     assert_eq!(content.deliveries.len(), deliveries);
     assert_eq!(content.attempts.len(), 2 * deliveries);
+    let (of_deliveries, of_attempts) = content.statistics.values().fold((0, 0), |sums, one| {
+        (sums.0 + one.deliveries.values().sum::<u64>(), sums.1 + one.attempts.total())
+    });
+    let deliveries = u64::try_from(deliveries).expect("a small number");
+    assert_eq!((of_deliveries, of_attempts), (deliveries, 2 * deliveries));
     for row in &content.deliveries {
         assert_eq!(row.delivery.standing.state, State::Delivered, "{row:?}");
         assert_eq!(row.delivery.attempts, 2);

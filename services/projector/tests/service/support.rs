@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fanfare_delivery_log::{
-    AttemptRow, Database, EventFilter, EventRow, Filter, Listed, Progress, Store, StoreError,
-    Streams,
+    AttemptRow, Database, EventFilter, EventRow, Filter, Listed, Progress, Statistics, Store,
+    StoreError, Streams,
 };
 use fanfare_domain::{
     Conclusion, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Fact, Outcome, Record,
-    StoredEvent, TraceContext,
+    StoredEvent, Timestamp, TraceContext,
     fact::{AttemptMade, ConclusionReason, DeliveryConcluded, EventRouted, RetryScheduled},
 };
 use fanfare_event_log::{Column, EventLog, JournalWriter};
@@ -48,6 +48,7 @@ pub(crate) struct Content {
     pub(crate) events: Vec<EventRow>,
     pub(crate) deliveries: Vec<Listed>,
     pub(crate) attempts: Vec<AttemptRow>,
+    pub(crate) statistics: BTreeMap<EndpointId, Statistics>,
 }
 
 impl World {
@@ -241,11 +242,13 @@ async fn content(store: &Store) -> Result<Content> {
     let tenant = || "acme".parse();
     let deliveries = store.deliveries(&Filter::of(tenant()?), None, ALL).await?;
     let events = store.events(&EventFilter::of(tenant()?), None, ALL).await?;
-    let mut attempts = Vec::new();
+    let (mut attempts, mut statistics) = (Vec::new(), BTreeMap::new());
     for row in &deliveries.rows {
         attempts.extend(store.attempts(row.delivery.id, 100).await?);
+        let endpoint = row.delivery.endpoint;
+        statistics.insert(endpoint, store.statistics(endpoint, Timestamp::EPOCH).await?);
     }
-    Ok(Content { events: events.rows, deliveries: deliveries.rows, attempts })
+    Ok(Content { events: events.rows, deliveries: deliveries.rows, attempts, statistics })
 }
 
 fn url(path: &Path) -> String {

@@ -13,13 +13,14 @@ use fanfare_service::random_bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use self::turn::Step;
 use super::{find, state::DeliveryView};
 use crate::{
     app::App,
     caller::{InTenant, Writes},
     error::{ApiError, Code},
     extract::PathId,
-    lookup, scan,
+    lookup,
 };
 
 /// What became of what was asked for.
@@ -28,7 +29,8 @@ use crate::{
 pub(crate) enum Taken {
     /// It is stored, and will be done within a moment.
     Accepted,
-    /// There is nothing to do: the next attempt is due, and under way or as good as.
+    /// There is nothing to do: the next attempt is due, and nothing but its turn is between it and the
+    /// endpoint.
     UnderWay,
 }
 
@@ -52,8 +54,6 @@ struct Aimed {
     view: DeliveryView,
     /// As a command names it.
     aim: Aim,
-    /// Whether no task brings it, but its endpoint's feed when there is room.
-    is_fed: bool,
 }
 
 /// Ends a delivery without another attempt. One that is in flight ends with its outcome: delivered
@@ -71,14 +71,14 @@ pub(crate) async fn cancel_delivery(
     access: InTenant<Writes>,
     PathId(id): PathId<DeliveryId>,
 ) -> Result<(StatusCode, Json<Ordered>), ApiError> {
-    let Aimed { view, aim, is_fed: _ } = open(&app, &access, id).await?;
+    let Aimed { view, aim } = open(&app, &access, id).await?;
     send(&app, &access, view, Order::Cancel(Box::new(aim))).await
 }
 
-/// Makes the next attempt of a delivery now, in place of the one that it waits for. An attempt that
-/// waits for something else than its time is not brought forward: while the endpoint is paused
-/// (`endpoint_paused`), or holds first attempts back, or takes its events in order
-/// (`delivery_behind_others`; the detail says why).
+/// Makes the next attempt of a delivery now, in place of the one that it waits for, and before others
+/// that wait for their first. An attempt that waits for something else than its time or its turn is
+/// not brought forward: while the endpoint is paused (`endpoint_paused`), or holds first attempts
+/// back, or takes its events in order (`delivery_behind_others`; the detail says why).
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/deliveries/{delivery}/retry", tag = "deliveries",
     params(
@@ -92,17 +92,23 @@ pub(crate) async fn retry_delivery(
     access: InTenant<Writes>,
     PathId(id): PathId<DeliveryId>,
 ) -> Result<(StatusCode, Json<Ordered>), ApiError> {
-    let Aimed { view, aim, is_fed } = open(&app, &access, id).await?;
-    turn::unless_paused(&app, &access, aim.delivery.endpoint)?;
-    if view.waits(app.now()) {
-        return send(&app, &access, view, Order::RetryNow(Box::new(aim))).await;
+    let Aimed { view, aim } = open(&app, &access, id).await?;
+    let endpoint = aim.delivery.endpoint;
+    turn::unless_paused(&app, &access, endpoint)?;
+    let waits = view.waits(app.now());
+    let step = if aim.attempt == 1 || view.is_parked() {
+        let obstacle = turn::obstacle(&app, &access, endpoint).await;
+        turn::step(obstacle, (waits, view.is_parked()))
+    } else if waits {
+        Step::Order
+    } else {
+        Step::Nothing
+    };
+    match step {
+        Step::Order => send(&app, &access, view, Order::RetryNow(Box::new(aim))).await,
+        Step::Nothing => Ok(taken(&access, view, (Taken::UnderWay, None))),
+        Step::Refuse(obstacle) => Err(obstacle.refused(access.id(), endpoint)),
     }
-    // A feed takes over what came as a task while it was being opened.
-    let may_be_fed = aim.untouched && turn::is_ordered(&app, &access, aim.delivery.endpoint);
-    if is_fed || may_be_fed || view.is_parked() {
-        turn::has_come(&app, &access, aim.delivery.endpoint).await?;
-    }
-    Ok(taken(&access, view, (Taken::UnderWay, None)))
 }
 
 /// Finds a delivery that has not ended.
@@ -120,8 +126,6 @@ async fn open(app: &App, access: &InTenant<Writes>, id: DeliveryId) -> Result<Ai
         return Err(ApiError::detailed(Code::DeliveryConcluded, detail));
     }
     let fact = lookup::fact(app, &row).await?;
-    let routed = fact.as_ref().and_then(|(record, _)| scan::routed_fact(record));
-    let is_fed = routed.is_some_and(|routed| routed.fed.contains(&row.endpoint));
     let trace = fact.as_ref().map(|(record, _)| record.trace.clone()).unwrap_or_default();
     let aim = Aim {
         delivery: named(app, &row, fact).await?,
@@ -130,7 +134,7 @@ async fn open(app: &App, access: &InTenant<Writes>, id: DeliveryId) -> Result<Ai
         journal_sequence,
         trace,
     };
-    Ok(Aimed { view, aim, is_fed })
+    Ok(Aimed { view, aim })
 }
 
 /// Names a delivery as the facts about it do; if its event's routing is all that is on record, as

@@ -11,9 +11,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{
-    admit_activated, admit_active,
     draft::{Maker, SecretKind, SecretWish},
-    tagged,
+    edit_active, tagged,
     view::{EndpointView, EndpointWithSecret, PauseModeName},
     with_state,
 };
@@ -212,24 +211,13 @@ async fn activate(
     if_match: &IfMatch,
     admit: impl Fn(EndpointState) -> Result<(), Code> + Send + Sync,
 ) -> Result<Tagged<EndpointView>, ApiError> {
-    let profile = app.profile(&access.tenant.value.profile)?;
-    let find = |directory: &Directory| directory.endpoint(access.id(), id);
-    let before = app.directory.read(find).ok_or(Code::EndpointNotFound)?;
     let edit = |endpoint: &Endpoint| {
         admit(endpoint.state)?;
         if endpoint.security.is_pending() {
             return Err(Code::EndpointUnvalidated.into());
         }
-        if endpoint.state != EndpointState::Active {
-            admit_active(app, access.id(), id, profile)?;
-        }
         Ok(with_state(endpoint, EndpointState::Active, app.now()))
     };
-    let edited = app.edit(&access.caller, if_match, find, edit).await?;
-    if let Err(refused) = admit_activated(app, access.id(), id, profile) {
-        let undo = |endpoint: &Endpoint| Ok(with_state(endpoint, before.value.state, app.now()));
-        app.edit(&access.caller, &IfMatch::Absent, find, undo).await?;
-        return Err(refused);
-    }
+    let edited = edit_active(app, (access, id), if_match, edit).await?;
     tagged(app, access, edited)
 }

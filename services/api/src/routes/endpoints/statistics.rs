@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, extract::State};
 use fanfare_delivery_log::{Attempts, Latency, State as Standing, Statistics};
-use fanfare_domain::{EndpointId, Fault, Timestamp};
+use fanfare_domain::{EndpointId, Fault};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -46,7 +46,7 @@ pub(crate) enum Window {
 pub(crate) struct StatisticsView {
     /// For which time.
     window: Window,
-    /// When that began.
+    /// When that began: at a full minute.
     #[schema(format = DateTime)]
     since: String,
     /// How the deliveries of events accepted since then stand.
@@ -60,9 +60,6 @@ pub(crate) struct StatisticsView {
     /// How long these took; `null` if there are none.
     #[schema(required)]
     latency_ms: Option<LatencyView>,
-    /// Whether everything was counted. If not, there were more than 200,000 attempts, or deliveries
-    /// of one state, and the latest of them count.
-    complete: bool,
 }
 
 /// How many deliveries stand how.
@@ -105,7 +102,8 @@ struct AttemptCounts {
     by_fault: BTreeMap<&'static str, u64>,
 }
 
-/// How long attempts took, in milliseconds: that many per cent of them took no longer.
+/// How long attempts took, in milliseconds: that many per cent of them took no longer. From 32 ms on
+/// it is rounded up by less than a sixteenth.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Latency)]
 struct LatencyView {
@@ -134,7 +132,7 @@ pub(crate) async fn get_endpoint_statistics(
     known.ok_or(Code::EndpointNotFound)?;
     let since = app.now().saturating_sub(query.window.length());
     let found = app.delivery_log().await?.statistics(id, since).await?;
-    Ok(Json(StatisticsView::of(&found, query.window, since)))
+    Ok(Json(StatisticsView::of(&found, query.window)))
 }
 
 impl Window {
@@ -148,16 +146,15 @@ impl Window {
 }
 
 impl StatisticsView {
-    fn of(found: &Statistics, window: Window, since: Timestamp) -> Self {
+    fn of(found: &Statistics, window: Window) -> Self {
         let deliveries = DeliveryCounts::of(found);
         Self {
             window,
-            since: since.to_string(),
+            since: found.since.to_string(),
             success_rate: deliveries.success_rate(),
             deliveries,
             attempts: AttemptCounts::of(&found.attempts),
             latency_ms: found.attempts.latency.map(LatencyView::of),
-            complete: found.complete,
         }
     }
 }
@@ -212,9 +209,7 @@ mod tests {
     #[test]
     fn a_rate_is_of_those_that_have_ended_by_attempts() {
         let mut found = Statistics::default();
-        let rate = |found: &Statistics| {
-            StatisticsView::of(found, Window::Hour, Timestamp::EPOCH).success_rate
-        };
+        let rate = |found: &Statistics| StatisticsView::of(found, Window::Hour).success_rate;
         found.deliveries.insert(Standing::Cancelled, 9);
         found.deliveries.insert(Standing::Retrying, 9);
         assert_eq!(rate(&found), None);

@@ -18,11 +18,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    admit_activated, admit_active,
+    edit_active,
     sample::{not_tried, patience},
     tagged,
     view::EndpointView,
-    with_state,
 };
 use crate::{
     app::{App, Edited},
@@ -135,18 +134,9 @@ pub(crate) async fn validate_endpoint(
         if current.url != asked.url || current.security.validation.is_none() {
             return Err(Code::ChangedMeanwhile.into());
         }
-        let next = allow(current, rate, app.now());
-        if next.state != current.state {
-            admit_active(&app, access.id(), id, profile)?;
-        }
-        Ok(Edited::Changed(next))
+        Ok(Edited::Changed(allow(current, rate, app.now())))
     };
-    let edited = app.edit(&access.caller, &IfMatch::Absent, find, edit).await?;
-    if let Err(refused) = admit_activated(&app, access.id(), id, profile) {
-        let undo = |endpoint: &Endpoint| Ok(with_state(endpoint, asked.state, app.now()));
-        app.edit(&access.caller, &IfMatch::Absent, find, undo).await?;
-        return Err(refused);
-    }
+    let edited = edit_active(&app, (&access, id), &IfMatch::Absent, edit).await?;
     tagged(&app, &access, edited)
 }
 

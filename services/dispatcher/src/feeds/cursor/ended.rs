@@ -3,6 +3,9 @@
 //! remembered with the feed until the cursor has passed. Where they are too many to be stored, a new
 //! owner looks for them in the journal, from where on they are on record, and the feed stands
 //! meanwhile.
+//!
+//! So are those whose first attempt a person had made in the place of the feed. The journal would not
+//! tell them from what the feed has made itself: so all of them are stored.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +20,8 @@ const HELD_MAX: usize = 200_000;
 #[derive(Debug)]
 pub(super) struct Ended {
     sequences: BTreeSet<u64>,
+    /// Those among them that have to be stored themselves.
+    named: BTreeSet<u64>,
     /// The sequence of the journal behind which all of these ends are on record; 0 if none is known.
     pub(super) since: u64,
     known: Known,
@@ -38,7 +43,9 @@ impl Ended {
     pub(super) fn of(feed: &Feed) -> Self {
         let known =
             if is_cut(feed.ended.len(), feed.ended_since) { Known::Some } else { Known::All };
-        Self { sequences: feed.ended.iter().copied().collect(), since: feed.ended_since, known }
+        // Nothing tells which of them it were.
+        let sequences: BTreeSet<u64> = feed.ended.iter().copied().collect();
+        Self { named: sequences.clone(), sequences, since: feed.ended_since, known }
     }
 
     /// Whether an event's delivery was ended.
@@ -57,6 +64,23 @@ impl Ended {
         let is_placed = self.since > 0 || self.sequences.is_empty();
         let max = if is_placed { HELD_MAX } else { Feed::ENDED_MAX };
         self.is_known() && (self.sequences.len() < max || self.sequences.contains(&sequence))
+    }
+
+    /// Whether one more can be remembered that has to be stored itself.
+    fn has_room_to_name(&self, sequence: u64) -> bool {
+        let is_room = self.named.len() < Feed::ENDED_MAX || self.named.contains(&sequence);
+        is_room && self.has_room(sequence)
+    }
+
+    /// Those that are stored of some: all that have to be, and of the others as many as there is room
+    /// for.
+    fn stored(&self, some: impl Iterator<Item = u64>) -> Vec<u64> {
+        let (mut stored, others): (Vec<u64>, Vec<u64>) =
+            some.partition(|sequence| self.named.contains(sequence));
+        let room = Feed::ENDED_MAX.saturating_sub(stored.len());
+        stored.extend(others.into_iter().take(room));
+        stored.sort_unstable();
+        stored
     }
 
     /// Remembers one that is on record behind a sequence of the journal, or will be.
@@ -85,20 +109,35 @@ impl Cursor {
         self.ended.insert(sequence, journal.max(1));
     }
 
+    /// Whether an event is the feed's for sure, and it can be remembered that the feed is not to make
+    /// its first attempt.
+    pub(in crate::feeds) fn may_pass_over(&self, sequence: u64) -> bool {
+        self.ended.has_room_to_name(sequence) && self.is_stored && self.is_ours(sequence)
+    }
+
+    /// Whether it is stored, as far as that is needed, that the feed is not to make an event's first
+    /// attempt, about which there is a fact on record; sees to it if not.
+    pub(in crate::feeds) fn remembers_made(&mut self, sequence: u64) -> bool {
+        if self.is_over(sequence) || self.saved.ended.binary_search(&sequence).is_ok() {
+            return true;
+        }
+        if self.may_pass_over(sequence) {
+            self.ended.named.insert(sequence);
+            self.end(sequence, 1);
+        }
+        false
+    }
+
     /// Whether it is stored that an event's delivery was ended, as far as that is needed; sees to it
     /// if not.
     pub(in crate::feeds) fn remembers_end(&mut self, sequence: u64) -> bool {
-        if self.feed.cover(sequence) == Cover::Outside && !self.holds(sequence) {
-            return true;
-        }
         let saved = &self.saved;
-        let is_left_behind = || saved.blocked.iter().any(|it| it.waiting.contains(&sequence));
-        let is_passed = sequence < saved.next && !self.holds(sequence) && !is_left_behind();
         // It is named, or is found in the journal by whoever comes next.
         let is_found = is_cut(saved.ended.len(), saved.ended_since)
             && saved.ended_since <= self.ended.since
-            && self.ended.contains(sequence);
-        if is_passed || is_found || saved.ended.binary_search(&sequence).is_ok() {
+            && self.ended.contains(sequence)
+            && !self.ended.named.contains(&sequence);
+        if self.is_over(sequence) || is_found || saved.ended.binary_search(&sequence).is_ok() {
             return true;
         }
         if self.may_end(sequence) && !self.ended.contains(sequence) {
@@ -131,9 +170,9 @@ impl Cursor {
             return (self.saved.ended.clone(), self.saved.ended_since);
         }
         let may_come = |it: &u64| self.may_come(*it, next, left_behind);
-        let ended: Vec<u64> = self.ended.sequences.iter().copied().filter(may_come).collect();
+        let ended = self.ended.stored(self.ended.sequences.iter().copied().filter(may_come));
         let since = if ended.is_empty() { 0 } else { self.ended.since };
-        (ended.into_iter().take(Feed::ENDED_MAX).collect(), since)
+        (ended, since)
     }
 
     /// Forgets what the cursor has passed, as is stored.
@@ -145,7 +184,19 @@ impl Cursor {
         let left_behind = keyed.iter().flat_map(|it| &it.waiting).copied().collect();
         let mut ended = std::mem::take(&mut self.ended.sequences);
         ended.retain(|it| self.may_come(*it, next, &left_behind));
+        self.ended.named = &self.ended.named & &ended;
         self.ended.sequences = ended;
+    }
+
+    /// Whether an event is not the feed's, or it is stored that the feed has passed it.
+    fn is_over(&self, sequence: u64) -> bool {
+        if self.holds(sequence) {
+            return false;
+        }
+        let saved = &self.saved;
+        let is_left_behind = || saved.blocked.iter().any(|it| it.waiting.contains(&sequence));
+        let is_passed = sequence < saved.next && !is_left_behind();
+        is_passed || self.feed.cover(sequence) == Cover::Outside
     }
 
     fn may_come(&self, sequence: u64, next: u64, left_behind: &BTreeSet<u64>) -> bool {

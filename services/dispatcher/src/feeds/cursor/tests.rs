@@ -254,6 +254,50 @@ fn what_was_ended_beyond_what_can_be_named_is_looked_for_in_the_journal() {
 }
 
 #[test]
+fn what_a_person_had_made_is_stored_whatever_else_was_ended() {
+    let many = u64::try_from(Feed::ENDED_MAX).unwrap() + 5;
+    let mut cursor = Cursor::resume(feed(10), 1, NOW);
+    for sequence in 10..10 + many {
+        cursor.end(sequence, 500);
+    }
+    let last = 20 + many;
+    assert!(cursor.may_pass_over(last));
+    assert!(!cursor.remembers_made(last), "it is not stored yet");
+    let stored = cursor.save(later(6)).unwrap();
+    assert_eq!((stored.ended.len(), stored.ended.last()), (Feed::ENDED_MAX, Some(&last)));
+    cursor.stored(stored.clone(), 2, later(6));
+    assert!(cursor.remembers_made(last) && cursor.remembers_end(10 + many - 1));
+
+    let mut again = Cursor::resume(stored, 2, later(6));
+    again.ask_for_ends();
+    again.found_ends((10..10 + many).collect());
+    assert!(again.remembers_made(last));
+    assert!(!again.may_pass_over(last + 1), "nothing tells which of them it were");
+    read(&mut again, many + 12, |_| None);
+    let offered = offer(&mut again);
+    assert_eq!(offered.first(), Some(&(10 + many)));
+    assert!(!offered.contains(&last) && offered.contains(&(last - 1)));
+}
+
+#[test]
+fn what_the_feed_has_passed_or_never_had_need_not_be_remembered() {
+    let mut cursor = Cursor::resume(feed(10), 1, NOW);
+    assert!(cursor.remembers_made(9) && !cursor.may_pass_over(9));
+    read(&mut cursor, 2, |_| None);
+    assert_eq!(offer(&mut cursor), [10, 11]);
+    cursor.on_record(10, false);
+    cursor.on_record(11, false);
+    let stored = cursor.save(later(6)).unwrap();
+    cursor.stored(stored, 2, later(6));
+    assert!(cursor.remembers_made(10), "it is passed");
+    assert!(!cursor.remembers_made(12));
+    let stored = cursor.save(later(12)).unwrap();
+    assert_eq!(stored.ended, [12]);
+    read(&mut cursor, 2, |_| None);
+    assert_eq!(offer(&mut cursor), [13]);
+}
+
+#[test]
 fn of_the_version_before_no_more_is_remembered_than_is_named() {
     let last = 10 + u64::try_from(Feed::ENDED_MAX).unwrap();
     let mut cursor = Cursor::resume(Feed { ended: (10..last).collect(), ..feed(10) }, 1, NOW);

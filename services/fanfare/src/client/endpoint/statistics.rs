@@ -79,10 +79,6 @@ fn show(options: &Options, found: &Value, output: Output) {
         ("p95", percentile("p95")),
         ("p99", percentile("p99")),
     ]);
-    if found.get("complete").and_then(Value::as_bool) == Some(false) {
-        output.line("");
-        output.line("There were too many to count them all: the latest of them count.");
-    }
 }
 
 /// Names and numbers, without those that are 0.
