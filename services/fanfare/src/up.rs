@@ -14,7 +14,7 @@ use fanfare_domain::{AddressPolicy, address::AddressRule};
 use fanfare_nats_server::{
     Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals,
 };
-use fanfare_service::{Context, Metrics, Traces};
+use fanfare_service::{Context, Joined as _, Metrics, Traces};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::sleep};
@@ -218,7 +218,7 @@ pub(crate) async fn locate(binary: Option<PathBuf>, output: Output) -> Result<Bi
         spinner.finish_and_clear();
         located
     });
-    located.await?.context("find nats-server")
+    located.await.joined()?.context("find nats-server")
 }
 
 /// Watches the server for as long as anything needs it, then hands it back.
