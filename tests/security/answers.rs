@@ -35,7 +35,7 @@ const CERTIFICATE: &str = "certificate_invalid";
 const ACCEPTED: &str = "accepted 200";
 
 /// What must come of tricks, by their names.
-const EXPECTED: [(&str, &[&str]); 15] = [
+const EXPECTED: [(&str, &[&str]); 16] = [
     (
         TIMED_OUT,
         &[
@@ -78,6 +78,7 @@ const EXPECTED: [(&str, &[&str]); 15] = [
     ("connection_lost or connect_failed", &["close-at-once", "reset-at-once", "reset-in-request"]),
     ("accepted 200 or connection_lost or protocol_error", &["answer-before-request"]),
     (CERTIFICATE, &["authority-unknown"]),
+    ("certificate_invalid, and nothing is fetched", &[FETCHED]),
     (
         "timed_out or tls_failed",
         &["tls-silence", "tls-drip", "tls-endless-records", "tls-endless-alerts"],
@@ -169,6 +170,8 @@ fn replies(inside: &str) -> Vec<(&'static str, &'static str, Reply, &'static str
     ]
 }
 
+/// A server that names itself as where a certificate is to be had.
+const FETCHED: &str = "certificate-to-be-completed";
 const ECHO: &str = "the request's own headers, among them a secret one";
 const COOKIE_AGAIN: &str = "a cookie, and another request";
 const MEMORY: &str = "all of these at once";
@@ -232,6 +235,12 @@ pub(crate) async fn play(world: &World) -> Result<Seen> {
         Ok::<_, anyhow::Error>((name, told(&made)))
     });
     let mut seen: Seen = try_join_all(judged).await?.into_iter().collect();
+    let servers = world.hostile.iter().filter(|(trick, _)| trick.name == FETCHED);
+    let connections: u64 = servers.map(|(_, server)| server.connections()).sum();
+    if let Some(told) = seen.get_mut(FETCHED) {
+        let fetched = if connections == 1 { "nothing is fetched" } else { "something is fetched" };
+        *told = format!("{told}, and {fetched}");
+    }
     let after = world.installation.memory(Service::Dispatcher)?;
     let more = after.saturating_sub(before);
     let told_of_it = if more < MEMORY_MAX { "less than 256 MiB more of memory" } else { "more" };

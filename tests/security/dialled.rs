@@ -6,10 +6,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::{
-    support::EAGER,
+    support::{EAGER, Refused},
     table::{Family, Row, Seen},
     urls::LITERALS,
-    world::{INSIDE, OUTSIDE, World},
+    world::{INSIDE, OUTSIDE, World, new_endpoint},
 };
 
 const TENANT: &str = "dialled";
@@ -22,6 +22,11 @@ const REFUSED: &str = "address_forbidden twice, and nothing sent";
 const OPEN: &str = "an address inside with an open port";
 const CLOSED: &str = "the same address with a closed port";
 const NEIGHBOUR: &str = "an allowed address with a port that is not allowed";
+const DENIED: &str = "an allowed address that is denied by another rule";
+/// Where it is asked whether we may send.
+const ASKED: [&str; 2] =
+    ["whether we may send to an address inside", "the same of 169.254.169.254"];
+const NOT_ASKED: &str = "address_forbidden, and nothing sent";
 
 fn urls(world: &World) -> Vec<(String, String)> {
     let (port, closed) = (world.sink.address().port(), 9);
@@ -30,6 +35,7 @@ fn urls(world: &World) -> Vec<(String, String)> {
     urls.push((String::from(OPEN), format!("http://{INSIDE}:{port}/")));
     urls.push((String::from(CLOSED), format!("http://{INSIDE}:{closed}/")));
     urls.push((String::from(NEIGHBOUR), format!("http://{OUTSIDE}:{closed}/")));
+    urls.push((String::from(DENIED), world.denied.url("/")));
     urls
 }
 
@@ -43,11 +49,14 @@ pub(crate) fn family() -> Family {
     rows.push(Row::new(OPEN, REFUSED).of("Harbor GHSA-33p6-fx42-7rf5"));
     rows.push(Row::new(CLOSED, REFUSED).of("Harbor GHSA-33p6-fx42-7rf5"));
     rows.push(Row::new(NEIGHBOUR, REFUSED).of("GitLab #293733"));
+    rows.push(Row::new(DENIED, REFUSED));
+    rows.extend(ASKED.map(|name| Row::new(name, NOT_ASKED)));
     Family {
         title: "Addresses that are dialled",
         how: "Given to an API whose operator allows everything, so that they are stored. A test event and a \
               delivery are both refused by the dispatcher, with the same words for all: what is open inside \
-              cannot be told from what is not. There is no answer, and nothing to show of one.",
+              cannot be told from what is not. There is no answer, and nothing to show of one. The same goes for \
+              the question whether we may send (CloudEvents' OPTIONS).",
         rows,
     }
 }
@@ -72,6 +81,13 @@ pub(crate) async fn play(world: &World) -> Result<Seen> {
         Ok::<_, anyhow::Error>((name.clone(), seen))
     });
     let mut seen: Seen = tried.buffer_unordered(AT_ONCE).try_collect().await?;
+    let inside = [world.sink.address().to_string(), String::from("169.254.169.254")];
+    for (name, host) in ASKED.into_iter().zip(inside) {
+        seen.insert(String::from(name), asked(world, &format!("http://{host}/")).await?);
+    }
+    if world.denied.connections() > 0 {
+        seen.insert(String::from(DENIED), String::from("a connection"));
+    }
     if world.sink.connections() > 0 {
         seen.insert(String::from(OPEN), String::from("a connection"));
     }
@@ -89,6 +105,20 @@ async fn tested(world: &World, id: EndpointId) -> Result<String> {
         && attempt["response_headers"].as_array().is_some_and(Vec::is_empty)
         && attempt["detail"].as_str().is_some_and(is_discreet);
     Ok(if silent { String::from(fault) } else { Value::to_string(attempt) })
+}
+
+/// Asks an endpoint whether we may send to it, and says what came of it.
+async fn asked(world: &World, url: &str) -> Result<String> {
+    let mut new = new_endpoint(url);
+    new["validation"] = json!("cloudevents");
+    let id = world.api().endpoint(TENANT, &new).await?.id;
+    let error = world.api().act(TENANT, &id, "validate", &json!({})).await.err();
+    let refused = error.context("it allows it")?.downcast::<Refused>()?;
+    let told = refused.body["detail"].as_str().and_then(|detail| detail.split_once(": "));
+    Ok(match told.filter(|(_, detail)| is_discreet(detail)) {
+        Some((fault, _)) => format!("{fault}, and nothing sent"),
+        None => refused.body.to_string(),
+    })
 }
 
 fn told(made: &AttemptMade) -> String {

@@ -8,11 +8,13 @@ mod answers;
 mod dialled;
 mod grants;
 mod headers;
+mod kept;
 mod names;
 mod payloads;
 mod quiet;
 mod raw;
 mod served;
+mod signatures;
 mod support;
 mod table;
 mod tenants;
@@ -39,6 +41,8 @@ fn families() -> Vec<Family> {
         names::family(),
         answers::family(),
         grants::family(),
+        kept::family(),
+        signatures::family(),
         headers::family(),
         payloads::family(),
         wire::family(),
@@ -63,6 +67,8 @@ async fn every_row_ends_as_the_table_says() -> Result<()> {
         timed("names", Box::pin(names::play(&world))),
         timed("answers", Box::pin(answers::play(&world))),
         timed("grants", Box::pin(grants::play(&world))),
+        timed("kept", Box::pin(kept::play(&world))),
+        timed("signatures", Box::pin(signatures::play(&world))),
         timed("headers", Box::pin(headers::play(&world))),
         timed("payloads", Box::pin(payloads::play(&world))),
         timed("wire", Box::pin(wire::play(&world))),
@@ -70,13 +76,17 @@ async fn every_row_ends_as_the_table_says() -> Result<()> {
         timed("tenants", Box::pin(tenants::play(&world))),
         timed("served", Box::pin(served::play(&world))),
     );
-    let (urls, dialled, names, answers, grants, headers, payloads, wire, tokens, tenants, served) =
-        played;
-    let first = [urls?, dialled?, names?, answers?, grants?, headers?];
-    let all = first.into_iter().chain([payloads?, wire?, tokens?, tenants?, served?]);
+    let (urls, dialled, names, answers, grants, kept, ..) = &played;
+    let first = [urls, dialled, names, answers, grants, kept];
+    let (.., signatures, headers, payloads, wire, tokens, tenants, served) = &played;
+    let rest = [signatures, headers, payloads, wire, tokens, tenants, served];
+    let all = first.into_iter().chain(rest);
     let mut wrong = Vec::new();
     for (family, seen) in families().iter().zip(all) {
-        wrong.extend(family.judge(&seen));
+        match seen {
+            Ok(seen) => wrong.extend(family.judge(seen)),
+            Err(error) => wrong.push(format!("{}: {error:#}", family.title)),
+        }
     }
     let rows: usize = families().iter().map(|family| family.rows.len()).sum();
     writeln!(std::io::stderr(), "security: {rows} rows in {:?}", begun.elapsed())?;

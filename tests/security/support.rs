@@ -13,6 +13,8 @@ pub(crate) mod locked;
 pub(crate) mod logs;
 #[path = "../system/support/process.rs"]
 pub(crate) mod process;
+#[path = "../system/support/search.rs"]
+pub(crate) mod search;
 #[path = "../system/support/servers.rs"]
 pub(crate) mod servers;
 

@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) names: NameServer,
     /// A receiver that behaves, and that may be sent to.
     pub(crate) receiver: Receiver,
+    /// Another one, which may be sent to by one rule and may not by another.
+    pub(crate) denied: Receiver,
     /// What listens inside, at the receiver's port of [`INSIDE`].
     pub(crate) sink: Sink,
     /// The receivers that misbehave.
@@ -109,6 +111,7 @@ impl World {
         fanfare_service::install_crypto_provider();
         let (receiver, sink) = receiver_and_sink().await?;
         receiver.answer(Behaviour::status(200));
+        let denied = Receiver::start().await?;
         let names = NameServer::start().await?;
         let decoy = Sink::start(SocketAddr::new(OUTSIDE, 0)).await?;
         let mut hostile = Vec::new();
@@ -122,15 +125,21 @@ impl World {
         fs::write(&roots, trusted.collect::<String>()).context("write the authorities")?;
 
         let ports = hostile.iter().map(|(_, server)| server.address().port());
-        let allowed = ports.chain([receiver.address().port()]);
+        let own = [&receiver, &denied].map(|receiver| receiver.address().port());
+        let allowed = ports.chain(own);
         let allowed: Vec<_> = allowed.map(|port| format!("{OUTSIDE}/32:{port}")).collect();
         let proxy = format!("http://{}", decoy.address());
         let variables = [
             ("FANFARE_DISPATCHER__EGRESS__ALLOW", allowed.join(",")),
+            (
+                "FANFARE_DISPATCHER__EGRESS__DENY",
+                format!("{OUTSIDE}/32:{}", denied.address().port()),
+            ),
             ("FANFARE_DISPATCHER__EGRESS__ROOT_FILES", roots.display().to_string()),
             ("FANFARE_DISPATCHER__EGRESS__NAME_SERVERS", names.address().to_string()),
             ("FANFARE_DISPATCHER__EGRESS__CONNECTION_AGE_MAX", String::from(CONNECTION_AGE_MAX)),
             ("FANFARE_API__ALLOW", String::from("0.0.0.0/0,::/0")),
+            ("FANFARE_API__WEBHOOK_ORIGIN", String::from("events.example.com")),
             ("http_proxy", proxy.clone()),
             ("https_proxy", proxy.clone()),
             ("HTTP_PROXY", proxy.clone()),
@@ -157,6 +166,7 @@ impl World {
             log,
             names,
             receiver,
+            denied,
             sink,
             hostile,
             strict_process,

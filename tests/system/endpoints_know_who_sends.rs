@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::support::{Expected, Scene, Service, evidence, scene::TENANT};
 
 const PATIENCE: Duration = Duration::from_mins(1);
+const UNAUTHENTICATED: Outcome = Outcome::Failed(Fault::AuthenticationFailed);
 
 /// Gives tokens with the numbers of their requests.
 async fn token_server() -> Result<Receiver> {
@@ -92,8 +93,9 @@ async fn requests_bear_a_token_that_is_fetched_and_replaced() -> Result<()> {
     let requests = receiver.wait_for(5, PATIENCE).await?;
     assert_eq!(authorization(&requests[4]), "Bearer access-token-2");
     let on_record = attempts(&scene, &made.id, 5).await?;
-    let refused = on_record.iter().find(|made| made.outcome.status() == Some(401));
+    let refused = on_record.iter().find(|made| made.outcome == UNAUTHENTICATED);
     let refused = refused.context("the refusal is on record")?;
+    assert!(refused.detail.contains("401"), "{refused:?}");
     let said = &*refused.response_body;
     assert_eq!(said, b"Bearer ***", "the endpoint says the token back");
     is_shown_without_its_token(&scene, refused).await?;
@@ -105,15 +107,55 @@ async fn requests_bear_a_token_that_is_fetched_and_replaced() -> Result<()> {
     receiver.answer(Behaviour::status(401));
     publish(&scene, "no token").await?;
     let on_record = attempts(&scene, &made.id, 9).await?;
-    let failed: Vec<_> = on_record
-        .iter()
-        .filter(|made| made.outcome == Outcome::Failed(Fault::AuthenticationFailed))
-        .collect();
-    assert_eq!(failed.len(), 3, "{on_record:?}");
-    for made in &failed {
-        assert_eq!(made.detail, "the token endpoint answered 401 (invalid_client)");
-    }
+    let without = "the token endpoint answered 401 (invalid_client)";
+    let failed = on_record.iter().filter(|made| made.detail == without);
+    assert_eq!(failed.filter(|made| made.outcome == UNAUTHENTICATED).count(), 3, "{on_record:?}");
     assert_eq!(receiver.count(), 6);
+    scene.finish(Expected::Calm).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_was_revoked_ends_no_delivery() -> Result<()> {
+    let scene = Scene::set().await?;
+    let (tokens, receiver) = (token_server().await?, Receiver::start().await?);
+    let mut endpoint = new(&receiver.url("/hook"), &[]);
+    // 401 is final, as it is for profiles that list what is tried again.
+    endpoint["retry"] = json!({
+        "delays": { "list": ["100ms", "100ms"] }, "retry_on": "listed", "listed": [503],
+    });
+    endpoint["authentication"] = json!({
+        "type": "oauth2", "token_url": tokens.url("/token"), "client_id": "us",
+        "client_secret": "s3cret-of-ours",
+    });
+    let made = scene.api().endpoint(TENANT, &endpoint).await?;
+    publish(&scene, "good").await?;
+    receiver.wait_for(1, PATIENCE).await?;
+
+    // It is revoked: whoever comes with it is refused.
+    receiver.answer(Behaviour::ask(|request: &Received| {
+        let is_old = authorization(request) == "Bearer access-token-1";
+        Behaviour::text(if is_old { 401 } else { 200 }, String::new())
+    }));
+    publish(&scene, "revoked").await?;
+    let on_record = attempts(&scene, &made.id, 3).await?;
+    let outcomes: Vec<_> = on_record.iter().map(|made| made.outcome.clone()).collect();
+    let accepted = Outcome::Accepted { status: 200 };
+    assert_eq!(outcomes, [accepted.clone(), UNAUTHENTICATED, accepted]);
+    let revoked = on_record.get(1).context("the second attempt")?;
+    assert!(revoked.retry_at.is_some() && revoked.detail.contains("401"), "{revoked:?}");
+
+    // An endpoint that refuses a token which was just given says what it says of anybody.
+    receiver.answer(Behaviour::status(401));
+    publish(&scene, "refused").await?;
+    let on_record = attempts(&scene, &made.id, 5).await?;
+    let refused = Outcome::Refused { status: 401, retry_after: None };
+    assert_eq!((&on_record[3].outcome, &on_record[4].outcome), (&UNAUTHENTICATED, &refused));
+    assert_eq!((on_record[4].attempt, on_record[4].retry_at), (2, None));
+    publish(&scene, "refused again").await?;
+    let on_record = attempts(&scene, &made.id, 6).await?;
+    assert_eq!((on_record[5].attempt, on_record[5].retry_at), (1, None));
+    assert_eq!(on_record[5].outcome, refused);
+    assert_eq!((tokens.count(), receiver.count()), (4, 6));
     scene.finish(Expected::Calm).await
 }
 

@@ -48,7 +48,8 @@ pub enum Fault {
     AddressForbidden,
     /// The request could not be built from the event, the profile and the endpoint.
     RequestInvalid,
-    /// What shows the endpoint who we are could not be had, so that nothing was sent to it.
+    /// What shows the endpoint who we are could not be had, so that nothing was sent to it; or it
+    /// was kept from before, and the endpoint does not take it any more.
     AuthenticationFailed,
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::EndpointId;
+use fanfare_domain::{EndpointId, TenantId};
 use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -21,17 +21,27 @@ use tokio::time::Instant;
 
 use crate::tls::TlsError;
 
-/// For how many endpoints connections of their own are kept; those that were used longest ago are
-/// closed first.
+/// For how many endpoints connections of their own are kept. Of the tenant that has the most, those
+/// that were used longest ago are closed first: nobody pushes out others who have fewer.
 const OWN_MAX: usize = 256;
 
 /// What an endpoint has of TLS that others do not. It is known by its endpoint and the revision that
 /// it was made from.
 pub struct Identity {
-    endpoint: EndpointId,
-    revision: u64,
+    whose: Whose,
     pub(crate) authorities: Vec<CertificateDer<'static>>,
     pub(crate) certified: Option<Arc<CertifiedKey>>,
+}
+
+/// Whose an identity is.
+#[derive(Clone, Debug)]
+pub struct Whose {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The tenant's endpoint.
+    pub endpoint: EndpointId,
+    /// The revision of the endpoint that it is made from.
+    pub revision: u64,
 }
 
 impl Identity {
@@ -42,13 +52,13 @@ impl Identity {
     ///
     /// If the key is none, or not that of the certificate.
     pub fn new(
-        (endpoint, revision): (EndpointId, u64),
+        whose: Whose,
         authorities: impl IntoIterator<Item = Vec<u8>>,
         client: Option<(Vec<Vec<u8>>, &str)>,
     ) -> Result<Self, TlsError> {
         let certified = client.map(|(chain, key)| certify(chain, key)).transpose()?;
         let authorities = authorities.into_iter().map(CertificateDer::from).collect();
-        Ok(Self { endpoint, revision, authorities, certified })
+        Ok(Self { whose, authorities, certified })
     }
 }
 
@@ -62,10 +72,7 @@ fn certify(chain: Vec<Vec<u8>>, key: &str) -> Result<Arc<CertifiedKey>, TlsError
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("endpoint", &self.endpoint)
-            .field("revision", &self.revision)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("whose", &self.whose).finish_non_exhaustive()
     }
 }
 
@@ -85,6 +92,7 @@ struct Kept<C> {
 
 #[derive(Debug)]
 struct Own<C> {
+    tenant: TenantId,
     revision: u64,
     http: C,
     /// When it is replaced.
@@ -111,8 +119,9 @@ impl<C: Clone> OwnPools<C> {
             kept.by_endpoint.retain(|_, own| own.used_at + self.age_max > now);
             kept.sweep_at = now + self.age_max;
         }
-        if let Some(own) = kept.by_endpoint.get_mut(&identity.endpoint)
-            && own.revision == identity.revision
+        let Whose { tenant, endpoint, revision } = &identity.whose;
+        if let Some(own) = kept.by_endpoint.get_mut(endpoint)
+            && own.revision == *revision
             && now < own.until
         {
             own.used_at = now;
@@ -120,19 +129,34 @@ impl<C: Clone> OwnPools<C> {
         }
         let http = make()?;
         let own = Own {
-            revision: identity.revision,
+            tenant: tenant.clone(),
+            revision: *revision,
             http: http.clone(),
             until: now + self.age_max,
             used_at: now,
         };
-        kept.by_endpoint.insert(identity.endpoint, own);
+        kept.by_endpoint.insert(*endpoint, own);
         if kept.by_endpoint.len() > OWN_MAX {
-            let oldest = kept.by_endpoint.iter().min_by_key(|(_, own)| own.used_at);
-            if let Some(oldest) = oldest.map(|(endpoint, _)| *endpoint) {
-                kept.by_endpoint.remove(&oldest);
-            }
+            kept.close_one();
         }
         Ok(http)
+    }
+}
+
+impl<C> Kept<C> {
+    /// Closes what a tenant that has the most used longest ago.
+    fn close_one(&mut self) {
+        let mut counts: BTreeMap<&TenantId, usize> = BTreeMap::new();
+        for own in self.by_endpoint.values() {
+            *counts.entry(&own.tenant).or_default() += 1;
+        }
+        let most = counts.values().max();
+        let has_most = |own: &Own<C>| counts.get(&own.tenant) == most;
+        let of_the_most = self.by_endpoint.iter().filter(|(_, own)| has_most(own));
+        let oldest = of_the_most.min_by_key(|(_, own)| own.used_at);
+        if let Some(oldest) = oldest.map(|(endpoint, _)| *endpoint) {
+            self.by_endpoint.remove(&oldest);
+        }
     }
 }
 
@@ -144,21 +168,25 @@ mod tests {
 
     use super::*;
 
-    fn identity(endpoint: u16, revision: u64) -> Identity {
+    fn whose(tenant: &str, endpoint: u16, revision: u64) -> Whose {
         let mut random = [0; 10];
         random[8..].copy_from_slice(&endpoint.to_be_bytes());
         let endpoint = EndpointId::new(Timestamp::EPOCH, random);
-        Identity::new((endpoint, revision), [], None).unwrap()
+        Whose { tenant: tenant.parse().unwrap(), endpoint, revision }
+    }
+
+    fn makes(pools: &OwnPools<()>, endpoint: u16, revision: u64) -> bool {
+        makes_for(pools, whose("acme", endpoint, revision))
     }
 
     /// Tells whether a client had to be made.
-    fn makes(pools: &OwnPools<()>, endpoint: u16, revision: u64) -> bool {
+    fn makes_for(pools: &OwnPools<()>, whose: Whose) -> bool {
         let mut made = false;
         let maker = || {
             made = true;
             Ok::<_, Infallible>(())
         };
-        pools.of(&identity(endpoint, revision), maker).unwrap();
+        pools.of(&Identity::new(whose, [], None).unwrap(), maker).unwrap();
         made
     }
 
@@ -186,10 +214,35 @@ mod tests {
         assert!(!makes(&pools, 2, 1));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_with_many_pushes_out_its_own_and_nobody_elses() {
+        let pools = OwnPools::new(Duration::from_hours(1));
+        // What others have was used longest ago.
+        for (tenant, endpoint) in [("one", 10_000), ("two", 20_000), ("two", 20_001)] {
+            assert!(makes_for(&pools, whose(tenant, endpoint, 1)));
+        }
+        for endpoint in 0..2_000 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(makes_for(&pools, whose("flood", endpoint, 1)));
+        }
+        assert_eq!(pools.kept.lock().unwrap().by_endpoint.len(), OWN_MAX);
+        for (tenant, endpoint) in [("one", 10_000), ("two", 20_000), ("two", 20_001)] {
+            assert!(!makes_for(&pools, whose(tenant, endpoint, 1)), "{tenant}");
+        }
+        assert!(!makes_for(&pools, whose("flood", 1_999, 1)));
+        assert!(makes_for(&pools, whose("flood", 0, 1)));
+        // Who comes later than the flood finds room too, and keeps it.
+        assert!(makes_for(&pools, whose("late", 30_000, 1)));
+        for endpoint in 2_000..4_000 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(makes_for(&pools, whose("flood", endpoint, 1)));
+        }
+        assert!(!makes_for(&pools, whose("late", 30_000, 1)));
+    }
+
     #[test]
     fn a_key_that_is_none_is_refused_and_does_not_show() {
-        let endpoint = EndpointId::new(Timestamp::EPOCH, [1; 10]);
-        let refused = Identity::new((endpoint, 1), [], Some((vec![vec![1]], "s3cret")));
+        let refused = Identity::new(whose("acme", 1, 1), [], Some((vec![vec![1]], "s3cret")));
         let refused = refused.unwrap_err();
         assert!(matches!(refused, TlsError::KeyNotPem));
         assert!(!format!("{refused:?} {refused}").contains("s3cret"));

@@ -35,7 +35,7 @@ mod tls;
 pub use answer::{Answer, Failure, Head};
 pub use client::{Client, ClientError, Request};
 pub use guard::Wanted;
-pub use identity::Identity;
+pub use identity::{Identity, Whose};
 pub use settings::{Protocol, Settings};
 pub use tls::TlsError;
 pub use url::Url;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
-    Clock, Failure, Health, Metrics, Readiness, SystemClock, Traces,
+    Clock, Failure, Health, Joined as _, Metrics, Readiness, SystemClock, Traces,
     health::Phase,
     signals::{NoSignals, Signals, StopRequests},
 };
@@ -174,7 +174,7 @@ impl Context {
             alone.spawn(task.in_current_span());
             let ended = alone.join_next().await;
             if !stop.is_cancelled() {
-                let cause = ended.and_then(Result::err);
+                let cause = ended.and_then(|ended| ended.joined().err());
                 let cause = cause.as_ref().map(tracing::field::display);
                 error!(cause, "telemetry has ended early, all else goes on");
                 stop.cancelled().await;

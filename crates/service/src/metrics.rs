@@ -22,7 +22,10 @@ use prometheus::{Registry, TextEncoder};
 use tokio::time::timeout;
 use tracing::{debug, error};
 
-use crate::otlp::{ExportError, Instance};
+use crate::{
+    Joined,
+    otlp::{ExportError, Instance},
+};
 
 /// The name of the meter, for those who get it by OTLP.
 const SCOPE: &str = "fanfare";
@@ -249,7 +252,7 @@ impl Metrics {
         let provider = self.provider;
         // It waits for the collector by itself, and for longer.
         let ending = tokio::task::spawn_blocking(move || provider.shutdown());
-        match timeout(LAST_PUSH, ending).await {
+        match timeout(LAST_PUSH, ending).await.map(Joined::joined) {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(cause))) => debug!(%cause, "the last metrics were not pushed"),
             Ok(Err(cause)) => debug!(%cause, "the last metrics were not pushed"),

@@ -85,20 +85,20 @@ impl Receiver {
 
     /// Starts a receiver that answers everything with 200.
     pub async fn start_with(transport: Transport) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("bind a receiver")?;
+        let address = listener.local_addr().context("read a receiver's address")?;
+        let made = |kind| Identity::make(kind, address).map(Some);
         let (identity, protocols) = match transport {
             Transport::Plain => (None, [].as_slice()),
             Transport::Tls(kind) | Transport::Mutual(kind) => {
-                (Some(Identity::make(kind)?), ["h2", "http/1.1"].as_slice())
+                (made(kind)?, ["h2", "http/1.1"].as_slice())
             }
-            Transport::TlsHttp1(kind) => (Some(Identity::make(kind)?), ["http/1.1"].as_slice()),
+            Transport::TlsHttp1(kind) => (made(kind)?, ["http/1.1"].as_slice()),
         };
         let authority = identity.as_ref().map(|identity| identity.authority.clone());
         let client = identity.as_ref().map(|identity| identity.client.clone());
         let demands = matches!(transport, Transport::Mutual(_));
         let tls = identity.map(|identity| identity.serve(protocols, demands)).transpose()?;
-
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("bind a receiver")?;
-        let address = listener.local_addr().context("read a receiver's address")?;
         let shared = Arc::new(Shared::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(serve::accept(listener, tls.map(TlsAcceptor::from), Arc::clone(&shared)));

@@ -10,6 +10,7 @@ use std::{
 };
 
 use fanfare_domain::chain;
+use fanfare_service::Joined as _;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -97,7 +98,7 @@ pub(crate) async fn run(sent: Sent, stop: CancellationToken) -> anyhow::Result<(
 }
 
 fn note(ended: Result<(), JoinError>) {
-    if let Err(cause) = ended {
+    if let Err(cause) = ended.joined() {
         error!(error = chain(&cause), "a request did not end well");
     }
 }

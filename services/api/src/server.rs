@@ -14,7 +14,7 @@ use axum::{
     routing::get,
 };
 use fanfare_domain::TenantId;
-use fanfare_service::traces::requests;
+use fanfare_service::{Joined as _, traces::requests};
 use hyper::{
     server::conn::http1,
     service::{Service as _, service_fn},
@@ -321,7 +321,7 @@ async fn connection(
 }
 
 fn note(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(cause) = ended {
+    if let Err(cause) = ended.joined() {
         error!(%cause, "a connection's task did not end well");
     }
 }

@@ -21,7 +21,6 @@ use fanfare_domain::{
     fact::{ConclusionReason, DeferReason, DeliveryParked, InBatch},
     profile::{Attempt, Breaker, Profile},
     retry::StatusSet,
-    retry_after,
     seal::Keyring,
     trace::span::Moments,
 };
@@ -413,12 +412,8 @@ async fn send(
                 let may_go_on = made.job.progress.withdraw();
                 return if may_go_on { Err(made.job) } else { Ok(Vec::new()) };
             };
-            let answer = &exchanged.answer;
-            made.outcome = judge_answer(&ready.profile, answer, desk.now());
-            if let Err(failure) = &answer.result {
-                made.detail.clone_from(&failure.detail);
-            }
-            moments = answer.moments;
+            (made.outcome, made.detail) = exchanged.judge(&ready.profile, desk.now());
+            moments = exchanged.answer.moments;
             made.reply = Some(Reply::of(exchanged, ready));
         }
         Err(detail) => made.detail = Cow::Owned(detail),
@@ -454,14 +449,4 @@ fn address(
     let (url, body, deadline) = (ready.url.clone(), request.body, ready.timeout);
     let (method, identity) = (Method::POST, ready.identity.clone());
     Ok((fanfare_egress::Request { method, url, headers, body, deadline, identity }, signature))
-}
-
-fn judge_answer(profile: &Profile, answer: &fanfare_egress::Answer, now: Timestamp) -> Outcome {
-    match &answer.result {
-        Ok(head) => {
-            let asked = answer.retry_after().and_then(|text| retry_after::parse(text, now));
-            profile.outcome_of(head.status, asked)
-        }
-        Err(failure) => Outcome::Failed(failure.fault),
-    }
 }

@@ -3,9 +3,11 @@
 //! An endpoint that echoes its requests, as servers for debugging do, would put the values of its own
 //! headers into the journal, and before the eyes of everybody who may look at deliveries.
 
+use std::{cmp::Reverse, fmt::Write as _};
+
 use bytes::Bytes;
 use fanfare_domain::seal::Clear;
-use memchr::memmem;
+use memchr::{memchr, memchr2, memmem};
 
 /// What stands for a secret.
 const HIDDEN: &[u8] = b"***";
@@ -38,6 +40,7 @@ impl Secrets {
         let more = more.filter(|secret| secret.len() >= LENGTH_MIN);
         let length = more.map_or(0, <[u8]>::len);
         let own = || self.0.iter().map(|secret| secret.expose().as_bytes());
+        let text = without_escaped(text, || own().chain(more));
         let longer = own().take_while(|secret| secret.len() > length);
         let rest = own().skip_while(|secret| secret.len() > length);
         longer.chain(more).chain(rest).fold(text, without)
@@ -51,6 +54,84 @@ fn without(text: Bytes, secret: &[u8]) -> Bytes {
         text.truncate(end);
     }
     text
+}
+
+/// Takes out of a text what is written as strings of JSON and URLs have it: most texts have nothing
+/// that is escaped.
+fn without_escaped<'a, I: Iterator<Item = &'a [u8]>>(text: Bytes, own: impl Fn() -> I) -> Bytes {
+    if memchr2(b'\\', b'%', &text).is_none() {
+        return text;
+    }
+    let mut forms: Vec<_> = own().flat_map(|secret| escaped(secret, &text)).collect();
+    forms.sort_unstable_by_key(|form| Reverse(form.expose().len()));
+    forms.iter().fold(text, |text, form| without(text, form.expose().as_bytes()))
+}
+
+/// Returns a secret as it stands in strings of JSON, by the habits of several writers, and in URLs, as
+/// far as that is different and may be in the text: most have nothing that is escaped.
+fn escaped(secret: &[u8], text: &[u8]) -> Vec<Clear> {
+    let mut forms = Vec::new();
+    let Ok(secret) = std::str::from_utf8(secret) else { return forms };
+    if memchr(b'\\', text).is_some() {
+        let writers = [json, json_with_slashes, json_for_pages];
+        forms.extend(writers.map(|writer| in_json(secret, writer)));
+    }
+    if memchr(b'%', text).is_some() {
+        forms.push(in_url(secret));
+    }
+    forms.retain(|form| form.expose() != secret);
+    forms
+}
+
+fn in_json(secret: &str, writer: fn(u8) -> Option<&'static str>) -> Clear {
+    let mut all = String::with_capacity(6 * secret.len());
+    for symbol in secret.chars() {
+        match u8::try_from(symbol).ok().and_then(writer) {
+            Some(escaped) => all.push_str(escaped),
+            None => all.push(symbol),
+        }
+    }
+    Clear::new(all)
+}
+
+/// What every writer of JSON escapes.
+const fn json(byte: u8) -> Option<&'static str> {
+    match byte {
+        b'"' => Some("\\\""),
+        b'\\' => Some("\\\\"),
+        _ => None,
+    }
+}
+
+/// What some do so that it can stand in a script.
+const fn json_with_slashes(byte: u8) -> Option<&'static str> {
+    match byte {
+        b'/' => Some("\\/"),
+        byte => json(byte),
+    }
+}
+
+/// What others do so that it can stand in a page.
+const fn json_for_pages(byte: u8) -> Option<&'static str> {
+    match byte {
+        b'<' => Some("\\u003c"),
+        b'>' => Some("\\u003e"),
+        b'&' => Some("\\u0026"),
+        byte => json(byte),
+    }
+}
+
+fn in_url(secret: &str) -> Clear {
+    let mut all = String::with_capacity(3 * secret.len());
+    for byte in secret.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            all.push(char::from(byte));
+        } else {
+            // A text takes everything.
+            let _written = write!(all, "%{byte:02X}");
+        }
+    }
+    Clear::new(all)
 }
 
 /// Returns the text with each occurrence replaced; `None` if there is none.
@@ -108,6 +189,21 @@ mod tests {
             ("nothing of that kind", "nothing of that kind"),
             ("cut off: whsec_123", "cut off: "),
             ("not yet: whsec_1", "not yet: whsec_1"),
+        ] {
+            assert_eq!(concealed(text, &secrets), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_back_in_json_or_in_a_url_does_not_show_either() {
+        let secrets = ["Bearer ab/cd+ef==", "ab/cd+ef==", "a\"b\\c<d>&e"];
+        for (text, expected) in [
+            (r#"{"x":"Bearer ab\/cd+ef=="}"#, r#"{"x":"***"}"#),
+            ("?key=ab%2Fcd%2Bef%3D%3D&a=b", "?key=***&a=b"),
+            ("?key=Bearer%20ab%2Fcd%2Bef%3D%3D", "?key=***"),
+            (r#"{"x":"a\"b\\c<d>&e"}"#, r#"{"x":"***"}"#),
+            (r#"{"x":"a\"b\\c\u003cd\u003e\u0026e"}"#, r#"{"x":"***"}"#),
+            (r#"cut off: a\"b\\c\u003cd\u0"#, "cut off: "),
         ] {
             assert_eq!(concealed(text, &secrets), expected, "{text}");
         }

@@ -32,6 +32,8 @@ use tokio::{
 };
 use url::form_urlencoded;
 
+use crate::erased::{self, secret_header};
+
 /// How long a token is used that does not say for how long it is good.
 const UNSAID: Duration = Duration::from_mins(10);
 /// How long a token is used at most.
@@ -74,6 +76,7 @@ struct Slot {
 /// An access token.
 pub(crate) struct Token {
     number: u64,
+    given_at: Instant,
     good_until: Instant,
     clear: Clear,
     header: HeaderValue,
@@ -129,20 +132,19 @@ impl Grant {
             form.append_pair("scope", &credentials.scopes.join(" "));
         }
         form.extend_pairs(&credentials.parameters);
-        match credentials.place {
+        let secret = escape(secret.expose());
+        let form = match credentials.place {
             CredentialsPlace::Header => {
-                let escape = |text: &str| {
-                    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>()
-                };
-                let (id, secret) = (escape(&credentials.client_id), escape(secret.expose()));
-                headers.insert(AUTHORIZATION, basic(&id, &secret)?);
+                let id = escape(&credentials.client_id);
+                headers.insert(AUTHORIZATION, basic(id.expose(), secret.expose())?);
+                Bytes::from(form.finish())
             }
             CredentialsPlace::Body => {
-                form.append_pair("client_id", &credentials.client_id);
-                form.append_pair("client_secret", secret.expose());
+                let form = form.append_pair("client_id", &credentials.client_id).finish();
+                let all = [&form, "&client_secret=", secret.expose()].concat();
+                erased::bytes(Clear::new(all))
             }
-        }
-        let form = Bytes::from(form.finish());
+        };
         let (slot, rejected) = (Mutex::default(), AtomicU64::new(0));
         Some(Self { token_url, headers, form, slot, rejected })
     }
@@ -209,6 +211,11 @@ impl Token {
         &self.header
     }
 
+    /// Whether it was given before then, so that it may have been revoked since.
+    pub(crate) fn is_from_before(&self, instant: Instant) -> bool {
+        self.given_at < instant
+    }
+
     /// The token itself, to be taken out of what an endpoint says.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.clear.expose().as_bytes()
@@ -236,19 +243,21 @@ pub(crate) fn unanswered(why: String, spent: Duration) -> Answer {
 /// Returns a header of basic authentication (RFC 7617). None if it is too long.
 pub(crate) fn basic(name: &str, password: &str) -> Option<HeaderValue> {
     let pair = Clear::new([name, password].join(":"));
-    let value = format!("Basic {}", data_encoding::BASE64.encode(pair.expose().as_bytes()));
-    sensitive(&value)
+    let encoded = Clear::new(data_encoding::BASE64.encode(pair.expose().as_bytes()));
+    secret_header(Clear::new(["Basic ", encoded.expose()].concat()))
 }
 
 /// Returns a header with a token (RFC 6750). None if it is none.
 pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
-    sensitive(&format!("Bearer {token}"))
+    secret_header(Clear::new(["Bearer ", token].concat()))
 }
 
-fn sensitive(value: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(value).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+/// Escapes a text as in a form. There is room for all of it from the beginning: text that grows leaves
+/// copies behind.
+fn escape(text: &str) -> Clear {
+    let mut escaped = String::with_capacity(3 * text.len());
+    escaped.extend(form_urlencoded::byte_serialize(text.as_bytes()));
+    Clear::new(escaped)
 }
 
 /// Reads a token, or says why there is none. Nothing of the answer is repeated but its status and
@@ -277,8 +286,8 @@ fn read(answer: &Answer, asked_at: Instant, number: u64) -> Result<Token, String
     let is_short = (1..=TOKEN_BYTES_MAX).contains(&clear.expose().len());
     let header = Some(clear.expose()).filter(|_| is_plain && is_short).and_then(bearer);
     let header = header.ok_or("the token endpoint's token cannot stand in a header")?;
-    let good_until = asked_at + used_for(given.expires_in.as_ref());
-    Ok(Token { number, good_until, clear, header })
+    let (given_at, good_until) = (Instant::now(), asked_at + used_for(given.expires_in.as_ref()));
+    Ok(Token { number, given_at, good_until, clear, header })
 }
 
 /// How long a token is used. Some servers write a number as text.

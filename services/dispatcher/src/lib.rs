@@ -16,6 +16,7 @@
 mod attempt;
 mod counters;
 mod echo;
+mod erased;
 mod feeds;
 mod grant;
 mod guard;
@@ -48,7 +49,8 @@ use fanfare_event_log::{
     membership::{self, Duty, Membership},
 };
 use fanfare_service::{
-    Clock, Context, Metrics, Readiness, Traces, check_keyring, load_keyring, random_bytes,
+    Clock, Context, Joined as _, Metrics, Readiness, Traces, check_keyring, load_keyring,
+    random_bytes,
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -183,12 +185,12 @@ impl Process {
         // Leaving in order lets the others begin at once, also after a failure.
         leave.cancel();
         if let Some(left) = driving.join_next().await {
-            left.context("the membership panicked")?.context("take part")?;
+            left.joined().context("run the membership")?.context("take part")?;
         }
         // Nobody has work to leave any more.
         drop(shop);
         if let Some(seen) = seeing.join_next().await {
-            seen.context("what was left panicked")?;
+            seen.joined().context("see through what was left")?;
         }
         worked
     }

@@ -19,7 +19,7 @@ use fanfare_domain::{
     seal::{Clear, Keyring, SealError},
     signing::Signer,
 };
-use fanfare_egress::{Identity, TlsError, Url};
+use fanfare_egress::{Identity, TlsError, Url, Whose};
 use fanfare_event_log::PackedEndpoint;
 use foldhash::HashMap;
 use http::{
@@ -32,6 +32,7 @@ use http::{
 
 use crate::{
     echo,
+    erased::secret_header,
     grant::{self, Grant, Token},
 };
 
@@ -256,7 +257,8 @@ impl Readying {
             client = Some((chain, key));
         }
         let client = client.as_ref().map(|(chain, key)| (chain.clone(), key.expose()));
-        let identity = Identity::new((endpoint.id, revision), authorities, client)?;
+        let whose = Whose { tenant: endpoint.tenant.clone(), endpoint: endpoint.id, revision };
+        let identity = Identity::new(whose, authorities, client)?;
         Ok(Some(Arc::new(identity)))
     }
 
@@ -265,9 +267,7 @@ impl Readying {
         for (name, sealed) in &endpoint.headers {
             let clear = self.keyring.open(&header_owner(endpoint.id, name), sealed)?;
             let name = HeaderName::try_from(name.as_str()).map_err(|_| Unready::HeaderMalformed)?;
-            let mut value =
-                HeaderValue::try_from(clear.expose()).map_err(|_| Unready::HeaderMalformed)?;
-            value.set_sensitive(true);
+            let value = secret_header(clear).ok_or(Unready::HeaderMalformed)?;
             headers.push((name, value));
         }
         Ok(headers)

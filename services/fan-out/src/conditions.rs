@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use fanfare_domain::StoredEvent;
-use fanfare_service::Clock;
+use fanfare_service::{Clock, Joined as _};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +102,7 @@ impl Conditions {
             let (inner, ended) = (Arc::clone(&self.0), CancellationToken::new());
             let _ends = ended.clone().drop_guard();
             let asking = spawn_blocking(move || inner.asker.decide_light(part, &ended));
-            let some = asking.await.context("asking conditions panicked")?;
+            let some = asking.await.joined().context("ask conditions")?;
             drop(turn);
             steps += some.steps;
             decided.extend(some.decided);
@@ -118,7 +118,7 @@ impl Conditions {
         let (inner, ended) = (Arc::clone(&self.0), self.0.stop.child_token());
         let _ends = ended.clone().drop_guard();
         let asking = spawn_blocking(move || inner.asker.decide_some(items, &ended));
-        let answered = asking.await.context("asking conditions panicked")?;
+        let answered = asking.await.joined().context("ask conditions")?;
         drop(turn);
         Ok(answered)
     }
@@ -138,7 +138,7 @@ impl Conditions {
             let (inner, ended) = (Arc::clone(&self.0), CancellationToken::new());
             let _ends = ended.clone().drop_guard();
             let asking = spawn_blocking(move || inner.asker.decide_some(left, &ended));
-            let some = asking.await.context("asking conditions panicked")?;
+            let some = asking.await.joined().context("ask conditions")?;
             drop(turn);
             decided.extend(some.decided);
             left = some.left;

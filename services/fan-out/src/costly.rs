@@ -21,7 +21,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use fanfare_domain::{TenantId, Timestamp};
 use fanfare_event_log::{ConfigView, EventLog, FeedsView, Settler};
-use fanfare_service::Clock;
+use fanfare_service::{Clock, Joined as _};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -162,7 +162,7 @@ impl Costly {
     pub(crate) async fn next(&mut self) -> anyhow::Result<Next> {
         tokio::select! {
             Some(ended) = self.at_it.join_next() => {
-                Ok(Next::Ended(ended.context("asking about events panicked")??))
+                Ok(Next::Ended(ended.joined().context("ask about events")??))
             }
             _ = self.ticks.tick() => Ok(Next::Hold),
         }
@@ -206,7 +206,7 @@ impl Costly {
     /// Finishes what is in hand, which is little once the service stops, and hands back what waits.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         while let Some(ended) = self.at_it.join_next().await {
-            self.end(ended.context("asking about events panicked")??);
+            self.end(ended.joined().context("ask about events")??);
         }
         for settler in self.lines.settlers() {
             settler.clone().redeliver(Duration::ZERO).await;

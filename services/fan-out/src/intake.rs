@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use fanfare_domain::{EventId, StoredEvent, feed::Cover};
 use fanfare_event_log::{Feeds, Reader, Settler, Unsettled};
+use fanfare_service::Joined as _;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span};
@@ -188,5 +189,5 @@ fn matches(routes: &Routes, feeds: &Feeds, stored: &StoredEvent) -> Matches {
 }
 
 fn finish<T>(done: Result<anyhow::Result<T>, JoinError>) -> anyhow::Result<T> {
-    done.context("a batch panicked")?
+    done.joined().context("finish a batch")?
 }

@@ -29,7 +29,7 @@ use fanfare_event_log::{
     ConfigView, EventLog, JobsView,
     membership::{Duty, Membership},
 };
-use fanfare_service::{Clock, random_bytes};
+use fanfare_service::{Clock, Joined as _, random_bytes};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +81,7 @@ impl Desk {
         // Leaving in order lets the others begin at once, also after a failure.
         leave.cancel();
         if let Some(left) = driving.join_next().await {
-            left.context("the membership panicked")?.context("take part")?;
+            left.joined().context("run the membership")?.context("take part")?;
         }
         worked
     }

@@ -14,7 +14,7 @@ use fanfare_domain::{AddressPolicy, address::AddressRule};
 use fanfare_nats_server::{
     Binary, Options, Progress, Server, ServerOptions, StoreSync, TerminalSignals,
 };
-use fanfare_service::{Context, Instance, Metrics, Traces};
+use fanfare_service::{Context, Instance, Joined as _, Metrics, Traces};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::sleep};
@@ -219,7 +219,7 @@ pub(crate) async fn locate(binary: Option<PathBuf>, output: Output) -> Result<Bi
         spinner.finish_and_clear();
         located
     });
-    located.await?.context("find nats-server")
+    located.await.joined()?.context("find nats-server")
 }
 
 /// Watches the server for as long as anything needs it, then hands it back.

@@ -27,6 +27,7 @@ use fanfare_event_log::{
     EventLog, InboxMessage, ReadError, Reader, Settings, Unsettled,
     membership::{Duty, Lease, is_loss},
 };
+use fanfare_service::Joined as _;
 use tokio::{
     task::{JoinError, JoinSet},
     time::{MissedTickBehavior, interval},
@@ -256,5 +257,5 @@ async fn finish_all(under_way: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Resu
 }
 
 fn finish(done: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
-    done.context("a batch panicked")?
+    done.joined().context("finish a batch")?
 }

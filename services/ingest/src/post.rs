@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use fanfare_event_log::EventLog;
-use fanfare_service::random_bytes;
+use fanfare_service::{Joined as _, random_bytes};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +30,7 @@ pub(crate) async fn stand_for(
     // Leaving in order lets the others begin at once, also after a failure.
     end.cancel();
     if let Some(left) = driving.join_next().await {
-        left.context("the membership panicked")?.context("take part")?;
+        left.joined().context("run the membership")?.context("take part")?;
     }
     worked
 }

@@ -12,7 +12,7 @@ use fanfare_domain::{Event, EventId, chain};
 use fanfare_event_log::{
     InboxMessage, PublishAnswer, PublishError, ReadError, Reply, Request, Requests,
 };
-use fanfare_service::{Clock, random_bytes};
+use fanfare_service::{Clock, Joined as _, random_bytes};
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
@@ -105,7 +105,7 @@ impl Desk {
             let request = tokio::select! {
                 () = self.stop.cancelled() => return false,
                 Some(done) = in_hand.join_next() => {
-                    if let Err(error) = done {
+                    if let Err(error) = done.joined() {
                         warn!(%error, "answering a request failed");
                     }
                     continue;

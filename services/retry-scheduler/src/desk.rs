@@ -30,7 +30,7 @@ use fanfare_event_log::{
     ConfigView, EventLog, JournalBatch, JournalReader, JournalWriter, Publisher, ReadError,
     Schedules, membership::Lease,
 };
-use fanfare_service::Clock;
+use fanfare_service::{Clock, Joined as _};
 use tokio::{
     task::{JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -155,7 +155,7 @@ impl Desk {
         match happened {
             Step::Read(Some(batch)) => self.fold(batch).await?,
             Step::Read(None) => self.position = self.position.max(barrier.unwrap_or_default()),
-            Step::Done(done) => self.finished(done.context("a job panicked")??).await?,
+            Step::Done(done) => self.finished(done.joined().context("do a job")??).await?,
             Step::ConfigChanged => {
                 self.resume();
                 self.announce();

@@ -37,7 +37,7 @@ use fanfare_event_log::{
     ConfigView, EventLog, Publisher, Schedules,
     membership::{self, Duty, Lease, Membership},
 };
-use fanfare_service::{Clock, Context, Readiness, load_profiles, random_bytes};
+use fanfare_service::{Clock, Context, Joined as _, Readiness, load_profiles, random_bytes};
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -149,7 +149,7 @@ async fn take_part(
         tell_readiness(membership, readiness),
     );
     if let Some(left) = driving.join_next().await {
-        left.context("the membership panicked")?.context("take part")?;
+        left.joined().context("run the membership")?.context("take part")?;
     }
     worked
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fanfare_domain::{EndpointId, Timestamp};
-use fanfare_egress::Identity;
+use fanfare_egress::{Identity, Whose};
 use fanfare_testkit::receiver::{Certificate, ClientIdentity, Receiver, Transport};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
@@ -14,11 +14,15 @@ fn ders(pem: &str) -> Vec<Vec<u8>> {
     all.map(|certificate| certificate.unwrap().to_vec()).collect()
 }
 
+fn whose(number: u8) -> Whose {
+    let endpoint = EndpointId::new(Timestamp::EPOCH, [number; 10]);
+    Whose { tenant: "acme".parse().unwrap(), endpoint, revision: 1 }
+}
+
 /// The identity of an endpoint that has its own authority, and shows a certificate.
 fn identity(number: u8, authority: &str, client: Option<&ClientIdentity>) -> Arc<Identity> {
-    let endpoint = EndpointId::new(Timestamp::EPOCH, [number; 10]);
     let client = client.map(|client| (ders(&client.certificate), client.key.as_str()));
-    Arc::new(Identity::new((endpoint, 1), ders(authority), client).unwrap())
+    Arc::new(Identity::new(whose(number), ders(authority), client).unwrap())
 }
 
 async fn post_as(client: &Client, url: &str, identity: &Arc<Identity>) -> Answer {
@@ -77,11 +81,10 @@ async fn the_guard_holds_for_endpoints_with_their_own_tls() {
 fn a_key_of_another_certificate_is_refused() {
     let [one, other] =
         [0, 1].map(|_| ClientIdentity::self_signed(Certificate::ForClients).unwrap());
-    let endpoint = EndpointId::new(Timestamp::EPOCH, [1; 10]);
     let mixed = (ders(&one.certificate), other.key.as_str());
-    assert!(Identity::new((endpoint, 1), [], Some(mixed)).is_err());
+    assert!(Identity::new(whose(1), [], Some(mixed)).is_err());
     let own = (ders(&one.certificate), one.key.as_str());
-    assert!(Identity::new((endpoint, 1), [], Some(own)).is_ok());
+    assert!(Identity::new(whose(1), [], Some(own)).is_ok());
 }
 
 #[test]

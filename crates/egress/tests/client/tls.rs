@@ -38,6 +38,24 @@ async fn bad_certificates_are_refused_each_with_its_reason() {
 }
 
 #[tokio::test]
+async fn weak_certificates_and_chains_that_do_not_hold_are_refused() {
+    for (kind, detail) in [
+        (Certificate::Sha1, "the certificate is not valid"),
+        (Certificate::WeakAuthority, "the certificate's signature is wrong"),
+        (Certificate::LongChain, "the certificate is not valid"),
+        (Certificate::Incomplete, "the certificate is not from an authority that we trust"),
+    ] {
+        let receiver = Receiver::start_with(Transport::Tls(kind)).await.unwrap();
+        let answer = post(&trusting(&receiver), &receiver.url("/")).await;
+        let failure = answer.result.unwrap_err();
+        assert_eq!(failure.fault, Fault::CertificateInvalid, "{kind:?}: {failure:?}");
+        assert_eq!(failure.detail, detail, "{kind:?}");
+        // Nothing was fetched that a certificate names.
+        assert_eq!((receiver.count(), receiver.connections()), (0, 1), "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_authority_that_nobody_named_is_not_trusted() {
     let receiver = Receiver::start_with(Transport::Tls(Certificate::Valid)).await.unwrap();
     let answer = post(&client(), &receiver.url("/")).await;

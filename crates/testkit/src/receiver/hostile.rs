@@ -98,12 +98,12 @@ impl Hostile {
             Cover::Http2(certificate) => (Some(certificate), ["h2"].as_slice()),
             Cover::Untold => (Some(Certificate::Valid), ["http/1.1"].as_slice()),
         };
-        let identity = certificate.map(Identity::make).transpose()?;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("bind a receiver")?;
+        let address = listener.local_addr().context("read a receiver's address")?;
+        let identity = certificate.map(|kind| Identity::make(kind, address)).transpose()?;
         let authority = identity.as_ref().map(|identity| identity.authority.clone());
         let authority = authority.filter(|_| trick.cover != Cover::Untold);
         let tls = identity.map(|identity| identity.serve(protocols, false)).transpose()?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("bind a receiver")?;
-        let address = listener.local_addr().context("read a receiver's address")?;
         let connections = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
         let play = (tls.map(TlsAcceptor::from), Arc::from(trick.script.as_slice()));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use axum::{Json, extract::State, http::StatusCode};
 use fanfare_domain::{EventType, TenantId, Timestamp, config::EventTypeEntry, profile::Profile};
+use fanfare_service::Joined as _;
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -271,7 +272,7 @@ async fn update(
 async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    spawn_blocking(work).await.map_err(|error| ApiError::Internal(anyhow!(error)))?
+    spawn_blocking(work).await.joined().map_err(|error| ApiError::Internal(anyhow!(error)))?
 }
 
 async fn delete(

@@ -25,7 +25,7 @@ use super::{
     Desk, Job,
     exchange::exchange,
     facts::{Made, Reply, cancelled, expired, unsendable},
-    fetch, judge_answer,
+    fetch,
 };
 use crate::{
     progress::Progress,
@@ -221,13 +221,8 @@ impl Sending<'_> {
                     let may_go_on = self.progress.withdraw();
                     return if may_go_on { members } else { batched.close(members) };
                 };
-                let answer = &exchanged.answer;
-                let outcome = judge_answer(&self.ready.profile, answer, self.desk.now());
-                let detail = match &answer.result {
-                    Err(failure) => failure.detail.clone(),
-                    Ok(_) => Cow::Borrowed(""),
-                };
-                batched.moments = answer.moments;
+                let (outcome, detail) = exchanged.judge(&self.ready.profile, self.desk.now());
+                batched.moments = exchanged.answer.moments;
                 (outcome, detail, signature, Some(Reply::of(exchanged, self.ready)))
             }
         };

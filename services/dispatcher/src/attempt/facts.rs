@@ -46,7 +46,7 @@ pub(super) struct Reply {
 impl Reply {
     /// Keeps what is kept of an answer of an endpoint.
     pub(super) fn of(exchanged: Exchanged, ready: &Ready) -> Self {
-        let Exchanged { answer, token } = exchanged;
+        let Exchanged { answer, token, .. } = exchanged;
         let conceal = |said| ready.conceal(said, token.as_deref());
         let headers = answer.result.as_ref().map(|head| head.pairs(HEADERS_KEPT_MAX));
         let headers = headers.unwrap_or_default().into_iter();

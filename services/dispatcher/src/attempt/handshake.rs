@@ -1,7 +1,7 @@
 //! Asking an endpoint whether it may be sent to (CloudEvents, HTTP 1.1 Web Hooks for Event Delivery,
 //! section 4): one request, which carries no event and leaves nothing behind.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfare_domain::{DeliveryId, Record, StoredEvent, Target, retry::Policy};
@@ -13,7 +13,6 @@ use super::{
     Desk, Job,
     exchange::exchange,
     facts::{Made, Reply},
-    judge_answer,
     trial::{CHANGED, UNUSABLE, guarded, refusal, unusable},
 };
 use crate::{registry::Permission, task_event::TaskEvent};
@@ -56,12 +55,7 @@ pub(super) async fn make(
     let holder = Arc::clone(desk);
     let wanted: Wanted = Arc::new(move || holder.guard.is_held());
     let exchanged = exchange(&desk.client, &ready, request, wanted).await.ok_or(CHANGED)?;
-    let answer = &exchanged.answer;
-    let outcome = judge_answer(&ready.profile, answer, desk.now());
-    let detail = match &answer.result {
-        Err(failure) => failure.detail.clone(),
-        Ok(_) => Cow::Borrowed(""),
-    };
+    let (outcome, detail) = exchanged.judge(&ready.profile, desk.now());
     let stored = StoredEvent { accepted_at: now, ..trial.event.clone() };
     let memory = Arc::new(desk.memory.count(0));
     let event = Arc::new(TaskEvent::new(stored, memory));

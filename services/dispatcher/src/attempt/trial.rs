@@ -13,7 +13,7 @@ use super::{
     Desk, Job, build,
     exchange::exchange,
     facts::{Made, Reply},
-    handshake, judge_answer,
+    handshake,
 };
 use crate::{registry::Permission, runtime::Unready, task_event::TaskEvent};
 
@@ -99,12 +99,8 @@ async fn attempt(desk: &Arc<Desk>, trial: &Trial) -> Result<Record, &'static str
             made.trace_sampled = desk.say_trace((&ready, &trace), about, &mut request.headers);
             let wanted = desk.wanted(&made.job.delivery);
             let exchanged = exchange(&desk.client, &ready, request, wanted).await.ok_or(CHANGED)?;
-            let answer = &exchanged.answer;
-            made.outcome = judge_answer(&ready.profile, answer, desk.now());
-            if let Err(failure) = &answer.result {
-                made.detail.clone_from(&failure.detail);
-            }
-            moments = answer.moments;
+            (made.outcome, made.detail) = exchanged.judge(&ready.profile, desk.now());
+            moments = exchanged.answer.moments;
             made.reply = Some(Reply::of(exchanged, &ready));
         }
         Err(detail) => made.detail = Cow::Owned(detail),

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use fanfare_domain::{JobId, TenantId};
 use fanfare_event_log::StoredReplay;
+use fanfare_service::Joined as _;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -80,14 +81,14 @@ impl Shift {
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 Some(taken) = self.at_it.join_next() => {
-                    self.end(taken.context("a job panicked")?);
+                    self.end(taken.joined().context("take a turn")?);
                 }
                 () = self.watch.moved() => {}
                 () = sleep(LOOK_EVERY) => {}
             }
         }
         while let Some(taken) = self.at_it.join_next().await {
-            taken.context("a job panicked")?;
+            taken.joined().context("take a turn")?;
         }
         Ok(())
     }

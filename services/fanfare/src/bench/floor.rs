@@ -11,7 +11,7 @@ use async_nats::jetstream::{self, consumer, stream};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use fanfare_egress::{Client, Request};
-use fanfare_service::{Clock as _, SystemClock};
+use fanfare_service::{Clock as _, Joined as _, SystemClock};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream as futures};
 use tokio::{task::JoinSet, time::Instant};
 
@@ -123,11 +123,11 @@ async fn post_steadily(sender: Sender, options: &Options) -> Result<Duration> {
         let (sender, body) = (sender.clone(), timed(options.bytes));
         requests.spawn(async move { sender.post(body).await });
         while let Some(ended) = requests.try_join_next() {
-            ended??;
+            ended.joined()??;
         }
     }
     while let Some(ended) = requests.join_next().await {
-        ended??;
+        ended.joined()??;
     }
     Ok(begun.elapsed())
 }
@@ -147,7 +147,7 @@ async fn post_only(sender: Sender, options: &Options) -> Result<Duration> {
         });
     }
     while let Some(ended) = workers.join_next().await {
-        ended??;
+        ended.joined()??;
     }
     Ok(begun.elapsed())
 }
@@ -183,7 +183,7 @@ async fn bare_loop(sender: Sender, options: &Options) -> Result<Duration> {
     client.flush().await?;
     let taken = begun.elapsed();
     while let Some(ended) = producer.join_next().await {
-        ended??;
+        ended.joined()??;
     }
     Ok(taken)
 }

@@ -105,7 +105,11 @@ pub(crate) async fn listen(
         let mut receiver = Receiver::bind(address, plan, profile.clone()).await?;
         let secret = options.secret.map(Clear::new);
         let inspector = Inspector::new(profile, secret);
-        output.say(&format!("Listening at http://{}. Ctrl-C ends it.\n", receiver.address()));
+        let local = format!("http://{}", receiver.address());
+        if output.json {
+            output.document(&json!({ "listening": format!("{local}/") }));
+        }
+        output.say(&format!("Listening at {local}. Ctrl-C ends it.\n"));
         show_arrivals(&mut receiver, &inspector, &mut stop, output).await;
         return Ok(());
     }

@@ -8,6 +8,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
+use rustls::{
+    client::verify_server_name,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    server::ParsedCertificate,
+};
 
 use super::files;
 
@@ -42,7 +47,7 @@ type Month = (i32, u8);
 
 /// For whom a certificate is.
 pub(super) enum For<'a> {
-    /// A server, which is reached under these names.
+    /// A server, which is reached under these names; others reach it under the first.
     Server(&'a [String]),
     /// A user.
     User,
@@ -76,19 +81,30 @@ impl Source {
     }
 
     /// Puts a certificate, its key and the authority into the directory of who uses them. One of our
-    /// own that is there stays; one that is given is taken each time.
+    /// own that is there stays, unless it is for other names; one that is given is taken each time,
+    /// and has to be for the place where a server is reached.
     pub(super) fn put(&self, name: &str, whose: &For<'_>, directory: &Path) -> Result<()> {
         let places = [AUTHORITY, CERTIFICATE, KEY].map(|file| directory.join(file));
         let [at_authority, at_certificate, at_key] = &places;
         match self {
             Self::Given(given) => {
+                let certificate = given.join(format!("{name}.pem"));
+                if let For::Server(names) = whose
+                    && let Some(host) = names.first()
+                {
+                    ensure!(
+                        is_for(&certificate, host)?,
+                        "{} is not for {host}, where others reach {name}",
+                        certificate.display()
+                    );
+                }
                 files::copy(&given.join(AUTHORITY), at_authority, false)?;
-                files::copy(&given.join(format!("{name}.pem")), at_certificate, false)?;
+                files::copy(&certificate, at_certificate, false)?;
                 files::copy(&given.join(format!("{name}.key")), at_key, true)
             }
             Self::Own { issuer, authority, today } => {
                 files::write(at_authority, authority)?;
-                if at_key.exists() && at_certificate.exists() {
+                if at_key.exists() && at_certificate.exists() && whose.is_met(at_certificate)? {
                     return Ok(());
                 }
                 let key = KeyPair::generate().context("make a key")?;
@@ -99,6 +115,30 @@ impl Source {
             }
         }
     }
+}
+
+impl For<'_> {
+    /// Tells whether the certificate in a file is for all the names.
+    fn is_met(&self, certificate: &Path) -> Result<bool> {
+        let Self::Server(names) = self else { return Ok(true) };
+        for name in *names {
+            if !is_for(certificate, name)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Tells whether clients take the certificate in a file for that of a host.
+fn is_for(certificate: &Path, host: &str) -> Result<bool> {
+    let pem = files::read(certificate)?;
+    let malformed = || format!("{} is no certificate", certificate.display());
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).with_context(malformed)?;
+    let parsed = ParsedCertificate::try_from(&der).with_context(malformed)?;
+    // What is no name in TLS is asked for by nobody.
+    let Ok(name) = ServerName::try_from(host) else { return Ok(true) };
+    Ok(verify_server_name(&parsed, &name).is_ok())
 }
 
 /// An authority. But for its days it is always the same: what signs is its key.
@@ -156,6 +196,37 @@ mod tests {
     #[test]
     fn a_month_is_read_from_a_time() {
         assert_eq!(month(Timestamp::from_millis(1_700_000_000_000)), Some((2023, 11)));
+    }
+
+    #[test]
+    fn a_server_that_has_moved_gets_another_certificate() {
+        let directory = tempfile::tempdir().unwrap();
+        let (home, given) = (directory.path().join("home"), directory.path().join("given"));
+        files::directory(&home).unwrap();
+        files::directory(&given).unwrap();
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let source = Source::open(directory.path(), None, now).unwrap();
+        let put = |source: &Source, names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| String::from(*name)).collect();
+            source.put("n", &For::Server(&names), &home)?;
+            files::read(&home.join(KEY))
+        };
+        let is_for = |host| is_for(&home.join(CERTIFICATE), host).unwrap();
+        let first = put(&source, &["10.0.0.1", "n", "localhost"]).unwrap();
+        assert!(is_for("10.0.0.1") && is_for("localhost") && !is_for("nats.example.com"));
+        assert_eq!(put(&source, &["10.0.0.1", "n", "localhost"]).unwrap(), first);
+        let second = put(&source, &["nats.example.com", "n", "localhost"]).unwrap();
+        assert!(second != first, "it is for another name");
+        assert!(is_for("nats.example.com") && !is_for("10.0.0.1"));
+
+        // What somebody else has made is not made again, but refused.
+        for (from, to) in [(CERTIFICATE, "n.pem"), (KEY, "n.key"), (AUTHORITY, AUTHORITY)] {
+            files::copy(&home.join(from), &given.join(to), false).unwrap();
+        }
+        let theirs = Source::open(directory.path(), Some(&given), now).unwrap();
+        assert_eq!(put(&theirs, &["nats.example.com", "n"]).unwrap(), second);
+        let refused = put(&theirs, &["10.0.0.1", "n"]).unwrap_err().to_string();
+        assert!(refused.ends_with("n.pem is not for 10.0.0.1, where others reach n"), "{refused}");
     }
 
     #[test]

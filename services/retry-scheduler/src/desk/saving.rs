@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use fanfare_domain::Shard;
 use fanfare_event_log::{EventLog, snapshot::Snapshot};
+use fanfare_service::Joined as _;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -75,7 +76,7 @@ impl Desk {
         let arriving = async {
             while self.is_writing() {
                 let Some(done) = self.jobs.join_next().await else { break };
-                self.finished(done.context("a job panicked")??).await?;
+                self.finished(done.joined().context("do a job")??).await?;
             }
             anyhow::Ok(())
         };

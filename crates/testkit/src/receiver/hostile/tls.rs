@@ -69,6 +69,26 @@ fn certificates() -> Vec<Trick> {
             shown(Certificate::NoAuthority),
         ),
         shows(
+            "certificate-sha1",
+            "shows a certificate that is signed with SHA-1",
+            shown(Certificate::Sha1),
+        ),
+        shows(
+            "certificate-of-weak-authority",
+            "shows a certificate of an authority whose key has 512 bits",
+            shown(Certificate::WeakAuthority),
+        ),
+        shows(
+            "certificate-behind-a-hundred",
+            "shows a certificate with a hundred others between it and its authority",
+            shown(Certificate::LongChain),
+        ),
+        shows(
+            "certificate-to-be-completed",
+            "shows a certificate that names where the one above it can be had",
+            shown(Certificate::Incomplete),
+        ),
+        shows(
             "authority-unknown",
             "shows a certificate of an authority that nobody named",
             Cover::Untold,

@@ -9,6 +9,7 @@ use fanfare_domain::{
     condition::{Failed, Subject},
     json::{self, Limits},
 };
+use fanfare_service::Joined as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{task::spawn_blocking, time::Instant};
@@ -140,7 +141,7 @@ async fn judge(text: String, event: SampleEvent) -> Result<Result<bool, Failed>,
         let subject = Subject::new(&event_type, &attributes, data.get().as_bytes());
         Condition::stored(&text).judge(&subject)
     };
-    spawn_blocking(judge).await.map_err(|error| ApiError::Internal(anyhow!(error)))
+    spawn_blocking(judge).await.joined().map_err(|error| ApiError::Internal(anyhow!(error)))
 }
 
 fn verdict(type_matches: bool, judged: Option<Result<bool, Failed>>) -> FilterVerdict {

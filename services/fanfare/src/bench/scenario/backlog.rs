@@ -5,6 +5,7 @@ use std::{ops::Range, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use async_nats::jetstream;
+use fanfare_service::Joined;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -71,7 +72,7 @@ pub(super) async fn measure(lab: &mut Lab) -> Result<Sheet> {
     let seen = tokio::select! {
         seen = act(lab, &system, &bulk, (events, begun)) => seen?,
         ended = beat.join_next() => {
-            ended.transpose()?.transpose()?;
+            ended.map(Joined::joined).transpose()?.transpose()?;
             bail!("the backlog took longer than {ROUND_MAX:?}");
         }
     };

@@ -4,7 +4,7 @@
 use std::{ops::Range, time::Duration};
 
 use anyhow::{Result, bail, ensure};
-use fanfare_service::{Clock as _, SystemClock};
+use fanfare_service::{Clock as _, Joined, SystemClock};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
@@ -75,7 +75,7 @@ pub(super) async fn measure(lab: &mut Lab) -> Result<Sheet> {
     let times = tokio::select! {
         times = act(lab, &storm, events, (begun, fill)) => times?,
         ended = steady.join_next() => {
-            ended.transpose()?.transpose()?;
+            ended.map(Joined::joined).transpose()?.transpose()?;
             bail!("the storm did not end within {ROUND_MAX:?}");
         }
     };

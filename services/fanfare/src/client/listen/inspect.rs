@@ -15,8 +15,9 @@ use crate::{
     output::{Output, Tone},
 };
 
-/// How old a signature may be before a receiver should refuse it.
-const AGE_MAX: Duration = Duration::from_mins(5);
+/// How long before its arrival a request may have been signed, and how long after it by a clock
+/// that differs, before a receiver should refuse it.
+const APART_MAX: Duration = Duration::from_mins(5);
 /// How many lines of a body are shown.
 const BODY_LINES_MAX: usize = 24;
 
@@ -37,8 +38,17 @@ pub(crate) struct Inspected {
     signature: Option<Result<(), Unverified>>,
     /// What it would take to know that.
     missing: Missing,
-    /// How long before its arrival it was signed.
-    age: Option<Duration>,
+    /// When it was signed.
+    signed: Option<Signed>,
+}
+
+/// When a request was signed, by what it says of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signed {
+    /// So long before its arrival.
+    Before(Duration),
+    /// So long after it.
+    After(Duration),
 }
 
 /// What it takes to check a signature, and is not there.
@@ -75,7 +85,7 @@ impl Inspector {
             headers: names().filter_map(owned).collect(),
             signature,
             missing,
-            age: signed_at.map(|signed_at| arrival.at.since(signed_at)),
+            signed: signed_at.map(|signed_at| Signed::of(signed_at, arrival.at)),
         }
     }
 }
@@ -130,17 +140,16 @@ impl Inspected {
             Some(Err(why)) => (Tone::Bad, format!("NOT verified: {why}")),
             None => (Tone::Dim, format!("not checked: {}", self.missing.advice())),
         };
-        match self.age {
-            Some(age) if age > AGE_MAX => {
-                let warning = format!("{verdict}, but signed {} ago: a replay?", span(age));
-                (if tone == Tone::Good { Tone::Warning } else { tone }, warning)
-            }
-            Some(age) if age >= Duration::from_secs(1) => {
-                (tone, format!("{verdict}, signed {} ago", span(age)))
-            }
-            Some(_) => (tone, format!("{verdict}, signed just now")),
-            None => (tone, verdict),
+        let Some(signed) = self.signed else { return (tone, verdict) };
+        if signed.is_timely() {
+            return (tone, format!("{verdict}, signed {}", signed.words()));
         }
+        let why = match signed {
+            Signed::Before(_) => "a replay?",
+            Signed::After(_) => "is a clock wrong?",
+        };
+        let warning = format!("{verdict}, but signed {}: {why}", signed.words());
+        (if tone == Tone::Good { Tone::Warning } else { tone }, warning)
     }
 
     /// The headers that the profile sets, by their names in lower case.
@@ -173,11 +182,48 @@ impl Inspected {
                 Some(Err(why)) => Some(why.to_string()),
                 Some(Ok(())) | None => None,
             },
-            "signed_ms_ago": self.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            "signed_ms_ago": self.signed.map(Signed::ms_ago),
+            "timely": self.signed.map(Signed::is_timely),
             "headers": headers,
             "body": text,
             "answer": arrival.answer.status.as_u16(),
         })
+    }
+}
+
+impl Signed {
+    fn of(signed_at: Timestamp, arrived_at: Timestamp) -> Self {
+        if signed_at > arrived_at {
+            Self::After(signed_at.since(arrived_at))
+        } else {
+            Self::Before(arrived_at.since(signed_at))
+        }
+    }
+
+    /// Whether a receiver should accept it, as far as its time goes.
+    fn is_timely(self) -> bool {
+        match self {
+            Self::Before(apart) | Self::After(apart) => apart <= APART_MAX,
+        }
+    }
+
+    /// How many milliseconds ago it was; negative if that is still to come.
+    fn ms_ago(self) -> i64 {
+        let ms = |apart: Duration| i64::try_from(apart.as_millis()).unwrap_or(i64::MAX);
+        match self {
+            Self::Before(apart) => ms(apart),
+            Self::After(apart) => -ms(apart),
+        }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Self::Before(apart) | Self::After(apart) if apart < Duration::from_secs(1) => {
+                String::from("just now")
+            }
+            Self::Before(apart) => format!("{} ago", span(apart)),
+            Self::After(apart) => format!("{} from now", span(apart)),
+        }
     }
 }
 
@@ -278,6 +324,7 @@ mod tests {
     fn an_old_or_wrong_signature_stands_out() {
         let old = inspector().inspect(&arrival(SIGNATURE, 301));
         assert_eq!(old.verdict().0, Tone::Warning);
+        assert!(old.verdict().1.contains("a replay?"), "{old:?}");
         let wrong = inspector().inspect(&arrival("v1,AAAA", 0));
         assert_eq!(wrong.signature, Some(Err(Unverified::Mismatch)));
         assert_eq!(wrong.verdict().0, Tone::Bad);
@@ -287,6 +334,23 @@ mod tests {
         let profile = inspector().profile;
         let unchecked = Inspector::new(profile, None).inspect(&arrival(SIGNATURE, 0));
         assert!(unchecked.verdict().1.contains("--secret"), "{unchecked:?}");
+    }
+
+    #[test]
+    fn what_is_signed_too_long_before_or_after_its_arrival_is_not_timely() {
+        let signed_at = Timestamp::from_millis(1_614_265_330_000);
+        for (ms, timely) in [(-300_001, false), (-300_000, true), (300_000, true), (300_001, false)]
+        {
+            let arrived_at =
+                Timestamp::from_millis(1_614_265_330_000_u64.saturating_add_signed(ms));
+            let signed = Signed::of(signed_at, arrived_at);
+            assert_eq!((signed.ms_ago(), signed.is_timely()), (ms, timely));
+        }
+        let mut early = arrival(SIGNATURE, 0);
+        early.at = Timestamp::from_millis(1_614_265_000_000);
+        let (tone, verdict) = inspector().inspect(&early).verdict();
+        assert_eq!(tone, Tone::Warning);
+        assert!(verdict.ends_with("5 min 30 s from now: is a clock wrong?"), "{verdict}");
     }
 
     #[test]
