@@ -34,7 +34,8 @@ mod tests {
         let secret = Clear::new(String::from("s3cret-of-ours"));
         let place = secret.expose().as_ptr();
         let value = secret_header(secret).unwrap();
-        assert_eq!(value.clone().as_bytes().as_ptr(), place);
+        let clone = value.clone();
+        assert_eq!(clone.as_bytes().as_ptr(), place);
         assert_eq!(value, "s3cret-of-ours");
         assert_eq!(format!("{value:?}"), "Sensitive");
     }
