@@ -72,6 +72,12 @@ impl World {
         let keys = keys["data"].as_array().context("the operator has keys")?;
         let common = keys.iter().map(|key| text(key, "id")).collect::<Result<_>>()?;
         let sides = [Side::begin(api).await?, Side::begin(api).await?];
+        // Its tables are made while the API answers already.
+        let events = format!("/v1/tenants/{}/events", sides[0].tenant);
+        wait_until("the delivery log to be there", async || {
+            api.get(&events).await.map(drop).map_err(|error| format!("{error:#}"))
+        })
+        .await;
         Ok(Self {
             client: Client::builder().no_proxy().build().context("make a client")?,
             address: api.address().context("the API listens")?,
