@@ -158,8 +158,11 @@ async fn kept(world: &World, seen: &mut Seen) -> Result<()> {
     Ok(())
 }
 
+/// What must not be found, each with what it is.
+type Sought = Vec<(String, Vec<u8>)>;
+
 /// What is said to the API, and what of it must not be found.
-fn given(kind: &str, round: &str) -> Result<(Value, Vec<(String, Vec<u8>)>)> {
+fn given(kind: &str, round: &str) -> Result<(Value, Sought)> {
     let secret = format!("{SECRET}-{kind}-{round}");
     let fields = match kind {
         "tls" => {
