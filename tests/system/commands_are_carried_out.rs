@@ -319,7 +319,7 @@ async fn what_waits_for_a_paused_or_an_ordered_endpoint_is_cancelled_at_once() -
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_behind_a_backlog_is_tried_at_once_and_delivered_once() -> Result<()> {
-    const EVENTS: usize = 40;
+    const EVENTS: usize = 80;
     let hooks = Hooks::answering(|_, _| Answer::Late(200, Duration::from_millis(250)));
     let options = Options { profile: EAGER, ..Options::default() };
     let mut scene = Scene::set_with(options, hooks.await?).await?;
