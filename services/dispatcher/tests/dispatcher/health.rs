@@ -46,11 +46,16 @@ async fn an_endpoint_that_keeps_failing_is_told_from_one_that_does_not() -> Resu
     dispatcher.stop().await
 }
 
-/// Has the endpoint fail until first attempts are held from it.
+/// Has the endpoint fail until first attempts are held from it, and all of that is on record.
 async fn fail(world: &World) -> Result<Health> {
     world.receiver.answer(Behaviour::status(503));
+    let mut tasks = Vec::new();
     for number in 0..10 {
-        world.send(number).await?;
+        tasks.push(world.send(number).await?);
+    }
+    // A request is in flight no more before its fact is acknowledged: a crash in between loses it.
+    for task in tasks {
+        world.story(task.targets[0].delivery).await?;
     }
     becomes(world, |health| health.breaker == BreakerState::Open && health.in_flight == 0).await
 }
