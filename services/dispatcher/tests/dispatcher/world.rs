@@ -207,15 +207,15 @@ impl World {
         delivery_of(stored, self.endpoint.id, 0)
     }
 
-    /// Has an attempt fall due now, that failed in a batch before.
+    /// Has an attempt fall due that failed in a batch before.
     pub(crate) async fn fall_due(
         &self,
         delivery: DeliveryRef,
         attempt: u32,
         batch: InBatch,
+        due_at: Timestamp,
     ) -> Result<()> {
-        let (due_at, trace) = (SystemClock.now(), TraceContext::default());
-        let batch = Some(batch);
+        let (trace, batch) = (TraceContext::default(), Some(batch));
         let retry = RetryDue { delivery, attempt, due_at, journal_sequence: 1, trace, batch };
         let shard = self.log.shards().of(self.endpoint.id);
         self.log.schedules().put(shard, &retry).await?.stored().await?;
