@@ -48,7 +48,8 @@ impl Jobs {
         self.until(job, |replay| replay.state == JobState::Done).await.progress.made
     }
 
-    async fn until(&self, job: JobId, is_it: impl Fn(&Replay) -> bool) -> Replay {
+    /// Waits until a replay stands so.
+    pub(crate) async fn until(&self, job: JobId, is_it: impl Fn(&Replay) -> bool) -> Replay {
         wait_at_most(PATIENCE, "a replay", async || {
             self.find(job).filter(&is_it).ok_or_else(|| format!("{:?}", self.find(job)))
         })
