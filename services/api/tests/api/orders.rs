@@ -41,6 +41,8 @@ async fn retry_beside(
     (path, health): (&str, Health),
 ) -> Result<Answer> {
     let mut questions = world.log.health_questions(world.log.shards().of(endpoint)).await?;
+    // A server that answers this knows that somebody listens.
+    world.log.journal_last().await?;
     let answer = async {
         let question = questions.next().await.expect("the log is open");
         question.answer(&health).await;
