@@ -253,7 +253,8 @@ async fn the_shards_of_a_dead_member_are_taken_after_three_seconds() -> Result<(
     let waited = died_at.elapsed();
     // The last beat may have been 200 ms before the death.
     assert!(waited + Duration::from_millis(400) >= TAKEOVER_AFTER, "{waited:?}");
-    assert!(waited < TAKEOVER_AFTER * 2, "{waited:?}");
+    // Where the survivor itself stood still meanwhile, it begins to wait again.
+    assert!(waited < TAKEOVER_AFTER * 3, "{waited:?}");
     assert_eq!(board.clashes(), []);
     Ok(())
 }
