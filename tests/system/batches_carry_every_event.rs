@@ -24,7 +24,8 @@ use crate::support::{
 const EVENTS: usize = 500;
 const MAX_EVENTS: usize = 50;
 const MAX_WAIT_MS: u64 = 200;
-const DELAYS: [&str; 3] = ["500ms", "500ms", "500ms"];
+/// Long enough for the alarm clocks of a batch to be set before one goes off.
+const DELAYS: [&str; 3] = ["3s", "3s", "3s"];
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// One always answers 200; the other answers 500 to each batch that it sees for the first time.

@@ -91,6 +91,16 @@ fn attempts(found: &BTreeMap<DeliveryId, History>, id: DeliveryId) -> usize {
     found.get(&id).map_or(0, |history| history.attempts.len())
 }
 
+/// Waits until so many attempts of each delivery are on record.
+async fn tried(scene: &Scene, ids: &[DeliveryId], wanted: &[usize]) {
+    wait_until("attempts to be on record", async || {
+        let found = histories(scene).await.map_err(|error| format!("{error:#}"))?;
+        let tried: Vec<usize> = ids.iter().map(|id| attempts(&found, *id)).collect();
+        if tried == wanted { Ok(()) } else { Err(format!("{tried:?}")) }
+    })
+    .await;
+}
+
 /// Waits until so many events are routed to an endpoint; returns their deliveries in order.
 async fn routed(scene: &Scene, endpoint: &Made, count: usize) -> Result<Vec<DeliveryId>> {
     let endpoint: EndpointId = endpoint.id.parse().context("an endpoint's id")?;
@@ -107,6 +117,27 @@ async fn routed(scene: &Scene, endpoint: &Made, count: usize) -> Result<Vec<Deli
         if found.len() == count { Ok(found) } else { Err(format!("{} of {count}", found.len())) }
     });
     Ok(found.await.into_values().collect())
+}
+
+/// Publishes until a paused endpoint is fed; returns how many events it took: a dispatcher that has
+/// not heard of the pause delivers what comes, or has it wait for its turn.
+async fn fed(scene: &mut Scene, endpoint: &Made) -> Result<usize> {
+    let endpoint: EndpointId = endpoint.id.parse().context("an endpoint's id")?;
+    let shard = scene.log.shards().of(endpoint);
+    let mut count = 0;
+    wait_until("a feed to be opened", async || {
+        if matches!(scene.log.feed(shard, endpoint).await, Ok(Some(_))) {
+            return Ok(count);
+        }
+        if scene.hooks.count() == count {
+            let planned = scene.plan("a.b", Route::Inbox).map_err(|error| format!("{error:#}"))?;
+            scene.publish(vec![planned]).await.map_err(|error| format!("{error:#}"))?;
+            count += 1;
+        }
+        Err(format!("{count} were published"))
+    })
+    .await;
+    Ok(count)
 }
 
 /// No alarm clock is set for a delivery.
@@ -157,10 +188,13 @@ async fn a_waiting_delivery_is_cancelled_or_tried_at_once() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_in_flight_ends_with_its_attempt() -> Result<()> {
-    let hooks = Hooks::answering(|_, _| Answer::Late(500, Duration::from_secs(2)));
+    let hooks = Hooks::answering(|_, _| Answer::Late(500, Duration::from_secs(8)));
     let options = Options { profile: EAGER, ..Options::default() };
     let mut scene = Scene::set_with(options, hooks.await?).await?;
-    scene.subscribe("/slow", &[">"], &["1h"]).await?;
+    let mut slow = scene.endpoint("/slow", &[">"], &["1h"]);
+    slow["timeout_ms"] = json!(30_000);
+    let slow = scene.api().endpoint(TENANT, &slow).await?;
+    scene.note("/slow", &[">"], &slow, &["1h"])?;
     let planned = vec![scene.plan("a.b", Route::Inbox)?];
     scene.publish(planned).await?;
     scene.hooks_have(1).await;
@@ -270,14 +304,16 @@ async fn what_waits_for_a_paused_or_an_ordered_endpoint_is_cancelled_at_once() -
     ordered["ordering"] = json!("all");
     let ordered = scene.api().endpoint(TENANT, &ordered).await?;
     scene.api().act(TENANT, &held.id, "pause", &json!({ "mode": "hold" })).await?;
+    let before = fed(&mut scene, &held).await?;
     for event_type in ["a.b", "b.c"] {
         let planned = (0..6).map(|_| scene.plan(event_type, Route::Inbox));
         let planned = planned.collect::<Result<Vec<_>>>()?;
         scene.publish(planned).await?;
     }
-    let (of_held, of_ordered) =
-        (routed(&scene, &held, 6).await?, routed(&scene, &ordered, 6).await?);
-    scene.hooks_have(1).await;
+    let all_of_held = routed(&scene, &held, before + 6).await?;
+    let (of_held, of_ordered) = (&all_of_held[before..], routed(&scene, &ordered, 6).await?);
+    // The last of those before is parked.
+    scene.hooks_have(before).await;
 
     for (id, code) in [(of_held[3], "endpoint_paused"), (of_ordered[3], "delivery_behind_others")] {
         let refused = ask(&scene, id, "retry").await.unwrap_err();
@@ -293,7 +329,9 @@ async fn what_waits_for_a_paused_or_an_ordered_endpoint_is_cancelled_at_once() -
             assert_eq!(end_of(&found, *id)?, (Conclusion::Cancelled, 0));
         }
     }
-    assert_eq!(scene.hooks.count(), 1);
+    assert_eq!(scene.hooks.count(), before);
+    // What is on record is not made again.
+    tried(&scene, &of_ordered, &[1, 0, 0, 0, 0, 0]).await;
     scene.installation.kill(Service::Dispatcher).await?;
     scene.installation.start_service(Service::Dispatcher).await?;
 
@@ -301,19 +339,14 @@ async fn what_waits_for_a_paused_or_an_ordered_endpoint_is_cancelled_at_once() -
     ask(&scene, of_ordered[0], "cancel").await?;
     let found = ended(&scene, &of_ordered[..3]).await?;
     assert_eq!(end_of(&found, of_ordered[0])?, (Conclusion::Cancelled, 1));
-    scene.hooks_have(2).await;
+    scene.hooks_have(before + 1).await;
     scene.api().act(TENANT, &held.id, "resume", &json!({})).await?;
-    let found = ended(&scene, &of_held).await?;
+    let found = ended(&scene, &all_of_held).await?;
     for id in &of_held[3..] {
         assert_eq!(end_of(&found, *id)?, (Conclusion::Delivered, 1));
     }
-    wait_until("the fourth in order to be tried", async || {
-        let found = histories(&scene).await.map_err(|error| format!("{error:#}"))?;
-        let tried: Vec<usize> = of_ordered.iter().map(|id| attempts(&found, *id)).collect();
-        if tried == [1, 0, 0, 1, 0, 0] { Ok(()) } else { Err(format!("{tried:?}")) }
-    })
-    .await;
-    assert_eq!(scene.hooks.seen_at("/held").len(), 3);
+    tried(&scene, &of_ordered, &[1, 0, 0, 1, 0, 0]).await;
+    assert_eq!(scene.hooks.seen_at("/held").len(), before + 3);
     scene.finish(Expected::Turmoil).await
 }
 
@@ -328,20 +361,21 @@ async fn what_waits_behind_a_backlog_is_tried_at_once_and_delivered_once() -> Re
     let slow = scene.api().endpoint(TENANT, &slow).await?;
     scene.note("/slow", &["a.*"], &slow, &[])?;
     scene.api().act(TENANT, &slow.id, "pause", &json!({ "mode": "hold" })).await?;
+    let events = fed(&mut scene, &slow).await? + EVENTS;
     let planned = (0..EVENTS).map(|_| scene.plan("a.b", Route::Inbox));
     let planned = planned.collect::<Result<Vec<_>>>()?;
     scene.publish(planned).await?;
-    let ids = routed(&scene, &slow, EVENTS).await?;
+    let ids = routed(&scene, &slow, events).await?;
     scene.api().act(TENANT, &slow.id, "resume", &json!({})).await?;
-    scene.hooks_have(2).await;
+    scene.hooks_have(scene.hooks.count() + 2).await;
     let last = *ids.last().context("there are some")?;
     let taken = ask(&scene, last, "retry").await?;
     ensure!(taken["outcome"] == "accepted", "{taken}");
     let found = ended(&scene, &[last]).await?;
     assert_eq!(end_of(&found, last)?, (Conclusion::Delivered, 1));
     let tried = scene.hooks.count();
-    ensure!(tried < EVENTS - 10, "it came before others: {tried} were tried");
+    ensure!(tried < events - 10, "it came before others: {tried} were tried");
     scene.concluded(PATIENCE).await?;
-    assert_eq!(scene.hooks.count(), EVENTS, "each came once");
+    assert_eq!(scene.hooks.count(), events, "each came once");
     scene.finish(Expected::Calm).await
 }

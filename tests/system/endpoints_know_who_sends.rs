@@ -12,6 +12,7 @@ use fanfare_testkit::{
     wait_until,
 };
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::support::{Expected, Scene, Service, evidence, scene::TENANT};
 
@@ -60,6 +61,26 @@ async fn attempts(scene: &Scene, endpoint: &str, wanted: usize) -> Result<Vec<At
         if made.len() >= wanted { Ok(made) } else { Err(format!("{} of {wanted}", made.len())) }
     });
     Ok(found.await)
+}
+
+/// Publishes until a request is as it has to be after a change: a dispatcher knows of one within a
+/// second.
+async fn changed(
+    scene: &Scene,
+    receiver: &Receiver,
+    key: &str,
+    is_it: impl Fn(&Received) -> bool,
+) -> Arc<Received> {
+    let mut count = receiver.count();
+    wait_until("the change to be in force", async || {
+        let known = format!("{key} {count}");
+        publish(scene, &known).await.map_err(|error| format!("{error:#}"))?;
+        count += 1;
+        let mut seen = receiver.wait_for(count, PATIENCE).await.map_err(|it| format!("{it:#}"))?;
+        let last = seen.pop().ok_or_else(|| String::from("nothing"))?;
+        if is_it(&last) { Ok(last) } else { Err(format!("{last:?}")) }
+    })
+    .await
 }
 
 fn authorization(request: &Received) -> &str {
@@ -196,13 +217,7 @@ async fn requests_show_a_password_until_they_are_to_show_none() -> Result<()> {
     ] {
         scene.api().patch(&path, &json!({ "authentication": authentication })).await?;
         let key = format!("with {expected:?}");
-        publish(&scene, &key).await?;
-        wait_until("requests to show it", async || {
-            let last = receiver.requests().last().map(Arc::clone);
-            let shown = last.map(|last| String::from(authorization(&last)));
-            if shown.as_deref() == Some(expected) { Ok(()) } else { Err(shown) }
-        })
-        .await;
+        changed(&scene, &receiver, &key, |request| authorization(request) == expected).await;
     }
     scene.finish(Expected::Calm).await
 }
@@ -249,9 +264,22 @@ async fn endpoints_that_demand_a_certificate_see_their_own() -> Result<()> {
     });
     let shown = scene.api().patch(&path, &json!({ "tls": tls })).await?;
     assert_eq!(shown["tls"]["client_certificate"]["subject"], "CN=127.0.0.1", "{shown}");
-    publish(&scene, "two").await?;
-    let second = attempts(&scene, &endpoints[1], 2).await?.remove(1);
-    assert_eq!(second.outcome, Outcome::Accepted { status: 200 });
+    let mut count = 1;
+    wait_until("it to be let in", async || {
+        count += 1;
+        let last = async {
+            publish(&scene, &format!("later {count}")).await?;
+            attempts(&scene, &endpoints[1], count).await?.pop().context("an attempt")
+        };
+        let last = last.await.map_err(|error| format!("{error:#}"))?;
+        if last.outcome == (Outcome::Accepted { status: 200 }) {
+            return Ok(());
+        }
+        // A dispatcher knows of the change within a second, and gives up what fails ten times.
+        sleep(Duration::from_millis(250)).await;
+        Err(format!("{last:?}"))
+    })
+    .await;
     scene.finish(Expected::Calm).await
 }
 
@@ -315,8 +343,10 @@ async fn whoever_knows_an_endpoint_can_check_its_signatures() -> Result<()> {
     let (other_tag, both) = public_keys(&scene, &made.id).await?;
     ensure!(both.len() == 2 && tag != other_tag, "{both:?}");
     ensure!(keys.keys().all(|known| both.contains_key(known)), "the old key stays");
-    publish(&scene, "two").await?;
-    let second = receiver.wait_for(2, PATIENCE).await?.remove(1);
+    let is_signed_twice = |request: &Received| {
+        request.header("webhook-signature").is_some_and(|all| all.split(' ').count() == 2)
+    };
+    let second = changed(&scene, &receiver, "two", is_signed_twice).await;
     assert_eq!((confirmed(&second, &keys)?, confirmed(&second, &both)?), (1, 2));
 
     // An endpoint with another kind of secret has no public keys, and what is not there none either.

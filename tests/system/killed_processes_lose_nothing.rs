@@ -119,6 +119,7 @@ async fn restart_everything(scene: &mut Scene, window: Duration) -> Result<()> {
         scene.installation.kill(service).await?;
     }
     scene.installation.nats().kill().await.context("kill nats-server")?;
+    // Longer than the servers remember ids: that time is what is tried.
     sleep(window + Duration::from_millis(200)).await;
     scene.installation.nats().restart().await.context("restart nats-server")?;
     scene.installation.start_all().await?;

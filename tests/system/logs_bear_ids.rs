@@ -85,15 +85,21 @@ async fn a_delivered_and_an_exhausted_one_are_found_by_ids_of_journal_and_spans(
     let matched = said(&scene, Service::FanOut, "an event was matched", 1).await;
     let spans = collector.have(&[("process INBOX", 1), ("process EVENTS", 1), ("POST", 3)]).await;
 
-    let (mut made, mut ends) = (Vec::new(), Vec::new());
-    for record in evidence::journal(&scene.log).await?.into_iter().flat_map(|batch| batch.facts) {
-        if let Fact::AttemptMade(fact) = record.fact {
-            made.push((*fact, record.trace));
-        } else if let Fact::DeliveryConcluded(fact) = record.fact {
-            ends.push((fact.delivery.id, fact.conclusion));
+    // What is said of an attempt is said before that is on record.
+    let (made, ends) = wait_until("everything to be on record", async || {
+        let (mut made, mut ends) = (Vec::new(), Vec::new());
+        let journal = evidence::journal(&scene.log).await.map_err(|error| format!("{error:#}"))?;
+        for record in journal.into_iter().flat_map(|batch| batch.facts) {
+            if let Fact::AttemptMade(fact) = record.fact {
+                made.push((*fact, record.trace));
+            } else if let Fact::DeliveryConcluded(fact) = record.fact {
+                ends.push((fact.delivery.id, fact.conclusion));
+            }
         }
-    }
-    assert_eq!((made.len(), ends.len()), (3, 2));
+        let counts = (made.len(), ends.len());
+        if counts == (3, 2) { Ok((made, ends)) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
     for (made, context) in &made {
         let trace = Place::of(made.delivery.event, context, 0).trace.to_string();
         let span = SpanId::attempt(made.delivery.id, made.attempt).to_string();

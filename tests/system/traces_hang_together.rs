@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use fanfare_domain::{
-    DeliveryId, EndpointId, EventId, SpanId, TraceContext,
+    DeliveryId, EndpointId, EventId, Fact, SpanId, TraceContext,
     trace::span::{Kind, Span},
 };
 use fanfare_event_log::{Headers, InboxMessage};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::{
-    Answer, Expected, Hooks, Options, Scene, Service, binary,
+    Answer, Expected, Hooks, Options, Scene, Service, binary, evidence,
     otelite::Otelite,
     scene::TENANT,
     spans::{Collector, Exported},
@@ -129,6 +129,14 @@ async fn one_event_is_one_trace_from_its_producer_to_every_attempt() -> Result<(
         }
     }
     the_receiver_saw_its_span(&scene, event)?;
+    // A span is exported when its attempt ends, and that may be before it is on record.
+    wait_until("all ends to be on record", async || {
+        let journal = evidence::journal(&scene.log).await.map_err(|error| format!("{error:#}"))?;
+        let facts = journal.into_iter().flat_map(|batch| batch.facts);
+        let ends = facts.filter(|it| matches!(it.fact, Fact::DeliveryConcluded(_))).count();
+        if ends == 3 { Ok(()) } else { Err(format!("{ends} are")) }
+    })
+    .await;
     the_command_line_tells_the_same(&scene, event).await?;
     let text = format!("{spans:?}");
     assert!(!text.contains("amount"), "no payload is exported");

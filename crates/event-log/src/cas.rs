@@ -55,7 +55,8 @@ pub(crate) struct Held {
 pub(crate) enum Set {
     /// The register holds the value, at this sequence, or held it until somebody read it there.
     Stored(u64),
-    /// The register did not hold what was expected. It holds this; nothing if it was purged.
+    /// The register, or its stream, was not as expected. The register holds this; nothing if it
+    /// was purged.
     Conflict(Option<Held>),
 }
 
@@ -69,14 +70,13 @@ pub(crate) enum Write {
     Deleted,
 }
 
-/// How a write ended that depends on all of its stream.
-#[derive(Debug)]
-pub(crate) enum SetAt {
-    /// The register holds the value, at this sequence, or held it until somebody read it there.
-    Stored(u64),
-    /// The stream has come on from where the writer knew it, or the register did not hold what was
-    /// expected.
-    Moved,
+/// What a write wants to find.
+#[derive(Clone, Copy)]
+struct Expected {
+    /// The register's last sequence; 0 for "there is none".
+    register: u64,
+    /// The last sequence of all the stream, where that matters.
+    stream: Option<u64>,
 }
 
 /// How one try ended, as far as it is known.
@@ -129,47 +129,17 @@ impl Cell {
         expected: u64,
         write: &'a Write,
     ) -> BoxFuture<'a, Result<Set, PublishError>> {
-        Box::pin(async move {
-            // An inbox name is never used twice, by any process.
-            let mark = self.log.inner.client.new_inbox();
-            loop {
-                match self.try_set((expected, None), write, &mark).await? {
-                    Tried::Stored(sequence) => return Ok(Set::Stored(sequence)),
-                    Tried::Conflict => match self.winner(expected, &mark).await {
-                        Ok(Some(set)) => return Ok(set),
-                        Ok(None) => {}
-                        Err(error) => debug!(%error, "cannot tell yet whose write won"),
-                    },
-                    Tried::Unknown => {}
-                }
-                sleep(PAUSE).await;
-                self.log.inner.link.up(&self.log.inner.client).await;
-            }
-        })
+        Box::pin(self.find_out(Expected { register: expected, stream: None }, write))
     }
 
-    /// The same, if nothing at all was written into the stream behind a sequence.
+    /// The same, if nothing at all was written into the stream behind `last`: otherwise there is a
+    /// conflict too.
     pub(crate) fn set_at<'a>(
         &'a self,
         (expected, last): (u64, u64),
         write: &'a Write,
-    ) -> BoxFuture<'a, Result<SetAt, PublishError>> {
-        Box::pin(async move {
-            let mark = self.log.inner.client.new_inbox();
-            loop {
-                match self.try_set((expected, Some(last)), write, &mark).await? {
-                    Tried::Stored(sequence) => return Ok(SetAt::Stored(sequence)),
-                    Tried::Conflict => match self.next_is(expected, last, &mark).await {
-                        Ok(Some(set)) => return Ok(set),
-                        Ok(None) => {}
-                        Err(error) => debug!(%error, "cannot tell yet whose write won"),
-                    },
-                    Tried::Unknown => {}
-                }
-                sleep(PAUSE).await;
-                self.log.inner.link.up(&self.log.inner.client).await;
-            }
-        })
+    ) -> BoxFuture<'a, Result<Set, PublishError>> {
+        Box::pin(self.find_out(Expected { register: expected, stream: Some(last) }, write))
     }
 
     /// What the register holds, by its stream's leader.
@@ -180,61 +150,58 @@ impl Cell {
         })
     }
 
-    /// Finds out what followed the expected message. `None` if nothing did: the conflict was
-    /// with a write that was under way, and is over.
-    async fn winner(&self, expected: u64, mark: &str) -> Result<Option<Set>, Unanswered> {
+    /// Tries until it is known how a write ended.
+    async fn find_out(&self, expected: Expected, write: &Write) -> Result<Set, PublishError> {
+        // An inbox name is never used twice, by any process.
+        let mark = self.log.inner.client.new_inbox();
+        loop {
+            match self.try_set(expected, write, &mark).await? {
+                Tried::Stored(sequence) => return Ok(Set::Stored(sequence)),
+                Tried::Conflict => match self.winner(expected, &mark).await {
+                    Ok(Some(set)) => return Ok(set),
+                    Ok(None) => {}
+                    Err(error) => debug!(%error, "cannot tell yet whose write won"),
+                },
+                Tried::Unknown => {}
+            }
+            sleep(PAUSE).await;
+            self.log.inner.link.up(&self.log.inner.client).await;
+        }
+    }
+
+    /// Finds out what followed what was expected. `None` if nothing did, as far as the leader can
+    /// show it: the conflict was with a write that was under way, and is over.
+    async fn winner(&self, expected: Expected, mark: &str) -> Result<Option<Set>, Unanswered> {
+        // What is written only from the end of the stream comes right behind that.
+        let (before, subject) = match expected.stream {
+            Some(last) => (last, ">"),
+            None => (expected.register, self.subject.as_str()),
+        };
         let stream = self.no_info().await?;
-        let next = stream
-            .raw_message_builder()
-            .sequence(expected.saturating_add(1))
-            .next_by_subject(self.subject.as_str())
-            .send();
-        match self.held(next).await? {
+        let behind = stream.raw_message_builder().sequence(before.saturating_add(1));
+        match self.held(behind.next_by_subject(subject).send()).await? {
             Some(held) if held.mark.as_deref() == Some(mark) => {
                 Ok(Some(Set::Stored(held.sequence)))
             }
             Some(_) => Ok(Some(Set::Conflict(self.get().await?))),
             None => {
                 let last = self.get().await?;
-                let unchanged = last.as_ref().map_or(0, |held| held.sequence) == expected;
+                let unchanged = last.as_ref().map_or(0, |held| held.sequence) == expected.register;
                 Ok(if unchanged { None } else { Some(Set::Conflict(last)) })
-            }
-        }
-    }
-
-    /// Finds out what came behind a sequence of the stream. `None` if nothing has yet, as far as the
-    /// leader can show it.
-    async fn next_is(
-        &self,
-        expected: u64,
-        last: u64,
-        mark: &str,
-    ) -> Result<Option<SetAt>, Unanswered> {
-        let stream = self.no_info().await?;
-        let behind = last.saturating_add(1);
-        let next = stream.raw_message_builder().sequence(behind).next_by_subject(">").send();
-        match self.held(next).await? {
-            // Whatever is written from that sequence comes right behind it.
-            Some(held) if held.mark.as_deref() == Some(mark) => {
-                Ok(Some(SetAt::Stored(held.sequence)))
-            }
-            Some(_) => Ok(Some(SetAt::Moved)),
-            None => {
-                let now = self.get().await?.map_or(0, |held| held.sequence);
-                Ok((now != expected).then_some(SetAt::Moved))
             }
         }
     }
 
     async fn try_set(
         &self,
-        (expected, last): (u64, Option<u64>),
+        expected: Expected,
         write: &Write,
         mark: &str,
     ) -> Result<Tried, PublishError> {
-        let mut message =
-            PublishMessage::build().header(MARK, mark).expected_last_subject_sequence(expected);
-        if let Some(last) = last {
+        let mut message = PublishMessage::build()
+            .header(MARK, mark)
+            .expected_last_subject_sequence(expected.register);
+        if let Some(last) = expected.stream {
             message = message.expected_last_sequence(last);
         }
         match write {

@@ -1,6 +1,7 @@
 //! What tests need: real servers, and strangers that misbehave on demand.
 
 mod cluster;
+mod deliveries;
 mod jetstream;
 mod name_server;
 mod nats;
@@ -12,6 +13,7 @@ mod streams;
 mod wait;
 
 pub use cluster::{NatsCluster, free_ports};
+pub use deliveries::delivery_of;
 pub use name_server::{NameServer, Named};
 pub use nats::NatsServer;
 pub use postgres::Postgres;

@@ -31,7 +31,7 @@ use anyhow::Context as _;
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-pub use behaviour::{Behaviour, Reply};
+pub use behaviour::{Behaviour, Gate, Reply};
 pub use certificate::{Certificate, ClientIdentity};
 pub use hostile::{Cover, Hostile, Step, Trick, trick, tricks};
 pub use raw::{RawReceiver, Script};

@@ -8,7 +8,7 @@ use std::{
 use anyhow::anyhow;
 use fanfare_delivery_log::{Database, Store, StoreError, Streams};
 use fanfare_domain::{
-    Change, EndpointId, Entity, Timestamp, TraceContext, UrlPolicy,
+    Change, EndpointId, Timestamp, UrlPolicy,
     profile::{HistoryRule, HttpsRule, Profile, Profiles},
     seal::Keyring,
 };
@@ -124,6 +124,15 @@ pub(crate) enum Edited<T> {
     Unchanged,
 }
 
+/// What an edit wants written.
+pub(crate) enum Revision<T> {
+    /// The thing as it shall be, with the revision that it is made from, and the change that makes
+    /// it so.
+    Wanted(Revised<T>, Change),
+    /// Nothing: it is as it shall be, or not there.
+    Needless(Option<Revised<T>>),
+}
+
 impl App {
     /// Puts the parts together.
     pub(crate) fn new(parts: Parts) -> Self {
@@ -210,21 +219,7 @@ impl App {
     }
 
     /// Writes a change made from a revision, and returns the new one once the directory has it.
-    pub(crate) async fn write(
-        &self,
-        caller: &Caller,
-        entity: Entity,
-        deleted: bool,
-        expected: u64,
-    ) -> Result<u64, ApiError> {
-        caller.begins_to_write();
-        let change = Change {
-            entity,
-            deleted,
-            actor: caller.actor(),
-            reason: caller.reason.clone(),
-            trace: caller.trace.clone(),
-        };
+    pub(crate) async fn write(&self, change: Change, expected: u64) -> Result<u64, ApiError> {
         let revision = self.log.change(&change, expected).await?;
         self.confirm().await?;
         Ok(revision)
@@ -243,15 +238,12 @@ impl App {
         T: Configured,
     {
         for _ in 0..EDITS_MAX {
-            let Some(current) = self.directory.read(&find) else { return Ok(None) };
-            if_match.admit(current.revision)?;
-            let value = match edit(&current.value)? {
-                Edited::Changed(value) => Arc::new(value),
-                Edited::Unchanged => return Ok(Some(current)),
+            let (next, change) = match self.revise(caller, if_match, &find, &edit)? {
+                Revision::Wanted(next, change) => (next, change),
+                Revision::Needless(current) => return Ok(current),
             };
-            let entity = T::entity(Arc::clone(&value));
-            match self.write(caller, entity, false, current.revision).await {
-                Ok(revision) => return Ok(Some(Revised { value, revision })),
+            match self.write(change, next.revision).await {
+                Ok(revision) => return Ok(Some(Revised { revision, ..next })),
                 Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,
                 Err(other) => return Err(other),
             }
@@ -259,67 +251,25 @@ impl App {
         Err(Code::ChangedMeanwhile.into())
     }
 
-    /// Deletes a thing, and leaves nothing in the record of it that its tenant said; returns whether
-    /// it was there.
-    pub(crate) async fn strike<T>(
-        &self,
-        by: &Expunging,
-        find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
-    ) -> Result<bool, ApiError>
-    where
-        T: Configured,
-    {
-        for _ in 0..EDITS_MAX {
-            let Some(current) = self.directory.read(&find) else { return Ok(false) };
-            let entity = T::entity(Arc::new(current.value.redacted()));
-            match self.record(by, entity, current.revision).await {
-                Ok(_) => return Ok(true),
-                Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,
-                Err(other) => return Err(other),
-            }
-        }
-        Err(Code::ChangedMeanwhile.into())
-    }
-
-    /// Takes back what was made for a tenant that was deleted meanwhile, and leaves nothing of what it
-    /// said.
-    pub(crate) async fn withdraw<T>(
+    /// Looks what an edit comes to at this moment.
+    pub(crate) fn revise<T>(
         &self,
         caller: &Caller,
-        find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
-    ) -> Result<(), ApiError>
+        if_match: &IfMatch,
+        find: impl Fn(&Directory) -> Option<Revised<T>>,
+        edit: impl Fn(&T) -> Result<Edited<T>, ApiError>,
+    ) -> Result<Revision<T>, ApiError>
     where
         T: Configured,
     {
-        for _ in 0..EDITS_MAX {
-            let Some(current) = self.directory.read(&find) else { return Ok(()) };
-            let entity = T::entity(Arc::new(current.value.redacted()));
-            match self.write(caller, entity, true, current.revision).await {
-                Ok(_) => return Ok(()),
-                Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,
-                Err(other) => return Err(other),
-            }
-        }
-        Err(Code::ChangedMeanwhile.into())
-    }
-
-    /// Writes a deletion that is part of the removal of a tenant, in the name of who asked for that.
-    pub(crate) async fn record(
-        &self,
-        by: &Expunging,
-        entity: Entity,
-        expected: u64,
-    ) -> Result<u64, ApiError> {
-        let change = Change {
-            entity,
-            deleted: true,
-            actor: by.actor.clone(),
-            reason: by.reason.clone(),
-            trace: TraceContext::default(),
+        let Some(current) = self.directory.read(find) else { return Ok(Revision::Needless(None)) };
+        if_match.admit(current.revision)?;
+        let value = match edit(&current.value)? {
+            Edited::Changed(value) => Arc::new(value),
+            Edited::Unchanged => return Ok(Revision::Needless(Some(current))),
         };
-        let revision = self.log.change(&change, expected).await?;
-        self.confirm().await?;
-        Ok(revision)
+        let change = caller.change(T::entity(Arc::clone(&value)), false);
+        Ok(Revision::Wanted(Revised { value, ..current }, change))
     }
 
     /// Deletes a thing; returns whether it was there.
@@ -332,11 +282,55 @@ impl App {
     where
         T: Configured,
     {
+        let deletion = |value: &Arc<T>| caller.change(T::entity(Arc::clone(value)), true);
+        self.remove(if_match, find, deletion).await
+    }
+
+    /// Takes back what was made for a tenant that was deleted meanwhile, and leaves nothing of what it
+    /// said.
+    pub(crate) async fn withdraw<T>(
+        &self,
+        caller: &Caller,
+        find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
+    ) -> Result<(), ApiError>
+    where
+        T: Configured,
+    {
+        let deletion = |value: &Arc<T>| caller.change(T::entity(value.redacted().into()), true);
+        self.remove(&IfMatch::Absent, find, deletion).await?;
+        Ok(())
+    }
+
+    /// Deletes a thing, and leaves nothing in the record of it that its tenant said; returns whether
+    /// it was there.
+    pub(crate) async fn strike<T>(
+        &self,
+        by: &Expunging,
+        find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
+    ) -> Result<bool, ApiError>
+    where
+        T: Configured,
+    {
+        let deletion = |value: &Arc<T>| by.deletion(T::entity(value.redacted().into()));
+        self.remove(&IfMatch::Absent, find, deletion).await
+    }
+
+    /// Writes a thing's deletion: again from the start if others change it meanwhile. Returns
+    /// whether it was there.
+    async fn remove<T>(
+        &self,
+        if_match: &IfMatch,
+        find: impl Fn(&Directory) -> Option<Revised<T>> + Send,
+        deletion: impl Fn(&Arc<T>) -> Change + Send,
+    ) -> Result<bool, ApiError>
+    where
+        T: Configured,
+    {
         for _ in 0..EDITS_MAX {
             let Some(current) = self.directory.read(&find) else { return Ok(false) };
             if_match.admit(current.revision)?;
-            let entity = T::entity(Arc::clone(&current.value));
-            match self.write(caller, entity, true, current.revision).await {
+            let change = deletion(&current.value);
+            match self.write(change, current.revision).await {
                 Ok(_) => return Ok(true),
                 Err(ApiError::Plain(Code::ChangedMeanwhile)) => self.confirm().await?,
                 Err(other) => return Err(other),

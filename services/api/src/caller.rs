@@ -7,20 +7,19 @@
 //! A handler names what it needs in the type of its argument ([`InTenant`], [`Operator`]), so that
 //! there is none that forgets to ask.
 
-use std::{
-    marker::PhantomData,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+mod write_flag;
+
+use std::marker::PhantomData;
 
 use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::{HeaderMap, HeaderName, header, request::Parts},
 };
-use fanfare_domain::{ApiKey, KeyId, LinkId, Role, Tenant, TenantId, Timestamp, TraceContext};
+use fanfare_domain::{
+    ApiKey, Change, Entity, KeyId, LinkId, Role, Tenant, TenantId, Timestamp, TraceContext,
+};
 
+pub(crate) use self::write_flag::WriteFlag;
 use crate::{
     app::App,
     directory::Revised,
@@ -71,17 +70,6 @@ pub(crate) enum Credential {
         /// Whom it was made for; may be empty.
         user: String,
     },
-}
-
-/// Notes whether a request has begun to change something. Clones share the note.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct WriteFlag(Arc<AtomicBool>);
-
-impl WriteFlag {
-    /// Tells whether something may have been changed.
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
 }
 
 /// What a handler does.
@@ -277,7 +265,14 @@ impl Caller {
 
     /// Notes that something is changed from here on.
     pub(crate) fn begins_to_write(&self) {
-        self.writes.0.store(true, Ordering::Release);
+        self.writes.set();
+    }
+
+    /// Makes a change in the caller's name, which is about to be written.
+    pub(crate) fn change(&self, entity: Entity, deleted: bool) -> Change {
+        self.begins_to_write();
+        let (reason, trace) = (self.reason.clone(), self.trace.clone());
+        Change { entity, deleted, actor: self.actor(), reason, trace }
     }
 
     /// Tells whether it is the operator who calls.

@@ -5,7 +5,7 @@
 //! servers take the change only if nothing has come behind that. If something has, it is looked
 //! again. In a process they are made one after the other, so that only processes have to try again.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use fanfare_domain::{Change, Entity};
@@ -13,7 +13,7 @@ use fanfare_event_log::ChangeError;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    app::{App, CONFIRM_TIMEOUT, Edited},
+    app::{App, CONFIRM_TIMEOUT, Edited, Revision},
     caller::Caller,
     directory::{Configured, Directory, Revised},
     error::{ApiError, Code},
@@ -36,7 +36,8 @@ impl App {
         while begun.elapsed() < TRIED_FOR {
             let last = self.reach_last().await?;
             let (entity, expected) = self.directory.read(&look)?;
-            if let Some(revision) = self.try_counted(caller, entity, (expected, last)).await? {
+            let change = caller.change(entity, false);
+            if let Some(revision) = self.try_counted(change, (expected, last)).await? {
                 return Ok(revision);
             }
         }
@@ -58,16 +59,12 @@ impl App {
         let begun = Instant::now();
         while begun.elapsed() < TRIED_FOR {
             let last = self.reach_last().await?;
-            let Some(current) = self.directory.read(&find) else { return Ok(None) };
-            if_match.admit(current.revision)?;
-            let value = match edit(&current.value)? {
-                Edited::Changed(value) => Arc::new(value),
-                Edited::Unchanged => return Ok(Some(current)),
+            let (next, change) = match self.revise(caller, if_match, &find, &edit)? {
+                Revision::Wanted(next, change) => (next, change),
+                Revision::Needless(current) => return Ok(current),
             };
-            let entity = T::entity(Arc::clone(&value));
-            let from = (current.revision, last);
-            if let Some(revision) = self.try_counted(caller, entity, from).await? {
-                return Ok(Some(Revised { value, revision }));
+            if let Some(revision) = self.try_counted(change, (next.revision, last)).await? {
+                return Ok(Some(Revised { revision, ..next }));
             }
         }
         Err(Code::ChangedMeanwhile.into())
@@ -84,20 +81,7 @@ impl App {
 
     /// Writes a change, if nothing has changed behind a sequence; returns the revision once the
     /// directory has it.
-    async fn try_counted(
-        &self,
-        caller: &Caller,
-        entity: Entity,
-        from: (u64, u64),
-    ) -> Result<Option<u64>, ApiError> {
-        caller.begins_to_write();
-        let change = Change {
-            entity,
-            deleted: false,
-            actor: caller.actor(),
-            reason: caller.reason.clone(),
-            trace: caller.trace.clone(),
-        };
+    async fn try_counted(&self, change: Change, from: (u64, u64)) -> Result<Option<u64>, ApiError> {
         let written = self.log.change_at(&change, from).await.map_err(ChangeError::Refused)?;
         if written.is_some() {
             self.confirm().await?;

@@ -181,7 +181,8 @@ async fn finish(
     // A server that does not know yet that it leads no more tells an old end.
     ended.through = ended.through.max(app.log.events_last().await?);
     tenant.expunge = Some(ended);
-    match app.record(expunging, Entity::Tenant(tenant.into()), expunging.revision).await {
+    let end = expunging.deletion(Entity::Tenant(tenant.into()));
+    match app.write(end, expunging.revision).await {
         Ok(_) => Ok(true),
         Err(ApiError::Plain(Code::ChangedMeanwhile)) => Ok(false),
         Err(other) => Err(other),

@@ -137,6 +137,7 @@ mod tests {
 
     use fanfare_domain::Event;
     use fanfare_service::{SystemClock, install_crypto_provider};
+    use fanfare_testkit::delivery_of;
 
     use super::*;
 
@@ -192,21 +193,7 @@ mod tests {
             };
             let told = Told { generation, ..Told::of(&stored.event) };
             let delivery = |endpoint| {
-                let id = DeliveryId::of(stored.event.id, endpoint, generation);
-                let (event, event_sequence) = (stored.event.id, stored.sequence);
-                let (tenant, event_type) =
-                    (stored.event.tenant.clone(), stored.event.event_type.clone());
-                let accepted_at = stored.accepted_at;
-                let delivery = DeliveryRef {
-                    id,
-                    tenant,
-                    event,
-                    event_sequence,
-                    event_type,
-                    endpoint,
-                    generation,
-                    accepted_at,
-                };
+                let delivery = delivery_of(&stored, endpoint, generation);
                 span::delivery(&delivery, &stored.event.trace, times)
             };
             let expected =

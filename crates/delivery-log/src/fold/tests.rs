@@ -7,6 +7,7 @@ use fanfare_domain::{
     Event, EventType, Fault, Outcome, TraceContext,
     fact::{DeferReason, DeliveryDeferred, DeliveryParked, RetryScheduled, Timing},
 };
+use fanfare_testkit::delivery_of;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::*;
@@ -56,20 +57,7 @@ fn event_type(number: u8) -> EventType {
 }
 
 pub(crate) fn delivery(event: u8, to: u8) -> DeliveryRef {
-    delivery_of(&stored(event), to)
-}
-
-fn delivery_of(stored: &StoredEvent, to: u8) -> DeliveryRef {
-    DeliveryRef {
-        id: DeliveryId::of(stored.event.id, endpoint(to), 0),
-        tenant: stored.event.tenant.clone(),
-        event: stored.event.id,
-        event_sequence: stored.sequence,
-        event_type: stored.event.event_type.clone(),
-        endpoint: endpoint(to),
-        generation: 0,
-        accepted_at: stored.accepted_at,
-    }
+    delivery_of(&stored(event), endpoint(to), 0)
 }
 
 pub(crate) fn routed(event: u8, targets: &[u8], skipped: &[u8]) -> Fact {
@@ -231,8 +219,10 @@ fn what_is_forgotten_is_not_folded() {
 #[test]
 fn of_an_event_that_is_there_twice_the_first_copy_counts() {
     let (first, second) = (stored(1), copy(1, 1));
-    let facts =
-        [record(deferred(delivery_of(&second, 1), 1)), record(routed_of(&first, &[1], &[]))];
+    let facts = [
+        record(deferred(delivery_of(&second, endpoint(1), 0), 1)),
+        record(routed_of(&first, &[1], &[])),
+    ];
     for events in [[&first, &second], [&second, &first]] {
         for facts in [[&facts[0], &facts[1]], [&facts[1], &facts[0]]] {
             let mut changes = Changes::default();
@@ -261,7 +251,7 @@ pub(crate) enum Message {
 
 fn any_fact() -> impl Strategy<Value = Fact> {
     let one = (0..3_u8, 0..4_u8, 0..3_u8)
-        .prop_map(|(event, again, to)| delivery_of(&copy(event, again), to));
+        .prop_map(|(event, again, to)| delivery_of(&copy(event, again), endpoint(to), 0));
     let status = prop_oneof![Just(200_u16), Just(500), Just(0)];
     let conclusion = prop_oneof![Just(Conclusion::Delivered), Just(Conclusion::Exhausted)];
     prop_oneof![

@@ -5,7 +5,7 @@ use fanfare_proto::{decode_change, encode_change};
 
 use crate::{
     EventLog, PublishError, ReadError,
-    cas::{Set, SetAt, Write},
+    cas::{Set, Write},
     log::Which,
     topology::Stream,
 };
@@ -74,8 +74,8 @@ impl EventLog {
         let topology = self.topology();
         let cell = self.cell(topology.stream(Stream::Config), topology.config(&change.entity));
         match cell.set_at((expected, last), &Write::Value(encode_change(change))).await? {
-            SetAt::Stored(revision) => Ok(Some(revision)),
-            SetAt::Moved => Ok(None),
+            Set::Stored(revision) => Ok(Some(revision)),
+            Set::Conflict(_) => Ok(None),
         }
     }
 }

@@ -109,7 +109,7 @@ async fn what_was_acknowledged_before_is_seen_after_confirming() -> Result<()> {
 #[tokio::test]
 async fn calls_at_the_same_time_share_questions() -> Result<()> {
     let (server, mut tasks) = (server().await?, JoinSet::new());
-    let log = log(&server).await?;
+    let log = patient(&settings(&server)).await?;
     let view = view(&log, &mut tasks).await?;
     let asked = async || -> Result<u64> {
         let account = outsider(&server).await?.query_account().await?;
@@ -324,7 +324,7 @@ async fn a_confirmation_under_way_is_asked_for_again_when_the_connection_is_lost
 #[tokio::test]
 async fn a_view_is_confirmed_with_one_question_to_the_leader() -> Result<()> {
     let (server, mut tasks) = (server().await?, JoinSet::new());
-    let log = log(&server).await?;
+    let log = patient(&settings(&server)).await?;
     let view = view(&log, &mut tasks).await?;
     let changed = log.change(&change("acme", "one", false), 0).await?;
     // Where the view is behind, it has to be asked how far.

@@ -165,7 +165,7 @@ async fn a_post_is_one_members_and_soon_anothers_when_that_one_leaves_or_dies() 
     let mut holder = "first";
     for dies in [false, true] {
         // Those that came may have been given it, in order.
-        while let Ok(Some((name, has_it))) = timeout(Duration::from_secs(1), news.recv()).await {
+        while let Ok(Some((name, has_it))) = timeout(Duration::from_secs(3), news.recv()).await {
             ensure!(has_it || name == holder, "{name} gave up what it did not have");
             holder = if has_it { name } else { "" };
         }

@@ -14,7 +14,7 @@ async fn a_schedule_fires_into_the_due_queue_and_not_early() -> Result<()> {
     let log = log(&server).await?;
     let mut due = log.read_due(SHARD).await?;
     let schedules = log.schedules();
-    let due_at = now().saturating_add(Duration::from_millis(400));
+    let due_at = now().saturating_add(Duration::from_secs(3));
     schedules.put(SHARD, &retry(1, due_at, 5)).await?.stored().await?;
     assert_eq!(schedules.oldest_due(SHARD).await?, None);
     let fired = timeout(Duration::from_secs(10), due.next_batch(10)).await??.remove(0);
@@ -53,7 +53,7 @@ async fn a_cancelled_schedule_never_fires() -> Result<()> {
     let log = log(&server).await?;
     let mut due = log.read_due(SHARD).await?;
     let schedules = log.schedules();
-    let soon = now().saturating_add(Duration::from_millis(500));
+    let soon = now().saturating_add(Duration::from_secs(4));
     let later = soon.saturating_add(Duration::from_millis(500));
     schedules.put(SHARD, &retry(1, soon, 5)).await?.stored().await?;
     schedules.put(SHARD, &retry(2, later, 5)).await?.stored().await?;

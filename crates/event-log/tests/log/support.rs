@@ -13,7 +13,6 @@ use fanfare_domain::{
 use fanfare_event_log::{EventLog, Headers, InboxMessage, Settings};
 use fanfare_nats_server::{Binary, Options, Server, ServerOptions};
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::time::{Instant, sleep};
 
 /// The shard that tests work on.
 pub(crate) const SHARD: Shard = Shard::from_index(1);
@@ -97,17 +96,17 @@ pub(crate) async fn messages(context: &jetstream::Context, stream: &str) -> Resu
     Ok(stream.info().await?.state.messages)
 }
 
-/// Looks until it is so.
+/// Looks until it is so, or cannot be looked at.
 pub(crate) async fn wait_until(
     what: &str,
     mut look: impl AsyncFnMut() -> Result<bool>,
 ) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !look().await.with_context(|| format!("look whether {what}"))? {
-        ensure!(Instant::now() < deadline, "in 30 s it did not come about that {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
+    let looks = fanfare_testkit::wait_until(what, async || match look().await {
+        Ok(false) => Err("not yet"),
+        Ok(true) => Ok(Ok(())),
+        Err(error) => Ok(Err(error)),
+    });
+    looks.await.with_context(|| format!("look whether {what}"))
 }
 
 pub(crate) fn time(millis: u64) -> Timestamp {

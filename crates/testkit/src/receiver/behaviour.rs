@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::Received;
 
@@ -15,6 +16,8 @@ pub enum Behaviour {
     Echo,
     /// It waits before the head of the answer.
     After(Duration, Box<Self>),
+    /// It waits before the head of the answer until the gate is open.
+    Behind(Gate, Box<Self>),
     /// It does the first with the first request that this rule is for, and so on; the last repeats.
     InOrder(Vec<Self>),
     /// It asks. [`Received::number`] counts the receiver's requests from 1.
@@ -30,6 +33,10 @@ pub enum Behaviour {
     /// It sends this status and the first bytes of a body, then resets the connection.
     ResetMidBody(u16),
 }
+
+/// What holds answers back until a test opens it.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(watch::Sender<bool>);
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,12 +81,19 @@ impl Behaviour {
         Self::After(delay, Box::new(self))
     }
 
+    /// Does the same, but not before the gate is open.
+    #[must_use]
+    pub fn behind(self, gate: &Gate) -> Self {
+        Self::Behind(gate.clone(), Box::new(self))
+    }
+
     /// Asks `choose` about each request.
     pub fn ask(choose: impl Fn(&Received) -> Self + Send + Sync + 'static) -> Self {
         Self::Ask(Arc::new(choose))
     }
 
-    /// Returns what is to be done with a request: the delays first, then something simple.
+    /// Returns what is to be done with a request: the delays first, then something simple,
+    /// which may be behind gates.
     ///
     /// `earlier` is how many requests the rule has been used for.
     pub(super) fn settle(&self, request: &Received, earlier: usize) -> (Duration, Self) {
@@ -87,6 +101,10 @@ impl Behaviour {
             Self::After(delay, then) => {
                 let (further, behaviour) = then.settle(request, earlier);
                 (*delay + further, behaviour)
+            }
+            Self::Behind(gate, then) => {
+                let (delay, behaviour) = then.settle(request, earlier);
+                (delay, behaviour.behind(gate))
             }
             Self::InOrder(all) => match all.get(earlier).or(all.last()) {
                 Some(chosen) => chosen.settle(request, earlier),
@@ -116,6 +134,7 @@ impl fmt::Debug for Behaviour {
             Self::Reply(reply) => f.debug_tuple("Reply").field(reply).finish(),
             Self::Echo => f.write_str("Echo"),
             Self::After(delay, then) => f.debug_tuple("After").field(delay).field(then).finish(),
+            Self::Behind(_, then) => f.debug_tuple("Behind").field(then).finish(),
             Self::InOrder(all) => f.debug_tuple("InOrder").field(all).finish(),
             Self::Ask(_) => f.write_str("Ask"),
             Self::Silent => f.write_str("Silent"),
@@ -124,6 +143,19 @@ impl fmt::Debug for Behaviour {
             Self::ResetBeforeHead => f.write_str("ResetBeforeHead"),
             Self::ResetMidBody(status) => f.debug_tuple("ResetMidBody").field(status).finish(),
         }
+    }
+}
+
+impl Gate {
+    /// Opens it for good.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Waits until it is open.
+    pub(super) async fn opened(&self) {
+        // It cannot be closed: there is a sender as long as there is a gate.
+        self.0.subscribe().wait_for(|open| *open).await.ok();
     }
 }
 

@@ -123,9 +123,13 @@ async fn answer(
 ) -> Result<Response<AnswerBody>, Infallible> {
     let _in_flight = shared.records.begin();
     let request = shared.records.add(receive(request, &link).await);
-    let (delay, behaviour) = shared.rules.choose(&request);
+    let (delay, mut behaviour) = shared.rules.choose(&request);
     if !delay.is_zero() {
         sleep(delay).await;
+    }
+    while let Behaviour::Behind(gate, then) = behaviour {
+        gate.opened().await;
+        behaviour = *then;
     }
     Ok(match behaviour {
         Behaviour::Reply(reply) => respond(reply),
@@ -138,7 +142,10 @@ async fn answer(
             future::pending().await
         }
         Behaviour::Silent => future::pending().await,
-        Behaviour::After(..) | Behaviour::InOrder(_) | Behaviour::Ask(_) => {
+        Behaviour::After(..)
+        | Behaviour::Behind(..)
+        | Behaviour::InOrder(_)
+        | Behaviour::Ask(_) => {
             with_body(500, AnswerBody::whole(Bytes::from_static(b"unsettled behaviour")))
         }
     })

@@ -56,6 +56,19 @@ async fn each_path_has_its_own_order_of_answers() {
 }
 
 #[tokio::test]
+async fn an_answer_behind_a_gate_waits_until_it_is_open() {
+    let (receiver, gate) = (Receiver::start().await.unwrap(), Gate::default());
+    receiver.answer(Behaviour::status(201).behind(&gate));
+    let opening = async {
+        receiver.wait_for(1, PATIENCE).await.unwrap();
+        gate.open();
+    };
+    let (answered, ()) = tokio::join!(status(&receiver, "/"), opening);
+    assert_eq!(answered, Some(201));
+    assert_eq!(status(&receiver, "/").await, Some(201), "it stays open");
+}
+
+#[tokio::test]
 async fn a_reset_comes_in_place_of_an_answer() {
     let receiver = Receiver::start().await.unwrap();
     receiver.answer(Behaviour::ResetBeforeHead);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fanfare_domain::{
-    Change, Tenant, TenantId, Timestamp,
+    Change, Entity, Tenant, TenantId, Timestamp, TraceContext,
     tenant::{Expunge, ExpungeStage},
 };
 
@@ -30,6 +30,12 @@ impl Expunging {
     /// Tells whether it goes on.
     pub(crate) fn is_running(&self) -> bool {
         self.expunge.stage == ExpungeStage::Running
+    }
+
+    /// Makes a deletion that is part of it, in the name of who asked for it.
+    pub(crate) fn deletion(&self, entity: Entity) -> Change {
+        let (actor, reason) = (self.actor.clone(), self.reason.clone());
+        Change { entity, deleted: true, actor, reason, trace: TraceContext::default() }
     }
 }
 

@@ -141,7 +141,7 @@ pub(super) async fn scour(app: &App, expunging: &Expunging, floor: u64) -> Resul
         }
     }
     let written = stream::iter(unclean).map(|(redacted, revision)| async move {
-        match app.record(expunging, redacted, revision).await {
+        match app.write(expunging.deletion(redacted), revision).await {
             // Another process was faster.
             Ok(_) | Err(ApiError::Plain(Code::ChangedMeanwhile)) => Ok(1),
             Err(other) => Err(other),

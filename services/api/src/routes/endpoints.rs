@@ -66,7 +66,7 @@ pub(crate) async fn create_endpoint(
         };
         app.write_counted(&access.caller, look).await?
     } else {
-        app.write(&access.caller, entity(), false, 0).await?
+        app.write(access.caller.change(entity(), false), 0).await?
     };
     if let Err(refused) = admit_created(&app, &access, profile) {
         let find = |directory: &Directory| directory.endpoint(access.id(), id);

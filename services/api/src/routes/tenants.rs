@@ -214,7 +214,7 @@ pub(crate) async fn create_tenant(
         expunge,
     });
     let entity = Entity::Tenant(Arc::clone(&value));
-    let revision = match app.write(&access.caller, entity, false, vacancy).await {
+    let revision = match app.write(access.caller.change(entity, false), vacancy).await {
         Err(ApiError::Plain(Code::ChangedMeanwhile)) => return Err(Code::TenantExists.into()),
         other => other?,
     };

@@ -105,7 +105,7 @@ async fn a_key_stops_working_when_it_expires() -> Result<()> {
 
     let world = World::new().await?;
     let now = fanfare_service::SystemClock.now();
-    let end = now.saturating_add(std::time::Duration::from_secs(2)).to_string();
+    let end = now.saturating_add(std::time::Duration::from_secs(6)).to_string();
     let made = world.post("/v1/keys", json!({"role": "read", "expires_at": end})).await?;
     let key = made.text("key");
     let look = async || {

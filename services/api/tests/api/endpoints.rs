@@ -67,6 +67,8 @@ async fn the_health_of_an_endpoint_is_what_its_dispatcher_says() -> Result<()> {
     assert_eq!(unknown.body.get("health"), Some(&Value::Null), "{unknown:?}");
     let shard = world.log.shards().of(id.parse()?);
     let mut questions = world.log.health_questions(shard).await?;
+    // A server that answers this knows that somebody listens.
+    world.log.journal_last().await?;
     let health = Health { breaker: BreakerState::Open, held: 7, ..Health::unburdened(16) };
     let (shown, asked) = tokio::join!(world.get(&path), async {
         let question = questions.next().await.context("the log is open")?;

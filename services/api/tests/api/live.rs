@@ -209,7 +209,7 @@ async fn filters_deleted_endpoints_and_other_tenants_are_left_out() -> Result<()
 async fn a_stream_ends_with_its_key_its_tenant_and_the_service() -> Result<()> {
     let (world, endpoint, _) = world().await?;
     let (id, key) = world.key(Some("acme"), "read").await?;
-    let end = SystemClock.now().saturating_add(Duration::from_secs(3)).to_string();
+    let end = SystemClock.now().saturating_add(Duration::from_secs(6)).to_string();
     let expiring = json!({"role": "read", "expires_at": end});
     let expiring = world.post("/v1/tenants/acme/keys", expiring).await?.text("key");
     let operator = world.operator.clone();

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use fanfare_delivery_log::{Changes, Database, Progress, Store, Streams};
 use fanfare_domain::{
-    Conclusion, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Fact, Fault, Outcome, Record,
-    StoredEvent, TenantId, TraceContext,
+    Conclusion, DeliveryId, EndpointId, Event, EventId, Fact, Fault, Outcome, Record, StoredEvent,
+    TenantId, TraceContext,
     fact::{AttemptMade, ConclusionReason, DeliveryConcluded},
 };
 use fanfare_service::{Clock as _, SystemClock, random_bytes};
+use fanfare_testkit::delivery_of;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -47,17 +48,7 @@ pub(crate) async fn publish(world: &World, tenant: &TenantId) -> Result<StoredEv
 
 /// Folds an exhausted delivery of a tenant, of one attempt that timed out.
 fn fold(changes: &mut Changes, stored: &StoredEvent, endpoint: EndpointId) -> DeliveryId {
-    let event = &stored.event;
-    let delivery = DeliveryRef {
-        id: DeliveryId::of(event.id, endpoint, 0),
-        tenant: event.tenant.clone(),
-        event: event.id,
-        event_sequence: stored.sequence,
-        event_type: event.event_type.clone(),
-        endpoint,
-        generation: 0,
-        accepted_at: stored.accepted_at,
-    };
+    let delivery = delivery_of(stored, endpoint, 0);
     let made = Fact::AttemptMade(Box::new(AttemptMade {
         delivery: delivery.clone(),
         attempt: 1,

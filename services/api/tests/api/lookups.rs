@@ -11,6 +11,7 @@ use fanfare_domain::{
 };
 use fanfare_event_log::{Column, JournalWriter};
 use fanfare_service::{Clock as _, SystemClock, random_bytes};
+use fanfare_testkit::delivery_of;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -25,20 +26,6 @@ const BETWEEN: usize = 3 * READ_MAX;
 
 pub(crate) fn record(fact: Fact) -> Record {
     Record { recorded_at: SystemClock.now(), trace: TraceContext::default(), fact }
-}
-
-pub(crate) fn delivery(stored: &StoredEvent, endpoint: EndpointId, generation: u32) -> DeliveryRef {
-    let event = &stored.event;
-    DeliveryRef {
-        id: DeliveryId::of(event.id, endpoint, generation),
-        tenant: event.tenant.clone(),
-        event: event.id,
-        event_sequence: stored.sequence,
-        event_type: event.event_type.clone(),
-        endpoint,
-        generation,
-        accepted_at: stored.accepted_at,
-    }
 }
 
 /// A routing to nobody yet.
@@ -123,7 +110,7 @@ impl Scene {
     async fn waiting(&mut self) -> Result<DeliveryRef> {
         let stored = publish(&self.world, &"acme".parse()?).await?;
         put(&self.world, EventRouted { targets: vec![self.endpoint], ..routing(&stored) }).await?;
-        let delivery = delivery(&stored, self.endpoint, 0);
+        let delivery = delivery_of(&stored, self.endpoint, 0);
         self.write([failed(&delivery)]).await?;
         Ok(delivery)
     }
@@ -138,7 +125,7 @@ impl Scene {
             let generation = u32::try_from(number)? + 1_000;
             let routed = EventRouted { targets: vec![other], generation, ..routing(&stored) };
             pending.push(publisher.routed(&[record(Fact::EventRouted(routed))]).await?);
-            self.write([failed(&delivery(&stored, self.endpoint, generation))]).await?;
+            self.write([failed(&delivery_of(&stored, self.endpoint, generation))]).await?;
         }
         for one in pending {
             one.stored().await?;
@@ -225,7 +212,7 @@ async fn the_deliveries_of_events_and_replays_are_found_after_whatever_traffic()
     put(&scene.world, routing(&nobodys)).await?;
     scene.traffic().await?;
     let (folded, fresh) =
-        (delivery(&stored, scene.endpoint, 7), delivery(&stored, scene.endpoint, 8));
+        (delivery_of(&stored, scene.endpoint, 7), delivery_of(&stored, scene.endpoint, 8));
     for (generation, is_last) in [(7, false), (8, true)] {
         let targets = vec![scene.endpoint];
         put(&scene.world, EventRouted { generation, targets, ..routing(&stored) }).await?;

@@ -9,12 +9,13 @@ use fanfare_domain::{
 };
 use fanfare_event_log::Column;
 use fanfare_service::{Clock as _, SystemClock};
+use fanfare_testkit::delivery_of;
 use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::{
     log::publish,
-    lookups::{delivery, failed, put, record, routing},
+    lookups::{failed, put, record, routing},
     support::{Answer, World},
 };
 
@@ -25,7 +26,7 @@ async fn routed(world: &World, of: impl FnOnce(EventRouted) -> EventRouted) -> R
     let endpoints = [&routed.targets, &routed.fed, &routed.held];
     let endpoint = endpoints.into_iter().flatten().next().copied();
     put(world, routed).await?;
-    let id = delivery(&stored, endpoint.expect("one endpoint"), 0).id;
+    let id = delivery_of(&stored, endpoint.expect("one endpoint"), 0).id;
     Ok(format!("/v1/tenants/acme/deliveries/{id}"))
 }
 
@@ -40,6 +41,8 @@ async fn retry_beside(
     (path, health): (&str, Health),
 ) -> Result<Answer> {
     let mut questions = world.log.health_questions(world.log.shards().of(endpoint)).await?;
+    // A server that answers this knows that somebody listens.
+    world.log.journal_last().await?;
     let answer = async {
         let question = questions.next().await.expect("the log is open");
         question.answer(&health).await;
@@ -93,7 +96,7 @@ async fn what_is_not_about_to_be_tried_is_not_said_to_be() -> Result<()> {
 async fn put_off(world: &World, endpoint: EndpointId, until: Timestamp) -> Result<String> {
     let stored = publish(world, &"acme".parse()?).await?;
     put(world, EventRouted { targets: vec![endpoint], ..routing(&stored) }).await?;
-    let (delivery, reason) = (delivery(&stored, endpoint, 0), DeferReason::LaneFull);
+    let (delivery, reason) = (delivery_of(&stored, endpoint, 0), DeferReason::LaneFull);
     let path = format!("/v1/tenants/acme/deliveries/{}", delivery.id);
     let deferred = DeliveryDeferred { delivery, attempt: 1, until, reason, batch: None };
     let (shard, now) = (world.log.shards().of(endpoint), SystemClock.now());
@@ -126,7 +129,7 @@ async fn what_waits_for_a_paused_endpoint_is_not_tried() -> Result<()> {
     let held = routed(&world, |it| EventRouted { held: vec![endpoint], ..it }).await?;
     let stored = publish(&world, &"acme".parse()?).await?;
     put(&world, EventRouted { targets: vec![endpoint], ..routing(&stored) }).await?;
-    let tried = delivery(&stored, endpoint, 0);
+    let tried = delivery_of(&stored, endpoint, 0);
     let path = format!("/v1/tenants/acme/deliveries/{}", tried.id);
     let (shard, now) = (world.log.shards().of(endpoint), SystemClock.now());
     let mut writer = world.log.claim(shard, Column::Attempts, "test", now).await?;

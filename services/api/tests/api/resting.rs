@@ -111,8 +111,11 @@ async fn nothing_is_removed_from_the_configuration_before_the_audit_has_it() -> 
     world.call(Method::PATCH, &place, json!({"name": MARKER})).await?;
     world.post(EXPUNGE, json!({"confirm": "acme"})).await?;
     // The delivery log is behind.
-    let found = world.get(EXPUNGE).await?;
-    assert_eq!(found.body["waits_for"], json!("delivery_log"), "{found:?}");
+    wait_until("the expunging to wait for it", async || {
+        let found = world.get(EXPUNGE).await.map_err(|error| format!("{error:#}"))?;
+        if found.body["waits_for"] == "delivery_log" { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
     wait_until("the endpoint to be deleted", async || {
         let all = world.nats.everything().await.map_err(|error| format!("{error:#}"))?;
         let of = all.iter().filter(|one| one.subject.contains(".config.endpoint.acme."));

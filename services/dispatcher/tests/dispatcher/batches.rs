@@ -10,7 +10,8 @@ use fanfare_domain::{
     profile::Profiles,
     seal::Clear,
 };
-use fanfare_testkit::receiver::{Behaviour, Received};
+use fanfare_service::{Clock as _, SystemClock};
+use fanfare_testkit::receiver::{Behaviour, Gate, Received};
 use serde_json::Value;
 
 use crate::{
@@ -21,8 +22,11 @@ use crate::{
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Longer than a dispatcher waits for requests before it gives its shards away.
-const SLOW: Duration = Duration::from_secs(2);
+/// How long a batch may wait for company: longer than the machine may stand still.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// How long it takes to set the alarm clocks of a batch, which are to go off together.
+const SOON: Duration = Duration::from_secs(4);
 
 async fn world(max_events: u16, max_wait: Duration) -> Result<World> {
     let mut world = World::new().await?;
@@ -51,7 +55,7 @@ fn made(story: &[Fact]) -> Result<&AttemptMade> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_one_signed_request_with_a_fact_for_each_event() -> Result<()> {
-    let world = world(10, Duration::from_millis(300)).await?;
+    let world = world(10, WAIT).await?;
     world.receiver.answer(Behaviour::text(200, "x".repeat(1_000)));
     let mut tasks = Vec::new();
     for number in 0..25 {
@@ -99,24 +103,28 @@ async fn a_batch_is_one_signed_request_with_a_fact_for_each_event() -> Result<()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_failed_is_sent_again_as_it_was() -> Result<()> {
-    let world = world(5, Duration::from_secs(1)).await?;
+    let world = world(5, WAIT).await?;
     world.receiver.answer(Behaviour::statuses([500, 200, 200]));
     let mut tasks = Vec::new();
     for number in 0..5 {
         tasks.push(world.send(number).await?);
     }
     let dispatcher = world.run().await?;
-    let mut dues = Vec::new();
+    let (mut dues, mut failed) = (Vec::new(), Vec::new());
     for task in &tasks {
         let story = world.story(task.targets[0].delivery).await?;
         let made = made(&story)?.clone();
         assert_eq!(made.outcome, Outcome::Refused { status: 500, retry_after: None });
         dues.push(made.retry_at);
-        // In another order, with one that came meanwhile between them.
-        world.fall_due(made.delivery, 2, made.batch.context("in a batch")?).await?;
+        failed.push((made.delivery, made.batch.context("in a batch")?));
     }
     dues.dedup();
     assert!(matches!(dues.as_slice(), [Some(_)]), "all are due at one time: {dues:?}");
+    let due_at = SystemClock.now().saturating_add(SOON);
+    for (delivery, batch) in failed {
+        world.fall_due(delivery, 2, batch, due_at).await?;
+    }
+    // One that came meanwhile.
     let other = world.send(9).await?;
     for task in &tasks {
         let story = world.story_after(task.targets[0].delivery, 1).await?;
@@ -134,7 +142,7 @@ async fn a_batch_that_failed_is_sent_again_as_it_was() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_cancelled_is_not_in_the_batch() -> Result<()> {
-    let mut world = world(10, Duration::from_millis(100)).await?;
+    let mut world = world(10, WAIT).await?;
     let before = world.send(1).await?;
     world.endpoint.state = EndpointState::Paused(PauseMode::Skip);
     world.put_endpoint(false).await?;
@@ -180,8 +188,9 @@ async fn what_does_not_fit_a_body_is_sent_in_the_next() -> Result<()> {
         let stored = world.store(number, format!("\"{}\"", "x".repeat(400 << 10))).await?;
         deliveries.push(world.delivery(&stored));
     }
+    let due_at = SystemClock.now().saturating_add(SOON);
     for delivery in &deliveries {
-        world.fall_due(delivery.clone(), 2, batch).await?;
+        world.fall_due(delivery.clone(), 2, batch, due_at).await?;
     }
     let dispatcher = world.run().await?;
     let mut sizes = BTreeMap::<_, u32>::new();
@@ -203,8 +212,8 @@ async fn what_does_not_fit_a_body_is_sent_in_the_next() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_runs_on_is_recorded_by_the_next_owner() -> Result<()> {
-    let world = world(8, Duration::from_secs(1)).await?;
-    world.receiver.answer(Behaviour::status(200).after(SLOW));
+    let (world, gate) = (world(8, LONG).await?, Gate::default());
+    world.receiver.answer(Behaviour::status(200).behind(&gate));
     let first = world.run().await?;
     let mut tasks = Vec::new();
     for number in 0..8 {
@@ -215,19 +224,26 @@ async fn a_batch_that_runs_on_is_recorded_by_the_next_owner() -> Result<()> {
     let next = async {
         let second = world.run().await?;
         claimed(&world, 2).await;
-        anyhow::Ok(second)
+        // The only slot is the request's as long as it runs.
+        let mut sentinels = Vec::new();
+        for number in 8..16 {
+            sentinels.push(world.send(number).await?);
+        }
+        gate.open();
+        anyhow::Ok((second, sentinels))
     };
-    let (stopped, second) = tokio::join!(stopping, next);
+    let (stopped, next) = tokio::join!(stopping, next);
     stopped?;
-    // The only slot is the request's as long as it runs.
-    let sentinel = world.send(9).await?;
+    let (second, sentinels) = next?;
     for task in &tasks {
         let story = world.story(task.targets[0].delivery).await?;
         let end = (Conclusion::Delivered, ConclusionReason::Outcome, 1);
         assert_eq!(conclusion(&story), Some(end));
         assert_eq!(made(&story)?.batch.map(|batch| batch.size), Some(8));
     }
-    world.story(sentinel.targets[0].delivery).await?;
+    for sentinel in sentinels {
+        world.story(sentinel.targets[0].delivery).await?;
+    }
     assert_eq!(world.receiver.count(), 2, "nothing was sent twice");
     assert_eq!(world.receiver.in_flight_max(), 1);
     let facts = facts(&world).await?;
@@ -237,7 +253,7 @@ async fn a_batch_that_runs_on_is_recorded_by_the_next_owner() -> Result<()> {
     let left = left.context("a release")?;
     assert_eq!(left.len(), 8);
     assert!(left.iter().all(|one| one.request == left[0].request), "{left:?}");
-    second?.stop().await
+    second.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

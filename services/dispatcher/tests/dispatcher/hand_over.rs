@@ -12,7 +12,10 @@ use fanfare_event_log::{
     journal::{From, JournalFilter},
 };
 use fanfare_service::{Clock as _, SystemClock};
-use fanfare_testkit::{receiver::Behaviour, wait_until};
+use fanfare_testkit::{
+    receiver::{Behaviour, Gate},
+    wait_until,
+};
 
 use crate::{conclusion, world::World};
 
@@ -53,8 +56,8 @@ pub(crate) async fn claimed(world: &World, epoch: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_runs_on_is_recorded_by_the_next_owner() -> Result<()> {
-    let world = World::new().await?;
-    world.receiver.answer(Behaviour::status(200).after(SLOW));
+    let (world, gate) = (World::new().await?, Gate::default());
+    world.receiver.answer(Behaviour::status(200).behind(&gate));
     let first = world.run().await?;
     let task = world.send(1).await?;
     received(&world, 1).await?;
@@ -62,6 +65,7 @@ async fn a_request_that_runs_on_is_recorded_by_the_next_owner() -> Result<()> {
     let next = async {
         let second = world.run().await?;
         claimed(&world, 2).await;
+        gate.open();
         anyhow::Ok(second)
     };
     let (stopped, second) = tokio::join!(stopping, next);

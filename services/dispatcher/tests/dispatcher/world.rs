@@ -19,7 +19,7 @@ use fanfare_event_log::{
     journal::{From, JournalFilter},
 };
 use fanfare_service::{Clock as _, Context, Metrics, SystemClock};
-use fanfare_testkit::{NatsServer, receiver::Receiver};
+use fanfare_testkit::{NatsServer, delivery_of, receiver::Receiver};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -204,28 +204,18 @@ impl World {
 
     /// What an attempt at an event's delivery to the endpoint is of.
     pub(crate) fn delivery(&self, stored: &StoredEvent) -> DeliveryRef {
-        let (event, endpoint) = (&stored.event, self.endpoint.id);
-        DeliveryRef {
-            id: DeliveryId::of(event.id, endpoint, 0),
-            tenant: event.tenant.clone(),
-            event: event.id,
-            event_sequence: stored.sequence,
-            event_type: event.event_type.clone(),
-            endpoint,
-            generation: 0,
-            accepted_at: stored.accepted_at,
-        }
+        delivery_of(stored, self.endpoint.id, 0)
     }
 
-    /// Has an attempt fall due now, that failed in a batch before.
+    /// Has an attempt fall due that failed in a batch before.
     pub(crate) async fn fall_due(
         &self,
         delivery: DeliveryRef,
         attempt: u32,
         batch: InBatch,
+        due_at: Timestamp,
     ) -> Result<()> {
-        let (due_at, trace) = (SystemClock.now(), TraceContext::default());
-        let batch = Some(batch);
+        let (trace, batch) = (TraceContext::default(), Some(batch));
         let retry = RetryDue { delivery, attempt, due_at, journal_sequence: 1, trace, batch };
         let shard = self.log.shards().of(self.endpoint.id);
         self.log.schedules().put(shard, &retry).await?.stored().await?;

@@ -50,6 +50,8 @@ async fn costly_filters_of_a_tenant_hold_nobody_else_up() -> Result<()> {
         (costly > 4).then_some(()).ok_or(costly)
     })
     .await;
+    // Some may be through already, where the machine stood still for a while.
+    let already = world.routed().await?.len();
     let others = world.publish_data_of("other", "a", r#"{"n":1}"#).await?;
     let (mut targets, mut expected) = (world.routing(others).await?.targets, [plain, filtered]);
     targets.sort_unstable();
@@ -57,6 +59,7 @@ async fn costly_filters_of_a_tenant_hold_nobody_else_up() -> Result<()> {
     assert_eq!(targets, expected);
     let order: Vec<EventId> = world.routed().await?.iter().map(|fact| fact.event).collect();
     let before = order.iter().position(|event| *event == others).context("it is routed")?;
+    let before = before.saturating_sub(already);
     assert!(before <= BEFORE_MAX, "{before} costly ones were routed before: {order:?}");
     // What is decided is right all the same.
     let first = *asked.first().context("some are published")?;

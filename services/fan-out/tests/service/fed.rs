@@ -50,6 +50,8 @@ async fn what_a_feed_covers_is_on_record_and_makes_no_task() -> Result<()> {
     assert_eq!((before.targets.len(), before.fed.len()), (2, 0));
     let from = before.event_sequence + 1;
     let mut hints = world.log.feed_hints(world.log.shards().of(fed)).await?;
+    // A server that answers this knows that somebody listens.
+    world.log.journal_last().await?;
     // What is acknowledged now holds for everything that is published after it.
     let revision = write(&world, (fed, from), Phase::Open, 0).await?;
     let inside = world.routing(world.publish("a").await?).await?;

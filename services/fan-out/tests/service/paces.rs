@@ -111,8 +111,7 @@ impl Stage {
         let [fast @ .., slow] = &*self.endpoints.clone() else { unreachable!("there are three") };
         self.serve(generation, fast).await?;
         let jobs = Jobs::of(&self.world).await?;
-        let stands = jobs.find(asked.id).context("a replay")?;
-        assert_eq!(stands.behind.keys().collect::<Vec<_>>(), [slow], "{:?}", stands.state);
+        jobs.until(asked.id, |stands| stands.behind.keys().eq([slow])).await;
         let made = self.made(generation, *slow).await?;
         assert!(made < EVENTS, "it has nothing on its way for who takes nothing: {made}");
         fan_out.crash().await;

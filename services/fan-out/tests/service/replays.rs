@@ -7,14 +7,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use fanfare_domain::{
-    Conclusion, DeliveryId, DeliveryRef, EndpointId, EventId, Fact, JobId, Record, Replay, Shard,
-    StoredEvent, Timestamp, TraceContext,
+    Conclusion, DeliveryId, EndpointId, EventId, Fact, JobId, Record, Replay, Shard, StoredEvent,
+    Timestamp, TraceContext,
     fact::{ConclusionReason, DeliveryConcluded, EventRouted},
     job::{JobState, Past, Progress, Range, Scope, Which},
 };
 use fanfare_event_log::{Column, JobWritten, JobsView};
 use fanfare_service::{Clock as _, SystemClock, random_bytes};
-use fanfare_testkit::wait_at_most;
+use fanfare_testkit::{delivery_of, wait_at_most};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -48,7 +48,8 @@ impl Jobs {
         self.until(job, |replay| replay.state == JobState::Done).await.progress.made
     }
 
-    async fn until(&self, job: JobId, is_it: impl Fn(&Replay) -> bool) -> Replay {
+    /// Waits until a replay stands so.
+    pub(crate) async fn until(&self, job: JobId, is_it: impl Fn(&Replay) -> bool) -> Replay {
         wait_at_most(PATIENCE, "a replay", async || {
             self.find(job).filter(&is_it).ok_or_else(|| format!("{:?}", self.find(job)))
         })
@@ -135,17 +136,7 @@ pub(crate) fn ended(
     generation: u32,
     conclusion: Conclusion,
 ) -> Record {
-    let event = &stored.event;
-    let delivery = DeliveryRef {
-        id: DeliveryId::of(event.id, endpoint, generation),
-        tenant: event.tenant.clone(),
-        event: event.id,
-        event_sequence: stored.sequence,
-        event_type: event.event_type.clone(),
-        endpoint,
-        generation,
-        accepted_at: stored.accepted_at,
-    };
+    let delivery = delivery_of(stored, endpoint, generation);
     let reason = ConclusionReason::Outcome;
     let ended = DeliveryConcluded { delivery, conclusion, attempts: 1, reason };
     let (recorded_at, trace) = (SystemClock.now(), TraceContext::default());

@@ -168,6 +168,8 @@ async fn messages_keep_their_order_and_one_process_reads_them() -> Result<()> {
     // Whoever read until now, the other goes on at once.
     publish(&log, &message(&[], "0")).await?;
     events_at_least(&server, &log, 2 * count + 1).await?;
+    // It is counted before it is settled, and stored before that.
+    inbox_is_empty(&server).await;
     assert!(two.counters.accepted() > 0, "the second process does nothing");
     two.stop().await
 }

@@ -15,7 +15,7 @@ use fanfare_domain::{
 use fanfare_event_log::{Column, EventLog, JournalWriter};
 use fanfare_projector::Settings;
 use fanfare_service::{Clock, Context, Failure, Metrics, SystemClock, random_bytes};
-use fanfare_testkit::{NatsServer, wait_until};
+use fanfare_testkit::{NatsServer, delivery_of, wait_until};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -119,7 +119,7 @@ impl World {
     /// Puts an event with its whole story on record: routed, failed once, planned, delivered.
     pub(crate) async fn deliver(&mut self) -> Result<DeliveryId> {
         let stored = self.publish().await?;
-        let delivery = self.of(&stored);
+        let delivery = delivery_of(&stored, self.endpoint, 0);
         let id = delivery.id;
         self.routed(&stored).await?;
         self.attempts.append(&[made(&delivery, 1, 500)]).await?;
@@ -145,20 +145,6 @@ impl World {
         };
         let written = self.log.publisher().event(&event).await?.stored().await?;
         self.log.event(written.sequence).await?.context("the event")
-    }
-
-    fn of(&self, stored: &StoredEvent) -> DeliveryRef {
-        let event = &stored.event;
-        DeliveryRef {
-            id: DeliveryId::of(event.id, self.endpoint, 0),
-            tenant: event.tenant.clone(),
-            event: event.id,
-            event_sequence: stored.sequence,
-            event_type: event.event_type.clone(),
-            endpoint: self.endpoint,
-            generation: 0,
-            accepted_at: stored.accepted_at,
-        }
     }
 
     async fn routed(&self, stored: &StoredEvent) -> Result<()> {

@@ -64,6 +64,7 @@ async fn a_crash_between_fact_and_alarm_loses_nothing() -> Result<()> {
     writer.append(&[Record { recorded_at, trace, fact }]).await?;
     let scheduler = world.start().await?;
     assert_eq!(world.take_due().await?.delivery.id, world.delivery(1).id);
+    scheduler.alarms(1).await;
     let counters = &scheduler.counters;
     assert_eq!((counters.plans.get(), counters.alarms.get(), counters.rescues.get()), (0, 1, 0));
     scheduler.stop().await

@@ -58,6 +58,7 @@ async fn what_gathers_is_written_in_batches_and_each_retry_falls_due_once() -> R
         assert!(seen.insert(world.take_due().await?.delivery.id), "the same delivery twice");
     }
     assert_eq!(plans(&world, 256).await?.len(), 256);
+    scheduler.plans(256).await;
     assert_eq!(scheduler.counters.plans.get(), 256);
     assert_eq!(scheduler.counters.rescues.get(), 0);
     scheduler.stop().await

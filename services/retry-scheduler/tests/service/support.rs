@@ -15,7 +15,7 @@ use fanfare_domain::{
 use fanfare_event_log::{
     Column, EventLog, JournalFilter, JournalWriter, Reader, Unsettled, journal::From,
 };
-use fanfare_retry_scheduler::{Counters, Settings, start_counted};
+use fanfare_retry_scheduler::{Count, Counters, Settings, start_counted};
 use fanfare_service::{Clock as _, Context, Failure, SystemClock};
 use fanfare_testkit::NatsServer;
 use tokio::task::JoinSet;
@@ -70,7 +70,8 @@ impl World {
             operator_tenant: "operator".parse()?,
             in_flight_max: 64,
             sweep_interval: Duration::from_millis(100),
-            sweep_grace: Duration::from_secs(2),
+            // Nothing is rescued only because the machine stood still for a while.
+            sweep_grace: Duration::from_secs(20),
             snapshot_interval: Duration::from_millis(100),
         };
         adjust(&mut settings);
@@ -246,12 +247,26 @@ impl Scheduler {
 
     /// Waits until that many alarms are set.
     pub(crate) async fn alarms(&self, count: u64) {
-        fanfare_testkit::wait_until("alarms to be set", async || {
-            let set = self.counters.alarms.get();
-            if set >= count { Ok(()) } else { Err(set) }
-        })
-        .await;
+        at_least("alarms to be set", &self.counters.alarms, count).await;
     }
+
+    /// Waits until that many plans are counted, which are on record before.
+    pub(crate) async fn plans(&self, count: u64) {
+        at_least("plans to be counted", &self.counters.plans, count).await;
+    }
+
+    /// Waits until that many rescues are counted, which may go off before.
+    pub(crate) async fn rescues(&self, count: u64) {
+        at_least("rescues to be counted", &self.counters.rescues, count).await;
+    }
+}
+
+async fn at_least(what: &str, counter: &Count, wanted: u64) {
+    fanfare_testkit::wait_until(what, async || {
+        let found = counter.get();
+        if found >= wanted { Ok(()) } else { Err(found) }
+    })
+    .await;
 }
 
 /// The trace of every event.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use fanfare_domain::{Conclusion, StoredEvent};
+use fanfare_domain::{Conclusion, EndpointState, StoredEvent};
 use fanfare_event_log::topology::Stream;
 use fanfare_retry_scheduler::Settings;
 use fanfare_testkit::wait_until;
@@ -53,12 +53,15 @@ async fn without_an_operator_there_are_no_operational_events() -> Result<()> {
     let mut world = World::new().await?;
     let scheduler = world.start().await?;
     exhaust(&mut world, 1).await?;
-    wait_until("a message in DEAD", async || match dead(&world).await {
-        Ok(1) => Ok(()),
-        other => Err(other),
+    wait_until("the end to have been told of, or not", async || {
+        let told = scheduler.counters.exhausted.get();
+        if told == 1 { Ok(()) } else { Err(told) }
     })
     .await;
+    assert_eq!(dead(&world).await?, 1);
     add_tenant(&world.log, "operator").await?;
+    // A later change, which the second delivery's attempt knows of.
+    world.put_endpoint(EndpointState::Active).await?;
     exhaust(&mut world, 2).await?;
     let first = event(&world, 1).await;
     let data: serde_json::Value = serde_json::from_slice(&first.event.data)?;

@@ -1,10 +1,10 @@
 //! Removing everything that is kept of a tenant.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use axum::{Json, extract::State, http::StatusCode};
 use fanfare_domain::{
-    Change, Entity, Tenant, TenantId, Timestamp,
+    Entity, Tenant, TenantId, Timestamp,
     profile::Profile,
     tenant::{Expunge, ExpungeStage, UnknownTypes},
 };
@@ -180,16 +180,9 @@ async fn begin(app: &App, caller: &Caller, tenant: &Tenant, revision: u64) -> Re
         removed: BTreeMap::new(),
     };
     let tenant = Tenant { expunge: Some(expunge), ..tenant.clone() };
-    caller.begins_to_write();
-    let change = Change {
-        entity: Entity::Tenant(Arc::new(tenant)),
-        deleted: true,
-        actor: caller.actor(),
-        reason: caller.reason.clone(),
-        trace: caller.trace.clone(),
-    };
-    app.log.change(&change, revision).await?;
-    app.confirm().await
+    let change = caller.change(Entity::Tenant(tenant.into()), true);
+    app.write(change, revision).await?;
+    Ok(())
 }
 
 fn accepted(view: Json<ExpungeView>) -> (StatusCode, Json<ExpungeView>) {
