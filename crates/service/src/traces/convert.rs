@@ -1,6 +1,9 @@
 //! Spans as OpenTelemetry's exporters take them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::LazyLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use fanfare_domain::{
     SpanId, Timestamp, TraceId,
@@ -13,16 +16,24 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 /// Who says it.
-pub(super) fn scope() -> InstrumentationScope {
+static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
     InstrumentationScope::builder("fanfare")
         .with_version(env!("CARGO_PKG_VERSION"))
         .with_schema_url(format!("https://opentelemetry.io/schemas/{SEMCONV}"))
         .build()
+});
+
+/// Who says it.
+pub(super) fn scope() -> InstrumentationScope {
+    SCOPE.clone()
 }
 
 /// Returns a span as it is sent.
 pub(super) fn of(span: Span) -> SpanData {
-    let state: TraceState = span.tracestate.parse().unwrap_or_default();
+    let state = match span.tracestate.as_str() {
+        "" => TraceState::NONE,
+        state => state.parse().unwrap_or_default(),
+    };
     let mut events = SpanEvents::default();
     events.events = span
         .events

@@ -44,7 +44,7 @@ pub(crate) enum Scenario {
     Scale,
     /// One event to 10,000 endpoints, and 100,000 endpoints in one installation (60 s).
     FanOut,
-    /// What metrics, and traces of 10 % of the events, cost in processor time (130 s).
+    /// What metrics, and traces of 10 % of the events, cost in processor time (110 s).
     Telemetry,
     /// A million scheduled retries: memory, restart, lateness (320 s).
     Pending,
@@ -89,7 +89,7 @@ impl Scenario {
             Self::Backlog => (85, 6),
             Self::Scale => (80, 5),
             Self::FanOut => (60, 6),
-            Self::Telemetry => (130, 15),
+            Self::Telemetry => (110, 15),
             Self::Pending => (320, 6),
         };
         (Duration::from_secs(seconds), steps)

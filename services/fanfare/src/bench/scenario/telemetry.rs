@@ -1,7 +1,10 @@
 //! What it costs to be watched: processor time with metrics and traces, of that with neither.
 //!
 //! Two systems take turns with the same load, one of which is scraped, pushes its metrics, and exports
-//! the traces of a tenth of the events. Which of them comes first changes with each pair.
+//! the traces of a tenth of the events. Turns are short, and which of the two comes first changes: a
+//! machine that others use too is faster and slower by a quarter from one second to the next. Each pair
+//! has systems of its own, since two processes of the same program differ by some hundredths, each for
+//! as long as it lives.
 
 use std::time::Duration;
 
@@ -33,20 +36,48 @@ const GROUP: &str = "watched";
 /// What a system tells of its spans.
 const SPANS: &str = "fanfare_traces_spans_total{outcome=";
 
-/// One round of a system.
-#[derive(Clone, Copy)]
-struct Round {
-    per_second: f64,
-    /// Processor seconds of the services, nats-server and the receiver, per 1,000 deliveries.
-    cpu: f64,
-    /// The same without the receiver.
-    cpu_ours: f64,
+/// What a system did in a pair of runs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    deliveries: u64,
+    /// How long its turns took.
+    taken: Duration,
+    /// Processor seconds of the receiver in its turns.
+    receiver: f64,
+    /// Processor seconds of the services and nats-server in all of the pair: what is told late, in the
+    /// other's turn, counts too.
+    ours: f64,
 }
 
-/// A round without and one with telemetry, one after the other.
+impl Run {
+    fn per_second(&self) -> f64 {
+        count(self.deliveries) / self.taken.as_secs_f64()
+    }
+
+    /// Processor seconds of the services, nats-server and the receiver, per 1,000 deliveries.
+    fn cpu(&self) -> f64 {
+        self.cpu_ours() + self.receiver * 1_000.0 / count(self.deliveries)
+    }
+
+    /// The same without the receiver.
+    fn cpu_ours(&self) -> f64 {
+        self.ours * 1_000.0 / count(self.deliveries)
+    }
+}
+
+/// What was done without and with telemetry, in turns.
 struct Pair {
-    without: Round,
-    with: Round,
+    without: Run,
+    with: Run,
+    told: Told,
+}
+
+/// What a system told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    spans: f64,
+    exports: u64,
+    scrapes: u64,
 }
 
 /// What came of spans.
@@ -58,10 +89,20 @@ struct Spans {
 
 /// Runs the scenario.
 pub(super) async fn measure(lab: &Lab) -> Result<Sheet> {
-    let (pairs, deliveries) = (lab.pick(7, 1), lab.pick(20_000, 1_000));
+    let mut pairs = Vec::new();
+    for number in 1..=lab.pick(7, 1) {
+        lab.step(format!("pair {number}"));
+        pairs.push(pair(lab).await?);
+    }
+    lab.step("done");
+    Ok(sheet(lab, &pairs))
+}
+
+/// Has two systems take turns.
+async fn pair(lab: &Lab) -> Result<Pair> {
+    let (turns, deliveries) = (lab.pick(8, 2), lab.pick(8_000, 1_000));
     let mut sink = Sink::start().await?;
-    let without = System::start(lab, IN_FLIGHT).await?;
-    let with = watched(lab, &sink).await?;
+    let (without, with) = (System::start(lab, IN_FLIGHT).await?, watched(lab, &sink).await?);
     let url = format!("{}/metrics", with.metrics().context("the system's metrics are served")?);
     sink.scrape(url.clone(), EVERY)?;
     for system in [&without, &with] {
@@ -73,30 +114,28 @@ pub(super) async fn measure(lab: &Lab) -> Result<Sheet> {
         };
         system.site().endpoint(&endpoint).await?;
         // What the first requests pay for, connections and caches, is not the matter here.
-        round(lab, system, deliveries / 5).await?;
+        turn(lab, system, deliveries, &mut Run::default()).await?;
     }
-    let mut done = Vec::new();
-    for pair in 1..=pairs {
-        let title = |what| format!("pair {pair}: {what} telemetry");
-        let pair = if pair % 2 == 1 {
-            lab.step(title("without"));
-            let without = round(lab, &without, deliveries).await?;
-            lab.step(title("with"));
-            Pair { without, with: round(lab, &with, deliveries).await? }
-        } else {
-            lab.step(title("with"));
-            let with = round(lab, &with, deliveries).await?;
-            lab.step(title("without"));
-            Pair { without: round(lab, &without, deliveries).await?, with }
-        };
-        done.push(pair);
+    let mut pair = Pair { without: Run::default(), with: Run::default(), told: Told::default() };
+    let meters = (meter(&without)?, meter(&with)?);
+    for number in 0..turns {
+        // Without, with, with, without: a change of pace tells on both.
+        let mut both = [(&without, &mut pair.without), (&with, &mut pair.with)];
+        if number % 2 == 1 {
+            both.reverse();
+        }
+        for (system, run) in both {
+            turn(lab, system, deliveries, run).await?;
+        }
     }
+    (pair.without.ours, pair.with.ours) = (meters.0.seconds()?, meters.1.seconds()?);
     let spans = exported(&url).await?;
     ensure!(spans.lost == 0.0, "{} spans were lost: this is no measure", spans.lost);
+    let (exports, scrapes) = sink.counts();
+    pair.told = Told { spans: spans.exported, exports, scrapes };
     without.stop().await?;
     with.stop().await?;
-    lab.step("done");
-    Ok(sheet(lab, &done, (spans, sink.counts())))
+    Ok(pair)
 }
 
 /// Waits until spans were exported, which is done some seconds late.
@@ -125,22 +164,22 @@ async fn watched(lab: &Lab, sink: &Sink) -> Result<System> {
     System::start_with(lab, IN_FLIGHT, (&["--metrics", "127.0.0.1:0"], &variables)).await
 }
 
-async fn round(lab: &Lab, system: &System, deliveries: u64) -> Result<Round> {
+/// Measures a system's processes.
+fn meter(system: &System) -> Result<Meter> {
+    Meter::start(&system.pids()?)
+}
+
+async fn turn(lab: &Lab, system: &System, deliveries: u64, run: &mut Run) -> Result<()> {
     lab.receiver.reset().await?;
     let producer = system.producer(lab, "invoice.paid").await?;
-    let [services, nats] = system.pids()?;
-    let (ours, receiver) = (Meter::start(&[services, nats])?, Meter::start(&[lab.receiver.pid()])?);
+    let receiver = Meter::start(&[lab.receiver.pid()])?;
     let begun = Instant::now();
     producer.flood(deliveries).await?;
     lab.receiver.wait_for(GROUP, deliveries, ROUND_MAX).await?;
-    let taken = begun.elapsed();
-    let per_thousand = |seconds: f64| seconds * 1_000.0 / count(deliveries);
-    let ours = ours.seconds()?;
-    Ok(Round {
-        per_second: count(deliveries) / taken.as_secs_f64(),
-        cpu: per_thousand(ours + receiver.seconds()?),
-        cpu_ours: per_thousand(ours),
-    })
+    run.taken += begun.elapsed();
+    run.receiver += receiver.seconds()?;
+    run.deliveries += deliveries;
+    Ok(())
 }
 
 /// Reads what a system tells of its spans.
@@ -152,25 +191,26 @@ fn spans(text: &str) -> Option<Spans> {
     Some(Spans { exported: of("exported")?, lost: of("dropped")? + of("refused")? })
 }
 
-fn ratio(pairs: &[Pair], of: fn(&Round) -> f64) -> f64 {
+fn ratio(pairs: &[Pair], of: fn(&Run) -> f64) -> f64 {
     median(pairs.iter().map(|pair| of(&pair.with) / of(&pair.without)))
 }
 
-fn sheet(lab: &Lab, pairs: &[Pair], (spans, (exports, scrapes)): (Spans, (u64, u64))) -> Sheet {
+fn sheet(lab: &Lab, pairs: &[Pair]) -> Sheet {
     let about = format!(
-        "{} pairs of rounds, each of as many deliveries of {} bytes to one endpoint, {IN_FLIGHT} in \
-         flight: without telemetry, and with metrics read and pushed every {} s and {} % of the \
+        "{} pairs of runs that take turns, each of {} deliveries of {} bytes to one endpoint, {IN_FLIGHT} \
+         in flight: without telemetry, and with metrics read and pushed every {} s and {} % of the \
          traces exported by gRPC. Medians; the collector's processor time is not counted.",
         pairs.len(),
+        pairs.first().map_or(0, |pair| pair.with.deliveries),
         lab.bytes,
         EVERY.as_secs(),
         10,
     );
     let mut sheet = Sheet::new("telemetry", about);
-    let cost = ratio(pairs, |round| round.cpu);
-    let middle = |of: fn(&Pair) -> Round| {
-        let figure = |figure: fn(&Round) -> f64| median(pairs.iter().map(|pair| figure(&of(pair))));
-        (figure(|round| round.per_second), figure(|round| round.cpu))
+    let cost = ratio(pairs, Run::cpu);
+    let middle = |of: fn(&Pair) -> Run| {
+        let figure = |figure: fn(&Run) -> f64| median(pairs.iter().map(|pair| figure(&of(pair))));
+        (figure(Run::per_second), figure(Run::cpu))
     };
     let (without, with) = (middle(|pair| pair.without), middle(|pair| pair.with));
     let cases = vec![
@@ -178,25 +218,25 @@ fn sheet(lab: &Lab, pairs: &[Pair], (spans, (exports, scrapes)): (Spans, (u64, u
         Case::new("with")
             .rate(with.0, with.1)
             .with(Figure::CPU_RATIO, cost)
-            .with(Figure::CPU_RATIO_OURS, ratio(pairs, |round| round.cpu_ours))
-            .with(Figure::SPANS, spans.exported)
-            .with(Figure::EXPORTS, count(exports))
-            .with(Figure::SCRAPES, count(scrapes)),
+            .with(Figure::CPU_RATIO_OURS, ratio(pairs, Run::cpu_ours))
+            .with(Figure::SPANS, pairs.iter().map(|pair| pair.told.spans).sum())
+            .with(Figure::EXPORTS, count(pairs.iter().map(|pair| pair.told.exports).sum()))
+            .with(Figure::SCRAPES, count(pairs.iter().map(|pair| pair.told.scrapes).sum())),
     ];
     sheet.table("What telemetry costs", cases);
-    let each = pairs.iter().zip(1..).map(|(Pair { without, with }, number)| {
+    let each = pairs.iter().zip(1..).map(|(Pair { without, with, .. }, number)| {
         Case::new(format!("pair {number}"))
-            .with(Figure::CPU_WITHOUT, without.cpu)
-            .with(Figure::CPU_WITH, with.cpu)
-            .with(Figure::CPU_RATIO, with.cpu / without.cpu)
+            .with(Figure::CPU_WITHOUT, without.cpu())
+            .with(Figure::CPU_WITH, with.cpu())
+            .with(Figure::CPU_RATIO, with.cpu() / without.cpu())
     });
     sheet.table("Each pair", each.collect());
     sheet.target("CPU per delivery with telemetry, of that without", cost, Sense::AtMost, COST_MAX);
     let names: Vec<String> = (1..=pairs.len()).map(|number| format!("pair {number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut bars = Bars::new("CPU s per 1,000 deliveries", &names);
-    bars.series("without", pairs.iter().map(|pair| pair.without.cpu).collect());
-    bars.series("with", pairs.iter().map(|pair| pair.with.cpu).collect());
+    bars.series("without", pairs.iter().map(|pair| pair.without.cpu()).collect());
+    bars.series("with", pairs.iter().map(|pair| pair.with.cpu()).collect());
     let title = "Metrics, and traces of 10 % of the events: what they cost";
     sheet.chart(Chart::new("telemetry", title).with(Panel::Bars(bars)));
     sheet
@@ -220,9 +260,10 @@ mod tests {
 
     #[test]
     fn the_cost_is_the_middle_of_the_ratios_of_pairs() {
-        let round = |cpu| Round { per_second: 1.0, cpu, cpu_ours: cpu };
+        let run = |ours| Run { deliveries: 1_000, ours, ..Run::default() };
         let pairs = [(1.0, 1.02), (2.0, 2.2), (4.0, 4.0)]
-            .map(|(without, with)| Pair { without: round(without), with: round(with) });
-        assert!((ratio(&pairs, |round| round.cpu) - 1.02).abs() < 1e-9);
+            .map(|(without, with)| (run(without), run(with)))
+            .map(|(without, with)| Pair { without, with, told: Told::default() });
+        assert!((ratio(&pairs, Run::cpu) - 1.02).abs() < 1e-9);
     }
 }
