@@ -1,8 +1,9 @@
 //! What people ask for: to end a delivery, or to make its next attempt now.
 //!
 //! ```text
-//! command ─▶ ledger ─▶ alarm stopped ─┬▶ ended, on record ─▶ alarm stopped again ─▶ settle
-//!                                     └▶ lane ─▶ attempt, on record ─▶ settle
+//! command ─▶ ledger ─┬▶ alarm stopped ─┬▶ ended, on record ─▶ alarm stopped again ─▶ settle
+//!                    │                 └▶ lane ─▶ attempt, on record ─▶ settle
+//!                    └▶ from its place in the lane to the front ─▶ attempt, on record ─▶ settle
 //! ```
 //!
 //! What ends all of an endpoint is in [`walks`].
@@ -265,6 +266,8 @@ impl ShardWorker {
         if wish == Wish::Retry && self.foreign.get(delivery).is_some() {
             // Nobody knows yet what comes of it; maybe nobody ever will.
             self.orders.wait(delivery, wish, held);
+        } else if wish == Wish::Retry && self.hurry(&aim) {
+            self.orders.wait(delivery, wish, held);
         } else if self.is_needless(wish, &aim) {
             self.needless(wish, &aim.delivery, held).await;
         } else if wish == Wish::End && self.ledger.is_live(delivery) {
@@ -445,8 +448,32 @@ impl ShardWorker {
         self.arrive(Waiting { job, origin: Origin::Order, place }, false, now);
     }
 
+    /// Has an attempt that waits in its lane go next; returns whether it does. Where there is order, it
+    /// cannot.
+    fn hurry(&mut self, aim: &Aim) -> bool {
+        let (id, endpoint) = (aim.delivery.id, aim.delivery.endpoint);
+        let is_meant = match self.ledger.standing(id) {
+            Standing::Unknown => true,
+            Standing::Next(next) => next == aim.attempt,
+            Standing::Concluded => false,
+        };
+        let ordering = self.rulebook.rules(&self.desk, endpoint).ordering;
+        if !is_meant || !self.ledger.is_live(id) || ordering != Ordering::None {
+            return false;
+        }
+        let now = self.desk.now();
+        let is_it = |waiting: &Waiting| waiting.job.delivery.id == id;
+        let taken = self.lanes.take_out(endpoint, is_it, now);
+        let waits = !taken.is_empty();
+        for waiting in taken {
+            let (kind, load) = (waiting.job.kind(), waiting.job.load());
+            self.lanes.give_back(endpoint, kind, vec![(waiting, load)], now);
+        }
+        waits
+    }
+
     /// Tells whether there is nothing to be done about a command: it was done, or the delivery is
-    /// under way, or ended.
+    /// in flight, or ended.
     fn is_needless(&self, wish: Wish, aim: &Aim) -> bool {
         let id = aim.delivery.id;
         match (wish, self.ledger.standing(id)) {

@@ -18,11 +18,14 @@ use fanfare_event_log::{
     journal::{From, JournalFilter},
 };
 use fanfare_service::{Clock as _, SystemClock, random_bytes};
-use fanfare_testkit::{receiver::Behaviour, wait_at_most};
+use fanfare_testkit::{
+    receiver::{Behaviour, Gate},
+    wait_at_most,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::World;
+use crate::{health::becomes, world::World};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -207,6 +210,45 @@ async fn what_a_feed_has_not_come_to_is_tried_at_once_and_by_the_feed_no_more() 
     })
     .await;
     assert_eq!(made.get(&wanted.id), Some(&1));
+    dispatcher.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_its_turn_is_tried_next() -> Result<()> {
+    let (mut world, gate) = (World::new().await?, Gate::default());
+    world.receiver.answer(Behaviour::status(200).behind(&gate));
+    world.endpoint.concurrency = Some(1);
+    world.put_endpoint(false).await?;
+    let dispatcher = world.run().await?;
+    let mut waiting = Vec::new();
+    for number in 0..6 {
+        waiting.push(world.delivery(&world.send(number).await?.event));
+    }
+    becomes(&world, |health| health.in_flight == 1 && health.held == 5).await?;
+    let (journal_sequence, untouched) = (world.log.journal_last().await?, true);
+    let aim = |delivery: &DeliveryRef| {
+        let (delivery, trace) = (delivery.clone(), TraceContext::default());
+        Aim { delivery, attempt: 1, untouched, journal_sequence, trace }
+    };
+    command(&world, Order::RetryNow, aim(&waiting[5])).await?;
+    // Commands are carried out in their order, and of this one it shows.
+    command(&world, Order::Cancel, aim(&waiting[4])).await?;
+    ended(&world, &BTreeSet::from([waiting[4].id])).await?;
+    gate.open();
+    for delivery in [&waiting[3], &waiting[5]] {
+        world.story(delivery.id).await?;
+    }
+    let requests = world.receiver.requests();
+    let tried: Vec<_> = requests.iter().filter_map(|it| it.header("webhook-id")).collect();
+    let expected = [0, 5, 1, 2, 3].map(|number: usize| waiting[number].event.to_string());
+    assert_eq!(tried, expected);
+    wait_at_most(PATIENCE, "the commands to be settled", async || {
+        match world.nats.messages("FANFARE_COMMANDS").await {
+            Ok(0) => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    })
+    .await;
     dispatcher.stop().await
 }
 

@@ -11,7 +11,7 @@ use crate::world::World;
 const LONG: Duration = Duration::from_secs(30);
 
 /// Asks until an endpoint does as it is expected to.
-async fn becomes(world: &World, expected: impl Fn(&Health) -> bool) -> Result<Health> {
+pub(crate) async fn becomes(world: &World, expected: impl Fn(&Health) -> bool) -> Result<Health> {
     let asking = async {
         loop {
             match world.log.health(world.endpoint.id, LONG).await {
