@@ -49,13 +49,13 @@ async fn an_endpoint_that_keeps_failing_is_told_from_one_that_does_not() -> Resu
 /// Has the endpoint fail until first attempts are held from it, and all of that is on record.
 async fn fail(world: &World) -> Result<Health> {
     world.receiver.answer(Behaviour::status(503));
-    let mut tasks = Vec::new();
+    let mut deliveries = Vec::new();
     for number in 0..10 {
-        tasks.push(world.send(number).await?);
+        deliveries.push(world.delivery(&world.send(number).await?.event).id);
     }
     // A request is in flight no more before its fact is acknowledged: a crash in between loses it.
-    for task in tasks {
-        world.story(task.targets[0].delivery).await?;
+    for delivery in deliveries {
+        world.story(delivery).await?;
     }
     becomes(world, |health| health.breaker == BreakerState::Open && health.in_flight == 0).await
 }
