@@ -17,6 +17,7 @@
 //! feed is sure to pass it over.
 
 mod fed;
+mod hurried;
 mod undecided;
 mod walks;
 
@@ -446,30 +447,6 @@ impl ShardWorker {
         let job = Job::later(retry);
         self.rulebook.renew(&self.desk);
         self.arrive(Waiting { job, origin: Origin::Order, place }, false, now);
-    }
-
-    /// Has an attempt that waits in its lane go next; returns whether it does. Where there is order, it
-    /// cannot.
-    fn hurry(&mut self, aim: &Aim) -> bool {
-        let (id, endpoint) = (aim.delivery.id, aim.delivery.endpoint);
-        let is_meant = match self.ledger.standing(id) {
-            Standing::Unknown => true,
-            Standing::Next(next) => next == aim.attempt,
-            Standing::Concluded => false,
-        };
-        let ordering = self.rulebook.rules(&self.desk, endpoint).ordering;
-        if !is_meant || !self.ledger.is_live(id) || ordering != Ordering::None {
-            return false;
-        }
-        let now = self.desk.now();
-        let is_it = |waiting: &Waiting| waiting.job.delivery.id == id;
-        let taken = self.lanes.take_out(endpoint, is_it, now);
-        let waits = !taken.is_empty();
-        for waiting in taken {
-            let (kind, load) = (waiting.job.kind(), waiting.job.load());
-            self.lanes.give_back(endpoint, kind, vec![(waiting, load)], now);
-        }
-        waits
     }
 
     /// Tells whether there is nothing to be done about a command: it was done, or the delivery is
