@@ -25,6 +25,11 @@ impl EventType {
         &self.0
     }
 
+    /// Returns the type as text that is not copied.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// Returns the tokens between the dots.
     pub fn tokens(&self) -> impl Iterator<Item = &str> {
         self.0.split('.')

@@ -126,9 +126,9 @@ impl<'a> Told<'a> {
     fn attributes(&self, more: usize) -> Vec<(&'static str, Value)> {
         let mut attributes = Vec::with_capacity(more + 6);
         attributes.extend([
-            ("fanfare.tenant.id", Value::Text(self.tenant.to_string())),
+            ("fanfare.tenant.id", Value::Shared(self.tenant.shared())),
             ("fanfare.event.id", Value::Text(self.event.to_string())),
-            ("fanfare.event.type", Value::Text(String::from(self.event_type.as_str()))),
+            ("fanfare.event.type", Value::Shared(self.event_type.shared())),
         ]);
         if self.generation > 0 {
             attributes.push(("fanfare.replay", Value::Number(self.generation.into())));
@@ -180,9 +180,10 @@ pub fn delivery(
     let mut span = span(&told, &told.place(), ids, (start, end));
     (span.name, span.kind) = ("create DELIVERIES", Kind::Producer);
     span.attributes.extend(messaging("create", "create", "DELIVERIES"));
+    let id = Arc::<str>::from(delivery.id.to_string());
     span.attributes.extend([
-        ("messaging.message.id", Value::Text(delivery.id.to_string())),
-        ("fanfare.delivery.id", Value::Text(delivery.id.to_string())),
+        ("messaging.message.id", Value::Shared(Arc::clone(&id))),
+        ("fanfare.delivery.id", Value::Shared(id)),
         ("fanfare.endpoint.id", Value::Text(delivery.endpoint.to_string())),
     ]);
     span

@@ -15,11 +15,15 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-/// Who says it.
+/// Where the names of attributes are explained.
+static SCHEMA: LazyLock<String> =
+    LazyLock::new(|| format!("https://opentelemetry.io/schemas/{SEMCONV}"));
+
+/// Who says it. Each span gets a copy: all of it is static, so that this costs nothing.
 static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
     InstrumentationScope::builder("fanfare")
         .with_version(env!("CARGO_PKG_VERSION"))
-        .with_schema_url(format!("https://opentelemetry.io/schemas/{SEMCONV}"))
+        .with_schema_url(SCHEMA.as_str())
         .build()
 });
 

@@ -14,7 +14,7 @@ use opentelemetry_sdk::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -27,6 +27,9 @@ use crate::{
 
 /// How long what is left may take when the process ends.
 const LAST_PUSH: Duration = Duration::from_secs(3);
+/// How long spans gather before they are looked at, where the queue is of the default size at least:
+/// each would wake us otherwise. In that time it takes more than any process makes.
+const GATHERING: Duration = Duration::from_millis(50);
 /// How often it is told that the collector takes nothing.
 const TELL_EVERY: Duration = Duration::from_mins(1);
 
@@ -91,6 +94,13 @@ impl Context {
     pub fn export_traces(&mut self, exporter: Exporter) {
         let stop = self.support_stop();
         self.spawn_telemetry("traces", exporter.run(stop));
+    }
+}
+
+impl Pace {
+    /// A small queue would be full before it is looked at.
+    fn gathering(&self) -> Duration {
+        if self.queue_max < Self::default().queue_max { Duration::ZERO } else { GATHERING }
     }
 }
 
@@ -183,6 +193,10 @@ impl Exporter {
             self.sort(&mut items, &mut batch);
             let deadline = Instant::now() + self.pace.delay;
             while batch.len() < max {
+                let gathered = (Instant::now() + self.pace.gathering()).min(deadline);
+                if stop.run_until_cancelled(sleep_until(gathered)).await.is_none() {
+                    break;
+                }
                 let room = max - batch.len();
                 let more = timeout_at(deadline, self.coming.recv_many(&mut items, room));
                 match stop.run_until_cancelled(more).await {

@@ -111,6 +111,38 @@ async fn single_spans_are_sent_beside_a_series_also_one_at_a_time() {
     assert_eq!(next[0].span_context.span_id().to_bytes(), 101_u64.to_be_bytes());
 }
 
+#[tokio::test(start_paused = true)]
+async fn spans_gather_for_a_moment_unless_the_queue_is_small() {
+    for (queue_max, gather) in [(16_384, true), (16, false)] {
+        let pace = Pace { queue_max, batch_max: 2, ..Pace::default() };
+        let (traces, mut exporter) = over("http://127.0.0.1:9/v1/traces", pace);
+        let (stop, begun) = (CancellationToken::new(), tokio::time::Instant::now());
+        traces.export(|| span(1));
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            traces.export(|| span(2));
+        };
+        let (batch, ()) = tokio::join!(exporter.next(&stop), later);
+        assert_eq!(batch.unwrap().len(), 2);
+        assert_eq!(begun.elapsed() >= Duration::from_millis(50), gather, "{queue_max}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_ends_does_not_wait_for_more() {
+    let (traces, mut exporter) = over("http://127.0.0.1:9/v1/traces", Pace::default());
+    let (stop, begun) = (CancellationToken::new(), tokio::time::Instant::now());
+    traces.export(|| span(1));
+    let ending = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        stop.cancel();
+    };
+    let (batch, ()) = tokio::join!(exporter.next(&stop), ending);
+    assert_eq!(batch.unwrap().len(), 1);
+    assert!(begun.elapsed() < Duration::from_millis(50));
+    assert!(exporter.next(&stop).await.is_none());
+}
+
 #[tokio::test]
 async fn how_many_spans_wait_to_be_made_is_bounded() {
     let (traces, exporter) = over("http://127.0.0.1:9/v1/traces", Pace::default());
