@@ -1,5 +1,6 @@
 //! `JournalRecord`: facts in batches, what JOURNAL holds.
 
+mod brief;
 mod decode;
 
 use bytes::Bytes;
@@ -16,17 +17,26 @@ use crate::{
     encode::{self, Fields, Sink},
 };
 
-pub use decode::decode_journal;
+pub use self::{brief::decode_journal_briefly, decode::decode_journal};
 
-/// Writes a batch of facts: one message of JOURNAL. There must be at least one.
+/// Writes a batch of facts: one message of JOURNAL. There must be at least one. An end directly
+/// behind the attempt that it followed from repeats nothing of it.
 pub fn encode_journal(records: &[Record]) -> Bytes {
     let bytes = Batch(records).to_bytes();
     encode::debug_assert_readable(|| decode_journal(bytes.clone()));
     bytes
 }
 
-/// Returns how many bytes a fact adds to a batch. The length of a batch is the sum over its
-/// facts.
+/// Writes facts for those who may be of an earlier version, or read without us: like
+/// [`encode_journal`], but each fact is whole.
+pub fn encode_facts(records: &[Record]) -> Bytes {
+    let bytes = Whole(records).to_bytes();
+    encode::debug_assert_readable(|| decode_journal(bytes.clone()));
+    bytes
+}
+
+/// Returns how many bytes a fact adds to a batch, at most: a conclusion adds fewer where it stands
+/// behind the attempt that it follows from.
 pub fn encoded_len(record: &Record) -> usize {
     encode::length_as_field(1, record)
 }
@@ -35,9 +45,55 @@ struct Batch<'a>(&'a [Record]);
 
 impl Fields for Batch<'_> {
     fn write(&self, out: &mut impl Sink) {
+        let mut before = None;
+        for record in self.0 {
+            match before.and_then(|before| ending(before, record)) {
+                Some(ending) => out.message(1, &ending),
+                None => out.message(1, record),
+            }
+            before = Some(record);
+        }
+    }
+}
+
+struct Whole<'a>(&'a [Record]);
+
+impl Fields for Whole<'_> {
+    fn write(&self, out: &mut impl Sink) {
         for record in self.0 {
             out.message(1, record);
         }
+    }
+}
+
+/// A conclusion that follows from the attempt before it, of which it says nothing again.
+struct Ending<'a> {
+    recorded_at: Timestamp,
+    concluded: &'a DeliveryConcluded,
+}
+
+fn ending<'a>(before: &Record, record: &'a Record) -> Option<Ending<'a>> {
+    let Fact::DeliveryConcluded(concluded) = &record.fact else { return None };
+    let made = before.fact.attempt_made()?;
+    let follows = concluded.delivery == made.delivery
+        && concluded.attempts == made.attempt
+        && record.trace == before.trace;
+    follows.then_some(Ending { recorded_at: record.recorded_at, concluded })
+}
+
+impl Fields for Ending<'_> {
+    fn write(&self, out: &mut impl Sink) {
+        out.time(1, self.recorded_at);
+        out.message(12, &HowItEnded(self.concluded));
+    }
+}
+
+struct HowItEnded<'a>(&'a DeliveryConcluded);
+
+impl Fields for HowItEnded<'_> {
+    fn write(&self, out: &mut impl Sink) {
+        out.uint(1, self.0.conclusion.to_wire());
+        out.uint(2, self.0.reason.to_wire());
     }
 }
 

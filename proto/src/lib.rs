@@ -4,8 +4,8 @@
 //! out, with the invariants of their types checked on the way (ids, names, numbers, known
 //! values). Limits that an operator may change, such as sizes, are not checked here.
 //!
-//! Encoding writes a domain value straight into a buffer of the right size, so that each byte of
-//! a payload is copied once. Decoding takes `Bytes` and slices them, so that payloads are not
+//! Encoding writes a domain value straight into a buffer of the right size, so that an
+//! event's data is copied once. Decoding takes `Bytes` and slices them, so that payloads are not
 //! copied at all; they keep the whole message alive for as long as they live.
 //!
 //! **Versions.** Fields are only ever added. A reader passes over fields that it does not know,
@@ -42,6 +42,8 @@ pub use event::{decode_event, encode_event};
 pub use feed::{decode_feed, decode_feed_hint, encode_feed, encode_feed_hint};
 pub use inbox::{decode_inbox, encode_inbox};
 pub use job::{decode_replay, encode_replay};
-pub use journal::{decode_journal, encode_journal, encoded_len};
+pub use journal::{
+    decode_journal, decode_journal_briefly, encode_facts, encode_journal, encoded_len,
+};
 pub use snapshot::{AgendaEntry, EndpointHealth, Snapshot, decode_snapshot, encode_snapshot};
 pub use task::{decode_retry_due, decode_tasks, encode_retry_due, encode_tasks, task_length};

@@ -152,7 +152,7 @@ fn target(wire: &wire::Target) -> Result<Target, DecodeError> {
 impl Fields for Tasks<'_> {
     fn write(&self, out: &mut impl Sink) {
         for task in self.0 {
-            out.message(9, task);
+            out.message_with_payload(9, task);
         }
     }
 }

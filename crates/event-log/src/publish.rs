@@ -305,7 +305,7 @@ impl Publisher {
             subject: self.log.topology().dead(&delivery.tenant, delivery.endpoint).into(),
             id: Some(delivery.id.to_string()),
             headers: Vec::new(),
-            payload: fanfare_proto::encode_journal(facts),
+            payload: fanfare_proto::encode_facts(facts),
         })
         .await
     }

@@ -62,7 +62,7 @@ impl EventLog {
         headers.insert(header::ATTEMPT, report.attempt.to_string());
         let payload = match &*report.records {
             [] => Bytes::new(),
-            records => fanfare_proto::encode_journal(records),
+            records => fanfare_proto::encode_facts(records),
         };
         let request = Request::new().headers(headers).payload(payload).timeout(Some(time));
         let subject = self.topology().owner_report(shard);

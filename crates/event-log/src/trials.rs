@@ -155,7 +155,7 @@ impl Trials {
 impl Trial {
     /// Answers with the attempt. Queued, not waited for.
     pub async fn answer(self, attempt: &Record) {
-        let payload = fanfare_proto::encode_journal(std::slice::from_ref(attempt));
+        let payload = fanfare_proto::encode_facts(std::slice::from_ref(attempt));
         self.say(HeaderMap::new(), payload).await;
     }
 

@@ -31,11 +31,20 @@ pub fn decode_journal(bytes: Bytes) -> Result<Vec<Record>, DecodeError> {
     if wire.facts.is_empty() {
         return Err(DecodeError::Missing { field: "JournalRecord.facts".into() });
     }
-    let (mut names, facts) = (Names::default(), wire.facts.into_iter().enumerate());
-    facts.map(|(index, fact)| record(fact, &mut names).map_err(|it| it.in_fact(index))).collect()
+    let (mut names, mut records) = (Names::default(), Vec::with_capacity(wire.facts.len()));
+    for (index, fact) in wire.facts.into_iter().enumerate() {
+        let read = record(fact, &mut names, records.last());
+        records.push(read.map_err(|error| error.in_fact(index))?);
+    }
+    Ok(records)
 }
 
-fn record(wire: wire::Fact, names: &mut Names) -> Result<Record, DecodeError> {
+/// Reads a fact, which may stand behind another one.
+pub(super) fn record(
+    wire: wire::Fact,
+    names: &mut Names,
+    before: Option<&Record>,
+) -> Result<Record, DecodeError> {
     let fact = match wire.body {
         Some(Body::ShardClaimed(wire)) => Fact::ShardClaimed(shard_claimed(wire)?),
         Some(Body::AttemptMade(wire)) => Fact::AttemptMade(Box::new(attempt_made(wire, names)?)),
@@ -49,6 +58,9 @@ fn record(wire: wire::Fact, names: &mut Names) -> Result<Record, DecodeError> {
         Some(Body::RetryScheduled(wire)) => Fact::RetryScheduled(retry_scheduled(wire, names)?),
         Some(Body::EventRouted(wire)) => Fact::EventRouted(event_routed(&wire, names)?),
         Some(Body::ShardReleased(wire)) => Fact::ShardReleased(Box::new(shard_released(&wire)?)),
+        Some(Body::AttemptConcluded(how)) => {
+            return attempt_concluded(how, wire.recorded_at_ns, before);
+        }
         None => return Err(DecodeError::UnknownBody { field: "Fact.body".into() }),
     };
     Ok(Record {
@@ -127,7 +139,7 @@ fn attempt_made(wire: wire::AttemptMade, names: &mut Names) -> Result<AttemptMad
         attempt: parse::ordinal(wire.attempt, "AttemptMade.attempt")?,
         started_at: Timestamp::from_nanos(wire.started_at_ns),
         duration: Duration::from_nanos(wire.duration_ns),
-        timing: Timing { connect: after(wire.connect_ns), first_byte: after(wire.first_byte_ns) },
+        timing: timing(wire.connect_ns, wire.first_byte_ns),
         outcome: outcome(wire.outcome)?,
         detail: wire.detail,
         config_revision: wire.config_revision,
@@ -142,8 +154,9 @@ fn attempt_made(wire: wire::AttemptMade, names: &mut Names) -> Result<AttemptMad
     })
 }
 
-fn after(nanos: u64) -> Option<Duration> {
-    (nanos > 0).then(|| Duration::from_nanos(nanos))
+pub(super) fn timing(connect_ns: u64, first_byte_ns: u64) -> Timing {
+    let after = |nanos| (nanos > 0).then(|| Duration::from_nanos(nanos));
+    Timing { connect: after(connect_ns), first_byte: after(first_byte_ns) }
 }
 
 fn outcome(wire: Option<attempt_made::Outcome>) -> Result<Outcome, DecodeError> {
@@ -195,6 +208,23 @@ fn delivery_concluded(
         attempts: wire.attempts,
         reason: Choice::from_wire(wire.reason, "DeliveryConcluded.reason")?,
     })
+}
+
+pub(super) fn attempt_concluded(
+    wire: wire::AttemptConcluded,
+    recorded_at_ns: u64,
+    before: Option<&Record>,
+) -> Result<Record, DecodeError> {
+    let attempt = before.and_then(|before| Some((before.fact.attempt_made()?, &before.trace)));
+    let (made, trace) = parse::required(attempt, "AttemptConcluded.attempt")?;
+    let fact = Fact::DeliveryConcluded(DeliveryConcluded {
+        delivery: made.delivery.clone(),
+        conclusion: Choice::from_wire(wire.conclusion, "AttemptConcluded.conclusion")?,
+        attempts: made.attempt,
+        reason: Choice::from_wire(wire.reason, "AttemptConcluded.reason")?,
+    });
+    let recorded_at = Timestamp::from_nanos(recorded_at_ns);
+    Ok(Record { recorded_at, trace: trace.clone(), fact })
 }
 
 fn retry_scheduled(

@@ -3,15 +3,20 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use fanfare_domain::{
+    Conclusion, Fact, Outcome, Record, Timestamp,
+    fact::{ConclusionReason, DeliveryConcluded},
+};
 use proptest::{collection::vec, prelude::*};
 use prost::Message;
 
 use super::{arbitrary, samples};
 use crate::{
     PackedEndpoint, decode_change, decode_event, decode_feed, decode_feed_hint, decode_inbox,
-    decode_journal, decode_retry_due, decode_snapshot, decode_tasks, encode_change, encode_event,
-    encode_feed, encode_feed_hint, encode_inbox, encode_journal, encode_retry_due, encode_snapshot,
-    encode_tasks, encoded_len, task_length, wire,
+    decode_journal, decode_journal_briefly, decode_retry_due, decode_snapshot, decode_tasks,
+    encode_change, encode_event, encode_facts, encode_feed, encode_feed_hint, encode_inbox,
+    encode_journal, encode_retry_due, encode_snapshot, encode_tasks, encoded_len, task_length,
+    wire,
 };
 
 /// Fails if the bytes have a field that the schema does not have, or lack one's proper form:
@@ -25,7 +30,7 @@ fn assert_canonical<M: Message + Default>(bytes: &Bytes) -> Result<(), TestCaseE
 proptest! {
     #[test]
     fn an_event_reads_back(event in arbitrary::event(), sequence: u64, stored_at: u64) {
-        let stored_at = fanfare_domain::Timestamp::from_nanos(stored_at);
+        let stored_at = Timestamp::from_nanos(stored_at);
         let bytes = encode_event(&event);
         let stored = decode_event(bytes.clone(), sequence, stored_at).unwrap();
         prop_assert_eq!(stored.event.as_ref(), &event);
@@ -58,6 +63,44 @@ proptest! {
         prop_assert_eq!(records.iter().map(encoded_len).sum::<usize>(), bytes.len());
         prop_assert_eq!(&decode_journal(bytes.clone()).unwrap(), &records);
         assert_canonical::<wire::JournalRecord>(&bytes)?;
+    }
+
+    #[test]
+    fn what_an_attempt_led_to_is_written_in_fewer_bytes_behind_it(
+        records in vec(arbitrary::record(), 1..8),
+        recorded_at: u64,
+    ) {
+        let with_end = |it: &Record| [Some(it.clone()), end_of(it, recorded_at)];
+        let with_ends: Vec<Record> = records.iter().flat_map(with_end).flatten().collect();
+        let bytes = encode_journal(&with_ends);
+        let length: usize = with_ends.iter().map(encoded_len).sum();
+        prop_assert!(bytes.len() < length || with_ends.len() == records.len());
+        prop_assert_eq!(&decode_journal(bytes.clone()).unwrap(), &with_ends);
+        prop_assert_eq!(&decode_journal_briefly(bytes.clone()).unwrap(), &briefly(with_ends));
+        assert_canonical::<wire::JournalRecord>(&bytes)?;
+    }
+
+    #[test]
+    fn a_batch_read_briefly_lacks_what_was_sent_and_answered(
+        records in vec(arbitrary::record(), 1..8),
+    ) {
+        let bytes = encode_journal(&records);
+        prop_assert_eq!(&decode_journal_briefly(bytes).unwrap(), &briefly(records));
+    }
+
+    #[test]
+    fn a_damaged_batch_that_can_be_read_reads_the_same_briefly(
+        records in vec(arbitrary::record(), 1..4),
+        at in any::<prop::sample::Index>(),
+        value: u8,
+    ) {
+        let mut bytes = encode_journal(&records).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = value;
+        let bytes = Bytes::from(bytes);
+        if let Ok(records) = decode_journal(bytes.clone()) {
+            prop_assert_eq!(decode_journal_briefly(bytes).unwrap(), briefly(records));
+        }
     }
 
     #[test]
@@ -127,6 +170,63 @@ fn lies_within(inner: &[u8], outer: &[u8]) -> bool {
     !inner.is_empty() && outer.start <= inner.start && inner.end <= outer.end
 }
 
+/// The end of a delivery by an attempt, if it is one.
+fn end_of(record: &Record, recorded_at: u64) -> Option<Record> {
+    let made = record.fact.attempt_made()?;
+    let fact = Fact::DeliveryConcluded(DeliveryConcluded {
+        delivery: made.delivery.clone(),
+        conclusion: Conclusion::Exhausted,
+        attempts: made.attempt,
+        reason: ConclusionReason::AttemptsSpent,
+    });
+    let recorded_at = Timestamp::from_nanos(recorded_at);
+    Some(Record { recorded_at, trace: record.trace.clone(), fact })
+}
+
+#[test]
+fn what_does_not_follow_from_the_attempt_before_is_written_in_full() {
+    let attempt = samples::attempt_refused();
+    let made = attempt.fact.attempt_made().unwrap();
+    let end = end_of(&attempt, 7).unwrap();
+    let Fact::DeliveryConcluded(concluded) = &end.fact else { unreachable!("it is one") };
+    let with = |concluded| Record { fact: Fact::DeliveryConcluded(concluded), ..end.clone() };
+    let endpoint = fanfare_domain::EndpointId::from_bytes([3; 16]);
+    let delivery = fanfare_domain::DeliveryRef { endpoint, ..made.delivery.clone() };
+    for other in [
+        with(DeliveryConcluded { attempts: made.attempt + 1, ..concluded.clone() }),
+        with(DeliveryConcluded { delivery, ..concluded.clone() }),
+        Record { trace: fanfare_domain::TraceContext::default(), ..end.clone() },
+    ] {
+        let records = [attempt.clone(), other];
+        let bytes = encode_journal(&records);
+        assert_eq!(records.iter().map(encoded_len).sum::<usize>(), bytes.len());
+        assert_eq!(decode_journal(bytes).unwrap(), records);
+    }
+    // Something else stands between them, or nobody promises to know the short form.
+    let records = [attempt.clone(), samples::shard_claimed(), end.clone()];
+    for (records, bytes) in [
+        (&records[..], encode_journal(&records)),
+        (&[attempt.clone(), end.clone()], encode_facts(&[attempt, end])),
+    ] {
+        assert_eq!(records.iter().map(encoded_len).sum::<usize>(), bytes.len());
+        assert_eq!(decode_journal(bytes).unwrap(), records);
+    }
+}
+
+/// Facts without what was sent and answered in attempts that were accepted.
+fn briefly(mut records: Vec<Record>) -> Vec<Record> {
+    for record in &mut records {
+        if let Fact::AttemptMade(made) = &mut record.fact
+            && matches!(made.outcome, Outcome::Accepted { .. })
+        {
+            (made.url, made.signature) = Default::default();
+            (made.response_headers, made.response_body) = Default::default();
+            made.response_truncated = false;
+        }
+    }
+    records
+}
+
 #[test]
 fn payloads_are_slices_of_what_was_read() {
     let tasks = encode_tasks(&[samples::task()]);
@@ -136,7 +236,7 @@ fn payloads_are_slices_of_what_was_read() {
 
     let batch = encode_journal(&[samples::attempt_refused()]);
     let records = decode_journal(batch.clone()).unwrap();
-    let fanfare_domain::Fact::AttemptMade(made) = &records[0].fact else {
+    let Fact::AttemptMade(made) = &records[0].fact else {
         unreachable!("the sample is an attempt");
     };
     assert!(lies_within(&made.response_body, &batch));
@@ -186,7 +286,7 @@ fn commands_and_replays_are_what_the_schema_says() {
 
 #[test]
 fn a_replay_counts_from_when_it_was_made() {
-    let accepted_at = fanfare_domain::Timestamp::from_millis(5);
+    let accepted_at = Timestamp::from_millis(5);
     for (generation, is_kept) in [(0, false), (1, true)] {
         let mut task = samples::task();
         task.generation = generation;

@@ -5,7 +5,9 @@ use fanfare_domain::Record;
 use prost::Message as _;
 
 use super::samples::{self, Sample};
-use crate::{DecodeError, Field, decode_change, decode_journal, encode_journal, wire};
+use crate::{
+    DecodeError, Field, decode_change, decode_journal, decode_journal_briefly, encode_journal, wire,
+};
 
 /// Field 500 as a number, a text, eight bytes and four bytes.
 const EXTRA: &[u8] = b"\xa0\x1f\x07\
@@ -56,6 +58,46 @@ fn a_fact_of_an_unknown_kind_stops_its_batch() {
     assert!(error.is_from_newer_version());
     let expected = Field { name: "Fact.body", fact: Some(2) };
     assert!(matches!(error, DecodeError::UnknownBody { field } if field == expected), "{error}");
+}
+
+#[test]
+fn an_end_without_its_attempt_is_no_fact() {
+    let how = wire::AttemptConcluded { conclusion: 1, reason: 1 };
+    let end =
+        wire::Fact { body: Some(wire::fact::Body::AttemptConcluded(how)), ..wire::Fact::default() };
+    let other = generated(&samples::shard_claimed());
+    for (facts, at) in [(vec![end.clone()], 0), (vec![other, end], 1)] {
+        for error in [decode_journal(batch(facts.clone())), decode_journal_briefly(batch(facts))] {
+            let expected = Field { name: "AttemptConcluded.attempt", fact: Some(at) };
+            let error = error.unwrap_err();
+            assert!(
+                matches!(error, DecodeError::Missing { field } if field == expected),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_end_of_an_unknown_kind_stops_its_batch() {
+    let attempt = generated(&samples::attempt_refused());
+    for (conclusion, reason, name) in
+        [(99, 1, "AttemptConcluded.conclusion"), (1, 99, "AttemptConcluded.reason")]
+    {
+        let how = wire::AttemptConcluded { conclusion, reason };
+        let end = wire::Fact {
+            body: Some(wire::fact::Body::AttemptConcluded(how)),
+            ..wire::Fact::default()
+        };
+        let facts = vec![attempt.clone(), end];
+        for error in [decode_journal(batch(facts.clone())), decode_journal_briefly(batch(facts))] {
+            let error = error.unwrap_err();
+            assert!(error.is_from_newer_version(), "{error}");
+            let expected = Field { name, fact: Some(1) };
+            let is_it = matches!(error, DecodeError::UnknownValue { field, value: 99 } if field == expected);
+            assert!(is_it, "{name}");
+        }
+    }
 }
 
 #[test]

@@ -314,11 +314,12 @@ async fn fold(
     let oldest = log.oldest_task_reference(shard).await.context("find the oldest task")?;
     let filter = JournalFilter::Column(shard, Column::Attempts);
     let reader = log.journal(filter.clone(), From::Time(since)).await;
-    let mut reader = reader.context("read the journal")?;
+    let mut reader = reader.context("read the journal")?.brief();
     let mut batch = reader.next_until(last).await.context("fold the journal")?;
     let first = batch.as_ref().map_or(last, |batch| batch.sequence);
     if let Some(oldest) = oldest.filter(|oldest| *oldest < first) {
-        reader = log.journal(filter, From::Sequence(oldest)).await.context("read the journal")?;
+        let from_oldest = log.journal(filter, From::Sequence(oldest)).await;
+        reader = from_oldest.context("read the journal")?.brief();
         batch = reader.next_until(last).await.context("fold the journal")?;
     }
     let sequence = oldest.map_or(first, |oldest| oldest.min(first));

@@ -1,9 +1,10 @@
 //! The journal: one writer per column, read in order from any place.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use fanfare_domain::{Fact, Record, Shard};
+use bytes::Bytes;
+use fanfare_domain::{Conclusion, Fact, Outcome, Record, Shard, fact::AttemptMade};
 use fanfare_event_log::{
     AppendError, Column, JournalBatch, JournalFilter, JournalReader, JournalWriter, ReadError,
     Settings, journal::From,
@@ -13,8 +14,8 @@ use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
 use crate::support::{
-    SHARD, fact, forgetful, log, messages, now, open, outsider, routed, server, settings, time,
-    wait_until,
+    SHARD, attempt, ended, fact, forgetful, log, made, messages, now, open, outsider, routed,
+    server, settings, time, wait_until,
 };
 
 /// Everything up to the journal's end, as of now.
@@ -85,6 +86,36 @@ async fn of_many_claims_at_once_each_gets_an_epoch_and_the_last_one_writes() -> 
         }
     }
     assert_eq!(wrote, [6]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn read_briefly_an_accepted_attempt_lacks_what_was_said_and_a_failed_one_is_whole()
+-> Result<()> {
+    let server = server().await?;
+    let log = log(&server).await?;
+    let mut writer = log.claim(SHARD, Column::Attempts, "me", time(0)).await?;
+    let accepted = attempt(1, Outcome::Accepted { status: 200 });
+    let refused = attempt(2, Outcome::Refused { status: 500, retry_after: None });
+    let facts = |accepted: &AttemptMade| {
+        let first = [made(accepted.clone()), ended(1, Conclusion::Delivered)];
+        first.into_iter().chain([made(refused.clone()), ended(2, Conclusion::Refused)])
+    };
+    let whole: Vec<Record> = facts(&accepted).collect();
+    let sequence = writer.append(&whole).await?;
+    let brief = AttemptMade {
+        url: Arc::default(),
+        signature: String::new(),
+        response_headers: Vec::new(),
+        response_body: Bytes::new(),
+        response_truncated: false,
+        ..accepted.clone()
+    };
+    let from = From::Sequence(sequence);
+    let mut reader = log.journal(JournalFilter::All, from).await?.brief();
+    assert_eq!(reader.next().await?.facts, facts(&brief).collect::<Vec<_>>());
+    let mut reader = log.journal(JournalFilter::All, from).await?;
+    assert_eq!(reader.next().await?.facts, whole);
     Ok(())
 }
 

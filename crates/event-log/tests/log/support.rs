@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use async_nats::{Subscriber, jetstream};
 use bytes::Bytes;
 use fanfare_domain::{
-    DeliveryId, DeliveryRef, EndpointId, Event, EventId, Fact, Record, RetryDue, Shard, ShardCount,
-    StoredEvent, Target, Task, Timestamp, TraceContext,
-    fact::{DeliveryParked, EventRouted},
+    Conclusion, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Fact, Outcome, Record,
+    RetryDue, Shard, ShardCount, StoredEvent, Target, Task, Timestamp, TraceContext,
+    fact::{AttemptMade, ConclusionReason, DeliveryConcluded, DeliveryParked, EventRouted, Timing},
 };
 use fanfare_event_log::{EventLog, Headers, InboxMessage, Settings};
 use fanfare_nats_server::{Binary, Options, Server, ServerOptions};
@@ -193,6 +193,38 @@ fn record(fact: Fact) -> Record {
 /// A fact that tells itself from others by its number.
 pub(crate) fn fact(number: u8) -> Record {
     record(Fact::DeliveryParked(DeliveryParked { delivery: delivery(number), attempt: 1 }))
+}
+
+/// The last attempt of a delivery.
+pub(crate) fn attempt(number: u8, outcome: Outcome) -> AttemptMade {
+    AttemptMade {
+        delivery: delivery(number),
+        attempt: 1,
+        started_at: time(3),
+        duration: Duration::from_millis(4),
+        timing: Timing::default(),
+        outcome,
+        detail: String::new(),
+        config_revision: 5,
+        url: Arc::from("https://example.com/hook"),
+        signature: String::from("v1,signed"),
+        response_headers: vec![(String::from("server"), Bytes::from_static(b"some"))],
+        response_body: Bytes::from_static(b"ok"),
+        response_truncated: true,
+        retry_at: None,
+        batch: None,
+        trace_sampled: None,
+    }
+}
+
+pub(crate) fn made(attempt: AttemptMade) -> Record {
+    record(Fact::AttemptMade(Box::new(attempt)))
+}
+
+/// How a delivery ended with its first attempt.
+pub(crate) fn ended(number: u8, conclusion: Conclusion) -> Record {
+    let (delivery, reason) = (delivery(number), ConclusionReason::Outcome);
+    record(Fact::DeliveryConcluded(DeliveryConcluded { delivery, conclusion, attempts: 1, reason }))
 }
 
 pub(crate) fn routed(number: u8, part: u32, parts: u32) -> Record {

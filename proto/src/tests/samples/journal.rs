@@ -25,6 +25,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Vec<Record>)> {
         ("journal-attempt-refused", vec![attempt_refused()]),
         ("journal-attempt-traced", vec![attempt_traced(true), attempt_traced(false)]),
         ("journal-attempt-timed", vec![attempt_timed()]),
+        ("journal-attempt-concluded", vec![attempt_accepted(), delivered()]),
         // Those that the first version knew.
         ("journal-attempts-failed", Fault::ALL[..9].iter().copied().map(attempt_failed).collect()),
         ("journal-attempt-unauthenticated", vec![attempt_failed(Fault::AuthenticationFailed)]),
@@ -209,6 +210,16 @@ fn concluded() -> Vec<Record> {
         }))
     };
     pairs.map(concluded).collect()
+}
+
+/// The end that [`attempt_accepted`] led to.
+fn delivered() -> Record {
+    record(Fact::DeliveryConcluded(DeliveryConcluded {
+        delivery: delivery(),
+        conclusion: Conclusion::Delivered,
+        attempts: 2,
+        reason: ConclusionReason::Outcome,
+    }))
 }
 
 fn retry_scheduled() -> Record {

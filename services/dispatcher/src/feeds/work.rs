@@ -143,7 +143,7 @@ impl Work {
         self.under_way.spawn(async move {
             let filter = JournalFilter::Column(shard, Column::Attempts);
             let last = log.journal_last().await?;
-            let mut reader = log.journal(filter, From::Sequence(since)).await?;
+            let mut reader = log.journal(filter, From::Sequence(since)).await?.brief();
             let mut ends = BTreeSet::new();
             while let Some(batch) = reader.next_until(last).await? {
                 ends.extend(batch.facts.iter().filter_map(|it| ended_by_hand(endpoint, &it.fact)));

@@ -135,7 +135,7 @@ impl ShardWorker {
         let last = self.ledger.covers_from().sequence;
         tracing::info!(shard = self.shard.index(), deliveries = wanted.len(), "recalling facts");
         let filter = JournalFilter::Column(self.shard, Column::Attempts);
-        let mut reader = self.desk.log().journal(filter, from).await?;
+        let mut reader = self.desk.log().journal(filter, from).await?.brief();
         while let Some(batch) = reader.next_until(last).await? {
             for record in &batch.facts {
                 self.ledger.recall(&record.fact, record.recorded_at, wanted);

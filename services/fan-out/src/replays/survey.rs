@@ -82,7 +82,7 @@ impl Survey {
             || From::Time(self.range.since.saturating_sub(SKEW)),
             |read_to| From::Sequence(read_to.saturating_add(1)),
         );
-        let mut reader = log.journal(self.filter(log), from).await?;
+        let mut reader = log.journal(self.filter(log), from).await?.brief();
         let (mut messages, mut facts) = (0, 0);
         while messages < stretch.messages && facts < stretch.facts {
             let Some(batch) = reader.next_until(self.last).await? else { return Ok(true) };

@@ -100,7 +100,7 @@ impl Watch {
             Reading::Behind(sequence) => {
                 *at = sequence;
                 let from = From::Sequence(sequence.saturating_add(1));
-                *reader = Some(log.journal(JournalFilter::Deliveries, from).await?);
+                *reader = Some(log.journal(JournalFilter::Deliveries, from).await?.brief());
             }
             Reading::On => {}
         }

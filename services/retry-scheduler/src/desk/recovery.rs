@@ -47,7 +47,8 @@ impl Desk {
             writing: 0,
             writer: Some(writer),
             gauges: Gauges::of(&tools.counters, shard),
-            reader: reader.context("read the journal")?,
+            // What goes to DEAD is of attempts that failed, and these come whole.
+            reader: reader.context("read the journal")?.brief(),
             position: 0,
             jobs: JoinSet::new(),
             in_flight_max,

@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use fanfare_domain::{Conclusion, EndpointState, StoredEvent};
+use bytes::Bytes;
+use fanfare_domain::{Conclusion, EndpointState, Fact, StoredEvent};
 use fanfare_event_log::topology::Stream;
 use fanfare_retry_scheduler::Settings;
 use fanfare_testkit::wait_until;
 
 use crate::support::{World, add_key, add_tenant, from_now};
+
+/// What the last attempt of a delivery that is exhausted was signed with, and how it was answered.
+const SIGNATURE: &str = "v1,bm90IG9uZQ==";
+const ANSWER: &str = "no room";
 
 #[tokio::test]
 async fn an_exhausted_delivery_is_in_dead_and_the_operator_gets_an_event() -> Result<()> {
@@ -22,7 +27,12 @@ async fn an_exhausted_delivery_is_in_dead_and_the_operator_gets_an_event() -> Re
     let data: serde_json::Value = serde_json::from_slice(&event.event.data)?;
     assert_eq!(data["delivery_id"], world.delivery(1).id.to_string());
     assert_eq!(data["last_attempt"]["status"], 500);
-    assert_eq!(dead(&world).await?, 1);
+    let [letter] = &dead(&world).await?[..] else { panic!("one letter") };
+    let times = |part: &[u8]| letter.windows(part.len()).filter(|window| *window == part).count();
+    for part in [world.endpoint.url.as_str(), SIGNATURE, ANSWER] {
+        assert_eq!(times(part.as_bytes()), 1, "{part}");
+    }
+    assert_eq!(times(world.delivery(1).id.as_bytes()), 2, "both facts are whole");
     scheduler.stop().await
 }
 
@@ -58,7 +68,7 @@ async fn without_an_operator_there_are_no_operational_events() -> Result<()> {
         if told == 1 { Ok(()) } else { Err(told) }
     })
     .await;
-    assert_eq!(dead(&world).await?, 1);
+    assert_eq!(dead(&world).await?.len(), 1);
     add_tenant(&world.log, "operator").await?;
     // A later change, which the second delivery's attempt knows of.
     world.put_endpoint(EndpointState::Active).await?;
@@ -91,8 +101,12 @@ async fn the_operator_hears_of_a_new_key_and_of_an_endpoint_that_keeps_failing()
 }
 
 async fn exhaust(world: &mut World, number: u8) -> Result<()> {
-    let facts =
-        vec![world.attempt(number, 2, 500, None), world.concluded(number, Conclusion::Exhausted)];
+    let mut attempt = world.attempt(number, 2, 500, None);
+    if let Fact::AttemptMade(made) = &mut attempt {
+        made.signature = String::from(SIGNATURE);
+        made.response_body = Bytes::from(ANSWER);
+    }
+    let facts = vec![attempt, world.concluded(number, Conclusion::Exhausted)];
     world.record(facts).await?;
     // Whatever comes later in the journal is not told of.
     world.fail(number + 100, from_now(Duration::from_hours(1))).await?;
@@ -108,8 +122,8 @@ pub(crate) async fn event(world: &World, sequence: u64) -> StoredEvent {
     .await
 }
 
-async fn dead(world: &World) -> Result<usize> {
+async fn dead(world: &World) -> Result<Vec<Bytes>> {
     let topology = world.log.topology();
     let subject = topology.dead(&world.endpoint.tenant, world.endpoint.id);
-    Ok(world.nats.stored(&topology.stream(Stream::Dead), &subject).await?.len())
+    world.nats.stored(&topology.stream(Stream::Dead), &subject).await
 }
