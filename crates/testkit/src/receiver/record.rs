@@ -81,17 +81,24 @@ impl Records {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Numbers the request, keeps it if there is room, and tells those who wait.
-    pub(super) fn add(&self, mut request: Received) -> Arc<Received> {
+    /// Numbers the request, settles what is done with it, keeps it if there is room, and tells those
+    /// who wait: what a test sets once it has seen a request is about later ones. `settle` must not
+    /// ask for the requests so far.
+    pub(super) fn add<A>(
+        &self,
+        mut request: Received,
+        settle: impl FnOnce(&Received) -> A,
+    ) -> (Arc<Received>, A) {
         let mut kept = self.kept();
         let number = *self.count.borrow() + 1;
         request.number = number;
+        let settled = settle(&request);
         let request = Arc::new(request);
         if kept.len() < Receiver::RECORDED_MAX {
             kept.push(Arc::clone(&request));
         }
         self.count.send_replace(number);
-        request
+        (request, settled)
     }
 
     pub(super) fn begin(&self) -> InFlight<'_> {

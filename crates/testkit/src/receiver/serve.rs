@@ -122,8 +122,9 @@ async fn answer(
     shared: Arc<Shared>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let _in_flight = shared.records.begin();
-    let request = shared.records.add(receive(request, &link).await);
-    let (delay, mut behaviour) = shared.rules.choose(&request);
+    let request = receive(request, &link).await;
+    let (request, (delay, mut behaviour)) =
+        shared.records.add(request, |request| shared.rules.choose(request));
     if !delay.is_zero() {
         sleep(delay).await;
     }

@@ -55,6 +55,20 @@ async fn each_path_has_its_own_order_of_answers() {
     assert_eq!(status(&receiver, "/").await, Some(299));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_set_once_a_request_was_seen_is_about_later_ones() {
+    let receiver = Receiver::start().await.unwrap();
+    for number in 1..=200 {
+        receiver.answer(Behaviour::status(201));
+        let changing = async {
+            receiver.wait_for(number, PATIENCE).await.unwrap();
+            receiver.answer(Behaviour::status(500));
+        };
+        let (answered, ()) = tokio::join!(status(&receiver, "/"), changing);
+        assert_eq!(answered, Some(201), "{number}");
+    }
+}
+
 #[tokio::test]
 async fn an_answer_behind_a_gate_waits_until_it_is_open() {
     let (receiver, gate) = (Receiver::start().await.unwrap(), Gate::default());
