@@ -87,8 +87,8 @@ impl EventLog {
 
 impl JournalReader {
     /// Leaves out what was sent and answered in attempts that were accepted: their URL, signature,
-    /// and the answer's head and body come as if there were none. Such facts, which are most, cost a
-    /// third of what they do otherwise. For folds that neither show nor pass on what they read.
+    /// and the answer's head and body come as if there were none. Such facts, which are most, cost less
+    /// to read then. For folds that neither show nor pass on what they read.
     #[must_use]
     pub fn brief(mut self) -> Self {
         self.decode = fanfare_proto::decode_journal_briefly;
