@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_domain::{EventId, StoredEvent, feed::Cover};
-use fanfare_event_log::{Feeds, Reader, Settler, Unsettled};
+use fanfare_event_log::{Feeds, FeedsView, ReadError, Reader, Settler, Unsettled};
 use fanfare_service::Joined as _;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -106,8 +106,8 @@ impl Intake {
     ) -> anyhow::Result<(Vec<Item>, u64)> {
         // Whatever was acknowledged before these events were accepted is in the view after this.
         let Tools { routes, feeds, .. } = &self.parts.tools;
-        let confirmed = tokio::try_join!(routes.confirm(), feeds.confirm());
-        confirmed.context("confirm the configuration and the feeds")?;
+        let confirmed = tokio::try_join!(routes.confirm(), confirmed(feeds));
+        let (_, feeds) = confirmed.context("confirm the configuration and the feeds")?;
         let suspects: Vec<Suspect<'_>> = taken.iter().filter_map(suspect).collect();
         let found = self.parts.lookup.find(&suspects).await.context("look up suspect events")?;
         let Found { on_record, looked_to } = found;
@@ -120,15 +120,29 @@ impl Intake {
             settler: taken.settler,
         });
         let taken = taken.collect();
-        let Tools { routes, feeds, .. } = &self.parts.tools;
         let decide = |routes: &Routes| {
             if let Some(oldest) = oldest {
                 routes.set_oldest_in_hand(oldest);
             }
-            feeds.read(|feeds| decide((routes, feeds), taken, &on_record))
+            let decide = |feeds: &Feeds| decide((routes, feeds), taken, &on_record);
+            match feeds {
+                Some(feeds) => feeds.read(decide),
+                None => decide(&Feeds::default()),
+            }
         };
         Ok(routes.read(decide))
     }
+}
+
+/// Waits until the view has seen which feeds were closed before this call. `None` if it knows of no
+/// feed: then there is nothing that could be closed, and nothing is to be left to a feed that it
+/// hears of meanwhile. The task for an event that is a feed's is dropped by the feed's owner.
+async fn confirmed(feeds: &FeedsView) -> Result<Option<&FeedsView>, ReadError> {
+    if feeds.read(Feeds::is_empty) {
+        return Ok(None);
+    }
+    feeds.confirm().await?;
+    Ok(Some(feeds))
 }
 
 /// Asks what is left to ask about some events, and writes what becomes of them. Returns those whose

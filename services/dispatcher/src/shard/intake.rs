@@ -169,7 +169,11 @@ impl ShardWorker {
             for target in &task.targets {
                 let delivery = event.delivery(target, task.generation);
                 match self.whose(&delivery) {
-                    Whose::Feed => continue,
+                    Whose::Feed => {
+                        // Fan-out has not heard of the feed, and has given it no hint.
+                        self.feeds.hint(target.endpoint, delivery.event_sequence);
+                        continue;
+                    }
                     Whose::Limbo => {
                         others.limbo.push((target.endpoint, delivery.event_sequence));
                         continue;
