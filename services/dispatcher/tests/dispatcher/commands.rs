@@ -93,6 +93,27 @@ async fn ended(world: &World, wanted: &BTreeSet<DeliveryId>) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_task_for_an_event_of_a_feed_is_a_hint_to_it() -> Result<()> {
+    let mut world = World::new().await?;
+    world.endpoint.state = EndpointState::Paused(PauseMode::Hold);
+    world.put_endpoint(false).await?;
+    let dispatcher = world.run().await?;
+    let parked = world.send(1).await?;
+    world.story(parked.targets[0].delivery).await?;
+    fed(&world).await?;
+    // There is no fan-out here that could say how far it has come, or give hints.
+    let inside = world.send(2).await?;
+    world.endpoint.state = EndpointState::Active;
+    world.put_endpoint(false).await?;
+    let story = world.story(inside.targets[0].delivery).await?;
+    let [Fact::AttemptMade(_), Fact::DeliveryConcluded(ended)] = &*story else {
+        anyhow::bail!("{story:?}")
+    };
+    assert_eq!((ended.conclusion, ended.attempts), (Conclusion::Delivered, 1));
+    dispatcher.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_feed_has_not_come_to_ends_at_once_and_holds_up_no_others() -> Result<()> {
     let mut world = World::new().await?;
     let other = neighbour(&world, "/other").await?;
