@@ -11,7 +11,7 @@
 //! event is routed: a task for an event that is the feed's is dropped, and every event outside has
 //! a task. `from` lies above everything that the owner was ever given as a task; `until` is read
 //! from EVENTS after the closing was stored, so that whatever comes later is routed by somebody
-//! who has seen it.
+//! who has seen it, or who leaves nothing to feeds.
 
 use sha2::{Digest as _, Sha256};
 
@@ -97,6 +97,13 @@ pub struct Interval {
     pub closed_at: Timestamp,
 }
 
+impl Interval {
+    /// Tells whether an event lies in it.
+    pub fn contains(&self, sequence: u64) -> bool {
+        (self.from..=self.until).contains(&sequence)
+    }
+}
+
 /// An ordering key that has a delivery under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
@@ -144,8 +151,7 @@ impl Feed {
         if given_up.any(|blocked| blocked.waiting.binary_search(&sequence).is_ok()) {
             return Cover::Inside;
         }
-        let inside = |past: &Interval| (past.from..=past.until).contains(&sequence);
-        if self.past.iter().any(inside) {
+        if self.past.iter().any(|past| past.contains(sequence)) {
             return Cover::Inside;
         }
         if sequence < self.from {

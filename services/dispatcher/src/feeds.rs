@@ -151,12 +151,14 @@ impl Feeds {
         match self.cursors.get(&delivery.endpoint) {
             None if is_ordered => Whose::Limbo,
             None => Whose::Task,
-            Some(cursor) if !cursor.is_stored && cursor.revision == 0 => Whose::Limbo,
+            // It is being opened: what nobody else knows yet may never be stored.
+            Some(cursor) if !cursor.is_stored => {
+                let is_past = cursor.feed.past.iter().any(|past| past.contains(sequence));
+                if is_past { Whose::Feed } else { Whose::Limbo }
+            }
             Some(cursor) => match cursor.feed.cover(sequence) {
                 Cover::Inside => Whose::Feed,
                 Cover::Open => Whose::Limbo,
-                // It is being opened again, and begins beyond all that was taken on.
-                Cover::Outside if !cursor.is_stored => Whose::Limbo,
                 Cover::Outside if is_ordered && cursor.is_finished() => Whose::Limbo,
                 Cover::Outside => Whose::Task,
             },
@@ -234,8 +236,10 @@ impl Feeds {
         let mut known = Vec::new();
         let sequences = cursor.limbo.iter().map(|(sequence, _)| *sequence);
         let held: BTreeSet<u64> = sequences.filter(|it| cursor.holds(*it)).collect();
+        let mut last = None;
         cursor.limbo.retain(|(sequence, message)| match cursor.feed.cover(*sequence) {
             Cover::Inside => {
+                last = last.max(Some(*sequence));
                 known.push((Whose::Feed, *message));
                 false
             }
@@ -247,6 +251,9 @@ impl Feeds {
             }
             Cover::Open => true,
         });
+        if let Some(last) = last {
+            self.hint(endpoint, last);
+        }
         known
     }
 

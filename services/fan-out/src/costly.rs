@@ -256,7 +256,10 @@ impl Tools {
                 None => settler.settle().await,
             }
         }
-        let (items, config_revision) = self.decide(unsettled);
+        let feeds = intake::confirmed(&self.feeds).await.context("confirm the feeds")?;
+        let (items, config_revision) = self
+            .routes
+            .read(|routes| intake::decide_by((routes, feeds), unsettled, &BTreeMap::new()));
         let answered = self.conditions.answer_some(items).await.context("ask conditions")?;
         let items = recorded(&suspects, answered.decided).await?;
         if held.is_too_late() {
@@ -268,13 +271,6 @@ impl Tools {
         }
         let left = answered.left.into_iter().map(self::waiting).collect();
         Ok(Turn { tenant, group, left, steps: answered.steps })
-    }
-
-    fn decide(&self, events: Vec<Taken>) -> (Vec<Item>, u64) {
-        let decide = |routes: &Routes| {
-            self.feeds.read(|feeds| intake::decide((routes, feeds), events, &BTreeMap::new()))
-        };
-        self.routes.read(decide)
     }
 }
 

@@ -104,7 +104,7 @@ impl Intake {
         &mut self,
         taken: Vec<Unsettled<StoredEvent>>,
     ) -> anyhow::Result<(Vec<Item>, u64)> {
-        // Whatever was acknowledged before these events were accepted is in the view after this.
+        // Whatever was acknowledged before these events were accepted is in the routes after this.
         let Tools { routes, feeds, .. } = &self.parts.tools;
         let confirmed = tokio::try_join!(routes.confirm(), confirmed(feeds));
         let (_, feeds) = confirmed.context("confirm the configuration and the feeds")?;
@@ -124,25 +124,36 @@ impl Intake {
             if let Some(oldest) = oldest {
                 routes.set_oldest_in_hand(oldest);
             }
-            let decide = |feeds: &Feeds| decide((routes, feeds), taken, &on_record);
-            match feeds {
-                Some(feeds) => feeds.read(decide),
-                None => decide(&Feeds::default()),
-            }
+            decide_by((routes, feeds), taken, &on_record)
         };
         Ok(routes.read(decide))
     }
 }
 
-/// Waits until the view has seen which feeds were closed before this call. `None` if it knows of no
-/// feed: then there is nothing that could be closed, and nothing is to be left to a feed that it
-/// hears of meanwhile. The task for an event that is a feed's is dropped by the feed's owner.
-async fn confirmed(feeds: &FeedsView) -> Result<Option<&FeedsView>, ReadError> {
+/// Waits until the view has seen which feeds were closed before this call. To be called after
+/// events are taken and before they are matched, each time.
+///
+/// `None` if the view knows of no feed: then the servers are not asked, and nothing may be left to a
+/// feed, also to one that is heard of meanwhile. To leave an event to a feed that has ended would lose
+/// it; a task for an event that is a feed's is dropped by the feed's owner.
+pub(crate) async fn confirmed(feeds: &FeedsView) -> Result<Option<&FeedsView>, ReadError> {
     if feeds.read(Feeds::is_empty) {
         return Ok(None);
     }
     feeds.confirm().await?;
     Ok(Some(feeds))
+}
+
+/// [Decides](decide) by what [`confirmed`] returned.
+pub(crate) fn decide_by(
+    (routes, feeds): (&Routes, Option<&FeedsView>),
+    taken: Vec<Taken>,
+    on_record: &BTreeMap<EventId, OnRecord>,
+) -> (Vec<Item>, u64) {
+    match feeds {
+        Some(feeds) => feeds.read(|feeds| decide((routes, feeds), taken, on_record)),
+        None => decide((routes, &Feeds::default()), taken, on_record),
+    }
 }
 
 /// Asks what is left to ask about some events, and writes what becomes of them. Returns those whose

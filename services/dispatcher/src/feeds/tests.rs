@@ -129,3 +129,19 @@ fn what_is_fed_again_is_remembered_together() {
     assert!(feeds.took_over(&delivery(1, 0), later(3_600)));
     assert!(feeds.took_over(&delivery(9, 0), later(60)));
 }
+
+#[test]
+fn what_only_its_owner_knows_to_be_the_feeds_is_not_given_up_yet() {
+    let mut feeds = crowded(&[1]);
+    let open = write(&mut feeds, 1, NOW).unwrap();
+    let phase = Phase::Closed { until: 5, at: NOW };
+    let closed = Feed { phase, next: 6, blocked: Vec::new(), ..open };
+    let stored = StoredFeed { feed: closed.into(), revision: 2 };
+    let mut feeds = Feeds::resume(Resumed::new([stored]), 0, NOW);
+    assert_eq!(feeds.whose(&delivery(9, 0), false), Whose::Task);
+    feeds.open((endpoint(), "acme".parse().unwrap()), Reason::Backlog, (1_000, NOW));
+    assert_eq!(feeds.whose(&delivery(9, 0), false), Whose::Limbo, "it may never be stored");
+    assert_eq!(feeds.whose(&delivery(3, 0), false), Whose::Feed, "that is stored");
+    write(&mut feeds, 3, NOW).unwrap();
+    assert_eq!(feeds.whose(&delivery(9, 0), false), Whose::Feed);
+}
