@@ -25,7 +25,10 @@ use fanfare_testkit::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{health::becomes, world::World};
+use crate::{
+    health::becomes,
+    world::{Running, World},
+};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -73,6 +76,17 @@ async fn fed(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// Runs a dispatcher that feeds the endpoint, which is paused to hold, once its first event is parked.
+async fn hold(world: &mut World) -> Result<Running> {
+    world.endpoint.state = EndpointState::Paused(PauseMode::Hold);
+    world.put_endpoint(false).await?;
+    let dispatcher = world.run().await?;
+    let parked = world.send(1).await?;
+    world.story(parked.targets[0].delivery).await?;
+    fed(world).await?;
+    Ok(dispatcher)
+}
+
 /// Waits until deliveries were ended by hand, all without an attempt.
 async fn ended(world: &World, wanted: &BTreeSet<DeliveryId>) -> Result<()> {
     let mut journal = world.log.journal(JournalFilter::Deliveries, From::Sequence(1)).await?;
@@ -95,12 +109,7 @@ async fn ended(world: &World, wanted: &BTreeSet<DeliveryId>) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_task_for_an_event_of_a_feed_is_a_hint_to_it() -> Result<()> {
     let mut world = World::new().await?;
-    world.endpoint.state = EndpointState::Paused(PauseMode::Hold);
-    world.put_endpoint(false).await?;
-    let dispatcher = world.run().await?;
-    let parked = world.send(1).await?;
-    world.story(parked.targets[0].delivery).await?;
-    fed(&world).await?;
+    let dispatcher = hold(&mut world).await?;
     // There is no fan-out here that could say how far it has come, or give hints.
     let inside = world.send(2).await?;
     world.endpoint.state = EndpointState::Active;
@@ -185,12 +194,7 @@ async fn what_a_feed_has_not_come_to_is_tried_at_once_and_by_the_feed_no_more() 
     // One after the other, so slowly that the feed is far from done.
     world.receiver.answer(Behaviour::status(200).after(Duration::from_millis(200)));
     world.endpoint.concurrency = Some(1);
-    world.endpoint.state = EndpointState::Paused(PauseMode::Hold);
-    world.put_endpoint(false).await?;
-    let dispatcher = world.run().await?;
-    let parked = world.send(1).await?;
-    world.story(parked.targets[0].delivery).await?;
-    fed(&world).await?;
+    let dispatcher = hold(&mut world).await?;
     let mut waiting = Vec::new();
     for number in 0..40 {
         waiting.push(world.store(100 + number, String::from("{}")).await?);
