@@ -13,7 +13,8 @@ use crate::{
 
 /// Writes an event's envelope. The data is copied once.
 ///
-/// An event accepted at the Unix epoch itself reads back as accepted when stored.
+/// An event accepted at the Unix epoch itself reads back as accepted when stored, one whose
+/// configuration has revision 0 as one whose configuration is not known.
 pub fn encode_event(event: &Event) -> Bytes {
     let bytes = event.to_bytes();
     encode::debug_assert_readable(|| decode_event(bytes.clone(), 1, Timestamp::EPOCH));
@@ -36,6 +37,7 @@ pub fn decode_event(
         event_type: parse::event_type(&wire.event_type, "EventEnvelope.event_type")?,
         occurred_at: Timestamp::from_nanos(wire.occurred_at_ns),
         accepted_at,
+        config_revision: Some(wire.config_revision).filter(|&revision| revision != 0),
         data: wire.data,
         ordering_key: wire.ordering_key,
         attributes: wire.attributes,
@@ -58,6 +60,7 @@ impl Fields for Event {
             event_type,
             occurred_at,
             accepted_at,
+            config_revision,
             data,
             ordering_key,
             attributes,
@@ -76,5 +79,6 @@ impl Fields for Event {
         }
         out.some_text(9, idempotency_key.as_deref());
         out.trace(10, trace);
+        out.uint(12, config_revision.unwrap_or_default());
     }
 }

@@ -21,6 +21,10 @@ pub struct Event {
     /// When it was accepted: the time at which INBOX stored it. `None` for an event that is
     /// accepted by being stored in EVENTS, whose time then counts.
     pub accepted_at: Option<Timestamp>,
+    /// A revision of CONFIG that has every change that was acknowledged before the event was
+    /// accepted; maybe later ones too. `None` if that is not known, as with an event that is accepted
+    /// by being stored in EVENTS.
+    pub config_revision: Option<u64>,
     /// One JSON value, byte for byte as the producer sent it, checked to be well formed UTF-8.
     pub data: Bytes,
     /// Events of one tenant with the same key keep their order where an endpoint asks for it.

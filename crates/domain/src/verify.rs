@@ -102,6 +102,7 @@ mod tests {
             event_type: "RAMP.UPDATE".parse().unwrap(),
             occurred_at: Timestamp::from_millis(1_700_000_000_000),
             accepted_at: None,
+            config_revision: None,
             data: Bytes::from_static(b"{\"a\":1}"),
             ordering_key: None,
             attributes: std::collections::BTreeMap::new(),

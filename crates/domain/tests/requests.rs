@@ -36,6 +36,7 @@ fn event(event_type: &str, data: &str) -> Event {
         event_type: event_type.parse().unwrap(),
         occurred_at: OCCURRED,
         accepted_at: None,
+        config_revision: None,
         data: data.to_owned().into(),
         ordering_key: None,
         attributes: BTreeMap::new(),

@@ -8,6 +8,16 @@ use fanfare_proto::DecodeError;
 
 pub use unreadable::UnreadableMessage;
 
+use crate::{EventLog, ReadError, topology::Stream};
+
+impl EventLog {
+    /// The last sequence of INBOX at this moment, by its leader. Loss of the connection is waited
+    /// out.
+    pub async fn inbox_last(&self) -> Result<u64, ReadError> {
+        self.last_sequence(Stream::Inbox).await
+    }
+}
+
 /// Bytes that are no `fanfare.v1.InboxEvent`.
 #[derive(Debug, thiserror::Error)]
 #[error("not a fanfare.v1.InboxEvent")]

@@ -224,6 +224,8 @@ impl Publisher {
     /// Its id is made of the events, generations and parts; for replays also of the endpoints, since
     /// one can come to an event several times, for others. So a duplicate means that these events
     /// were routed before, when they were accepted maybe otherwise: what is on record counts then.
+    /// The id of a routing in several parts is also made of its time: parts of two routings, which
+    /// may have the endpoints in other lists, do not make one.
     pub async fn routed(&self, facts: &[Record]) -> Result<Pending, PublishError> {
         let mut about = Vec::with_capacity(facts.len() * 24);
         for record in facts {
@@ -234,6 +236,9 @@ impl Publisher {
             about.extend_from_slice(routed.event.as_bytes());
             about.extend_from_slice(&routed.generation.to_be_bytes());
             about.extend_from_slice(&routed.part.to_be_bytes());
+            if routed.parts > 1 {
+                about.extend_from_slice(&record.recorded_at.as_nanos().to_be_bytes());
+            }
             if routed.generation > 0 {
                 let lists = [&routed.targets, &routed.skipped, &routed.held, &routed.fed];
                 for list in lists {

@@ -94,6 +94,8 @@ pub struct Position {
     pub stored_at: Timestamp,
     /// How often it was handed out, this time included.
     pub delivered: u64,
+    /// How many more there were to be handed out at that moment, as the servers count them.
+    pub pending: u64,
     /// Whether its consequences may be on record already, longer ago than the duplicate window:
     /// handed out before, or stored before this process connected (or connected again).
     pub suspect: bool,
@@ -250,6 +252,7 @@ fn place_of(
         sequence: info.stream_sequence,
         stored_at,
         delivered,
+        pending: info.pending,
         suspect: delivered > 1 || since.is_none_or(|since| stored_at < since),
     };
     Some((position, Settler::of(log, message)?, info.consumer_sequence))

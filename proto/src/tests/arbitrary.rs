@@ -89,11 +89,12 @@ fn shard() -> impl Strategy<Value = Shard> {
 
 pub(super) fn event() -> impl Strategy<Value = Event> {
     let what = (event_id(), tenant_id(), event_type(), blob(), trace());
-    let when = (time(), of((1..=u64::MAX).prop_map(Timestamp::from_nanos)));
+    let accepted_at = of((1..=u64::MAX).prop_map(Timestamp::from_nanos));
+    let when = (time(), accepted_at, of(1..=u64::MAX));
     let beside = (of(text()), btree_map(text(), text(), 0..4), of(text()));
     (what, when, beside).prop_map(|(what, when, beside)| {
         let (id, tenant, event_type, data, trace) = what;
-        let (occurred_at, accepted_at) = when;
+        let (occurred_at, accepted_at, config_revision) = when;
         let (ordering_key, attributes, idempotency_key) = beside;
         Event {
             id,
@@ -101,6 +102,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
             event_type,
             occurred_at,
             accepted_at,
+            config_revision,
             data,
             ordering_key,
             attributes,

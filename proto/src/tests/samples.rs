@@ -166,6 +166,7 @@ pub(super) fn event() -> Event {
         event_type: "invoice.paid".parse().unwrap(),
         occurred_at: at(1),
         accepted_at: Some(at(123_456_789)),
+        config_revision: None,
         data: Bytes::from_static(br#"{"amount": 98.50, "name": "M\u00fcller & S\u00f6hne"}"#),
         ordering_key: Some(String::from("invoice-17")),
         attributes: texts([("region", "eu"), ("source", "billing")]),

@@ -375,9 +375,10 @@ impl Feeds {
                 cursor.stored(feed, revision, now);
             }
             Some(cursor) => {
-                let limbo = std::mem::take(&mut cursor.limbo);
+                let (limbo, hinted) = (std::mem::take(&mut cursor.limbo), cursor.hinted());
                 *cursor = Cursor::resume((*feed).clone(), revision, now);
                 cursor.limbo = limbo;
+                cursor.hint(hinted);
             }
             None => {
                 self.cursors.insert(endpoint, Cursor::resume((*feed).clone(), revision, now));

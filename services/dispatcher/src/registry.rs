@@ -349,6 +349,7 @@ mod tests {
             event_type: event_type.parse().unwrap(),
             occurred_at: at(time),
             accepted_at: None,
+            config_revision: None,
             data: Bytes::from_static(b"{\"amount\":5}"),
             ordering_key: None,
             attributes: BTreeMap::new(),

@@ -10,8 +10,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use fanfare_domain::{EventId, StoredEvent, feed::Cover};
-use fanfare_event_log::{Feeds, FeedsView, ReadError, Reader, Settler, Unsettled};
+use fanfare_domain::{Event, EventId, StoredEvent, feed::Cover};
+use fanfare_event_log::{ConfigView, Feeds, FeedsView, ReadError, Reader, Settler, Unsettled};
 use fanfare_service::Joined as _;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -106,8 +106,9 @@ impl Intake {
     ) -> anyhow::Result<(Vec<Item>, u64)> {
         // Whatever was acknowledged before these events were accepted is in the routes after this.
         let Tools { routes, feeds, .. } = &self.parts.tools;
-        let confirmed = tokio::try_join!(routes.confirm(), confirmed(feeds));
-        let (_, feeds) = confirmed.context("confirm the configuration and the feeds")?;
+        let events = taken.iter().map(|taken| &*taken.record.event);
+        let confirmed = tokio::try_join!(caught_up(routes, events), confirmed(feeds));
+        let ((), feeds) = confirmed.context("confirm the configuration and the feeds")?;
         let suspects: Vec<Suspect<'_>> = taken.iter().filter_map(suspect).collect();
         let found = self.parts.lookup.find(&suspects).await.context("look up suspect events")?;
         let Found { on_record, looked_to } = found;
@@ -128,6 +129,21 @@ impl Intake {
         };
         Ok(routes.read(decide))
     }
+}
+
+/// Waits until the routes have every change that was acknowledged before these events were accepted.
+///
+/// The servers are not asked where that is known: ingest asked, after the event was accepted and before it
+/// was stored, and put the revision into the event.
+async fn caught_up(
+    routes: &ConfigView<Routes>,
+    mut events: impl Iterator<Item = &Event>,
+) -> Result<(), ReadError> {
+    let revision = routes.revision();
+    if events.all(|event| event.config_revision.is_some_and(|needed| needed <= revision)) {
+        return Ok(());
+    }
+    routes.confirm().await.map(drop)
 }
 
 /// Waits until the view has seen which feeds were closed before this call. To be called after

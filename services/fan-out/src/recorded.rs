@@ -10,7 +10,7 @@ pub(crate) mod waiting;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fanfare_domain::{EndpointId, EventId, StoredEvent, Timestamp, fact::EventRouted};
+use fanfare_domain::{EndpointId, EventId, Record, StoredEvent, Timestamp};
 use fanfare_event_log::{
     EventLog, JournalBatch, JournalReader, ReadError,
     journal::{From, JournalFilter},
@@ -114,11 +114,13 @@ struct Recorded {
     from: u64,
 }
 
-/// Tells apart routings of one event that were made twice: their parts do not mix.
+/// Tells apart routings of one event that were made twice: their parts do not mix, since an
+/// endpoint that one of them has in its first part may be in the second part of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Edition {
     config_revision: u64,
     parts: u32,
+    recorded_at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -129,16 +131,18 @@ struct Part {
 
 impl Recorded {
     fn note(&mut self, batch: &JournalBatch) {
-        for fact in batch.facts.iter().filter_map(routed) {
-            self.note_one(batch.sequence, fact);
+        for record in &batch.facts {
+            self.note_one(batch.sequence, record);
         }
     }
 
-    fn note_one(&mut self, sequence: u64, routed: &EventRouted) {
+    fn note_one(&mut self, sequence: u64, record: &Record) {
+        let Some(routed) = routed(record) else { return };
         if routed.generation != GENERATION || routed.event_sequence < self.from {
             return;
         }
-        let edition = Edition { config_revision: routed.config_revision, parts: routed.parts };
+        let (config_revision, parts) = (routed.config_revision, routed.parts);
+        let edition = Edition { config_revision, parts, recorded_at: record.recorded_at };
         let editions = self.events.entry((routed.event_sequence, routed.event)).or_default();
         let part = || Part { targets: routed.targets.clone(), sequence };
         editions.entry(edition).or_default().entry(routed.part).or_insert_with(part);
@@ -175,7 +179,7 @@ impl Recorded {
 mod tests {
     use std::sync::Arc;
 
-    use fanfare_domain::{Event, Fact, Record, TraceContext};
+    use fanfare_domain::{Event, Fact, TraceContext, fact::EventRouted};
 
     use super::*;
 
@@ -186,6 +190,7 @@ mod tests {
             event_type: "a.b".parse().unwrap(),
             occurred_at: Timestamp::EPOCH,
             accepted_at: None,
+            config_revision: None,
             data: "1".into(),
             ordering_key: None,
             attributes: BTreeMap::new(),
@@ -220,18 +225,25 @@ mod tests {
         }
     }
 
+    fn at(recorded_at: Timestamp, routed: EventRouted) -> Record {
+        Record { recorded_at, trace: TraceContext::default(), fact: Fact::EventRouted(routed) }
+    }
+
     fn noted(facts: &[(u64, EventRouted)]) -> Recorded {
+        let record = |(sequence, routed): &(u64, EventRouted)| {
+            (*sequence, at(Timestamp::EPOCH, routed.clone()))
+        };
+        noted_at(facts.iter().map(record))
+    }
+
+    fn noted_at(facts: impl IntoIterator<Item = (u64, Record)>) -> Recorded {
         let mut recorded = Recorded::default();
-        for (sequence, routed) in facts {
+        for (sequence, record) in facts {
             recorded.note(&JournalBatch {
-                sequence: *sequence,
+                sequence,
                 stored_at: Timestamp::EPOCH,
                 column: None,
-                facts: vec![Record {
-                    recorded_at: Timestamp::EPOCH,
-                    trace: TraceContext::default(),
-                    fact: Fact::EventRouted(routed.clone()),
-                }],
+                facts: vec![record],
             });
         }
         recorded
@@ -264,11 +276,28 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_one_revision_that_were_made_at_other_times_do_not_mix() {
+        let [first, second] = [1, 2].map(Timestamp::from_millis);
+        let cut_off = at(first, part(1, 5, 0, 2));
+        let again = |number| {
+            // What was in the first part is in the second, and the other way round.
+            let targets = part(1, 5, 1 - number, 2).targets;
+            at(second, EventRouted { targets, ..part(1, 5, number, 2) })
+        };
+        let mixed = noted_at([(20, cut_off.clone()), (21, again(1))]);
+        assert_eq!(mixed.routing(&event(1)), None);
+        let whole = noted_at([(20, cut_off), (21, again(0)), (22, again(1))]);
+        let found = whole.routing(&event(1)).unwrap();
+        assert_eq!(found, OnRecord { targets: vec![endpoint(9), endpoint(10)], sequence: 21 });
+    }
+
+    #[test]
     fn replays_and_events_below_the_first_suspect_are_not_kept() {
         let mut recorded = noted(&[(20, part(1, 5, 0, 1)), (21, part(2, 5, 0, 1))]);
         recorded.forget_below(2);
-        recorded.note_one(22, &part(1, 5, 0, 1));
-        recorded.note_one(23, &EventRouted { generation: 1, ..part(3, 5, 0, 1) });
+        recorded.note_one(22, &at(Timestamp::EPOCH, part(1, 5, 0, 1)));
+        let replay = EventRouted { generation: 1, ..part(3, 5, 0, 1) };
+        recorded.note_one(23, &at(Timestamp::EPOCH, replay));
         assert_eq!(recorded.routing(&event(1)), None);
         assert_eq!(recorded.routing(&event(3)), None);
         assert!(recorded.routing(&event(2)).is_some());

@@ -84,6 +84,7 @@ mod tests {
             event_type: "a.b".parse().unwrap(),
             occurred_at: Timestamp::EPOCH,
             accepted_at: None,
+            config_revision: None,
             data: "1".into(),
             ordering_key: None,
             attributes: BTreeMap::new(),

@@ -149,11 +149,12 @@ fn protobuf(payload: &Bytes) -> Result<(Metadata, Bytes), Rejection> {
 
 impl Draft {
     /// Makes the event. `received_at` is when it happened, if the producer does not say;
-    /// `accepted_at` is when INBOX stored it, `None` if it was not there.
+    /// `accepted` is when INBOX stored it and a revision of CONFIG that has what was acknowledged before,
+    /// `None` if it was not there.
     pub(crate) fn into_event(
         self,
         id: EventId,
-        accepted_at: Option<Timestamp>,
+        accepted: Option<(Timestamp, u64)>,
         received_at: Timestamp,
     ) -> Event {
         let Self { tenant, event_type, data, metadata } = self;
@@ -163,7 +164,8 @@ impl Draft {
             tenant,
             event_type,
             occurred_at: occurred_at.unwrap_or(received_at),
-            accepted_at,
+            accepted_at: accepted.map(|(at, _)| at),
+            config_revision: accepted.map(|(_, revision)| revision),
             data,
             ordering_key,
             attributes,

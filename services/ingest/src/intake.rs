@@ -11,6 +11,7 @@
 //! key stand in line from when they are read until they are stored.
 
 mod batch;
+mod caught_up;
 mod examiner;
 mod lines;
 mod sweeper;
@@ -30,7 +31,7 @@ use fanfare_event_log::{
 use fanfare_service::Joined as _;
 use tokio::{
     task::{JoinError, JoinSet},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span, info, warn};
@@ -38,6 +39,7 @@ use tracing::{Instrument as _, debug, debug_span, info, warn};
 pub(crate) use self::examiner::Examiner;
 use self::{
     batch::{Batch, Finisher},
+    caught_up::CaughtUp,
     lines::Lines,
     sweeper::Sweeper,
 };
@@ -190,7 +192,7 @@ impl Shift {
         door: &mut Door<Reader<InboxMessage>>,
         under_way: &mut JoinSet<anyhow::Result<()>>,
     ) -> anyhow::Result<End> {
-        let stop = &self.stop;
+        let (stop, mut caught_up) = (&self.stop, CaughtUp::default());
         let (mut looks, mut sweeps) = (interval(LOOK_EVERY), interval(SWEEP_EVERY));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -223,7 +225,7 @@ impl Shift {
                 Err(error) => return Err(error).context("next messages"),
             };
             let span = debug_span!("ingest", messages = taken.len());
-            let sending = Box::pin(self.take(taken)).instrument(span.clone());
+            let sending = Box::pin(self.take(taken, &mut caught_up)).instrument(span.clone());
             // The view stands still once the service stops, so waiting for it has to end too.
             let Some(batch) = stop.run_until_cancelled(sending).await else {
                 return Ok(End::Stopped);
@@ -242,8 +244,17 @@ impl Shift {
 
     /// Decides on a batch and sends its events. Cancel safe: what is dropped is handed out again,
     /// and what was sent by then is known again by its id.
-    async fn take(&self, taken: Vec<Unsettled<InboxMessage>>) -> anyhow::Result<Batch> {
-        let (entries, looked_at) = self.intake.examiner.examine(taken).await?;
+    async fn take(
+        &self,
+        taken: Vec<Unsettled<InboxMessage>>,
+        caught_up: &mut CaughtUp,
+    ) -> anyhow::Result<Batch> {
+        let Intake { examiner, log, .. } = &*self.intake;
+        let taken_at = Instant::now();
+        let positions = taken.iter().map(|taken| taken.position);
+        let catching_up = caught_up.with(positions, (log, &examiner.judge));
+        catching_up.await.context("confirm the configuration")?;
+        let (entries, looked_at) = examiner.examine(taken, taken_at).await?;
         debug!(entries = entries.len(), "sending events");
         self.finisher.send(entries, looked_at).await.context("send events")
     }

@@ -55,6 +55,11 @@ impl Judge {
         self.directory.confirm().await.map(drop)
     }
 
+    /// A revision of CONFIG that is no later than what is judged by from now on.
+    pub(crate) fn revision(&self) -> u64 {
+        self.directory.revision()
+    }
+
     /// Judges a message. A panic of ours is a reason to refuse it: the message would come again,
     /// and so would the panic. Cancel safe.
     pub(crate) async fn judge(&self, message: &InboxMessage) -> Result<Judged, Rejection> {

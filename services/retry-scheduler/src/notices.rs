@@ -123,6 +123,7 @@ fn event(
         event_type,
         occurred_at,
         accepted_at: None,
+        config_revision: None,
         data: data.to_string().into(),
         ordering_key: None,
         attributes: BTreeMap::new(),

@@ -18,6 +18,7 @@ pub(crate) fn event(event_type: EventType, data: &[u8]) -> Event {
         event_type,
         occurred_at: AT,
         accepted_at: None,
+        config_revision: None,
         data: Bytes::copy_from_slice(data),
         ordering_key: None,
         attributes: BTreeMap::from([(String::from("region"), String::from("eu"))]),

@@ -37,6 +37,7 @@ pub(crate) fn copy(number: u8, again: u8) -> StoredEvent {
         event_type: event_type(number + u8::from(again == 3)),
         occurred_at: at(u64::from(again)),
         accepted_at: Some(accepted_at),
+        config_revision: None,
         data: Bytes::from_static(b"{}"),
         ordering_key: None,
         attributes: BTreeMap::new(),

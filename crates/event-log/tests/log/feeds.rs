@@ -41,6 +41,7 @@ async fn publish(log: &EventLog, number: u64, event_type: &str) -> Result<u64> {
         event_type: event_type.parse()?,
         occurred_at: Timestamp::EPOCH,
         accepted_at: None,
+        config_revision: None,
         data: Bytes::from(format!("\"{number}\"")),
         ordering_key: None,
         attributes: BTreeMap::new(),

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
-use async_nats::{Subscriber, jetstream};
+use anyhow::{Context as _, Result};
+use async_nats::jetstream;
 use bytes::Bytes;
 use fanfare_domain::{
     Conclusion, DeliveryId, DeliveryRef, EndpointId, Event, EventId, Fact, Outcome, Record,
@@ -12,7 +12,7 @@ use fanfare_domain::{
 };
 use fanfare_event_log::{EventLog, Headers, InboxMessage, Settings};
 use fanfare_nats_server::{Binary, Options, Server, ServerOptions};
-use futures_util::{FutureExt as _, StreamExt as _};
+pub(crate) use fanfare_testkit::Overheard;
 
 /// The shard that tests work on.
 pub(crate) const SHARD: Shard = Shard::from_index(1);
@@ -54,41 +54,9 @@ pub(crate) async fn patient(settings: &Settings) -> Result<EventLog> {
     EventLog::open_patiently("test", settings, FOR_EVER).await.context("open the log")
 }
 
-/// Everything that is said under a subject, questions to the servers included.
-pub(crate) struct Overheard {
-    client: async_nats::Client,
-    heard: Subscriber,
-}
-
-/// Listens from now on.
+/// Listens to what is said under a subject, questions to the servers included.
 pub(crate) async fn overhear(server: &Server, subject: &str) -> Result<Overheard> {
-    let client = async_nats::connect(server.client_url()).await?;
-    let heard = client.subscribe(subject.to_owned()).await?;
-    let overheard = Overheard { client, heard };
-    overheard.catch_up().await?;
-    Ok(overheard)
-}
-
-impl Overheard {
-    /// Waits for something to be said, and returns its subject.
-    pub(crate) async fn next(&mut self) -> Result<String> {
-        let heard = self.heard.next().await.context("the connection is open")?;
-        Ok(heard.subject.to_string())
-    }
-
-    /// The subjects of all that was said since the last call.
-    pub(crate) async fn all(&mut self) -> Result<Vec<String>> {
-        self.catch_up().await?;
-        let ready = std::iter::from_fn(|| self.heard.next().now_or_never().flatten());
-        Ok(ready.map(|heard| heard.subject.to_string()).collect())
-    }
-
-    /// That nobody answers is told after all that was said before.
-    async fn catch_up(&self) -> Result<()> {
-        let asked = self.client.request("nobody.listens", Bytes::new()).await;
-        ensure!(asked.is_err(), "somebody answered");
-        Ok(())
-    }
+    Overheard::on(server.client_url(), subject).await
 }
 
 pub(crate) async fn messages(context: &jetstream::Context, stream: &str) -> Result<u64> {
@@ -130,6 +98,7 @@ fn identified(id: [u8; 10]) -> Event {
         event_type: "invoice.paid".parse().unwrap(),
         occurred_at: time(0),
         accepted_at: None,
+        config_revision: None,
         data: Bytes::from_static(b"{\"a\":1}"),
         ordering_key: None,
         attributes: BTreeMap::new(),

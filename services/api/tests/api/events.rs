@@ -163,6 +163,7 @@ async fn another_event_under_the_key_of_one_that_is_stored_is_refused() -> Resul
             event_type: "a.b".parse()?,
             occurred_at: now,
             accepted_at: None,
+            config_revision: None,
             data: data.into(),
             ordering_key: None,
             attributes: std::collections::BTreeMap::new(),

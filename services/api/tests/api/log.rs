@@ -36,6 +36,7 @@ pub(crate) async fn publish(world: &World, tenant: &TenantId) -> Result<StoredEv
         event_type: "a.b".parse()?,
         occurred_at: now,
         accepted_at: None,
+        config_revision: None,
         data: "{\"n\":1.10}".into(),
         ordering_key: None,
         attributes: BTreeMap::from([(String::from("region"), String::from("eu"))]),

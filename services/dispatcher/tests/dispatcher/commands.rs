@@ -82,7 +82,8 @@ async fn hold(world: &mut World) -> Result<Running> {
     world.put_endpoint(false).await?;
     let dispatcher = world.run().await?;
     let parked = world.send(1).await?;
-    world.story(parked.targets[0].delivery).await?;
+    let target = parked.targets.first().context("a target")?;
+    world.story(target.delivery).await?;
     fed(world).await?;
     Ok(dispatcher)
 }

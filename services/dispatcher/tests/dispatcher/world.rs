@@ -191,6 +191,7 @@ impl World {
             event_type: "invoice.paid".parse()?,
             occurred_at: accepted_at,
             accepted_at: Some(accepted_at),
+            config_revision: None,
             data: Bytes::from(data),
             ordering_key: None,
             attributes: BTreeMap::new(),

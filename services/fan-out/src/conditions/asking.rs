@@ -262,6 +262,7 @@ mod tests {
             event_type: "a".parse().unwrap(),
             occurred_at: Timestamp::EPOCH,
             accepted_at: None,
+            config_revision: None,
             data: String::from(data).into(),
             ordering_key: None,
             attributes: BTreeMap::new(),

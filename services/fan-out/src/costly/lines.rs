@@ -209,6 +209,7 @@ mod tests {
             event_type: "a".parse().unwrap(),
             occurred_at: Timestamp::EPOCH,
             accepted_at: None,
+            config_revision: None,
             data: "1".into(),
             ordering_key: None,
             attributes: BTreeMap::new(),

@@ -68,10 +68,11 @@ impl Waiting {
             let mut reader = self.log.journal(JournalFilter::Routed, from).await?;
             while let Some(batch) = reader.next_until(last).await? {
                 self.with(|known| {
-                    for fact in batch.facts.iter().filter_map(routed) {
+                    for record in &batch.facts {
+                        let Some(fact) = routed(record) else { continue };
                         let waits = known.events.get(&fact.event_sequence);
                         if waits.is_some_and(|(id, _)| *id == fact.event) {
-                            known.recorded.note_one(batch.sequence, fact);
+                            known.recorded.note_one(batch.sequence, record);
                         }
                     }
                 });

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use fanfare_domain::{EndpointState, PauseMode, endpoint::DisableReason};
+use fanfare_testkit::Overheard;
 
 use crate::support::World;
+
+/// What the leader of CONFIG is asked for its last message.
+const QUESTION: &str = "$JS.API.STREAM.MSG.GET.FANFARE_CONFIG";
 
 #[tokio::test]
 async fn states_count_as_they_were_when_the_event_was_accepted() -> Result<()> {
@@ -62,5 +66,27 @@ async fn an_event_that_seems_a_second_older_than_the_endpoint_is_for_it() -> Res
     // Published after the creation was acknowledged, and stamped by a clock that is behind.
     let event = world.publish_early("a", Duration::from_secs(1)).await?;
     assert_eq!(world.routing(event).await?.targets, [endpoint.endpoint.id]);
+    fan_out.stop().await
+}
+
+#[tokio::test]
+async fn the_servers_are_not_asked_about_what_the_acceptance_of_an_event_saw() -> Result<()> {
+    let world = World::new().await?;
+    let fan_out = world.start().await?;
+    let endpoint = world.create(&["a"]).await?;
+    let id = endpoint.endpoint.id;
+    // An event that does not say has it asked, so that the routes are known to be there.
+    world.routing(world.publish("a").await?).await?;
+    let mut questions = Overheard::on(world.nats.url(), QUESTION).await?;
+    let seen = world.routing(world.publish_seen("a", endpoint.revision).await?).await?;
+    assert_eq!(seen.targets, [id]);
+    assert_eq!(questions.all().await?, Vec::<String>::new());
+    let unsaid = world.routing(world.publish("a").await?).await?;
+    assert_eq!(unsaid.targets, [id]);
+    assert!(!questions.all().await?.is_empty());
+    // Nothing says that it will come by itself.
+    let ahead = world.publish_seen("a", endpoint.revision + 1).await?;
+    assert_eq!(world.routing(ahead).await?.targets, [id]);
+    assert!(!questions.all().await?.is_empty());
     fan_out.stop().await
 }

@@ -14,6 +14,17 @@ use crate::support::{World, deliveries};
 
 /// Records a routing as a process would that crashed right afterwards.
 pub(crate) async fn record(world: &World, event: EventId, targets: &[EndpointId]) -> Result<u64> {
+    record_part(world, event, targets, (0, 1), Timestamp::EPOCH).await
+}
+
+/// Records one part of so many.
+async fn record_part(
+    world: &World,
+    event: EventId,
+    targets: &[EndpointId],
+    (part, parts): (u32, u32),
+    recorded_at: Timestamp,
+) -> Result<u64> {
     let stored = world.stored(event).await?;
     let routed = EventRouted {
         event,
@@ -25,14 +36,11 @@ pub(crate) async fn record(world: &World, event: EventId, targets: &[EndpointId]
         skipped: Vec::new(),
         held: Vec::new(),
         fed: Vec::new(),
-        part: 0,
-        parts: 1,
+        part,
+        parts,
     };
-    let record = Record {
-        recorded_at: Timestamp::EPOCH,
-        trace: TraceContext::default(),
-        fact: Fact::EventRouted(routed),
-    };
+    let record =
+        Record { recorded_at, trace: TraceContext::default(), fact: Fact::EventRouted(routed) };
     let written = world.log.publisher().routed(&[record]).await?.stored().await?;
     Ok(written.sequence)
 }
@@ -95,6 +103,29 @@ async fn a_routing_is_found_again_after_the_duplicate_window() -> Result<()> {
     fan_out.stop().await?;
     let facts = world.routed().await?;
     assert_eq!(facts.iter().map(|fact| fact.event).collect::<Vec<_>>(), [event, other]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_routing_in_parts_that_was_made_twice_is_taken_from_one_of_them() -> Result<()> {
+    let world = World::new().await?;
+    let event = world.publish("a").await?;
+    let now = SystemClock.now();
+    let endpoints: Vec<_> = (0..7).map(|number| EndpointId::new(now, [number; 10])).collect();
+    let (early, late) = (Timestamp::from_millis(1), Timestamp::from_millis(2));
+    // Of the first one, a crash left a part. For the second one the first endpoint was fed, so that
+    // the others moved up.
+    record_part(&world, event, &endpoints[..4], (0, 2), early).await?;
+    let first = record_part(&world, event, &endpoints[1..5], (0, 2), late).await?;
+    record_part(&world, event, &endpoints[5..], (1, 2), late).await?;
+
+    let fan_out = world.start().await?;
+    let mut queues = world.queues().await?;
+    queues.take(&deliveries(event, &endpoints[1..])).await?;
+    fan_out.stop().await?;
+    assert!(queues.tasks.iter().all(|(_, task)| task.journal_sequence == first));
+    assert!(!queues.deliveries.contains(&DeliveryId::of(event, endpoints[0], 0)));
+    assert_eq!(world.routed().await?.len(), 3, "it is not made a third time");
     Ok(())
 }
 

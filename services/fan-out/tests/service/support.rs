@@ -45,7 +45,7 @@ pub(crate) struct FanOut {
 #[derive(Clone)]
 pub(crate) struct Configured {
     pub(crate) endpoint: Endpoint,
-    revision: u64,
+    pub(crate) revision: u64,
 }
 
 impl World {
@@ -205,6 +205,13 @@ impl World {
         Ok(event.id)
     }
 
+    /// The same, of an event whose acceptance saw a revision of CONFIG.
+    pub(crate) async fn publish_seen(&self, event_type: &str, revision: u64) -> Result<EventId> {
+        let event = Event { config_revision: Some(revision), ..event(event_type, "{}")? };
+        self.log.publisher().event(&event).await?.stored().await?;
+        Ok(event.id)
+    }
+
     /// The same, of an event that was accepted so long ago by the clock of who accepted it.
     pub(crate) async fn publish_early(&self, event_type: &str, by: Duration) -> Result<EventId> {
         let event = event(event_type, "{}")?;
@@ -349,6 +356,7 @@ fn event(event_type: &str, data: &str) -> Result<Event> {
         event_type: event_type.parse()?,
         occurred_at: now,
         accepted_at: None,
+        config_revision: None,
         data: String::from(data).into(),
         ordering_key: None,
         attributes: BTreeMap::new(),

@@ -39,15 +39,13 @@ pub(crate) struct Examiner {
 }
 
 impl Examiner {
-    /// Decides on messages; returns when those events that are to be written were not stored yet.
-    /// Cancel safe: what was claimed by then is claimed for the same events.
+    /// Decides on messages, taken at that time, by the configuration at hand; returns when those events
+    /// that are to be written were not stored yet. Cancel safe: what was claimed by then is claimed for the same events.
     pub(super) async fn examine(
         &self,
         taken: Vec<Unsettled<InboxMessage>>,
+        taken_at: Instant,
     ) -> anyhow::Result<(Vec<Entry>, Instant)> {
-        let taken_at = Instant::now();
-        // Whatever was acknowledged before these messages were published is in the view after this.
-        self.judge.catch_up().await.context("confirm the configuration")?;
         let mut entries = self.judge(taken).await;
         loop {
             match self.look_up(&mut entries, taken_at).await {
@@ -86,7 +84,8 @@ impl Examiner {
         let own = EventId::of_message(&self.inbox_identity, sequence, stored_at);
         let (verdict, objection) = match self.judge.judge(&record).await {
             Ok(Judged { draft, objection }) => {
-                let event = draft.into_event(own, Some(stored_at), stored_at);
+                let accepted = Some((stored_at, self.judge.revision()));
+                let event = draft.into_event(own, accepted, stored_at);
                 (Verdict::Admit { event: Box::new(event), stored: false }, objection)
             }
             Err(rejection) => (Verdict::Reject(rejection), None),

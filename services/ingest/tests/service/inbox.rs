@@ -3,8 +3,10 @@
 use anyhow::Result;
 use bytes::Bytes;
 use fanfare_domain::{EventId, InboxEvent, Timestamp};
-use fanfare_event_log::{InboxMessage, inbox::encode_protobuf};
-use fanfare_testkit::{NatsServer, StoredMessage};
+use fanfare_event_log::{EventLog, InboxMessage, inbox::encode_protobuf};
+use fanfare_testkit::{NatsServer, Overheard, StoredMessage};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     Ingest, events, events_at_least, inbox_is_empty, message, open, publish, settings, stored,
@@ -32,6 +34,8 @@ async fn json_becomes_an_event_with_an_id_of_its_message() -> Result<()> {
     assert_eq!(events[0].accepted_at, accepted_at);
     let second = &events[1].event;
     assert_eq!(Some(second.occurred_at), second.accepted_at);
+    let revision = log.config_last().await?;
+    assert!(events.iter().all(|stored| stored.event.config_revision == Some(revision)));
     inbox_is_empty(&server).await;
     assert_eq!(ingest.counters.accepted(), 2);
     ingest.stop().await
@@ -172,4 +176,65 @@ async fn messages_keep_their_order_and_one_process_reads_them() -> Result<()> {
     inbox_is_empty(&server).await;
     assert!(two.counters.accepted() > 0, "the second process does nothing");
     two.stop().await
+}
+
+/// Puts many messages into INBOX, and waits until they are there.
+async fn flood(log: &EventLog, count: usize) -> Result<()> {
+    let (publisher, message) = (log.publisher(), message(&[], "{}"));
+    let mut answers = JoinSet::new();
+    for _ in 0..count {
+        answers.spawn(publisher.inbox(&message).await?.stored());
+    }
+    while let Some(answer) = answers.join_next().await {
+        answer??;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flood_asks_for_the_configuration_less_often_than_it_has_batches() -> Result<()> {
+    let server = NatsServer::start().await?;
+    let settings = settings(&server);
+    let log = open(&settings).await?;
+    tenant(&log, "acme", "standard-webhooks").await?;
+    // 32 batches or more, some of which may be smaller.
+    flood(&log, 4_096).await?;
+    let question = "$JS.API.STREAM.MSG.GET.FANFARE_CONFIG";
+    let mut questions = Overheard::on(server.url(), question).await?;
+    let ingest = Ingest::start(settings).await?;
+    inbox_is_empty(&server).await;
+    assert_eq!(ingest.counters.accepted(), 4_096);
+    let asked = questions.all().await?.len();
+    assert!(asked < 16, "{asked} questions");
+    ingest.stop().await
+}
+
+#[tokio::test]
+async fn a_flood_hides_no_change_that_was_acknowledged_before_a_message() -> Result<()> {
+    let server = NatsServer::start().await?;
+    let settings = settings(&server);
+    let log = open(&settings).await?;
+    tenant(&log, "acme", "standard-webhooks").await?;
+    let ingest = Ingest::start(settings).await?;
+    let (stop, mut flooding) = (CancellationToken::new(), JoinSet::new());
+    let (flooded, until) = (log.clone(), stop.clone());
+    flooding.spawn(async move {
+        while !until.is_cancelled() {
+            flood(&flooded, 1_024).await?;
+        }
+        anyhow::Ok(())
+    });
+    let new = 50;
+    for number in 0..new {
+        let id = format!("new-{number}");
+        tenant(&log, &id, "standard-webhooks").await?;
+        publish(&log, &InboxMessage { tenant: id, ..message(&[], "1") }).await?;
+    }
+    stop.cancel();
+    while let Some(flooded) = flooding.join_next().await {
+        flooded??;
+    }
+    inbox_is_empty(&server).await;
+    assert_eq!(stored(&server, "FANFARE_REJECTED").await?.len(), 0);
+    ingest.stop().await
 }

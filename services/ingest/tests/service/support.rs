@@ -207,6 +207,7 @@ pub(crate) fn event(number: u8, at: Timestamp) -> Event {
         event_type: "invoice.paid".parse().expect("an event type"),
         occurred_at: at,
         accepted_at: None,
+        config_revision: None,
         data: Bytes::from_static(b"{}"),
         ordering_key: None,
         attributes: std::collections::BTreeMap::new(),

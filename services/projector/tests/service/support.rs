@@ -137,6 +137,7 @@ impl World {
             event_type: "invoice.paid".parse()?,
             occurred_at: now,
             accepted_at: None,
+            config_revision: None,
             data: bytes("{\"n\":1}"),
             ordering_key: None,
             attributes: BTreeMap::new(),

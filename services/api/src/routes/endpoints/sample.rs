@@ -109,6 +109,7 @@ pub(crate) async fn test_endpoint(
         event_type,
         occurred_at: now,
         accepted_at: Some(now),
+        config_revision: None,
         data: Bytes::from(data),
         ordering_key: None,
         attributes: BTreeMap::new(),

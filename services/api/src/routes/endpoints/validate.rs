@@ -162,6 +162,7 @@ fn stand_in(app: &App, access: &InTenant<Writes>) -> Result<Event, ApiError> {
         event_type,
         occurred_at: now,
         accepted_at: Some(now),
+        config_revision: None,
         data: Bytes::from_static(b"{}"),
         ordering_key: None,
         attributes: BTreeMap::new(),

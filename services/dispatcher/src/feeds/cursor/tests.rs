@@ -45,6 +45,7 @@ fn event(sequence: u64, key: Option<u64>, single: bool) -> Fed {
         event_type: "a.b".parse().unwrap(),
         occurred_at: NOW,
         accepted_at: None,
+        config_revision: None,
         data: Bytes::from_static(b"1"),
         ordering_key: None,
         attributes: BTreeMap::new(),

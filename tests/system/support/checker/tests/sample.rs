@@ -53,6 +53,7 @@ fn event(number: u8) -> Event {
         event_type: TYPES[usize::from(number)].parse().expect("an event type"),
         occurred_at: at(10_000),
         accepted_at: None,
+        config_revision: None,
         data: Bytes::from(format!(r#"{{"number":{number}}}"#)),
         ordering_key: None,
         attributes: BTreeMap::new(),
