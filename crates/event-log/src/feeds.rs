@@ -2,7 +2,7 @@
 //!
 //! The bucket of feeds holds one key for each, `<shard>.<endpoint>`, written by the shard's owner
 //! by compare-and-set. Fan-out and owners follow all of it; fan-out confirms its view before it
-//! routes, as it does with the configuration, unless it knows of no feed and leaves nothing to any.
+//! routes, unless it knows of no feed and leaves nothing to any.
 
 mod hints;
 mod reading;
