@@ -23,7 +23,7 @@ pub struct Event {
     pub accepted_at: Option<Timestamp>,
     /// A revision of CONFIG that has every change that was acknowledged before the event was
     /// accepted; maybe later ones too. `None` if that is not known, as with an event that is accepted
-    /// by being stored in EVENTS.
+    /// by being stored in EVENTS. A replay does not change it: it is about the first acceptance.
     pub config_revision: Option<u64>,
     /// One JSON value, byte for byte as the producer sent it, checked to be well formed UTF-8.
     pub data: Bytes,

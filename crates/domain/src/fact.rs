@@ -407,6 +407,28 @@ pub struct EventRouted {
 impl EventRouted {
     /// The most endpoints in one fact.
     pub const TARGETS_MAX: usize = 1_000;
+
+    /// Which routing of the event the fact is a part of, recorded at that time.
+    pub fn edition(&self, recorded_at: Timestamp) -> Edition {
+        Edition { config_revision: self.config_revision, parts: self.parts, recorded_at }
+    }
+}
+
+/// Tells apart routings of one event that were made twice, as after a crash. Parts of two of them do
+/// not make one: an endpoint that one of them has in its first part may be in the second part of
+/// the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edition {
+    config_revision: u64,
+    parts: u32,
+    recorded_at: Timestamp,
+}
+
+impl Edition {
+    /// Whether so many of its parts are all that there are.
+    pub fn is_whole(&self, parts: usize) -> bool {
+        u32::try_from(parts).is_ok_and(|parts| parts == self.parts)
+    }
 }
 
 impl Fact {

@@ -93,6 +93,12 @@ impl<F: ConfigFold> ConfigView<F> {
         self.view.read(|changes| look(&changes.0))
     }
 
+    /// Tells whether the view has reached a revision: one that has every change that matters to the
+    /// caller need not be [confirmed](Self::confirm). Fails once nobody follows CONFIG any more.
+    pub fn has(&self, revision: u64) -> Result<bool, ReadError> {
+        self.view.has(revision)
+    }
+
     /// The revision that the view has reached.
     pub fn revision(&self) -> u64 {
         self.view.revision()

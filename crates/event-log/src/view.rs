@@ -2,7 +2,7 @@
 //!
 //! A view folds what is there and then follows. That alone would lag: a write can be acknowledged
 //! to its maker before it has come to us. So whoever is about to judge by the view asks how far the
-//! stream has come, and waits until the view has come as far.
+//! stream has come, and waits until the view has come as far, or knows a revision that will do.
 //!
 //! How far it has come, whoever leads the stream says, and it does not ask the other servers before
 //! it answers. On one server the answer is right always. On a cluster it is right unless the server
@@ -114,6 +114,15 @@ impl<F: Fold> View<F> {
         // A fold that panicked in the middle of a change took its follower's task with it, and
         // that stops the service: what is left to do then may see half a change.
         look(&self.shared.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells whether the view has reached a revision. Fails once nobody follows the stream any more.
+    pub(crate) fn has(&self, revision: u64) -> Result<bool, ReadError> {
+        let at = *self.shared.progress.borrow();
+        if at.ended {
+            return Err(cas::refused(&self.shared.stream, NotFollowed));
+        }
+        Ok(at.revision >= revision)
     }
 
     /// The revision that the view has reached.

@@ -1,7 +1,7 @@
 //! Listening to what others say to the servers.
 
 use anyhow::{Context as _, Result, ensure};
-use async_nats::{Client, Subscriber};
+use async_nats::{Client, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 
@@ -37,7 +37,8 @@ impl Overheard {
     /// That nobody answers is told after all that was said before.
     async fn catch_up(&self) -> Result<()> {
         let asked = self.client.request("nobody.listens", Bytes::new()).await;
-        ensure!(asked.is_err(), "somebody answered");
+        let kind = asked.err().map(|error| error.kind());
+        ensure!(kind == Some(RequestErrorKind::NoResponders), "{kind:?}");
         Ok(())
     }
 }

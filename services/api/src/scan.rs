@@ -12,7 +12,8 @@ use std::{
 
 use fanfare_delivery_log::{Changes, Place as Folded};
 use fanfare_domain::{
-    DeliveryId, EndpointId, EventId, Fact, Record, TenantId, Timestamp, fact::EventRouted,
+    DeliveryId, EndpointId, EventId, Fact, Record, TenantId, Timestamp,
+    fact::{Edition, EventRouted},
 };
 use fanfare_event_log::{
     EventLog, JournalBatch, JournalReader,
@@ -257,17 +258,21 @@ pub(crate) async fn event(
     (found, budget): (&mut FoundEvent, &mut Budget),
 ) -> Result<Seen, ApiError> {
     let mut reading = Reading::start(log, JournalFilter::Routed, span).await?;
-    let (mut parts, mut seen) = (BTreeSet::new(), Seen::Nothing);
+    let mut parts: BTreeMap<Edition, BTreeSet<u32>> = BTreeMap::new();
+    let mut seen = Seen::Nothing;
     while let Some(batch) = reading.next().await? {
-        let ours = |routed: &&EventRouted| {
-            routed.event == id && routed.tenant == *tenant && routed.generation == 0
+        let ours = |record| {
+            let routed: &EventRouted = routed_fact(record)?;
+            let is_its = routed.event == id && routed.tenant == *tenant && routed.generation == 0;
+            is_its.then(|| (routed, routed.edition(record.recorded_at)))
         };
-        for routed in batch.facts.iter().filter_map(routed_fact).filter(ours) {
+        for (routed, edition) in batch.facts.iter().filter_map(ours) {
             // With no endpoints it is found all the same.
             found.event_sequence = routed.event_sequence;
             found.endpoints.extend(endpoints(routed));
+            let parts = parts.entry(edition).or_default();
             parts.insert(routed.part);
-            if u32::try_from(parts.len()).is_ok_and(|count| count >= routed.parts) {
+            if edition.is_whole(parts.len()) {
                 return Ok(Seen::All);
             }
             let is_last = routed.part.saturating_add(1) >= routed.parts;

@@ -324,9 +324,7 @@ impl Feeds {
                     return;
                 }
                 let revision = cursor.revision;
-                let limbo = std::mem::take(&mut cursor.limbo);
-                *cursor = Cursor::new(feed, revision);
-                cursor.limbo = limbo;
+                cursor.begin_anew(Cursor::new(feed, revision));
             }
             Some(_) => return,
         }
@@ -375,10 +373,7 @@ impl Feeds {
                 cursor.stored(feed, revision, now);
             }
             Some(cursor) => {
-                let (limbo, hinted) = (std::mem::take(&mut cursor.limbo), cursor.hinted());
-                *cursor = Cursor::resume((*feed).clone(), revision, now);
-                cursor.limbo = limbo;
-                cursor.hint(hinted);
+                cursor.begin_anew(Cursor::resume((*feed).clone(), revision, now));
             }
             None => {
                 self.cursors.insert(endpoint, Cursor::resume((*feed).clone(), revision, now));

@@ -121,11 +121,13 @@ pub async fn start_counted(
     context.spawn("routing", intake.run(events));
     context.spawn("replays", desk.take_part(stop));
     context.spawn_support("configuration", async move {
-        let (followed, fed, jobs) = tokio::join!(follow, follow_feeds, follow_jobs);
+        tokio::try_join!(
+            async { follow.await.context("follow the configuration") },
+            async { follow_feeds.await.context("follow the feeds") },
+            async { follow_jobs.await.context("follow the jobs") },
+        )?;
         log.close().await;
-        followed.context("follow the configuration")?;
-        fed.context("follow the feeds")?;
-        jobs.context("follow the jobs")
+        Ok(())
     });
     readiness.ready();
     Ok(())

@@ -10,7 +10,7 @@ pub(crate) mod waiting;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fanfare_domain::{EndpointId, EventId, Record, StoredEvent, Timestamp};
+use fanfare_domain::{EndpointId, EventId, Record, StoredEvent, Timestamp, fact::Edition};
 use fanfare_event_log::{
     EventLog, JournalBatch, JournalReader, ReadError,
     journal::{From, JournalFilter},
@@ -114,15 +114,6 @@ struct Recorded {
     from: u64,
 }
 
-/// Tells apart routings of one event that were made twice: their parts do not mix, since an
-/// endpoint that one of them has in its first part may be in the second part of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Edition {
-    config_revision: u64,
-    parts: u32,
-    recorded_at: Timestamp,
-}
-
 #[derive(Debug)]
 struct Part {
     targets: Vec<EndpointId>,
@@ -141,8 +132,7 @@ impl Recorded {
         if routed.generation != GENERATION || routed.event_sequence < self.from {
             return;
         }
-        let (config_revision, parts) = (routed.config_revision, routed.parts);
-        let edition = Edition { config_revision, parts, recorded_at: record.recorded_at };
+        let edition = routed.edition(record.recorded_at);
         let editions = self.events.entry((routed.event_sequence, routed.event)).or_default();
         let part = || Part { targets: routed.targets.clone(), sequence };
         editions.entry(edition).or_default().entry(routed.part).or_insert_with(part);
@@ -152,12 +142,11 @@ impl Recorded {
     fn routing(&self, stored: &StoredEvent) -> Option<OnRecord> {
         let editions = self.events.get(&(stored.sequence, stored.event.id))?;
         let whole = |(edition, parts): (&Edition, &BTreeMap<u32, Part>)| {
-            let complete = u32::try_from(parts.len()).is_ok_and(|count| count == edition.parts);
             let sequence = parts.values().map(|part| part.sequence).min()?;
             let mut targets: Vec<EndpointId> =
                 parts.values().flat_map(|part| part.targets.iter().copied()).collect();
             targets.sort_unstable();
-            complete.then_some(OnRecord { targets, sequence })
+            edition.is_whole(parts.len()).then_some(OnRecord { targets, sequence })
         };
         editions.iter().filter_map(whole).min_by_key(|found| found.sequence)
     }

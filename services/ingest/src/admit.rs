@@ -149,8 +149,8 @@ fn protobuf(payload: &Bytes) -> Result<(Metadata, Bytes), Rejection> {
 
 impl Draft {
     /// Makes the event. `received_at` is when it happened, if the producer does not say;
-    /// `accepted` is when INBOX stored it and a revision of CONFIG that has what was acknowledged before,
-    /// `None` if it was not there.
+    /// `accepted` is when INBOX stored it, and a revision of CONFIG that has what was acknowledged
+    /// before that; `None` if it was not there.
     pub(crate) fn into_event(
         self,
         id: EventId,

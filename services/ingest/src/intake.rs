@@ -1,8 +1,8 @@
 //! Takes messages from INBOX and keeps a few batches on their way to EVENTS.
 //!
 //! ```text
-//! next_batch ─▶ confirm the view ─▶ judge ─▶ look up suspects ─▶ claim keys ─▶ send ─▶ settle
-//!               └──────── one batch at a time, in order ─────────────────────────┘   several
+//! next_batch ─▶ catch up ─▶ judge ─▶ look up suspects ─▶ claim keys ─▶ send ─▶ settle
+//!               └──────── one batch at a time, in order ─────────────────┘   several
 //! ```
 //!
 //! **Order.** INBOX is handed out to us from the oldest unsettled message on, without a gap: where
@@ -252,8 +252,10 @@ impl Shift {
         let Intake { examiner, log, .. } = &*self.intake;
         let taken_at = Instant::now();
         let positions = taken.iter().map(|taken| taken.position);
-        let catching_up = caught_up.with(positions, (log, &examiner.judge));
-        catching_up.await.context("confirm the configuration")?;
+        if let Some(newest) = positions.max_by_key(|position| position.sequence) {
+            let catching_up = caught_up.reach(newest, log, &examiner.judge);
+            catching_up.await.context("confirm the configuration")?;
+        }
         let (entries, looked_at) = examiner.examine(taken, taken_at).await?;
         debug!(entries = entries.len(), "sending events");
         self.finisher.send(entries, looked_at).await.context("send events")

@@ -55,7 +55,7 @@ impl Judge {
         self.directory.confirm().await.map(drop)
     }
 
-    /// A revision of CONFIG that is no later than what is judged by from now on.
+    /// The revision of CONFIG that is judged by: at least the one that was caught up with last.
     pub(crate) fn revision(&self) -> u64 {
         self.directory.revision()
     }

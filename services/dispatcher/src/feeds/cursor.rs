@@ -151,6 +151,13 @@ impl Cursor {
         }
     }
 
+    /// Becomes another, with what waits here and the hints that were given.
+    pub(super) fn begin_anew(&mut self, mut anew: Self) {
+        anew.limbo = std::mem::take(&mut self.limbo);
+        anew.hint(self.hinted);
+        *self = anew;
+    }
+
     /// The last sequence that is the feed's.
     pub(crate) fn until(&self) -> u64 {
         match self.feed.phase {
@@ -215,7 +222,7 @@ impl Cursor {
         }
     }
 
-    /// The first sequence of those that were hinted at.
+    /// The last sequence of those that were hinted at.
     pub(crate) fn hinted(&self) -> u64 {
         self.hinted
     }

@@ -39,8 +39,8 @@ pub(crate) struct Examiner {
 }
 
 impl Examiner {
-    /// Decides on messages, taken at that time, by the configuration at hand; returns when those events
-    /// that are to be written were not stored yet. Cancel safe: what was claimed by then is claimed for the same events.
+    /// Decides on messages by the configuration at hand. Returns a time, `taken_at` or later, at which
+    /// those events that are to be written were not stored. Cancel safe: what was claimed by then is claimed for the same events.
     pub(super) async fn examine(
         &self,
         taken: Vec<Unsettled<InboxMessage>>,

@@ -1,12 +1,11 @@
 //! From INBOX to EVENTS and REJECTED.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use fanfare_domain::{EventId, InboxEvent, Timestamp};
 use fanfare_event_log::{EventLog, InboxMessage, inbox::encode_protobuf};
 use fanfare_testkit::{NatsServer, Overheard, StoredMessage};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     Ingest, events, events_at_least, inbox_is_empty, message, open, publish, settings, stored,
@@ -216,23 +215,13 @@ async fn a_flood_hides_no_change_that_was_acknowledged_before_a_message() -> Res
     let log = open(&settings).await?;
     tenant(&log, "acme", "standard-webhooks").await?;
     let ingest = Ingest::start(settings).await?;
-    let (stop, mut flooding) = (CancellationToken::new(), JoinSet::new());
-    let (flooded, until) = (log.clone(), stop.clone());
-    flooding.spawn(async move {
-        while !until.is_cancelled() {
-            flood(&flooded, 1_024).await?;
-        }
-        anyhow::Ok(())
-    });
-    let new = 50;
-    for number in 0..new {
+    for number in 0..20 {
+        let (flooded, mut flooding) = (log.clone(), JoinSet::new());
+        flooding.spawn(async move { flood(&flooded, 1_024).await });
         let id = format!("new-{number}");
         tenant(&log, &id, "standard-webhooks").await?;
         publish(&log, &InboxMessage { tenant: id, ..message(&[], "1") }).await?;
-    }
-    stop.cancel();
-    while let Some(flooded) = flooding.join_next().await {
-        flooded??;
+        flooding.join_next().await.context("it was spawned")???;
     }
     inbox_is_empty(&server).await;
     assert_eq!(stored(&server, "FANFARE_REJECTED").await?.len(), 0);

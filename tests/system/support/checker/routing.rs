@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fanfare_domain::{DeliveryId, EndpointId, EventId, Fact, StoredEvent, fact::EventRouted};
+use fanfare_domain::{
+    DeliveryId, EndpointId, EventId, Fact, StoredEvent,
+    fact::{Edition, EventRouted},
+};
 
 use super::{Evidence, History, Violation};
 
@@ -79,27 +82,36 @@ pub(super) fn check_targets(
     violations.extend(silent.map(|id| Violation::NotConcluded(*id)));
 }
 
+/// The parts of a routing.
+type Parts<'a> = BTreeMap<u32, &'a EventRouted>;
+
 /// The targets of each event, its parts put together.
 fn merge(
     evidence: &Evidence,
     violations: &mut Vec<Violation>,
 ) -> BTreeMap<EventId, BTreeSet<EndpointId>> {
-    let mut parts: BTreeMap<EventId, BTreeMap<u32, &EventRouted>> = BTreeMap::new();
-    let facts = evidence.journal.iter().flat_map(|batch| &batch.facts);
-    for fact in facts.map(|record| &record.fact) {
-        let Fact::EventRouted(routed) = fact else { continue };
-        // The same fact twice is the same routing.
-        let before = parts.entry(routed.event).or_default().insert(routed.part, routed);
+    let mut found: BTreeMap<EventId, BTreeMap<Edition, Parts<'_>>> = BTreeMap::new();
+    for record in evidence.journal.iter().flat_map(|batch| &batch.facts) {
+        let Fact::EventRouted(routed) = &record.fact else { continue };
+        let editions = found.entry(routed.event).or_default();
+        let parts = editions.entry(routed.edition(record.recorded_at)).or_default();
+        let before = parts.insert(routed.part, routed);
         if before.is_some_and(|before| before != routed) {
             violations.push(Violation::RoutedDifferently(routed.event));
         }
     }
-    let complete = |parts: &BTreeMap<u32, &EventRouted>| {
-        parts.values().all(|routed| usize::try_from(routed.parts) == Ok(parts.len()))
-    };
-    parts.retain(|_, parts| complete(parts));
-    let targets = |parts: BTreeMap<u32, &EventRouted>| {
-        parts.into_values().flat_map(|it| it.targets.iter().chain(&it.fed).copied()).collect()
-    };
-    parts.into_iter().map(|(event, parts)| (event, targets(parts))).collect()
+    let mut targets = BTreeMap::new();
+    for (event, mut editions) in found {
+        // A crash may have left some parts of one.
+        editions.retain(|edition, parts| edition.is_whole(parts.len()));
+        let mut editions = editions.into_values();
+        let Some(parts) = editions.next() else { continue };
+        // The same facts twice are the same routing.
+        if editions.any(|others| others != parts) {
+            violations.push(Violation::RoutedDifferently(event));
+        }
+        let wanted = parts.into_values().flat_map(|it| it.targets.iter().chain(&it.fed).copied());
+        targets.insert(event, wanted.collect());
+    }
+    targets
 }
